@@ -6,6 +6,7 @@ from . import models as models
 from . import plots as plots
 from . import solvers as solvers
 from . import special as special
+from . import survival as survival
 from .batch.batch import (
     fit_batch as fit_batch,
 )

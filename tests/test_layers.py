@@ -30,6 +30,7 @@ FLOORS = [
         "inference.profiles",
         "inference.resampling",
         "lake",
+        "survival",
     },
     {"inference.selection", "plots"},
 ]

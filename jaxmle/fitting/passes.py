@@ -32,7 +32,7 @@ from jaxmle.likelihood.structure import (
     term_shape,
     weighting_of,
 )
-from jaxmle.likelihood.terms import Expected, expected_information, not_finite
+from jaxmle.likelihood.terms import Expected, expected_information, not_finite, row_terms_of
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device
@@ -130,7 +130,7 @@ def check_terms(problem: Problem, base: Array, data: Data) -> None:
     compiled.
     """
     is_sandwich = needs_pass(problem.kind) and problem.kind != "expected"
-    if problem.mode != "ML" or not is_sandwich:
+    if problem.mode != "ML" or not is_sandwich or row_terms_of(problem.loglik) is not None:
         return
     if not term_shape(problem.loglik, problem.layout, base, data):
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")

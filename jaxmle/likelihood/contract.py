@@ -4,6 +4,8 @@ of it at trace time.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -79,6 +81,25 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
     if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
         return loglik.with_likelihood(tree)
     return tree
+
+
+def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
+    """What a ready model's function brings beside itself as an attribute called ``name``, with what
+    a partial application of it holds; None for other likelihoods.
+
+    ``row_terms(params, data)`` (n,) are terms whose gradients are the scores of the rows;
+    ``second_order(params, data)`` is ℓ with its score (p,) and Hessian (p, p), or None.
+    """
+    return _carried_by(loglik.function, name) if isinstance(loglik, Opaque) else None
+
+
+def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
+    if not isinstance(function, functools.partial):
+        return getattr(function, name, None)
+    if getattr(function.func, "wraps_first_argument", False):
+        return _carried_by(function.args[0], name)
+    inner = _carried_by(function.func, name)
+    return None if inner is None else functools.partial(inner, **function.keywords)
 
 
 def data_length(data: Tree) -> int | None:

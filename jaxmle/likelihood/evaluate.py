@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import carried, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import (
     Differentiation,
     first_that_exists,
@@ -222,7 +222,14 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 def _general(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Accumulated:
-    """The general road: automatic differentiation of the summed terms."""
+    """The general road: automatic differentiation of the summed terms, but for a ready model that
+    brings its sums.
+    """
+    own_sums = carried(loglik, "second_order")
+    brought = own_sums(layout.unravel(x), data) if own_sums is not None else None
+    if brought is not None and weights is None and brought[1].shape == x.shape:
+        value, score, hessian = brought
+        return Accumulated(value, jnp.abs(value), score, hessian)
     return Accumulated(*second_order(_total(loglik, layout, data, weights), x))
 
 

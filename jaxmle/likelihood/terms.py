@@ -4,6 +4,7 @@ that go with them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import carried, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
 from jaxmle.likelihood.designs import gram, row_gradients, row_grams
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.response import Enumeration, Simulation
+from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout
 
 
@@ -51,15 +53,31 @@ def term_rows(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Rows:
     return Rows(scores, ones, ones)
 
 
+def row_terms_of(loglik: Loglik) -> Callable[[Tree, Tree], Array] | None:
+    """The function ``row_terms(params, data) -> (n,)`` that a likelihood without terms brings for
+    scores of its rows, under any ``fix``, ``tie`` or prior; None for others.
+    """
+    inner = parts_of(loglik)
+    if inner:
+        return None if isinstance(loglik, Pool | Weight) else row_terms_of(inner[0])
+    return carried(loglik, "row_terms")
+
+
 def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """The gradient of each term, (n, p).
 
     Forward mode is right whatever rows a term looks at (a series conditions on the row before);
-    reverse mode row by row is not.
+    reverse mode row by row is not. A partial likelihood has no terms; its ``row_terms``, the
+    derivatives of ℓ by the weights of the rows, have its score residuals as gradients.
     """
 
+    of_rows = row_terms_of(loglik)
+
     def terms(x: Array) -> Array:
-        return need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation")
+        params = layout.unravel(x)
+        if of_rows is not None:
+            return of_rows(params, data)
+        return need_terms(terms_of(loglik, params, data), "a score per observation")
 
     if not isinstance(loglik, Regression):
         return jacobian(terms, x)
@@ -139,6 +157,11 @@ def row_information(
             return _declared_rows(loglik, layout, x, data, kind)
     if kind == "expected":
         raise ValueError(NO_LAW)
+    if row_terms_of(loglik) is not None:
+        raise ValueError(
+            "leverages, which HC2, HC3, CR2 and CR3 divide by, are not defined for a partial "
+            "likelihood, whose rows share their risk sets: take HC0, or CR0 with clusters"
+        )
     return -_term_hessians(loglik, layout, x, data)
 
 

@@ -9,9 +9,10 @@ from jaxmle.models.common.columns import collinear_columns
 from jaxmle.models.common.model import Model
 from jaxmle.models.continuous import beta, gamma, inverse_gaussian, normal
 from jaxmle.models.counts import hurdle, negative_binomial, poisson, zero_inflated
+from jaxmle.models.proportional_hazards import cox
 from jaxmle.models.robust import laplace, quantile, student_t
 from jaxmle.models.series import ar1, garch
-from jaxmle.models.survival import aft, cox
+from jaxmle.models.survival import aft
 from jaxmle.models.univariate import distribution
 
 __all__ = [

@@ -1,12 +1,10 @@
-"""Times to an event: accelerated failure time regressions, censored and truncated in every way,
-and Cox's partial likelihood.
-"""
+"""Times to an event: accelerated failure time regressions, censored and truncated in every way."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ import numpy as np
 from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
-from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common import coding
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import EVENT, INTERVAL, LEFT, RIGHT
 from jaxmle.models.common.log_differences import (
@@ -94,7 +92,7 @@ ERROR_LAWS = {
 def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tree) -> Array:
     """The term of one time, by its code; the density is of the time itself, not of its log."""
     F = ERROR_LAWS[law]
-    scale = eta.get("scale", 1.0)
+    scale = jnp.exp(eta["log_scale"]) if "log_scale" in eta else eta.get("scale", 1.0)
     event = row["event"]
     log_time = jnp.log(row["time"])
     z = (log_time - eta["eta"]) / scale
@@ -122,10 +120,12 @@ def aft(
     entry: str | None = None,
     upper: str | None = None,
     offset: str | None = None,
+    scale: str | None = None,
     left_censored: bool = False,
 ) -> Model:
-    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg``. Parameters: ``beta`` (q,)
-    and ``scale`` (not for ``"exponential"``).
+    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg`` and the AFT fitters of
+    lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or ``beta`` and
+    ``gamma`` (r,) where the scale is modelled, exp(zγ).
 
     W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal
     (``"lognormal"``) or logistic (``"loglogistic"``). Weibull's usual shape is 1/scale, its usual
@@ -136,6 +136,8 @@ def aft(
         entry: name of the leaf of entry times (left truncation), 0 where observed from the origin.
         upper: name of the leaf of upper ends, for interval-censored times.
         offset: name of a data leaf (n,) added to xβ.
+        scale: name of the design (n, r) of log scale, with its intercept; None for one scale.
+            Weibull's shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
         left_censored: True for events and left-censored times without any right-censored one. Their
             codes, 1 and 2 alone, are those of censored times and events in older software, and are
             refused else.
@@ -158,20 +160,37 @@ def aft(
     """
     check_choice("law", law, (*ERROR_LAWS, "exponential"))
     core, free = ("weibull", False) if law == "exponential" else (law, True)
-    eta = {"eta": linear("x", "beta", offset)} | ({"scale": "scale"} if free else {})
+    if scale is not None and not free:
+        raise ValueError(
+            f"scale={scale!r} models the scale, which exponential times have fixed at 1: say "
+            'aft("weibull", scale=…)'
+        )
+    modelled: dict[str, Any] = {"log_scale": linear(scale, "gamma")} if scale is not None else {}
+    eta = {"eta": linear("x", "beta", offset)} | (modelled or ({"scale": "scale"} if free else {}))
+    natural = functools.partial(_location_and_scale, offset=offset, scale=scale)
     return Model(
         f"aft({law})",
         regression(functools.partial(_density, core, entry, upper), eta),
-        functools.partial(_start_values, law=core, free=free, upper=upper, offset=offset),
-        {"scale": positive} if free else None,
-        lambda params, data: constant(
-            eta_of(params, data, offset), params["scale"] if free else 1.0
+        functools.partial(
+            _start_values, law=core, free=free, upper=upper, offset=offset, design=scale
         ),
+        {"scale": positive} if free and scale is None else None,
+        natural,
         TIMES[core],
         "time",
         coding=_aft_coding(entry, upper, offset, left_censored),
-        censoring=_aft_censoring(core, entry, upper, offset),
+        censoring=_aft_censoring(core, entry, upper, natural),
     )
+
+
+def _location_and_scale(
+    params: Tree, data: Tree, offset: str | None, scale: str | None
+) -> tuple[Array, ...]:
+    """The location and scale of the log time of each row, (n,) each."""
+    eta = eta_of(params, data, offset)
+    if scale is not None:
+        return eta, jnp.exp(eta_of(params, data, None, scale, "gamma"))
+    return constant(eta, params.get("scale", 1.0))
 
 
 def _aft_coding(
@@ -190,13 +209,14 @@ def _aft_coding(
     return rules
 
 
-def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str | None) -> Censoring:
+def _aft_censoring(
+    law: str, entry: str | None, upper: str | None, natural: Callable[..., tuple[Array, ...]]
+) -> Censoring:
     """The log survival at both ends of what is known of each time, less that at its entry."""
     F = ERROR_LAWS[law]
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
-        eta = eta_of(params, data, offset)
-        scale = params.get("scale", 1.0)
+        eta, scale = natural(params, data)
         event = data["event"]
 
         def log_survival(time: Array) -> Array:
@@ -236,7 +256,14 @@ def _between(data: Tree) -> Array | None:
     return None if is_traced(event) else np.asarray(event) == INTERVAL
 
 
-def _start_values(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
+def _start_values(
+    data: Tree,
+    law: str,
+    free: bool,
+    upper: str | None,
+    offset: str | None,
+    design: str | None,
+) -> Tree:
     """Log times regressed on x, a censored one moved by half an SD, then centre and scale of
     the error taken out.
     """
@@ -256,7 +283,10 @@ def _start_values(data: Tree, law: str, free: bool, upper: str | None, offset: s
         size = xp.maximum(size, _interval_size(data, time, event, upper))
     scale = clip(size / ERROR_LAWS[law].sd, 1e-2, 1e2)
     beta, _ = regress(data, "x", y - ERROR_LAWS[law].centre * (scale[..., None] if free else 1.0))
-    return {"beta": beta, "scale": scale} if free else {"beta": beta}
+    if design is None:
+        return {"beta": beta, "scale": scale} if free else {"beta": beta}
+    gamma, _ = regress(data, design, xp.zeros_like(y) + xp.log(scale)[..., None])
+    return {"beta": beta, "gamma": gamma}
 
 
 def _interval_size(data: Tree, time: Array, event: Array, upper: str) -> Array:
@@ -294,163 +324,11 @@ def _times(F: Error) -> PredictiveLaw:
         cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
         quantile=lambda level, eta, scale: jnp.exp(eta + scale * F.quantile(level)),
         sample=sample,
+        log_survival=lambda time, eta, scale: F.log_survival((jnp.log(time) - eta) / scale),
+        log_density=lambda time, eta, scale: (
+            F.log_density((jnp.log(time) - eta) / scale) - jnp.log(scale) - jnp.log(time)
+        ),
     )
 
 
 TIMES = {name: _times(error) for name, error in ERROR_LAWS.items()}
-
-
-# ---------------------------------------------------------------- Cox
-
-
-def cox_loglik(
-    params: Tree, data: Tree, ties: str, strata: str | None, entry: str | None, weights: str | None
-) -> Array:
-    """The partial log-likelihood of proportional hazards, one scalar."""
-    eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
-    time = jnp.asarray(data["time"])
-    event = jnp.asarray(data["event"]).astype(eta.dtype)
-    w = jnp.ones_like(eta) if weights is None else jnp.asarray(data[weights]).astype(eta.dtype)
-    group = (
-        jnp.zeros(time.shape, jnp.int32)
-        if strata is None
-        else jnp.asarray(data[strata]).astype(jnp.int32)
-    )
-    order = jnp.lexsort((-event, time, group))
-    eta, time, event, w, group = (a[order] for a in (eta, time, event, w, group))
-    n = eta.shape[0]
-    place = jnp.arange(n)
-    fresh_group = jnp.concatenate([jnp.ones(1, bool), group[1:] != group[:-1]])
-    fresh_time = fresh_group | jnp.concatenate([jnp.ones(1, bool), time[1:] != time[:-1]])
-    tie = jnp.cumsum(fresh_time) - 1  # which tie a row belongs to
-    stratum = jnp.cumsum(fresh_group) - 1
-    # The largest predictor of the stratum is taken out, so that no sum overflows.
-    eta = eta - jax.lax.stop_gradient(jax.ops.segment_max(eta, stratum, n))[stratum]
-    risk = w * jnp.exp(eta)
-    at_risk = _sums_to_the_end(risk, fresh_group)[jax.ops.segment_min(place, tie, n)[tie]]
-    if entry is not None:
-        at_risk = at_risk - _risk_not_entered(risk, data, entry, order, time, group)
-    total_event = w * event
-    if ties == "breslow":
-        return jnp.sum(
-            jnp.where(
-                event > 0, total_event * (eta - jnp.log(jnp.where(event > 0, at_risk, 1.0))), 0.0
-            )
-        )
-    # Efron: the j-th of d tied events finds the share j/d of their own risk gone.
-    died = jax.ops.segment_sum(event, tie, n)[tie]
-    tied_risk = jax.ops.segment_sum(event * risk, tie, n)[tie]
-    mean_weight = jax.ops.segment_sum(total_event, tie, n)[tie] / jnp.maximum(died, 1.0)
-    first = jax.ops.segment_min(place, tie, n)[tie]
-    share = (place - first) / jnp.maximum(died, 1.0)  # events come first within their tie
-    left = jnp.where(event > 0, at_risk - share * tied_risk, 1.0)
-    return jnp.sum(jnp.where(event > 0, total_event * eta - mean_weight * jnp.log(left), 0.0))
-
-
-def _sums_to_the_end(risk: jax.Array, fresh: jax.Array) -> jax.Array:
-    """Sums from each row to the end of its stratum, added up from the end: differences of
-    cumulated sums would lose the small ones.
-    """
-    last = jnp.concatenate([fresh[1:], jnp.ones(1, bool)])
-
-    def add(later: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        total = jnp.where(row[1], 0.0, later) + row[0]
-        return total, total
-
-    return jax.lax.scan(add, jnp.zeros((), risk.dtype), (risk, last), reverse=True)[1]
-
-
-def _risk_not_entered(
-    risk: Array, data: Tree, entry: str, order: Array, time: Array, group: Array
-) -> Array:
-    """The risk, for each time, of those in the stratum who enter at that time or later."""
-    enters = jnp.asarray(data[entry])[order]
-    by_entry = jnp.lexsort((enters, group))
-    fresh = jnp.concatenate([jnp.ones(1, bool), group[by_entry][1:] != group[by_entry][:-1]])
-    later = jnp.append(_sums_to_the_end(risk[by_entry], fresh), 0.0)
-    # The first of the stratum's sorted entries that is not before the time, by merging both lists.
-    n = time.shape[0]
-    both = jnp.lexsort(
-        (
-            jnp.concatenate([jnp.ones(n, bool), jnp.zeros(n, bool)]),
-            jnp.concatenate([enters, time]),
-            jnp.concatenate([group, group]),
-        )
-    )
-    rank = jnp.cumsum(both < n)
-    position = jnp.zeros(2 * n, rank.dtype).at[both].set(rank)[n:]
-    inside = (position < n) & (jnp.append(group[by_entry], -1)[jnp.minimum(position, n)] == group)
-    return jnp.where(inside, later[jnp.minimum(position, n)], 0.0)
-
-
-@made_once
-def cox(
-    *,
-    ties: str = "efron",
-    strata: str | None = None,
-    entry: str | None = None,
-    weights: str | None = None,
-) -> Model:
-    """Cox's proportional hazards by partial likelihood: hazard e^{xβ} times a baseline left open in
-    each stratum. Parameters: ``beta`` (q,).
-
-    Risk sets tie every row to the others, so the likelihood is one scalar: standard errors are from
-    its information, and what needs one term a row (HC0, ``weights=``) raises. The design holds no
-    intercept. ``predict`` is the relative hazard e^{xβ}.
-
-    Args:
-        ties: ``"efron"`` (Efron 1977, Journal of the American Statistical Association 72, p. 557)
-            or ``"breslow"``.
-        strata: name of the leaf of stratum codes, whole numbers.
-        entry: name of the leaf of entry times: at risk in (entry, time].
-        weights: name of a leaf of case weights, which enter the risk sets; under Breslow's ties a
-            weight of 2 is the row twice.
-
-    Returns:
-        A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``, event 1 or 0.
-
-    >>> import numpy as np, jaxmle as jm
-    >>> from jaxmle import models
-    >>> data = {
-    ...     "x": np.array([[0.0], [1.0], [0.0], [1.0]]),
-    ...     "time": np.array([4.0, 2.0, 1.0, 3.0]),
-    ...     "event": np.array([1, 1, 1, 1]),
-    ... }
-    >>> jm.fit(models.cox(), data=data).params["beta"].round(4).tolist()
-    [0.4812]
-    """
-    check_choice("ties", ties, ("efron", "breslow"))
-    return Model(
-        "cox",
-        functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights),
-        _start_cox,
-        None,
-        lambda params, data: (jnp.exp(eta_of(params, data)),),
-        response_laws.PredictiveLaw(mean=lambda relative: relative),
-        "time",
-        coding=_cox_coding(strata, entry, weights),
-    )
-
-
-def _cox_coding(
-    strata: str | None, entry: str | None, weights: str | None
-) -> tuple[coding.Rule, ...]:
-    return (
-        coding.finite("time"),
-        coding.events(),
-        *(() if strata is None else (coding.groups(strata),)),
-        *(() if weights is None else (coding.at_least_zero(weights),)),
-        *(() if entry is None else (coding.Order(entry, "time", LATE_ENTRY, strict=True),)),
-    )
-
-
-def _start_cox(data: Tree) -> Tree:
-    x = column(data, "x")
-    y = column(data, "time")
-    xp = namespace(x)
-    single = x.shape == y.shape
-    return {
-        "beta": xp.zeros_like(y[..., 0])
-        if single
-        else xp.zeros_like(y[..., :1]) + xp.zeros_like(x[..., 0, :])
-    }

@@ -4,16 +4,17 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxmle.inference.profiles.profile import Profile
-from jaxmle.parameters.arguments import check_level, check_number
+from jaxmle.parameters.arguments import check_function, check_level, check_number
 from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
+from jaxmle.tables.notes import printed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,7 @@ def forest(
     level: float = 0.95,
     *,
     reference: float | None = 0.0,
+    transform: Callable[[Any], Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Estimates and intervals, a row for each parameter, several fits side by side.
@@ -47,7 +49,10 @@ def forest(
             by label, or a list. A parameter that a fit does not have is left out there.
         names: the parameters to draw, from top to bottom; None for all.
         level: coverage of the Wald intervals; a profile has the level that it was made for.
-        reference: a vertical line at this value where it is in the picture; None for none.
+        reference: a vertical line at this value where it is in the picture; None for none. With a
+            transform it is the value before it: 0 is drawn at exp(0) = 1.
+        transform: an increasing function of estimates and ends, such as ``numpy.exp`` for odds and
+            hazard ratios, whose axis is logarithmic.
         ax: where to draw; None for a new figure.
 
     Returns:
@@ -78,17 +83,15 @@ def forest(
         for label, item in items.items()
     }
     ax = axes(ax, (6.0, 1.2 + 0.3 * len(names) * max(1.0, 0.6 * len(items))))
-    edges = _edges([row for rows in rows_by_label.values() for row in rows.values()], reference)
+    edges = edges_of([row for rows in rows_by_label.values() for row in rows.values()], reference)
+    scale = scale_of(transform, edges)
     offsets = (
         (np.arange(len(items)) - (len(items) - 1) / 2) * SIDE_BY_SIDE_SHARE / max(len(items), 2)
     )
     for number, (label, rows) in enumerate(rows_by_label.items()):
         style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
-        _series(ax, rows, names, float(offsets[number]), edges, style, label)
-    if reference is not None and edges[0] < reference < edges[1]:
-        ax.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-    ax.set_yticks(np.arange(len(names)), list(names))
-    ax.set(xlim=edges, ylim=(len(names) - 0.4, -0.6), xlabel=_axis(items, level))
+        series(ax, rows, names, float(offsets[number]), scale, style, label)
+    finish(ax, list(names), scale, reference, _axis(items, level))
     if len(items) > 1:
         ax.legend(
             frameon=False,
@@ -98,6 +101,46 @@ def forest(
             borderaxespad=0.2,
         )
     return ax
+
+
+def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, xlabel: str) -> None:
+    """Draw the reference line, and set the axes of rows called ``labels``."""
+    edges = scale.edges
+    if reference is not None and edges[0] < reference < edges[1]:
+        drawn = float(scale.shown(reference))
+        ax.axvline(drawn, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+    ax.set_yticks(np.arange(len(labels)), [printed(label) for label in labels])
+    if scale.name == "exp":
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("{x:g}")
+    low, high = (float(scale.shown(edge)) for edge in edges)
+    words = f"{scale.name} of {xlabel}" if scale.name else xlabel
+    ax.set(xlim=(low, high), ylim=(len(labels) - 0.4, -0.6), xlabel=words)
+
+
+class Scale(NamedTuple):
+    """What is drawn of an estimate, the name of that function, and the edges of the picture before
+    it.
+    """
+
+    shown: Callable[[Any], Any]
+    name: str
+    edges: tuple[float, float]
+
+
+def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float]) -> Scale:
+    """The scale of a picture; a transform that does not increase between the edges is refused."""
+    if transform is None:
+        return Scale(float, "", edges)
+    check_function("transform", transform, "numpy.exp")
+    values = np.array([float(transform(x)) for x in np.linspace(*edges, 5)])
+    if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+        raise ValueError(
+            "transform must be finite and increase over the estimates and their intervals; got "
+            f"{values[0]:g} to {values[-1]:g} for {edges[0]:g} to {edges[1]:g}"
+        )
+    return Scale(transform, getattr(transform, "__name__", "transform"), edges)
 
 
 def _labelled(fits: Any) -> dict[str, Fit | Profile]:
@@ -156,7 +199,7 @@ def _axis(items: dict[str, Fit | Profile], level: float) -> str:
     return f"estimate and {' or '.join(dict.fromkeys(kinds))} interval"
 
 
-def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
+def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
     """The edges of the picture, around what is finite."""
     values = np.array([value for row in rows for value in row])
     values = values[np.isfinite(values)]
@@ -173,12 +216,12 @@ def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
     return float(low - 0.06 * spread), float(high + 0.06 * spread)
 
 
-def _series(
+def series(
     ax: Axes,
     rows: dict[str, Row],
     names: tuple[str, ...],
     offset: float,
-    edges: tuple[float, float],
+    scale: Scale,
     style: dict[str, Any],
     label: str,
 ) -> None:
@@ -193,7 +236,7 @@ def _series(
         y = place + offset
         for end in (row.low, row.high):
             if not np.isnan(row.estimate) and not np.isnan(end) and end != row.estimate:
-                _reach(ax, row.estimate, end, y, edges, colour)
+                _reach(ax, row.estimate, end, y, scale, colour)
         if np.isnan(row.estimate):
             ax.annotate(
                 "no estimate",
@@ -205,9 +248,10 @@ def _series(
                 color=colour,
             )
         elif np.isinf(row.estimate):
-            _tip(ax, row.estimate, y, edges, colour)
+            _tip(ax, row.estimate, y, scale, colour)
         else:
-            (hollow if np.isnan(row.low) and np.isnan(row.high) else full).append((row.estimate, y))
+            is_hollow = np.isnan(row.low) and np.isnan(row.high)
+            (hollow if is_hollow else full).append((float(scale.shown(row.estimate)), y))
     points = np.array(full).reshape(-1, 2)
     ax.plot(*points.T, linestyle="none", markersize=5.5, label=label, gid="estimate", **style)
     if hollow:
@@ -221,19 +265,19 @@ def _series(
         )
 
 
-def _reach(
-    ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, float], colour: str
-) -> None:
+def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour: str) -> None:
     """Draw one side of an interval, to its end or to the edge of the picture."""
-    first, last = (float(np.clip(value, *edges)) for value in (estimate, end))
+    first, last = (
+        float(scale.shown(float(np.clip(value, *scale.edges)))) for value in (estimate, end)
+    )
     ax.plot([first, last], [y, y], color=colour, linewidth=1.4, gid="interval")
     if np.isinf(end):
-        _tip(ax, end, y, edges, colour)
+        _tip(ax, end, y, scale, colour)
 
 
-def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str) -> None:
+def _tip(ax: Axes, end: float, y: float, scale: Scale, colour: str) -> None:
     """Draw an arrow head at the edge of the picture."""
-    side = edges[1] if end > 0 else edges[0]
+    side = float(scale.shown(scale.edges[1] if end > 0 else scale.edges[0]))
     ax.plot(
         [side],
         [y],

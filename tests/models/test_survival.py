@@ -6,12 +6,14 @@ checked where R's estimates stand: there the score is zero, the inverse informat
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import models
+from jaxmle.models.proportional_hazards import CoxOptions, cox_loglik, second_order
 
 LUNG = jm.datasets.load("lung").data
 MONTH = np.ceil(LUNG["time"] / 30)
@@ -77,7 +79,23 @@ def test_a_breslow_weight_of_two_is_the_row_twice():
 
 def test_cox_refuses_what_needs_one_term_a_row():
     with pytest.raises(ValueError, match="scalar"):
-        jm.fit(models.cox(), data=COX, vcov="HC0")
+        jm.fit(models.cox(), data=COX, weights=jm.sampling(COX["w"]))
+
+
+@pytest.mark.parametrize("ties", ["efron", pytest.param("breslow", marks=pytest.mark.thorough)])
+def test_the_derivatives_that_cox_brings_are_those_of_its_likelihood(ties):
+    options = CoxOptions(ties, "ecog", None, "w", "offset")
+    data = {**COX, "offset": 0.01 * LUNG["age"]}
+    with jax.enable_x64(True):
+        beta = np.array([0.02, -0.4])
+
+        def of_beta(beta):
+            return cox_loglik({"beta": beta}, data, options)
+
+        value, score, hessian = jax.jit(lambda b: second_order({"beta": b}, data, options))(beta)
+        assert_allclose(value, jax.jit(of_beta)(beta), rtol=1e-13)
+        assert_allclose(score, jax.jit(jax.grad(of_beta))(beta), rtol=1e-9)
+        assert_allclose(hessian, jax.jit(jax.hessian(of_beta))(beta), rtol=1e-10)
 
 
 # Deaths in turn exact, left censored and interval censored: ev = 0 if alive, else (1, 2, 3, 3) by row number modulo 4 = (0, 1, 2, 3).

@@ -172,6 +172,9 @@ def _marking(
     return likelihood(params, marked(check, data))
 
 
+_marking.wraps_first_argument = True  # type: ignore[attr-defined]  # for contract.carried
+
+
 def _all_whole(values: np.ndarray) -> bool:
     flat = values.ravel()
     blocks = (

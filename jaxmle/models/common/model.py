@@ -203,6 +203,20 @@ class Model:
         """The distribution function of each row's law at its response, (n,)."""
         return self._evaluate("cdf", params, data, self._response(data))
 
+    def survival(self, params: Tree, data: Tree, times: Any) -> Array:
+        """The probability of no event by each of ``times`` given the parameters, (n, m) for times
+        (m,), (n,) for one. ``jaxmle.survival.survival`` adds bands, and serves Cox models.
+        """
+        return self._evaluate("survival", params, data, times)
+
+    def cumulative_hazard(self, params: Tree, data: Tree, times: Any) -> Array:
+        """−log of the survival function at each of ``times``, (n, m), or (n,) for one time."""
+        return self._evaluate("cumulative_hazard", params, data, times)
+
+    def hazard(self, params: Tree, data: Tree, times: Any) -> Array:
+        """Density over survival function at each of ``times``, (n, m), or (n,) for one time."""
+        return self._evaluate("hazard", params, data, times)
+
     def sample(self, key: Array, params: Tree, data: Tree) -> Tree:
         """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and
         a parametric bootstrap take.

@@ -37,11 +37,18 @@ class PredictiveLaw:
     sample: Function | None = None
     deviance: Function | None = None  # d(y, *natural) = 2(ℓ_saturated − ℓ)
     discrete: bool = False
+    log_survival: Function | None = None  # of a time: log S(t, *natural)
+    log_density: Function | None = None  # of a time: log f(t, *natural)
 
     def function(self, what: str, model: str) -> Function:
         """The function called ``what``, or a residual made of several."""
-        make, parts = RESIDUALS.get(what, (None, (what,)))
+        make, parts = (RESIDUALS | CURVES).get(what, (None, (what,)))
         missing = [part for part in parts if getattr(self, part) is None]
+        if missing and what in CURVES:
+            raise TypeError(
+                f"the model {model} has no {what} of its own: jaxmle.survival.{what}(model, fit, "
+                "data, times) estimates that of a Cox model, and aft(…) has one"
+            )
         if missing:
             raise TypeError(f"the model {model} has no {missing[0]}")
         return getattr(self, what) if make is None else _Bound(make, self)
@@ -87,6 +94,34 @@ RESIDUALS: dict[str, tuple[Function, tuple[str, ...]]] = {
     "pearson_residual": (_pearson, ("mean", "variance")),
     "deviance_residual": (_deviance, ("mean", "deviance")),
     "quantile_residual": (_quantile_residual, ("cdf",)),
+}
+
+
+def _survival(law: PredictiveLaw, times: Array, *natural: Array) -> Array:
+    return jnp.exp(_on_grid(law.log_survival, times, natural))
+
+
+def _cumulative_hazard(law: PredictiveLaw, times: Array, *natural: Array) -> Array:
+    return -_on_grid(law.log_survival, times, natural)
+
+
+def _hazard(law: PredictiveLaw, times: Array, *natural: Array) -> Array:
+    log_density = _on_grid(law.log_density, times, natural)
+    return jnp.exp(log_density - _on_grid(law.log_survival, times, natural))
+
+
+def _on_grid(function: Function | None, times: Array, natural: tuple[Array, ...]) -> Array:
+    """A function of a time (n,), or of several (n, m), for each row."""
+    times = jnp.asarray(times)
+    if times.ndim == 0:
+        return function(times, *natural)  # type: ignore[misc]
+    return function(times[None, :], *(value[:, None] for value in natural))  # type: ignore[misc]
+
+
+CURVES: dict[str, tuple[Function, tuple[str, ...]]] = {
+    "survival": (_survival, ("log_survival",)),
+    "cumulative_hazard": (_cumulative_hazard, ("log_survival",)),
+    "hazard": (_hazard, ("log_density", "log_survival")),
 }
 
 

@@ -1,0 +1,67 @@
+"""Pointwise bands of survival functions and cumulative hazards, symmetric on the scale that is
+asked for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy
+
+from jaxmle._types import Array
+from jaxmle.parameters.arguments import check_choice, check_level
+
+SURVIVAL_BANDS = ("log", "log-log", "plain")
+HAZARD_BANDS = ("log", "plain")
+
+
+def band_of(
+    quantity: str, estimate: Array, stderr: Array, level: float, band: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and upper ends of pointwise intervals.
+
+    With σ the standard error of θ̂ and z the normal quantile: ``"plain"`` θ̂ ± zσ;
+    ``"log"`` θ̂·exp(±zσ/θ̂); ``"log-log"``, of a probability S, S^exp(±zσ/(S log S)).
+    Ends of probabilities are cut at 0 and 1, hazards at 0 (Klein & Moeschberger 2003, section 4.3;
+    the log band is the default of R's ``survfit``, log-log that of lifelines).
+
+    Args:
+        quantity: ``"survival"``, ``"incidence"`` (a probability of an event) or a hazard.
+        estimate, stderr: of that quantity, of one shape.
+        level: coverage of each interval.
+        band: the scale.
+
+    Returns:
+        Two arrays of that shape. A band on a logarithmic scale is NaN where S is 0, and where
+        there is no standard error.
+
+    Raises:
+        ValueError: for a scale that the quantity has not.
+
+    >>> low, high = band_of("survival", np.array([0.5]), np.array([0.1]), 0.95, "plain")
+    >>> round(float(low[0]), 3), round(float(high[0]), 3)
+    (0.304, 0.696)
+    """
+    level = check_level(level)
+    is_probability = quantity in ("survival", "incidence")
+    check_choice("band", band, SURVIVAL_BANDS if is_probability else HAZARD_BANDS)
+    z = float(scipy.special.ndtri(0.5 + level / 2))
+    estimate = np.asarray(estimate, float)
+    stderr = np.asarray(stderr, float)
+    with np.errstate(all="ignore"):
+        if band == "plain":
+            low = estimate - z * stderr
+            high = estimate + z * stderr
+        elif band == "log":
+            factor = np.exp(z * stderr / estimate)
+            low = estimate / factor
+            high = estimate * factor
+        else:
+            power = np.exp(z * stderr / (estimate * np.abs(np.log(estimate))))
+            low = estimate**power
+            high = estimate ** (1 / power)
+        # nothing has happened yet: S = 1, H = 0
+        is_exact = (stderr == 0) & ~((quantity == "survival") & (estimate == 0))
+        low = np.where(is_exact, estimate, low)
+        high = np.where(is_exact, estimate, high)
+    low = np.maximum(low, 0.0)
+    return low, np.minimum(high, 1.0) if is_probability else high

@@ -1,0 +1,150 @@
+"""A Cox model with its estimate and its rows: what everything after the fit starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.data.frame import Frame
+from jaxmle.inference.again import again, check_fit
+from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.contract import leaf_of
+from jaxmle.models.common.coding import uncoded
+from jaxmle.models.common.model import Model
+from jaxmle.models.proportional_hazards import CoxOptions
+from jaxmle.parameters.arguments import shown
+from jaxmle.record.fit import Fit
+from jaxmle.survival.risk_sets import RiskSets, Rows, risk_sets
+
+MODEL_BASED = ("observed", "expected")  # covariances that go with the variance of a baseline
+
+
+@dataclass(frozen=True, eq=False)
+class CoxFit:
+    """A Cox model at an estimate, with its rows and their risk sets.
+
+    ``vcov`` (q, q) is None where parameters were given and not a fit; ``strata`` are the codes of
+    the strata, in the order of ``sets.rows.stratum``.
+    """
+
+    options: CoxOptions
+    beta: np.ndarray
+    vcov: np.ndarray | None
+    vcov_kind: str
+    names: tuple[str, ...]
+    strata: tuple[Any, ...]
+    sets: RiskSets
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of the data."""
+        return self.sets.rows
+
+    def new_rows(self, new: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Design (m, q), offset (m,) and places of the strata (m,) of rows to predict for."""
+        x = design_of(new, len(self.beta))
+        m = len(x)
+        offset = np.zeros(m)
+        if self.options.offset is not None:
+            offset = np.asarray(leaf_of(new, self.options.offset), float)
+        if self.options.strata is None:
+            return x, offset, np.zeros(m, int)
+        codes = np.asarray(leaf_of(new, self.options.strata))
+        place = np.searchsorted(self.strata, codes)
+        place = np.minimum(place, len(self.strata) - 1)
+        unknown = np.asarray(self.strata)[place] != codes
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            raise ValueError(
+                f"{self.options.strata} is {codes[row]} in row {row} of the new rows; the fit has "
+                f"the strata {list(self.strata[:20])}"
+            )
+        return x, offset, place
+
+
+def is_cox(model: Any) -> bool:
+    """Whether a model is one that ``models.cox`` made."""
+    return isinstance(model, Model) and isinstance(_options(model), CoxOptions)
+
+
+def _options(model: Model) -> Any:
+    return getattr(uncoded(model.likelihood), "keywords", {}).get("options")
+
+
+def cox_fit(model: Any, fit: Any, data: Any, what: str) -> CoxFit:
+    """The Cox model, its estimate and its rows, checked.
+
+    Args:
+        fit: the ``Fit`` of these data, or parameters ``{"beta": (q,)}``.
+        data: the data of the fit: a dictionary, or a ``Frame``.
+        what: the caller's name, for messages.
+
+    Raises:
+        TypeError: for another model.
+        ValueError: for data that are not those of the fit, or an estimate that is not finite.
+    """
+    if not is_cox(model):
+        raise TypeError(f"{what} is of a Cox model, models.cox(…); got {shown(model)}")
+    data = data.data if isinstance(data, Frame) else data
+    options = _options(model)
+    if isinstance(fit, Fit):
+        check_fit(what, fit, alone=True)
+        data = again(model, fit, data, alone=True, what=what).data
+        params = fit.params
+        vcov = np.asarray(fit.vcov)
+        names = fit.names
+    else:
+        data = host_data(data, np.float64)
+        model.check(data)
+        params = host_params(fit, np.float64)
+        vcov = None
+    beta = np.atleast_1d(np.asarray(leaf_of(params, "beta", "params"), float))
+    if not np.isfinite(beta).all():
+        raise ValueError(
+            f"{what} needs finite coefficients; beta has an estimate that is infinite or none: "
+            "see fit.explain()"
+        )
+    if vcov is None:
+        names = tuple(f"beta[{j}]" for j in range(len(beta)))
+    rows, strata = _rows(data, options, len(beta))
+    kind = fit.vcov_kind if isinstance(fit, Fit) else "none"
+    return CoxFit(options, beta, vcov, kind, names, strata, risk_sets(rows, beta, options.ties))
+
+
+def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Any, ...]]:
+    time = np.asarray(leaf_of(data, "time"), float)
+    n = len(time)
+
+    def column(name: str | None, otherwise: float) -> np.ndarray:
+        return np.full(n, otherwise) if name is None else np.asarray(leaf_of(data, name), float)
+
+    strata: tuple[Any, ...] = (0,)
+    stratum = np.zeros(n, int)
+    if options.strata is not None:
+        labels, stratum = np.unique(np.asarray(leaf_of(data, options.strata)), return_inverse=True)
+        strata = tuple(labels.tolist())
+    rows = Rows(
+        x=design_of(data, q),
+        time=time,
+        event=np.asarray(leaf_of(data, "event"), float),
+        entry=column(options.entry, -np.inf),
+        weight=column(options.weights, 1.0),
+        stratum=stratum,
+        offset=column(options.offset, 0.0),
+    )
+    return rows, strata
+
+
+def design_of(data: Tree, q: int) -> np.ndarray:
+    """The design (n, q) of rows; a lone column (n,) counts as one."""
+    x = np.asarray(leaf_of(data, "x"), float)
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2 or x.shape[1] != q:
+        raise ValueError(f"x must have the shape (n, {q}), as in the fit; got {x.shape}")
+    if not np.isfinite(x).all():
+        row = int(np.argwhere(~np.isfinite(x))[0, 0])
+        raise ValueError(f"x is not finite in row {row}: drop or mend such rows")
+    return x

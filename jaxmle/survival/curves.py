@@ -1,0 +1,236 @@
+"""The records of survival curves: estimated step functions, and curves predicted by a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from jaxmle.parameters.arguments import check_number, shown
+from jaxmle.tables.frame import INSTALL_FRAME, installed
+
+TOLERANCE_OF_LEVEL = float(np.sqrt(np.finfo(float).eps))  # of R's quantile.survfit
+ROWS_PRINTED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class StepCurve:
+    """An estimated step function of time, continuous from the right, with pointwise bands.
+
+    ``times`` (m,) are all observed times, ``estimate``, ``stderr``, ``lower`` and ``upper`` (m,)
+    hold from each of them to the next. ``n_risk``, ``n_event`` and ``n_censored`` (m,) are sums of
+    weights. ``quantity`` is "survival", "cumulative_hazard" or "incidence"; ``band`` and ``level``
+    say how the ends were made, ``variance`` how the standard errors.
+
+    >>> from jaxmle.survival import kaplan_meier
+    >>> curve = kaplan_meier([1.0, 2.0, 2.0, 4.0], [1, 1, 0, 1])
+    >>> curve.estimate.tolist(), curve([0.5, 3.0]).tolist()
+    ([0.75, 0.5, 0.0], [1.0, 0.5])
+    """
+
+    quantity: str
+    times: np.ndarray
+    estimate: np.ndarray
+    stderr: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    n_risk: np.ndarray
+    n_event: np.ndarray
+    n_censored: np.ndarray
+    level: float
+    band: str
+    variance: str = "greenwood"
+
+    def __call__(self, times: Any) -> np.ndarray:
+        """The estimate at ``times``; NaN beyond the last observed time, where nothing is known,
+        unless a survival function has come down to 0.
+        """
+        return self._held(self.estimate, times, self._initial)
+
+    def interval(self, times: Any) -> np.ndarray:
+        """The pointwise interval at ``times``, (…, 2)."""
+        ends = [self._held(end, times, self._initial) for end in (self.lower, self.upper)]
+        return np.stack(ends, axis=-1)
+
+    @property
+    def _initial(self) -> float:
+        return 1.0 if self.quantity == "survival" else 0.0
+
+    def _held(self, values: np.ndarray, times: Any, initial: float) -> np.ndarray:
+        times = np.asarray(times, float)
+        place = np.searchsorted(self.times, times, "right")
+        held = np.concatenate([[initial], values])[place]
+        is_over = self.quantity == "survival" and len(self.estimate) and self.estimate[-1] == 0
+        known = times <= (np.inf if is_over or not len(self.times) else self.times[-1])
+        return np.where(known, held, np.nan)
+
+    def quantile(self, p: float = 0.5) -> np.ndarray:
+        """The time by which the share ``p`` has had the event, and its interval, (3,): estimate,
+        lower, upper; the median by default.
+
+        It is the first time at which S ≤ 1 − p, and where S is 1 − p exactly the middle between
+        that time and the next event (R's ``quantile.survfit``; lifelines takes the first time).
+        The interval is where the band crosses (Brookmeyer & Crowley 1982, Biometrics 38, 29).
+        Infinite where the curve, or an end, does not come down so far.
+
+        >>> from jaxmle.survival import kaplan_meier
+        >>> kaplan_meier([1.0, 2.0, 3.0, 5.0], [1, 1, 1, 1]).quantile()[0].item()
+        2.5
+        """
+        if self.quantity != "survival":
+            raise ValueError(f"quantile is of a survival function; this is of {self.quantity}")
+        level = 1 - check_number("p", p, 0.0, 1.0)
+        curves = (self.estimate, self.lower, self.upper)
+        return np.array([_crossing(self.times, curve, level) for curve in curves])
+
+    def restricted_mean(self, until: float) -> tuple[float, float]:
+        """The mean time without event up to ``until``, ∫ S, and its standard error (Klein &
+        Moeschberger 2003, formula 4.5.2), as R's ``print(fit, rmean=until)``.
+
+        Raises:
+            ValueError: where the curve is not known so far, or has robust standard errors.
+
+        >>> from jaxmle.survival import kaplan_meier
+        >>> kaplan_meier([1.0, 2.0, 3.0, 5.0], [1, 1, 1, 1]).restricted_mean(5.0)[0]
+        2.75
+        """
+        if self.quantity != "survival" or self.variance != "greenwood":
+            raise ValueError(
+                "the mean is of a survival function with Greenwood's variance; this is of "
+                f"{self.quantity}, {self.variance}"
+            )
+        until = check_number("until", until, low=0.0)
+        if np.isnan(self(until)):
+            raise ValueError(f"the curve is not known at {until:g}: it ends at {self.times[-1]:g}")
+        inside = self.times < until
+        knots = np.concatenate([[0.0], self.times[inside], [until]])
+        height = np.concatenate([[1.0], self.estimate[inside]])
+        area = np.diff(knots) * height
+        left = area.sum() - np.cumsum(area)[:-1]  # ∫ S from each time to ``until``
+        risk = self.n_risk[inside]
+        event = self.n_event[inside]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = np.where(left > 0, left**2 * event / (risk * (risk - event)), 0.0)
+        return float(area.sum()), float(np.sqrt(variance.sum()))
+
+    def to_frame(self, backend: str | None = None) -> Any:
+        """A data frame with a row for each time, in full precision."""
+        columns = {
+            "time": self.times,
+            "n_risk": self.n_risk,
+            "n_event": self.n_event,
+            "n_censored": self.n_censored,
+            "estimate": self.estimate,
+            "std_error": self.stderr,
+            "conf_low": self.lower,
+            "conf_high": self.upper,
+        }
+        return _native(columns, backend)
+
+    def __repr__(self) -> str:
+        head = f"{self.quantity}, {len(self.times)} times, {100 * self.level:g}% {self.band} band"
+        lines = [f"{'time':>10} {'at risk':>9} {'events':>7} {'estimate':>9} {'band':>17}"]
+        lines += [
+            f"{t:>10.5g} {r:>9.6g} {e:>7.6g} {s:>9.4f}   {low:.4f} to {high:.4f}"
+            for t, r, e, s, low, high in zip(
+                self.times[:ROWS_PRINTED],
+                self.n_risk,
+                self.n_event,
+                self.estimate,
+                self.lower,
+                self.upper,
+                strict=False,
+            )
+        ]
+        more = len(self.times) - ROWS_PRINTED
+        return "\n".join([head, *lines, *([f"… and {more:,} more times"] if more > 0 else [])])
+
+
+def _crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
+    """The first time at which a curve is at ``level`` or below; the middle of the stretch where
+    it is level there.
+    """
+    below = np.flatnonzero(curve < level + TOLERANCE_OF_LEVEL)
+    if not len(below):
+        return np.inf
+    first = below[0]
+    if abs(curve[first] - level) >= TOLERANCE_OF_LEVEL:
+        return float(times[first])
+    lower = np.flatnonzero(curve < level - TOLERANCE_OF_LEVEL)
+    return float(times[first] + times[lower[0]]) / 2 if len(lower) else float(times[first])
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Curves that a model predicts, one for each row, with pointwise bands.
+
+    ``times`` (m,), or levels of quantiles; ``estimate``, ``stderr``, ``lower`` and ``upper``
+    (n, m). A standard error is NaN where the data do not determine the value, and everywhere where
+    parameters without a covariance were given.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((3, 1)), "time": np.array([1.0, 2.0, 3.0]), "event": np.ones(3)}
+    >>> model = models.aft("exponential")
+    >>> fit = jm.fit(model, data=data)
+    >>> curve = jm.survival.survival(model, fit, data, [2.0])
+    >>> curve.estimate[0].round(4).tolist(), curve.lower[0].round(4).tolist()  # S = exp(−1)
+    ([0.3679], [0.045])
+    """
+
+    quantity: str
+    times: np.ndarray
+    estimate: np.ndarray
+    stderr: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    level: float
+    band: str
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return len(self.estimate)
+
+    def to_frame(self, backend: str | None = None) -> Any:
+        """A data frame with a row for each row of data and time, in full precision."""
+        n, m = self.estimate.shape
+        columns = {
+            "row": np.repeat(np.arange(n), m),
+            "p" if self.quantity == "quantile" else "time": np.tile(self.times, n),
+            "estimate": self.estimate.ravel(),
+            "std_error": self.stderr.ravel(),
+            "conf_low": self.lower.ravel(),
+            "conf_high": self.upper.ravel(),
+        }
+        return _native(columns, backend)
+
+    def __repr__(self) -> str:
+        return (
+            f"Curve of {self.quantity}: {self.n:,} rows, {len(self.times):,} times, "
+            f"{100 * self.level:g}% {self.band} bands"
+        )
+
+
+def _native(columns: dict[str, np.ndarray], backend: str | None) -> Any:
+    chosen = installed(backend)
+    try:
+        narwhals = import_module("narwhals")
+    except ImportError as error:
+        raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
+    return narwhals.from_dict(columns, backend=chosen).to_native()
+
+
+def check_times(times: Any, name: str = "times") -> np.ndarray:
+    """Times, or other numbers from 0 on, as an array (m,)."""
+    try:
+        values = np.atleast_1d(np.asarray(times, float))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} are numbers, such as [30, 365]; got {shown(times)}") from None
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"{name} are one number or a row of them, (m,); got shape {values.shape}")
+    if np.isnan(values).any() or (values < 0).any():
+        raise ValueError(f"{name} must be 0 or more; got {values[~(values >= 0)][0]:g}")
+    return values

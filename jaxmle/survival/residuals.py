@@ -1,0 +1,234 @@
+"""Residuals of survival models: Cox–Snell, martingale and deviance of AFT and Cox models; score and
+dfbeta residuals and Schoenfeld's of Cox models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.data.frame import Frame
+from jaxmle.inference.again import check_fit
+from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.contract import leaf_of
+from jaxmle.models.common.model import Model
+from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision
+from jaxmle.survival.cox_rows import CoxFit, cox_fit, is_cox
+from jaxmle.survival.risk_sets import RiskSets
+
+KINDS = ("cox-snell", "martingale", "deviance")
+COX_KINDS = (*KINDS, "score", "dfbeta")
+
+
+def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.ndarray:
+    """Residuals of each row of a Cox or AFT model.
+
+    Cox–Snell's are the cumulative hazards e at the time of each row (from its entry on), censored
+    values of a unit exponential when the model is right; martingale residuals are δ − e, events
+    less their expected number; deviance residuals sign(M)·√(−2(M + δ log(δ − M))). Of a Cox model:
+    score residuals ∫(x − x̄) dM, which add up to the score; dfbeta, the score residuals times their
+    weights and the covariance of the model, about what each row adds to the coefficients.
+
+    They are R's ``residuals(coxph)`` with ``weighted=FALSE`` but for dfbeta; Efron's ties count as
+    there. lifelines' ``compute_residuals``. Therneau & Grambsch (2000), chapter 4; Lin & Wei (1989)
+    for scores.
+
+    Args:
+        model: ``models.cox(…)`` or ``models.aft(…)`` with events and right-censored times.
+        fit: its ``Fit``, or parameters.
+        data: the data of the fit, a dictionary or a ``Frame``.
+        kind: "martingale", "deviance" or "cox-snell"; of a Cox model also "score" or "dfbeta".
+
+    Returns:
+        (n,); (n, q) of scores and dfbeta.
+
+    Raises:
+        ValueError: for left- or interval-censored times, data that are not those of the fit, dfbeta
+            of parameters without a covariance.
+        TypeError: for another model.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import models
+    >>> data = {
+    ...     "x": np.array([[0.0], [1.0], [0.0], [1.0]]),
+    ...     "time": np.array([4.0, 2.0, 1.0, 3.0]),
+    ...     "event": np.array([1, 1, 1, 0]),
+    ... }
+    >>> jm.survival.residuals(models.cox(), {"beta": [0.0]}, data).round(4).tolist()
+    [-0.5833, 0.4167, 0.75, -0.5833]
+    """
+    if not is_cox(model):
+        check_choice("kind", kind, KINDS)
+        event, expected = _parametric(model, fit, data)
+        return _of_expected(event, expected, kind)
+    check_choice("kind", kind, COX_KINDS)
+    cox = cox_fit(model, fit, data, "residuals")
+    sets = cox.sets
+    if kind in KINDS:
+        return _of_expected(cox.rows.event, sets.risk * sets.over_steps(sets.hazard), kind)
+    scores = score_residuals(cox)
+    if kind == "score":
+        return scores
+    return cox.rows.weight[:, None] * scores @ _inverse_information(cox)
+
+
+def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "cox-snell":
+        return expected
+    martingale = event - expected
+    if kind == "martingale":
+        return martingale
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_term = np.where(event > 0, np.log(expected), 0.0)
+    return np.sign(martingale) * np.sqrt(np.maximum(-2 * (martingale + log_term), 0.0))
+
+
+def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Events (n,) and cumulative hazards from entry to time (n,) of a model with a law of times."""
+    if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
+        raise TypeError(f"residuals are of models.cox(…) or models.aft(…); got {shown(model)}")
+    rows = host_data(data.data if isinstance(data, Frame) else data, np.float64)
+    model.check(rows)
+    if isinstance(fit, Fit):
+        check_fit("residuals", fit, alone=True)
+    params = fit.params if isinstance(fit, Fit) else host_params(fit, np.float64)
+    event = np.asarray(leaf_of(rows, "event"), float)
+    if (event > 1).any():
+        row = int(np.argmax(event > 1))
+        raise ValueError(
+            f"event is {event[row]:g} in row {row}: the hazard at a time that is left or interval "
+            "censored is not known; model.residuals(params, data, 'quantile', key=…) draws it"
+        )
+    return event, _expected(model, params, rows)
+
+
+def _expected(model: Model, params: Tree, rows: Tree) -> np.ndarray:
+    """−log of the probability of lasting to the time, given that of lasting to the entry."""
+    with precision(np.float64):
+        rows = jax.tree.map(jnp.asarray, rows)
+        exact = {**rows, "event": jnp.ones_like(rows["event"])}
+        return -np.asarray(model.censoring.ends(params, exact)[0])  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------- Cox
+
+
+def score_residuals(cox: CoxFit) -> np.ndarray:
+    """∫ (x − x̄) dM of each row, (n, q), not weighted."""
+    sets = cox.sets
+    rows = cox.rows
+    x = rows.x - rows.x.mean(axis=0)
+    mean = sets.mean - rows.x.mean(axis=0)
+    expected = sets.over_steps(sets.hazard)[:, None]
+    drift = sets.over_steps(sets.hazard[:, None] * mean)
+    scores = -sets.risk[:, None] * (x * expected - drift)
+    at_event = tie_means(sets) - rows.x.mean(axis=0)
+    has_event = sets.own_tie >= 0
+    scores[has_event] += x[has_event] - at_event[sets.own_tie[has_event]]
+    return scores
+
+
+def tie_means(sets: RiskSets) -> np.ndarray:
+    """The mean of x̄ over the steps of each event time, (k, q)."""
+    steps = np.bincount(sets.tie, minlength=len(sets.time))
+    return sets.in_ties(sets.mean) / steps[:, None]
+
+
+def information(cox: CoxFit, factor: np.ndarray | None = None) -> np.ndarray:
+    """Σ factor·V over the steps, V the covariance of x in the risk set, (q, q); ``factor`` (s,), 1
+    where None.
+    """
+    sets = cox.sets
+    rows = cox.rows
+    centre = rows.x.mean(axis=0)
+    x = rows.x - centre
+    mean = sets.mean - centre
+    weight = np.ones_like(sets.hazard) if factor is None else factor
+    exposure = rows.weight * sets.risk * sets.over_steps(weight * sets.hazard)
+    inner = (weight * sets.mass)[:, None] * mean
+    return x.T @ (exposure[:, None] * x) - inner.T @ mean
+
+
+def _inverse_information(cox: CoxFit) -> np.ndarray:
+    matrix = information(cox)
+    try:
+        return np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        return np.full_like(matrix, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Schoenfeld:
+    """Schoenfeld residuals, one for each event, in the order of stratum and time.
+
+    ``row`` (d,) the row of the data, ``time`` (d,), ``values`` (d, q), ``names`` of the columns.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> from jaxmle.survival import schoenfeld
+    >>> data = {
+    ...     "x": np.array([[0.0], [1.0], [0.0], [1.0]]),
+    ...     "time": np.array([4.0, 2.0, 1.0, 3.0]),
+    ...     "event": np.array([1, 1, 1, 0]),
+    ... }
+    >>> schoenfeld(models.cox(), {"beta": [0.0]}, data).row.tolist()
+    [2, 1, 0]
+    """
+
+    row: np.ndarray
+    time: np.ndarray
+    values: np.ndarray
+    names: tuple[str, ...]
+
+
+def schoenfeld(model: Any, fit: Any, data: Any, *, scaled: bool = False) -> Schoenfeld:
+    """Schoenfeld residuals x − x̄(t) of the events of a Cox model; scaled, with the coefficients
+    added, about what the coefficients are at each time.
+
+    The scaled ones are β̂ + d V s, d the number of events and V the inverse information (Grambsch &
+    Therneau 1994, Biometrika 81, 515), as R's ``residuals(fit, "scaledsch")``.
+
+    Args:
+        model: ``models.cox(…)``.
+        fit: its ``Fit``, or parameters.
+        data: the data of the fit, a dictionary or a ``Frame``.
+        scaled: whether they are scaled.
+
+    Returns:
+        A ``Schoenfeld``.
+
+    Raises:
+        ValueError, TypeError: for another model, data that are not those of the fit.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> from jaxmle.survival import schoenfeld
+    >>> data = {
+    ...     "x": np.array([[0.0], [1.0], [0.0], [1.0]]),
+    ...     "time": np.array([4.0, 2.0, 1.0, 3.0]),
+    ...     "event": np.array([1, 1, 1, 0]),
+    ... }
+    >>> schoenfeld(models.cox(), {"beta": [0.0]}, data).values.round(4).tolist()
+    [[-0.5], [0.3333], [0.0]]
+    """
+    check_flag("scaled", scaled)
+    cox = cox_fit(model, fit, data, "schoenfeld")
+    row, values = schoenfeld_rows(cox)
+    if scaled:
+        values = cox.beta + len(row) * values @ _inverse_information(cox)
+    return Schoenfeld(row, cox.rows.time[row], values, cox.names)
+
+
+def schoenfeld_rows(cox: CoxFit) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the events in the order of stratum and time, (d,), and x − x̄ there, (d, q)."""
+    sets = cox.sets
+    row = np.argsort(sets.own_tie, kind="stable")
+    row = row[sets.own_tie[row] >= 0]
+    return row, cox.rows.x[row] - tie_means(sets)[sets.own_tie[row]]
