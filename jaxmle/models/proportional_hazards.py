@@ -157,7 +157,7 @@ def second_order(
     return value, score, (mass[:, None] * mean).T @ mean - inner.T @ x
 
 
-def _sums_to_the_end(values: jax.Array, fresh: jax.Array) -> jax.Array:
+def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
     """Sums of ``values`` (n, …) from each row to the end of its stratum, added up from the end:
     differences of cumulated sums would lose the small ones.
 
@@ -172,11 +172,11 @@ def _sums_to_the_end(values: jax.Array, fresh: jax.Array) -> jax.Array:
     blocks = -(-n // length)
     rest = values.shape[1:]
 
-    def laid_out(rows: jax.Array) -> jax.Array:
+    def laid_out(rows: Array) -> jax.Array:
         padding = ((0, blocks * length - n), *((0, 0) for _ in rows.shape[1:]))
         return jnp.pad(rows, padding).reshape(blocks, length, *rows.shape[1:]).swapaxes(0, 1)
 
-    def where(condition: jax.Array, total: jax.Array) -> jax.Array:
+    def where(condition: Array, total: Array) -> jax.Array:
         return jnp.where(condition.reshape(*condition.shape, *(1 for _ in rest)), total, 0.0)
 
     def within(later: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[Any, Any]:
@@ -184,7 +184,7 @@ def _sums_to_the_end(values: jax.Array, fresh: jax.Array) -> jax.Array:
         is_open = later[1] & ~row[1]  # no stratum ends between the row and the end of its block
         return (total, is_open), (total, is_open)
 
-    def across(later: Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
+    def across(later: jax.Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
         return block[0] + where(block[1], later), later
 
     last = laid_out(jnp.concatenate([fresh[1:], jnp.ones(1, bool)]))
