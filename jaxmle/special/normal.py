@@ -95,7 +95,7 @@ def _upper(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     return t + remainder, remainder
 
 
-def upper_hazard(t: ArrayLike) -> jax.Array:
+def upper_hazard(t: jax.Array) -> jax.Array:
     """φ(t)/(1 − Φ(t)), elementwise, for t ≥ 0."""
     return _upper(t)[0]
 
