@@ -53,7 +53,7 @@ def _lower(z: Array, a: Array) -> Array:
     − a·φ(az)/Φ(az), and its curvature is below −c = −1 − (2/π)a², that of log Φ at 0. Where ru +
     cu²/2 = DEPTH it has fallen by as much, and the range ends.
     """
-    fall = a * upper_hazard(held(-a * z)) - z
+    fall = a * upper_hazard(jnp.asarray(held(-a * z))) - z
     c = 1 + 2 / math.pi * a * a
     width = 2 * DEPTH / (fall + jnp.hypot(fall, jnp.sqrt(2 * DEPTH * c)))
     inside = integral(

@@ -184,7 +184,7 @@ def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
         is_open = later[1] & ~row[1]  # no stratum ends between the row and the end of its block
         return (total, is_open), (total, is_open)
 
-    def across(later: jax.Array, block: tuple[Array, Array]) -> tuple[Array, Array]:
+    def across(later: Any, block: tuple[Array, Array]) -> tuple[Any, Any]:
         return block[0] + where(block[1], later), later
 
     last = laid_out(jnp.concatenate([fresh[1:], jnp.ones(1, bool)]))
