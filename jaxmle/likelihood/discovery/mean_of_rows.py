@@ -177,8 +177,12 @@ def _runs(equation: Any) -> list[tuple[Any, ...]]:
     if name == "cond":
         return [(branch, atoms[1:]) for branch in params["branches"]]
     if name == "scan":
-        first = params["num_consts"]
-        return [(params["jaxpr"], atoms, range(first, first + params["num_carry"]))]
+        body = params["jaxpr"]
+        rows = sum(map(_is_row, body.jaxpr.invars, atoms))
+        results = sum(map(_is_row, body.jaxpr.outvars, equation.outvars))
+        carried = len(equation.outvars) - results
+        first = len(atoms) - rows - carried  # constants, what is carried, what it runs over
+        return [(body, atoms, range(first, first + carried))]
     if name == "while":
         body = params["body_jaxpr"]
         return [
@@ -190,6 +194,11 @@ def _runs(equation: Any) -> list[tuple[Any, ...]]:
         ]
     inner = called(equation)
     return [] if inner is None else [(inner, atoms)]
+
+
+def _is_row(inner: Any, outer: Any) -> bool:
+    """Whether a turn of a scan has a row of what the whole has."""
+    return bool(inner.aval.ndim != outer.aval.ndim)
 
 
 # ---------------------------------------------------------------- powers of the number of rows
