@@ -76,8 +76,8 @@ def counting(
     def tails(p: Params, y: Array) -> tuple[Array, Array]:
         under = y < 0
         over = (y >= high(p)) | jnp.isposinf(y)
-        whole = jnp.where(under | over, 0.0, jnp.floor(y))
-        below, above = log_tails(p, whole)  # type: ignore[misc]
+        inner = jnp.where(under | over, 0.0, jnp.floor(y))
+        below, above = log_tails(p, inner)  # type: ignore[misc]
         return (
             jnp.where(under, -jnp.inf, jnp.where(over, 0.0, below)),
             jnp.where(under, 0.0, jnp.where(over, -jnp.inf, above)),

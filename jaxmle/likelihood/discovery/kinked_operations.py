@@ -22,6 +22,7 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.derivative_rules import TRUSTED
+from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import remembered, tracing
@@ -124,7 +125,8 @@ def _called(
     """
     counted = _counted_in(program, equation, counted)
     outs = _results(program, ins, counted)
-    held, carried = (equation.params.get(name, 0) for name in ("num_consts", "num_carry"))
+    is_scan = equation.primitive.name == "scan"
+    held, carried = scan_counts(equation.params) if is_scan else (0, 0)
     for _ in range(carried and 2):  # what moves, then what bends
         carry = [
             Known(*map(any, zip(before, after, strict=True)))

@@ -19,6 +19,7 @@ from jaxmle._types import Array, Loglik
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.curvature_rules import concave_increasing, convex_increasing
+from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.cse import once
 from jaxmle.special.logistic import softplus
@@ -143,7 +144,7 @@ def _unrolled(equation: Any, ins: list[Any]) -> list[Array]:
     params = equation.params
     if params["length"] > MAX_UNROLLED_PASSES:
         raise NotFollowed
-    held, carried = params["num_consts"], params["num_carry"]
+    held, carried = scan_counts(params)
     carry = ins[held : held + carried]
     passes: list[Any] = [None] * params["length"]
     order = range(params["length"])
