@@ -45,7 +45,7 @@ class Folder:
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(content)
             self.filesystem.move(temporary, self.file(name))
-        except BaseException:
+        except BaseException:  # an interrupt too leaves nothing half written
             self.remove(temporary)
             raise
 

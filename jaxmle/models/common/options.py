@@ -46,7 +46,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood of a ready model: how that is pickled where a combinator holds it."""
+    """The likelihood that a ready model carries: how it is pickled where a combinator holds it."""
     return model.likelihood
 
 
