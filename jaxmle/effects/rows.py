@@ -32,15 +32,15 @@ class Groups(NamedTuple):
     labels: dict[str, list[Any]]
 
 
-def rows_at(source: Source, at: str, values: Any) -> list[Rows]:
+def rows_at(source: Source, where: str, values: Any) -> list[Rows]:
     """The rows of each setting: the whole table with columns set to each combination of values, or
     one typical row.
     """
-    check_choice("at", at, PLACES)
+    check_choice("at", where, PLACES)
     columns = {name: source.columns[name] for name in source.predictors}
     count = source.rows
-    if at != "observed":
-        columns = {name: _typical(source, name, at) for name in source.predictors}
+    if where != "observed":
+        columns = {name: _typical(source, name, where) for name in source.predictors}
         count = 1
     return [
         Rows(columns | _filled(setting, columns, source, count), count, setting)
@@ -101,7 +101,7 @@ def constant(column: Column, value: Any, count: int) -> Column:
     return Column(values, np.zeros(count, bool), column.order, column.ranked)
 
 
-def _typical(source: Source, name: str, at: str) -> Column:
+def _typical(source: Source, name: str, where: str) -> Column:
     """The mean or median of numbers, weighted as the fit is; of a factor its most frequent level,
     the first of several.
     """
@@ -113,7 +113,7 @@ def _typical(source: Source, name: str, at: str) -> Column:
         totals = [sum(w[i] for i, value in enumerate(held) if value == level) for level in levels]
         return constant(column, levels[int(np.argmax(totals))], 1)
     values = column.values.astype(np.float64)
-    centre = np.average(values, weights=w) if at == "mean" else _weighted_median(values, w)
+    centre = np.average(values, weights=w) if where == "mean" else _weighted_median(values, w)
     return Column(np.array([float(centre)]), np.zeros(1, bool))
 
 
@@ -129,13 +129,13 @@ def _weighted_median(values: np.ndarray, w: np.ndarray) -> float:
 # ---------------------------------------------------------------- averages
 
 
-def groups_of(source: Source, by: Any, at: str) -> Groups:
+def groups_of(source: Source, by: Any, where: str) -> Groups:
     """How rows are averaged: all of them, or those of each group."""
     names = [by] if isinstance(by, str) else list(by or ())
-    if at != "observed":
+    if where != "observed":
         if names:
             raise ValueError(
-                f"by averages over the observed rows of each group; at={at!r} is one row: set a "
+                f"by averages over the observed rows of each group; at={where!r} is one row: set a "
                 "column with values instead"
             )
         return Groups(np.ones((1, 1)), {})

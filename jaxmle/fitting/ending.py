@@ -234,9 +234,6 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
     unknown = np.full((p, p), np.nan, posed.dtype)
     none = posed.dtype.type(np.nan)
 
-    def whole(value: Any) -> Any:
-        return np.asarray(value).astype(np.int32)[()]
-
     return Fit(
         params=layout.unravel(posed.base),
         stderr=layout.unravel_entries(np.full(p, np.nan, posed.dtype)),
@@ -246,24 +243,9 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
         score=zeros,
         decrement=posed.dtype.type(0.0),
         n=n,
-        status=whole(Status.CONVERGED if finite else Status.NONFINITE),
-        witness=Witness(
-            row=whole(-1 if finite else row),
-            term=whole(-1 if finite else row),
-            direction=zeros,
-            sign=np.zeros(p, np.int32),
-            projector=np.zeros((p, p), posed.dtype),
-            vcov=unknown,
-            bound=np.zeros(p, np.int32),
-            curvature=none,
-            digits=none,
-            gain=posed.dtype.type(0.0),
-            distance=posed.dtype.type(0.0),
-            stderr_error=zeros,
-            certificate=whole(0),
-            point=posed.base,
-        ),
-        steps=whole(1),
+        status=_whole(Status.CONVERGED if finite else Status.NONFINITE),
+        witness=_witness_at_point(posed.base, -1 if finite else int(row)),
+        steps=_whole(1),
         data_id=data_id,
         response_id=np.zeros_like(data_id),
         names=layout.names,
@@ -273,4 +255,31 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
         mode=mode,
         weighting=weighting_of(posed.loglik),
         layout=layout,
+    )
+
+
+def _whole(value: Any) -> Any:
+    return np.asarray(value).astype(np.int32)[()]
+
+
+def _witness_at_point(x: Array, row: int) -> Witness:
+    """The evidence of a fit that estimates nothing: a bad row, or none."""
+    p = len(x)
+    zeros = np.zeros(p, x.dtype)
+    none = x.dtype.type(np.nan)
+    return Witness(
+        row=_whole(row),
+        term=_whole(row),
+        direction=zeros,
+        sign=_whole(np.zeros(p)),
+        projector=np.zeros((p, p), x.dtype),
+        vcov=np.full((p, p), np.nan, x.dtype),
+        bound=_whole(np.zeros(p)),
+        curvature=none,
+        digits=none,
+        gain=x.dtype.type(0.0),
+        distance=x.dtype.type(0.0),
+        stderr_error=zeros,
+        certificate=_whole(0),
+        point=x,
     )

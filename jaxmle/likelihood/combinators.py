@@ -17,14 +17,7 @@ import numpy as np
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.closures.copies import viewed
-from jaxmle.likelihood.contract import (
-    ReadyModel,
-    as_tree,
-    handed_on,
-    need_terms,
-    rows_of,
-    terms_of,
-)
+from jaxmle.likelihood.contract import as_tree, handed_on, need_terms, pooled_on, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
@@ -394,10 +387,7 @@ def pool(*logliks: Loglik) -> Any:
     """
     if not logliks:
         raise ValueError("pool needs at least one likelihood")
-    tree = Pool(tuple(map(as_tree, logliks)))
-    pooled = getattr(logliks[0], "pooled_with", None)
-    ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
-    return tree if pooled is None or not ready else pooled(logliks, tree)
+    return pooled_on(logliks, Pool(tuple(map(as_tree, logliks))))
 
 
 def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:

@@ -102,6 +102,13 @@ def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
     return None if inner is None else functools.partial(inner, **function.keywords)
 
 
+def pooled_on(logliks: tuple[Loglik, ...], tree: Any) -> Any:
+    """A pool of likelihoods: of ready models alone as a pool that keeps what they know."""
+    pooled = getattr(logliks[0], "pooled_with", None)
+    ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
+    return tree if pooled is None or not ready else pooled(logliks, tree)
+
+
 def data_length(data: Tree) -> int | None:
     """The shared length n of the leading axis of every leaf of ``data``; None where there is no
     data.

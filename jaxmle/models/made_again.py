@@ -37,7 +37,7 @@ def made_again(call: str) -> Model | None:
         options: dict[str, Any] = {
             str(word.arg): ast.literal_eval(word.value) for word in node.keywords
         }
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError):  # no call that a record holds
         return None
     name = node.func.id
     make = next((getattr(room, name) for room in ROOMS if name in vars(room)), None)

@@ -31,5 +31,5 @@ def term_of(name: str) -> str:
     >>> term_of("race[black]"), term_of("age:race[black]"), term_of("age")
     ('race', '', '')
     """
-    found = re.fullmatch(r"(C\(\w+\)|\w+)\[[^\[\]]*\]", name)
-    return found[1] if found else ""
+    matched = re.fullmatch(r"(C\(\w+\)|\w+)\[[^\[\]]*\]", name)
+    return matched[1] if matched else ""

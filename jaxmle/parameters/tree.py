@@ -163,13 +163,13 @@ class Layout:
     @cached_property
     def short(self) -> dict[str, list[int]]:
         """From each short name of coefficients that a formula named to what it may mean."""
-        found: dict[str, list[int]] = {}
+        meanings: dict[str, list[int]] = {}
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             for offset, label in enumerate(leaf.labels or ()):
                 names = short_names(leaf.path, label)
                 for name in {*names, *filter(None, map(term_of, names))}:
-                    found.setdefault(name, []).append(span.start + offset)
-        return found
+                    meanings.setdefault(name, []).append(span.start + offset)
+        return meanings
 
     def find(self, name: str) -> list[int]:
         """The positions in x that ``name`` means: one printed entry, by its name, its place or its

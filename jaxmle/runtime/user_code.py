@@ -76,17 +76,17 @@ class Place(NamedTuple):
 
 def place_of(error: BaseException) -> Place | None:
     """The deepest line of the user's code in the traceback of an error."""
-    found = None
+    deepest = None
     trace = error.__traceback__
     while trace is not None:
         if is_users(trace.tb_frame.f_code.co_filename):
-            found = trace
+            deepest = trace
         trace = trace.tb_next
-    if found is None:
+    if deepest is None:
         return None
-    code = found.tb_frame.f_code
-    text = linecache.getline(code.co_filename, found.tb_lineno, found.tb_frame.f_globals)
-    return Place(found.tb_frame, found.tb_lineno, " ".join(text.split())[:100])
+    code = deepest.tb_frame.f_code
+    text = linecache.getline(code.co_filename, deepest.tb_lineno, deepest.tb_frame.f_globals)
+    return Place(deepest.tb_frame, deepest.tb_lineno, " ".join(text.split())[:100])
 
 
 @contextlib.contextmanager
@@ -117,9 +117,9 @@ def sentence_of(error: Exception, params: Any, data: Any) -> str | None:
     for kind, explain in EXPLANATIONS:
         if isinstance(error, kind):
             place = place_of(error)
-            said = explain(error, place, params, data)
-            if said is not None:
-                return said
+            words = explain(error, place, params, data)
+            if words is not None:
+                return words
     return None
 
 
@@ -143,9 +143,9 @@ def _truth(error: Exception, place: Place | None, params: Any, data: Any) -> str
     text = place.text
     write = "jnp.where(condition, a, b)"
     what = "if"
-    for word, (said, instead) in CONDITIONS.items():
+    for word, (words, instead) in CONDITIONS.items():
         if re.search(word, text):
-            what = said
+            what = words
             write = instead
             break
     return (
@@ -176,7 +176,7 @@ def _concrete(error: Exception, place: Place | None, params: Any, data: Any) -> 
     if _foreign_calls(place):
         return _converted(error, place, params, data)
     plain = "leave the conversion out: an array of jax is used as it is"
-    instead = next((said for word, said in NUMBERS.items() if re.search(word, place.text)), plain)
+    instead = next((words for word, words in NUMBERS.items() if re.search(word, place.text)), plain)
     return (
         f"{place.words}. A Python number is wanted, and inside a likelihood parameters and data "
         f"are not numbers yet: {instead}"
@@ -289,7 +289,7 @@ EXPLANATIONS: tuple[tuple[type[Exception], Callable[..., str | None]], ...] = (
 def _foreign_calls(place: Place) -> list[tuple[str, str]]:
     """Calls of NumPy, SciPy and math on a line, each with what to write instead."""
     names = {**place.frame.f_globals, **place.frame.f_locals}
-    found = []
+    calls = []
     for match in re.finditer(r"([A-Za-z_]\w*)((?:\.\w+)*)\s*\(", place.text):
         head = match[1]
         tail = match[2]
@@ -298,8 +298,8 @@ def _foreign_calls(place: Place) -> list[tuple[str, str]]:
             continue
         instead = _instead(held, tail)
         if instead is not None:
-            found.append((f"{head}{tail}()", instead))
-    return found
+            calls.append((f"{head}{tail}()", instead))
+    return calls
 
 
 def _instead(held: Any, tail: str) -> str | None:

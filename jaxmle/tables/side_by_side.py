@@ -220,7 +220,7 @@ def _view_of(fit: Any, whole: View) -> View:
 def _has(fit: Any, name: str) -> bool:
     try:
         fit.layout.find(name)
-    except ValueError:
+    except ValueError:  # a parameter of another of the fits
         return False
     return True
 

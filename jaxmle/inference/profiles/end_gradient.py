@@ -122,7 +122,7 @@ def _plain_name(fit: Fit, name: Any) -> str:
         raise TypeError(f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}")
     try:
         places = fit.layout.find(name)
-    except ValueError:
+    except ValueError:  # the caller says which names there are
         return name
     return fit.names[places[0]] if len(places) == 1 else name
 
