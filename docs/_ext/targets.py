@@ -8,7 +8,16 @@ import jaxmle
 
 QUALIFIED = re.compile(r"(?:jm|jaxmle)\.([A-Za-z]\w*(?:\.[A-Za-z]\w*)*)")
 RECORD = re.compile(r"fits?\.([a-z]\w*)")
-SHELVES = ("datasets", "families", "models", "plots", "solvers", "special")
+SHELVES = (
+    "datasets",
+    "engines",
+    "families",
+    "models",
+    "plots",
+    "solvers",
+    "special",
+    "survival",
+)
 
 
 def target_of(text: str) -> str | None:

@@ -13,7 +13,18 @@ from .pages import DOCS, ROOT, Page, pages
 
 PAGES = pages()
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-SHELVES = ("datasets", "families", "models", "plots", "solvers", "special")
+SHELVES = (
+    "datasets",
+    "engines",
+    "families",
+    "models",
+    "plots",
+    "solvers",
+    "special",
+    "survival",
+)
+# The names of a shelf that lists none.
+UNLISTED = {"datasets": ("Dataset", "load", "names"), "engines": ("ray",)}
 NOTEBOOKS = {f"tutorials/{path.stem}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
 NAMES = {page.name for page in PAGES} | NOTEBOOKS
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
@@ -28,7 +39,7 @@ def public_names():
             seen.add(id(value))
             yield name
             continue
-        for inner in getattr(value, "__all__", None) or ("Dataset", "load", "names"):
+        for inner in getattr(value, "__all__", None) or UNLISTED[name]:
             if id(getattr(value, inner)) not in seen:
                 yield f"{name}.{inner}"
 
