@@ -46,7 +46,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+HC0_BY_WEIGHTS = pytest.param("sampling weights", marks=pytest.mark.thorough)
+
+
+@pytest.mark.parametrize(
+    "case", [HC0_BY_WEIGHTS if case == "sampling weights" else case for case in CASES]
+)
 def test_a_streamed_fit_is_the_fit_in_memory(survey, case):
     streamed, memory = CASES[case]
     held = {name: of(survey.columns) for name, of in memory.items()}
