@@ -255,7 +255,9 @@ def _is_given(thing: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape") and hasattr(value, "__array__")
+    is_class = isinstance(value, type)
+    has_parts = all(hasattr(value, name) for name in ("dtype", "shape", "__array__"))
+    return has_parts and not is_class
 
 
 def _content(cell: Any) -> Any:

@@ -148,9 +148,9 @@ def _fitted_files(
     gathering = Gathering(folder, files, request.by)
     to_do = gathering.take_what_is_there()
     worker_request = replace(request, missing="drop") if request.missing == "warn" else request
-    here = shares_memory(engine)
-    with compile_cache(cache if here else None):
-        content = (model, worker_request) if here else packed_work(model, worker_request)
+    in_process = shares_memory(engine)
+    with compile_cache(cache if in_process else None):
+        content = (model, worker_request) if in_process else packed_work(model, worker_request)
         columns = request.columns()
         place = None if cache is None else str(cache)
         work = Work(content, files.schema, columns, folder, place)

@@ -106,11 +106,11 @@ class Gathering:
 
     def refuse_shared_keys(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Raise for a key that stands in two files; equal hashes alone prove none."""
-        for one, other in pairs:
-            files = [(*self.partitions, *self.others)[i] for i in (one, other)]
+        for left, right in pairs:
+            files = [(*self.partitions, *self.others)[i] for i in (left, right)]
             keys = [self._keys(file) for file in files]
             shared = keys[0].join(keys[1], list(self.by), join_type="inner")
-            if one == other or not shared.num_rows:
+            if left == right or not shared.num_rows:
                 continue
             listed = ", ".join(_key_text(row) for row in shared.slice(0, KEYS_SHOWN).to_pylist())
             raise ValueError(

@@ -19,7 +19,7 @@ from jaxmle.parameters.arguments import shown
 MANIFEST_OF_A_LAKE = "manifest.json"
 LAKE_FORMAT = 1
 FOOTER = b"jaxmle"  # the key of the metadata of a file of fits, a text of JSON
-SECONDS_TO_ABANDON = 3600.0  # an unfinished file as old as that belongs to a process that died
+NANOSECONDS_TO_ABANDON = 3600 * 10**9  # an hour: its process died
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Folder:
         fs = needed("pyarrow.fs")
         for info in self.filesystem.get_file_info(fs.FileSelector(self.path)):
             unfinished = re.fullmatch(r"\..+\.[0-9a-f]{32}", info.base_name)
-            if unfinished and time.time() - info.mtime_ns / 1e9 > SECONDS_TO_ABANDON:
+            if unfinished and time.time_ns() - info.mtime_ns > NANOSECONDS_TO_ABANDON:
                 self.remove(info.path)
 
 
@@ -163,7 +163,7 @@ def read_footer(folder: Folder, name: str) -> dict[str, Any] | None:
         parquet = needed("pyarrow.parquet")
         schema = parquet.read_schema(folder.file(name), filesystem=folder.filesystem)
         footer = json.loads((schema.metadata or {})[FOOTER])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):  # the file is then fitted again
         return None
     return footer if isinstance(footer, dict) else None
 

@@ -71,7 +71,7 @@ def fit_partition(work: Work, partition: Partition) -> Done | Failed:
     try:
         with compile_cache(work.cache):
             return _fitted_partition(work, partition)
-    except MemoryError:
+    except MemoryError:  # a smaller file fits
         return Failed("MemoryError", None, "out of memory: cut it into smaller files")
     except OSError as error:
         return Failed("OSError", error.errno, first_line(error))
