@@ -389,6 +389,9 @@ from .streams.parquet import (
 from .streams.parquet import (
     parquet as parquet,
 )
+from .survival.estimators import (
+    EmptyRiskSetWarning as EmptyRiskSetWarning,
+)
 from .tables.side_by_side import (
     Table as Table,
 )

@@ -128,8 +128,8 @@ def second_order(
     late entry, where derivatives are automatic.
 
     With x̄ the mean of x in the risk set of an event, of mass m and risk S0, the score is
-    Σ w x − Σ m x̄, and the Hessian Σ m x̄x̄' − Σ_j r_j E_j x_j x_j', E_j = Σ m/S0 over the events up
-    to the time of j. So there are 2q + 3 sums where automatic derivatives have some q² of them.
+    Σ w x − Σ m x̄, and the Hessian Σ m x̄x̄' − Σ_j r_j E_j x_j x_j', E_j = Σ m/S0 over the events
+    up to the time of j. So there are 2q + 3 sums where automatic derivatives have some q² of them.
     """
     x = jnp.asarray(data["x"])
     if options.entry is not None or x.ndim != 2 or jnp.shape(params["beta"]) != (x.shape[1],):

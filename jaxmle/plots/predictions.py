@@ -117,9 +117,9 @@ def _line(
 ) -> None:
     order = np.argsort(x, kind="stable")
     estimate, low, high = (part[order] for part in parts)
-    dash = DASHES[number % len(DASHES)]
+    pattern = DASHES[number % len(DASHES)]
     ax.plot(
-        x[order], estimate, linewidth=1.6, linestyle=dash, label=label, gid="prediction", **style
+        x[order], estimate, linewidth=1.6, linestyle=pattern, label=label, gid="prediction", **style
     )
     ax.fill_between(x[order], low, high, alpha=BAND_OPACITY, linewidth=0, gid="band", **style)
 

@@ -23,8 +23,8 @@ from jaxmle.runtime.compile import precision
 from jaxmle.survival.cox_rows import CoxFit, cox_fit, is_cox
 from jaxmle.survival.risk_sets import RiskSets
 
-KINDS = ("cox-snell", "martingale", "deviance")
-COX_KINDS = (*KINDS, "score", "dfbeta")
+SURVIVAL_RESIDUAL_KINDS = ("cox-snell", "martingale", "deviance")
+COX_RESIDUAL_KINDS = (*SURVIVAL_RESIDUAL_KINDS, "score", "dfbeta")
 
 
 def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.ndarray:
@@ -65,13 +65,13 @@ def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.n
     [-0.5833, 0.4167, 0.75, -0.5833]
     """
     if not is_cox(model):
-        check_choice("kind", kind, KINDS)
+        check_choice("kind", kind, SURVIVAL_RESIDUAL_KINDS)
         event, expected = _parametric(model, fit, data)
         return _of_expected(event, expected, kind)
-    check_choice("kind", kind, COX_KINDS)
+    check_choice("kind", kind, COX_RESIDUAL_KINDS)
     cox = cox_fit(model, fit, data, "residuals")
     sets = cox.sets
-    if kind in KINDS:
+    if kind in SURVIVAL_RESIDUAL_KINDS:
         return _of_expected(cox.rows.event, sets.risk * sets.over_steps(sets.hazard), kind)
     scores = score_residuals(cox)
     if kind == "score":
