@@ -40,7 +40,7 @@ from jaxmle.closures.watch import Look, look
 from jaxmle.runtime import jax_state
 from jaxmle.runtime.jax_state import tracing as tracing
 from jaxmle.runtime.opaque import OnceDifferentiable, Opaque, functions_of, map_functions
-from jaxmle.runtime.user_code import said_if_long, warn_caller
+from jaxmle.runtime.user_code import is_of_user, said_if_long, warn_caller
 
 SECONDS_WORTH_A_WARNING = 1.0  # of compiling what cannot be watched
 WARNED = f"{MEMO}_warned"  # the attribute of a function of which that was said
@@ -336,6 +336,8 @@ def _noticed(
     if not memos or id(piece) in memos[0].called:
         return contextlib.nullcontext()
     memos[0].called.add(id(piece))
+    if not is_of_user(functions[0]):
+        return contextlib.nullcontext()
     return said_if_long(getattr(functions[0], "__name__", type(functions[0]).__name__))
 
 

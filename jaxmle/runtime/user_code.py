@@ -9,6 +9,7 @@ error about tracers; here it becomes one sentence about the line.
 from __future__ import annotations
 
 import contextlib
+import functools
 import linecache
 import os
 import re
@@ -43,6 +44,14 @@ SECONDS_OF_A_LOOP = 0.3
 def is_users(filename: str) -> bool:
     """Whether a file is neither ours, nor jax's, nor Python's, nor an installed package's."""
     return not filename.startswith(NOT_USERS) and SITE.search(filename) is None
+
+
+def is_of_user(function: Any) -> bool:
+    """Whether a function, or what it is a partial application of, is written in the user's code."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    return code is not None and is_users(code.co_filename)
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
