@@ -185,14 +185,17 @@ def _concrete(error: Exception, place: Place | None, params: Any, data: Any) -> 
     if _foreign_calls(place):
         return _converted(error, place, params, data)
     plain = "leave the conversion out: an array of jax is used as it is"
-    instead = next((words for word, words in NUMBERS.items() if re.search(word, place.text)), plain)
+    instead = next(
+        (words for word, words in CONVERSIONS_TO_NUMBERS.items() if re.search(word, place.text)),
+        plain,
+    )
     return (
         f"{place.words}. A Python number is wanted, and inside a likelihood parameters and data "
         f"are not numbers yet: {instead}"
     )
 
 
-NUMBERS = {
+CONVERSIONS_TO_NUMBERS = {
     r"\bfloat\(": "leave float() out",
     r"\bint\(": "write x.astype(int), or close over a plain number",
     r"\.item\(": "leave .item() out",

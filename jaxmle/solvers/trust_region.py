@@ -226,7 +226,10 @@ def _judge(state: State, reading: Reading) -> State:
 
 def _noted(state: State, reading: Reading) -> State:
     """The state at its old point with what the trial says: radius, counts, signature and tail."""
-    trial, newton, accept, gain = reading.trial, reading.newton, reading.accept, reading.gain
+    trial = reading.trial
+    newton = reading.newton
+    accept = reading.accept
+    gain = reading.gain
     xp = namespace(trial.z)
     first = state.steps == 0
     leapt = state.leap > 0
@@ -305,7 +308,9 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
 
 def _outcome(state: State, noted: State, reading: Reading) -> Array:
     """Whether and why the climb ends with this trial."""
-    trial, newton, accept = reading.trial, reading.newton, reading.accept
+    trial = reading.trial
+    newton = reading.newton
+    accept = reading.accept
     xp = namespace(trial.z)
     first = state.steps == 0
     slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (

@@ -174,5 +174,5 @@ def _score_statistic(score: np.ndarray, blocks: list[np.ndarray], places: np.nda
     try:
         left = square[np.ix_(places, places)] - across.T @ np.linalg.solve(plain, across)
         return float(score[places] @ np.linalg.solve(left, score[places]))
-    except np.linalg.LinAlgError:
+    except np.linalg.LinAlgError:  # a singular information: there is no statistic
         return float("nan")

@@ -160,7 +160,7 @@ def _inverse_information(cox: CoxFit) -> np.ndarray:
     matrix = information(cox)
     try:
         return np.linalg.inv(matrix)
-    except np.linalg.LinAlgError:
+    except np.linalg.LinAlgError:  # nothing is known of a covariance then
         return np.full_like(matrix, np.nan)
 
 

@@ -215,7 +215,7 @@ class _Part(NamedTuple):
     factors: tuple[float, ...]
     of_params: bool
 
-    def at(self, atom: Any, scope: _Scope | None = None) -> _Part:
+    def of(self, atom: Any, scope: _Scope | None = None) -> _Part:
         return self._replace(atom=atom, scope=self.scope if scope is None else scope)
 
 
@@ -226,7 +226,8 @@ def _powers(start: _Part, rows: int | None) -> Iterator[float]:
     stack = [start]
     while stack:
         part = stack.pop()
-        scope, atom = part.scope, part.atom
+        scope = part.scope
+        atom = part.atom
         if not _in(atom, scope.of_data) or atom in scope.carried:
             continue
         if part.of_params and atom not in scope.of_params:
@@ -237,7 +238,7 @@ def _powers(start: _Part, rows: int | None) -> Iterator[float]:
             if outside is None:
                 yield part.power
             else:
-                stack.append(part.at(outside[1], outside[0]))
+                stack.append(part.of(outside[1], outside[0]))
             continue
         inner = _before(part, equation, rows)
         if inner is None:
@@ -250,20 +251,20 @@ def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
     """The parts that an operation adds up or scales; None where it does neither."""
     name = equation.primitive.name
     if name in LINEAR:
-        return [_summed(part, equation, rows).at(equation.invars[0])]
+        return [_summed(part, equation, rows).of(equation.invars[0])]
     if name in SUMS:
-        return [part.at(atom) for atom in equation.invars]
+        return [part.of(atom) for atom in equation.invars]
     if name == "select_n":  # jnp.where, whichever case it takes
-        return [part.at(atom) for atom in equation.invars[1:]]
+        return [part.of(atom) for atom in equation.invars[1:]]
     if name in ("mul", "div", "dot_general"):
         return _scaled(part, equation, rows)
     place = equation.outvars.index(part.atom)
     part = _summed(part, equation, rows)
-    found = []
+    parts = []
     for closed, *rest in _runs(equation):
         scope = _inside(part.scope, equation, closed, *rest)
-        found.append(part.at(closed.jaxpr.outvars[place], scope))
-    return found or None
+        parts.append(part.of(closed.jaxpr.outvars[place], scope))
+    return parts or None
 
 
 def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
@@ -300,7 +301,7 @@ def _divided(part: _Part, terms: float) -> _Part:
 
 
 def _is(value: float, wanted: tuple[float, ...]) -> bool:
-    return any(math.isclose(value, one, rel_tol=RELATIVE_ROUNDING) for one in wanted)
+    return any(math.isclose(value, other, rel_tol=RELATIVE_ROUNDING) for other in wanted)
 
 
 def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
@@ -322,7 +323,7 @@ def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
     factor, other = equation.invars[main], equation.invars[1 - main]
     if name == "dot_general":
         part = _summed(part, equation, rows)
-    followed = part.at(factor)
+    followed = part.of(factor)
     if of_params[1 - main]:  # the statistic of the data in a product with parameters
         return [followed._replace(of_params=False)]
     if of_data[1 - main] and scope.constants.get(other) is None:
@@ -402,10 +403,10 @@ def _doublings(value: np.ndarray | None, double: np.ndarray | None) -> float:
     """
     if value is None or double is None or not value.size or not double.size:
         return 0.0
-    one, two = (abs(float(np.mean(v, dtype=float))) for v in (value, double))
-    if not (0 < one < math.inf and 0 < two < math.inf):
+    single, twice = (abs(float(np.mean(v, dtype=float))) for v in (value, double))
+    if not (0 < single < math.inf and 0 < twice < math.inf):
         return 0.0
-    halves = 2 * math.log2(two / one)
+    halves = 2 * math.log2(twice / single)
     return round(halves) / 2 if abs(halves - round(halves)) < RELATIVE_ROUNDING else 0.0
 
 
@@ -432,7 +433,7 @@ def _constant(scope: _Scope, atom: Any, depth: int = 0) -> np.ndarray | None:
     rule = CONSTANT_RULES.get(equation.primitive.name)
     if rule is None:
         return None
-    values = [_constant(scope, one, depth + 1) for one in equation.invars]
+    values = [_constant(scope, atom, depth + 1) for atom in equation.invars]
     if any(value is None for value in values):
         return None
     with np.errstate(all="ignore"):
