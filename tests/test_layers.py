@@ -16,7 +16,7 @@ SHARED = {"_namespace", "_types"}
 FLOORS = [
     {"closures", "datasets", "parameters", "solvers", "special"},
     {"runtime"},
-    {"families", "likelihood"},
+    {"families", "likelihood", "workers"},
     {"likelihood.discovery", "models.common", "tables"},
     {"likelihood.information", "models", "record"},
     {"verdict"},
@@ -200,7 +200,7 @@ FORBIDDEN = {
 }
 # Bytes that go from a caller to the workers of the caller's own engine; no file is unpickled.
 SENT_TO_WORKERS = {"pickle", "cloudpickle"}
-SENDERS = ("lake/payload.py", "streams/engines.py")
+SENDERS = ("workers/payload.py",)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -16,11 +16,9 @@ from jaxmle.closures.program_digest import value_digest
 from jaxmle.data.rows import MissingRowsWarning
 from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.lake.compile_cache import compile_cache
-from jaxmle.lake.engines import checked_engine, shares_memory
 from jaxmle.lake.gathering import Gathering
 from jaxmle.lake.outputs import Folder, folder_of, open_folder, refuse_own_source
 from jaxmle.lake.partitions import Partition, Source, first_line, source_of
-from jaxmle.lake.payload import packed_work
 from jaxmle.lake.record import LakeFits
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import refuse_absent
@@ -28,6 +26,8 @@ from jaxmle.lake.worker import Failed, Work, fit_partition
 from jaxmle.parameters.arguments import check_flag
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.progress import Progress
+from jaxmle.workers.engine import checked_engine, shares_memory
+from jaxmle.workers.payload import packed
 
 ERRORS = {kind.__name__: kind for kind in (TypeError, ValueError, MemoryError, RuntimeError)}
 
@@ -150,7 +150,9 @@ def _fitted_files(
     worker_request = replace(request, missing="drop") if request.missing == "warn" else request
     in_process = shares_memory(engine)
     with compile_cache(cache if in_process else None):
-        content = (model, worker_request) if in_process else packed_work(model, worker_request)
+        content = (
+            (model, worker_request) if in_process else packed((model, worker_request), [model])
+        )
         columns = request.columns()
         place = None if cache is None else str(cache)
         work = Work(content, files.schema, columns, folder, place)

@@ -7,10 +7,6 @@ the process with all that was compiled for it.
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import os
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +19,10 @@ from jaxmle.lake.fit_table import Fitted, fitted
 from jaxmle.lake.key_index import hashes_of
 from jaxmle.lake.outputs import Folder, write_fits
 from jaxmle.lake.partitions import Partition, first_line
-from jaxmle.lake.payload import unpacked_work
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import key_table, key_type, refuse_absent
+from jaxmle.workers.engine import end_with_parent
+from jaxmle.workers.payload import unpacked
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def fit_partition(work: Work, partition: Partition) -> Done | Failed:
 
 def _fitted_partition(work: Work, partition: Partition) -> Done:
     content = work.content
-    model, request = unpacked_work(content) if isinstance(content, bytes) else content
+    model, request = unpacked(content) if isinstance(content, bytes) else content
     table = _read(work, partition)
     fits = fitted(model, table, request) if table.num_rows else _nothing(table, request)
     counted = fits.table.column("status").value_counts().to_pylist()
@@ -123,19 +120,3 @@ def _nothing(table: Any, request: Request) -> Fitted:
     pa = needed("pyarrow")
     keys = {name: pa.array([], key_type(table.schema.field(name).type)) for name in request.by}
     return Fitted(pa.table(keys | {"status": pa.array([], pa.string())}), 0, "")
-
-
-@functools.cache
-def end_with_parent() -> None:
-    """In a process of a pool: end when the process that started it is gone. A pool's workers wait
-    for work for ever when their parent was killed.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="jaxmle-end-with-parent", daemon=True).start()

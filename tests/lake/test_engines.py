@@ -18,8 +18,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from jaxmle.lake.payload import packed_work, unpacked_work
 from jaxmle.lake.request import Request
+from jaxmle.workers.payload import packed, unpacked
 from tests.lake.lakes import Slow, exponential, fit, same_bits, write_lake
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +54,11 @@ def test_a_closure_that_arrives_with_each_of_eight_files_is_one_function(lake, t
     def shifted(params, data):
         return exponential(params, data) + shift
 
-    unpacked_work.cache_clear()
+    unpacked.cache_clear()
     fits = fit(lake, tmp_path / "fits", model=shifted, engine=Pickling(), params0={"rate": 1.0})
     assert same_bits(fits.to_table(), wanted(lake))
-    assert unpacked_work.cache_info().misses == 1
-    assert unpacked_work.cache_info().hits == 7
+    assert unpacked.cache_info().misses == 1
+    assert unpacked.cache_info().hits == 7
 
 
 def test_threads_take_the_model_as_it_is(lake, tmp_path):
@@ -100,7 +100,7 @@ def test_what_cannot_be_sent_to_workers_is_refused():
         return exponential(params, data) + (lock is None)
 
     with pytest.raises(TypeError, match="something that it closes over cannot be pickled"):
-        packed_work(locked, Request("store"))
+        packed((locked, Request("store")), [locked])
 
 
 # ---------------------------------------------------------------- kill -9
