@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Tree
-from jaxmle.closures.recipes import reduced
+from jaxmle.closures.recipes import note_recipe, reduced
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.combinators import Fix, Tie
@@ -118,7 +118,9 @@ class Model:
                 x = jnp.asarray(tree.substitute(layout, jnp.asarray(layout.ravel(params))))
                 return self.natural(layout.unravel(x), data)
 
-        return replace(self, likelihood=tree, natural=natural, coding=())
+        made = replace(self, likelihood=tree, natural=natural, coding=())
+        note_recipe(made, made_with, (self, tree), {})
+        return made
 
     def pooled_with(self, members: tuple[Any, ...], tree: Any) -> Any:
         """The pool of ready models, of which this one is the first."""
@@ -319,3 +321,8 @@ def _is_key(value: Any) -> bool:
     return isinstance(value, jax.Array) and (
         jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32
     )
+
+
+def made_with(model: Model, tree: Any) -> Model:
+    """The model with another likelihood: how what a combinator made of it is pickled."""
+    return model.with_likelihood(tree)
