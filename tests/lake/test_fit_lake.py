@@ -227,9 +227,7 @@ def test_a_likelihood_that_raises_is_told_with_the_file(lake, out):
     def broken(params, data):
         raise KeyError("price")
 
-    with pytest.raises(
-        RuntimeError, match=r"region=0/part-0.parquet: line \d+ of broken .*'price'"
-    ):
+    with pytest.raises(ValueError, match=r"region=0/part-0.parquet: line \d+ of broken .*'price'"):
         fit(lake, out, model=broken)
 
 
