@@ -276,7 +276,7 @@ DOORS = {
     "delta_of_nothing": (V, ["no numbers"], lambda: delta(lambda p: {}, made().fit)),
     "delta_level_percent": (V, ["level", "0.95"], lambda: delta(lambda p: p["sigma"], made().fit).conf_int(90)),
     "wald_of_no_fit": (T, ["wald_test"], lambda: jm.wald_test(DATA, "sigma")),
-    "wald_of_an_equation": (V, ["equation"], lambda: jm.wald_test(made().fit, "beta[0] = 0")),
+    "wald_of_an_equation_of_nobody": (V, ["gamma"], lambda: jm.wald_test(made().fit, "gamma = 0")),
     "wald_of_a_short_matrix": (V, ["matrix", r"\(q, 3\)"], lambda: jm.wald_test(made().fit, np.eye(2))),
     "wald_of_none": (T, ["restriction", "None"], lambda: jm.wald_test(made().fit, None)),
     "wald_value_word": (T, ["value", "'x'"], lambda: jm.wald_test(made().fit, "beta[0]", "x")),

@@ -94,8 +94,8 @@ def margins(
     vcov = observed
     <BLANKLINE>
                  estimate  std. error     z      p  lower 95%  upper 95%
-    dose           1.4968      0.5342  2.80  0.005     0.4498     2.5438
-    site: b - a   0.45155     1.42781  0.32  0.752   -2.34692    3.25002
+    dose           1.5519      0.5821  2.67  0.008     0.4110     2.6927
+    site: b - a    0.732       1.537   0.48  0.634    -2.281      3.745
     >>> jm.margins(fit, frame, effect="prediction", values={"site": ["a", "b"]}).names
     ('site=a', 'site=b')
     """

@@ -183,7 +183,7 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         check_rows(problem, base, posed.data)
         problem = with_structure(problem, base, posed)
         passes = Passes.on_host(problem, base, posed.data, codes)
-        manner = Manner(options.progress, sampler_of(posed.data))
+        manner = Manner(options.progress, sampler_of(posed.data, posed.rows or 0))
         verdict, reached, steps_before, head = search_on_host(passes, manner)
         # where a climb with a wrong Hessian ends, nothing may be finite
         points = [verdict.point.aux.x, base][: 2 - (verdict.status == Status.CONVERGED)]

@@ -54,9 +54,8 @@ class Sampler(NamedTuple):
     sample: Callable[[int], Data]  # from a number of rows to about so many, evenly spaced
 
 
-def sampler_of(data: Data) -> Sampler:
-    """The sampler of data that are held in memory."""
-    n = data_length(data) or 0
+def sampler_of(data: Data, n: int) -> Sampler:
+    """The sampler of data of n rows that are held in memory."""
 
     def sample(few: int) -> Data:
         stride = n // few

@@ -1,4 +1,4 @@
-"""The one adapter: an executor made of Ray. Others are executors already (``workers/engine.py``)."""
+"""The one adapter, an executor made of Ray; others are executors already."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def frame(fit: Any, view: View | float = 0.95, backend: str | None = None) -> An
 
 def native(columns: Mapping[str, Any], backend: str | None) -> Any:
     """Columns (rows,) by name as a native frame, or as a dictionary of arrays for "dict"."""
-    if backend == "dict":
+    if isinstance(backend, str) and backend == "dict":
         return {name: np.asarray(values) for name, values in columns.items()}
     chosen = installed(backend)
     try:

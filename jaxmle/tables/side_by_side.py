@@ -37,15 +37,15 @@ class Table:
     >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
     >>> fits = [jm.from_formula(f, table).fit(jm.models.logistic()) for f in ("y ~ 1", "y ~ x")]
     >>> jm.table(fits, names=["null", "slope"])
-                       null    slope
-    Intercept        0.511   -0.810
-                    (0.730)  (1.673)
-    x                         0.534
-                             (0.630)
-    n                8        8
-    log-likelihood  -5.293   -4.887
-    AIC             12.585   13.773
-    vcov            observed observed
+                        null     slope
+    Intercept         0.511    -1.153
+                     (0.730)   (1.773)
+    x                           0.675
+                               (0.689)
+    n                 8         8
+    log-likelihood   -5.293    -4.705
+    AIC              12.585    13.411
+    vcov            observed  observed
     <BLANKLINE>
     Standard errors in parentheses.
     """

@@ -128,7 +128,7 @@ def test_predict_of_a_new_frame_is_r_s(poisson):
     with pytest.raises(ValueError, match="race is 'martian' in row 0"):
         frame.predict(fit, new.assign(race=["martian", "black"]))
     with pytest.raises(TypeError, match=r"record of a fit first, frame\.predict\(fit, new\)"):
-        frame.predict(model, fit, new)
+        frame.predict(model, new)
 
 
 def test_terms_name_the_coefficients_of_each_factor(poisson):

@@ -430,7 +430,7 @@ def test_inside_a_trace_it_says_what_to_do():
             {"datasets": [SETS[0], {"x": SETS[1]["x"], "y": SETS[1]["y"][:3]}]},
             r"datasets\[1\].*rows",
         ),
-        ({"params0": {"beta": np.zeros(2, int)}}, "floating"),
+        ({"params0": {"beta": np.zeros(2, bool)}}, "bool"),
         ({"params0": {"beta": np.array([0.0, np.nan])}}, "finite"),
         ({"weights": np.ones((B, N))}, "frequency"),
         ({"weights": jm.frequency(np.full((B, N), 0.5))}, "whole numbers"),
