@@ -221,7 +221,7 @@ def test_what_the_data_do_not_determine_has_no_wald_test():
     [
         ("gamma", 0.0, ValueError, "no parameter is called 'gamma'"),
         (["beta[1]", "beta"], 0.0, ValueError, "more than once"),
-        ("beta[1] = 0", 0.0, ValueError, "equation"),
+        ("gamma = 0", 0.0, ValueError, "gamma"),
         ([], 0.0, ValueError, "matrix"),
         ({}, 0.0, ValueError, "no parameter"),
         ({"beta[1]": 1.0}, 1.0, ValueError, "own values"),

@@ -406,7 +406,7 @@ def test_a_start_is_finite_and_inside_its_bounds_for_any_data_that_are_coded(nam
         ({"y": np.ones((5, 1))}, "one number for each row"),
         ({"y": np.array(["a"] * 5)}, "strings"),
         ({"y": np.array([1.0, np.nan, 1.0, 0.0, 1.0])}, "NaN in row 1"),
-        ({"x": np.ones((4, 2))}, "one row for each response"),
+        ({"x": np.ones((4, 2))}, "x.* has 4 rows and .*y.* has 5 rows"),
         ({"x": None}, "no leaf 'x'"),
     ],
 )
