@@ -20,14 +20,15 @@ export MPLCONFIGDIR ?= $(CACHE)/matplotlib
 # Each test that starts a process imports jaxmle anew: with bytecode a second sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all test-lowest test-newest lint bench notebooks docs clean
+.PHONY: help demo test test-all test-lowest test-newest lint types bench notebooks docs clean
 help:
 	@echo "make demo    fit two real data sets and 10 000 simulated ones; writes demo/output/first_fits.png"
 	@echo "make test    the tests and the examples in the docstrings (TESTS='tests/solvers -k newton' chooses)"
 	@echo "make test-all  the same facts over more families, kinds and forms besides: twice as long"
 	@echo "make test-lowest  the tests with the oldest jax, NumPy and Python that are allowed, in an environment of its own"
 	@echo "make test-newest  the tests with the newest ones, in an environment of its own"
-	@echo "make lint    ruff, mypy and pyright"
+	@echo "make lint    ruff and mypy"
+	@echo "make types   pyright"
 	@echo "make notebooks  run notebooks/*.py and write their outputs and figures beside them (ONLY='05 06' chooses)"
 	@echo "make docs    build the documentation into docs/_build/html; a broken reference is an error"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
@@ -54,6 +55,9 @@ lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# A second opinion on the types, which takes two minutes.
+types: $(VENV)/.ready-test
 	$(RUN) -m basedpyright
 
 bench: $(VENV)/.ready-bench

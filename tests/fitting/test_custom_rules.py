@@ -166,7 +166,15 @@ def test_what_else_takes_derivatives_takes_them_too(loglik, request):
     assert_allclose(ends, truth, rtol=1e-8)
 
 
-@pytest.mark.parametrize("loglik", [self_calling, looping, outside], ids=name_of)
+@pytest.mark.parametrize(
+    "loglik",
+    [
+        self_calling,
+        pytest.param(looping, marks=pytest.mark.thorough),
+        pytest.param(outside, marks=pytest.mark.thorough),
+    ],
+    ids=name_of,
+)
 def test_a_fit_under_jit_is_the_fit_of_the_host(loglik):
     with jax.enable_x64(True):
         fit = jax.jit(lambda y: jm.fit(loglik, {"a": 0.0}, y))(Y)
@@ -434,6 +442,7 @@ def test_what_is_asked_of_such_a_rule_first_is_right_too(case):
     assert_allclose(fits.se, truth.se, rtol=1e-7)  # ends √(2δ) apart, and the error of differences
 
 
+@pytest.mark.thorough
 def test_under_jit_a_rule_that_is_right_once_only_is_never_converged():
     loglik = with_root(held_root)
     with jax.enable_x64(True):

@@ -97,6 +97,7 @@ def test_terms_and_sums_without_a_histogram_are_those_of_the_rows(data):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_the_prior_of_jeffreys_sees_other_counts_than_those_that_occur():
     """Its information is a sum over all values of the response: a histogram of those observed would be another sum."""
     rows, law = sample(5, 80), jm.enumeration("y", range(60))

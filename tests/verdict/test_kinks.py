@@ -97,6 +97,7 @@ def test_a_batch_and_a_trace_find_the_same_kinks():
         assert_allclose(traced.x, right, rtol=0, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_batch_and_a_trace_of_the_laplace_family_have_its_standard_errors():
     rows = np.stack([sample(seed, 31) for seed in range(3)])
     scale = np.array([moments(y)[1] for y in rows])
@@ -114,6 +115,7 @@ def test_a_batch_and_a_trace_of_the_laplace_family_have_its_standard_errors():
         assert_allclose(traced.se, right, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_the_derivative_of_a_fit_at_a_kink_is_not_claimed():
     """The implicit function theorem asks for a root of a smooth score."""
     with jax.enable_x64(True):
