@@ -429,6 +429,7 @@ def test_a_rule_that_holds_its_solution_still_gave_converged_with_wrong_standard
     assert truth.hessian_by == "forward over reverse" and "derivatives" not in truth.explain()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ONCE_ONLY)
 def test_what_is_asked_of_such_a_rule_first_is_right_too(case):
     loglik, formula, start, data = ONCE_ONLY[case]

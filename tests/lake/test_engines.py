@@ -148,6 +148,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_a_killed_caller_leaves_no_process_and_no_half_written_file(lake, tmp_path):
     """No orphan after 5 s; every file of fits is whole; the same call ends with the same bits."""
     script = tmp_path / "call.py"
