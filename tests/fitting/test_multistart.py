@@ -443,7 +443,7 @@ def wrong_sampler(key):
         ),
         ({"starts": {"mu": 0.0}}, "sigma"),
         ({"starts": None}, "starts is missing"),
-        ({"starts": {"mu": 0, "sigma": 1}}, r"starts\['mu'\].*floating"),
+        ({"starts": {"mu": False, "sigma": True}}, r"starts\['mu'\].*bool"),
         (
             {"starts": {"mu": np.array([0.0, np.nan]), "sigma": np.ones(2)}},
             r"starts\['mu'\] is not finite",
