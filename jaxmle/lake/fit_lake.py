@@ -62,9 +62,9 @@ def fit_lake(
     size or its time of change is another: the same call goes on where a killed one ended.
 
     Args:
-        model, params0, constraints, solver, vcov, dtype, max_steps, block_rows, by, formula, also,
-        missing, clusters, weights: as in ``fit_table``. All rows of a group stand in one file. Each
-            file is coded by the formula alone: its categories must have the same levels in all.
+        model, params0, by, formula, also: as in ``fit_table``, as are all options that are not
+            named here. All rows of a group stand in one file. Each file is coded by the formula
+            alone: its categories must have the same levels in all.
         source: a folder of Parquet files (folders ``key=value`` are columns), a list of files, an
             address such as ``s3://lake/sales``, or a ``pyarrow.dataset.Dataset`` of files.
         out: a folder of its own for the fits, or an address.

@@ -169,7 +169,7 @@ def table(
         level: coverage of the intervals.
         below: what stands below an estimate: ``"stderr"``, ``"interval"``, ``"z"``, ``"p"`` or
             ``"nothing"``.
-        stars: * p < 0.05, ** p < 0.01, *** p < 0.001 beside the estimates.
+        stars: one, two, three of them beside estimates with p < 0.05, p < 0.01, p < 0.001.
         digits: decimals of estimates and standard errors.
 
     Returns:
