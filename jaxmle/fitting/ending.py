@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,6 +27,7 @@ from jaxmle.record.fit import Fit, Witness
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
 from jaxmle.solvers.methods import Newton
+from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point
 from jaxmle.solvers.status import Status
 from jaxmle.verdict.judge import Verdict, root_of
@@ -120,8 +122,7 @@ def complete(
         parts = parts._replace(vcov=vcov)
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray):
-        row = jnp.where(failed, passes.first_bad(point.aux.x), parts.row)
-        parts = parts._replace(row=row)
+        parts = parts._replace(row=_row_where(failed, passes, point.aux.x, parts.row))
     elif failed:
         nonfinite = verdict.status == Status.NONFINITE
         search_row = passes.first_rough if nonfinite else passes.first_bad
@@ -132,6 +133,19 @@ def complete(
             blamed = passes.sharpest(point.aux.x)
         parts = parts._replace(row=blamed)
     return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
+
+
+def _row_where(failed: Array, passes: Passes, x: Array, row: Array) -> Array:
+    """The row to blame under a trace where a search ``failed``, else ``row``. The terms are sorted
+    only where the search of some member did.
+    """
+    x = jax.lax.stop_gradient(x)
+
+    def blamed() -> Array:
+        return jnp.where(failed, passes.first_bad(x), row).astype(jnp.int32)
+
+    row = jnp.asarray(row, jnp.int32)
+    return jax.lax.cond(any_member(failed), blamed, lambda: row)
 
 
 def _with_error(

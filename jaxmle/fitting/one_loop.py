@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array
+from jaxmle.fitting.objective import drop_user_scale, with_user_scale
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
+from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point, State, Tail, select, start
 from jaxmle.solvers.trust_region import Reading, accepted, is_running, proposed, read
 from jaxmle.verdict.doubt import Doubt, remember_rise
@@ -56,18 +58,8 @@ class Search(NamedTuple):
     why: Doubt
     walk: Walk
     limit: Limit
-    point: Point  # with all that its evaluation found, at the end
-
-
-@jax.custom_batching.custom_vmap
-def any_member(holds: Array) -> Array:
-    """Whether a condition () holds for any member of all the ``vmap``s around it."""
-    return holds
-
-
-@any_member.def_vmap
-def _(axis_size: int, batched: list[bool], holds: Array) -> tuple[Array, bool]:
-    return any_member(jnp.any(holds) if batched[0] else holds), False
+    # with all that its evaluation found, at the end; None where every point holds that
+    point: Point | None
 
 
 def search_in_one_loop(
@@ -77,11 +69,20 @@ def search_in_one_loop(
     there; the same as ``search`` in ``passes`` finds on the host.
     """
 
+    chart = problem.chart
+    # Where the free coordinates are the user's, a point holds all that its evaluation found, and
+    # none is needed at the end.
+    is_whole = chart.is_entrywise and chart.is_identity and not may_have_kinks
+
     def bare(point: Point) -> Point:
         # At a kink the neighbouring cells have derivatives that an evaluation has not.
-        return point if may_have_kinks else point._replace(aux=None)
+        if may_have_kinks:
+            return point
+        return drop_user_scale(chart, point) if is_whole else point._replace(aux=None)
 
-    blanks = _blanks(evaluate, bare, problem.chart.nonlinear, z, may_have_kinks)
+    blanks = _blanks(evaluate, bare, chart.nonlinear, z, may_have_kinks)
+    if is_whole:
+        blanks = blanks._replace(search=blanks.search._replace(point=None))
     yes = jnp.ones((), bool)
     blank = blanks.search
     outset = _like(start(z, blank.state.point), blank.state)
@@ -94,10 +95,11 @@ def search_in_one_loop(
 
     end = jax.lax.while_loop(lambda search: search.goes_on, body, begun)
     limit = end.limit
-    if limit.point.aux is None:
-        limit = limit._replace(point=limit.point._replace(aux=end.point.aux))
+    at_end = with_user_scale(chart, z, limit.point) if end.point is None else end.point
+    if not may_have_kinks:
+        limit = limit._replace(point=limit.point._replace(aux=at_end.aux))
     verdict, reached = verdict_of(problem, end.state, limit)
-    return verdict, reached, end.point
+    return verdict, reached, at_end
 
 
 class Blanks(NamedTuple):
@@ -203,6 +205,8 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
     search = _changed("state", stage == CLIMB, lambda now: (proposed(now.state),), search)
     search = _changed("far", stage == FOLLOW, to_the_limit, search)
     search = _changed("walk", stage == LOOK, along_the_profile, search)
+    if search.point is None:
+        return search
     return _changed("point goes_on", stage == LAST, lambda _: (full, False), search)
 
 
@@ -229,7 +233,7 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
     ends = (search.stage == LOOK) & ~any_member(search.walk.active)
     seen = _apart(ends, lambda: found(search.why, _explored(search), search.walk), blanks.seen)
     limit = _apart(ends, lambda: _limit(search, seen), blanks.search.limit)
-    names = "stage is_open begun state limit"
+    names = "goes_on stage is_open begun state limit"
     return _changed(names, ends, partial(_concluded, limit), search)
 
 
@@ -258,8 +262,10 @@ def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
     limit = select(search.is_open, seen, search.limit)
     rises = search.is_open & (limit.shape == Shape.RISES) & (begun.rises < MAX_RISES)
     again = Start(begun.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
+    climbs_on = any_member(rises)
     return (
-        jnp.where(any_member(rises), CLIMB, LAST),
+        climbs_on if search.point is None else search.goes_on,
+        jnp.where(climbs_on, CLIMB, LAST),
         rises,
         select(rises, again, begun),
         select(rises, start(limit.point.z, state.point), state),

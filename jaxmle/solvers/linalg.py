@@ -43,7 +43,7 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
         except np.linalg.LinAlgError:  # R is not positive definite
             return np.full_like(r, np.nan)
     p = r.shape[-1]
-    if not unrolled or p > UNROLLED:
+    if not is_written_out(p, unrolled):
         return jax.lax.linalg.cholesky(r, symmetrize_input=False)
     rows: Rows = [[] for _ in range(p)]
     for j in range(p):
@@ -95,13 +95,30 @@ def least_pivot(factor: Array | Rows) -> Array:
     return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0), axis=0)
 
 
+def is_written_out(p: int, unrolled: bool) -> bool:
+    """Whether the factor of a (p, p) matrix is written out, entry by entry: for a trace whose
+    programs run on an accelerator. On a CPU a call of LAPACK for each matrix takes a microsecond,
+    and less than a tenth of the time to compile.
+    """
+    return unrolled and p <= UNROLLED and jax.default_backend() != "cpu"
+
+
+def _solved(factor: Array, b: Array, transposed: bool) -> Array:
+    """L⁻¹ b, or L⁻ᵀ b where ``transposed``, b (p,) or (p, q), by LAPACK."""
+    columns = b if b.ndim == factor.ndim else b[:, None]
+    solved = jax.lax.linalg.triangular_solve(
+        factor, columns, left_side=True, lower=True, transpose_a=transposed
+    )
+    return solved.reshape(b.shape)
+
+
 def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array:
     """L⁻¹ b for b of shape (p, ...) or (p, q, ...)."""
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor, b) if factor.ndim == 2 else _solved_by_rows(factor, b)
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
-        return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
+    if not isinstance(factor, list) and not is_written_out(p, unrolled):
+        return _solved(factor, b, False)
     out: list[Array] = []
     for i in range(p):
         out.append(
@@ -128,8 +145,8 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
             return np.linalg.solve(factor.T, b)
         return _solved_by_rows(transposed(factor)[::-1, ::-1], b[::-1])[::-1]
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
-        return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
+    if not isinstance(factor, list) and not is_written_out(p, unrolled):
+        return _solved(factor, b, True)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
         out[i] = (

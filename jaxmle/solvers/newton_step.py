@@ -56,14 +56,11 @@ def newton_step(
     xp = namespace(j)
     r = j / outer(scale, scale)
     g = s / scale
-    by_eigenvectors_alone = not isinstance(r, np.ndarray) and is_cheap_to_run(r)
-    factor = factored(r, unrolled and not by_eigenvectors_alone)
+    factor = factored(r, unrolled)
     # A pivot² at rounding says that a column lies in the span of those before it: let the
     # eigenvalues decide.
     pivot = least_pivot(factor)
     sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
-    if by_eigenvectors_alone:
-        return _by_eigenvectors(r, g, scale, cut, slack, sound)
     half = solve_lower(factor, g, unrolled)
     usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2, axis=0)
     args = (r, g, scale, cut, slack, sound, *usual)
@@ -194,12 +191,8 @@ def within(
         )
         return found
 
-    if isinstance(needed, bool | np.bool_ | np.ndarray):
+    if isinstance(needed, bool | np.bool_ | np.ndarray) or is_cheap_to_run(j):
         return by_eigenvectors(needed, usual)
-
-    if is_cheap_to_run(j):
-        step, gain = trust_step(j, s, scale, cut, slack, radius, side)
-        return jnp.where(needed, step, usual[0]), jnp.where(needed, gain, usual[1])
 
     def by_factors(
         j: Any, s: Array, scale: Array, radius: Array, *_: Array

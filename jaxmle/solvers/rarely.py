@@ -17,9 +17,9 @@ from jaxmle._types import Array
 # it, 32 cost 0.03 ms more where few do
 RARE_LANES = 32
 CHEAP_RARE_LANES = 128  # the same where the rare side is cheap
-# coordinates up to which a trace for a CPU takes eigenvectors at every step, where they are rarely
-# needed: 1 µs for 3, 8 for 10; a branch on them takes 0.1 to 0.5 s to compile
-MAX_COORDINATES_WITHOUT_BRANCHES = 16
+# coordinates up to which a trace for a CPU computes the rare side for all members where one needs
+# it: to pick them out takes 0.1 to 0.5 s to compile
+MAX_COORDINATES_FOR_ALL = 16
 
 
 def _mend(
@@ -65,7 +65,7 @@ def rarely(
     if isinstance(needed, bool | np.bool_ | np.ndarray):
         return _rarely_on_host(np.asarray(needed), rare, usual, args)
     if is_cheap_to_run(*args):
-        return jax.tree.map(lambda a, b: jnp.where(needed, a, b), rare(*args), usual(*args))
+        return _for_all_if_any(needed, rare, usual, args)
 
     @jax.custom_batching.custom_vmap
     def choose(needed: Array, *args: Any) -> Any:
@@ -84,12 +84,37 @@ def rarely(
     return choose(needed, *args)
 
 
+@jax.custom_batching.custom_vmap
+def any_member(holds: Array) -> Array:
+    """Whether a condition () holds for any member of all the ``vmap``s around it."""
+    return holds
+
+
+@any_member.def_vmap
+def _(axis_size: int, batched: list[bool], holds: Array) -> tuple[Array, bool]:
+    return any_member(jnp.any(holds) if batched[0] else holds), False
+
+
+def _for_all_if_any(
+    needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], args: tuple[Any, ...]
+) -> Any:
+    """``rarely`` by a branch that all members take together, where one needs it."""
+    out = usual(*args)
+
+    def mended() -> Any:
+        return jax.tree.map(
+            lambda a, b: jnp.where(needed, a, b).astype(b.dtype), rare(*args), out
+        )
+
+    return jax.lax.cond(any_member(needed), mended, lambda: out)
+
+
 def is_cheap_to_run(*args: Any) -> bool:
-    """Whether linear algebra on these arrays costs less in all its running than a branch about it
-    costs to compile, under a trace for a CPU.
+    """Whether linear algebra on these arrays, of all members, costs less in all its running than it
+    costs to compile what picks out those that need it, under a trace for a CPU.
     """
     sizes = [size for leaf in jax.tree.leaves(args) for size in jnp.shape(leaf)]
-    is_small = max(sizes, default=0) <= MAX_COORDINATES_WITHOUT_BRANCHES
+    is_small = max(sizes, default=0) <= MAX_COORDINATES_FOR_ALL
     return is_small and jax.default_backend() == "cpu"
 
 
