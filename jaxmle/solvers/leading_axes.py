@@ -151,6 +151,9 @@ def evaluate_lanes(
 
 
 def _in_types_of(old: Any, new: Any) -> Any:
-    return jax.tree.map(
-        lambda a, b: np.broadcast_to(a, b.shape).astype(b.dtype, copy=False), new, old
-    )
+    def written(a: Any, b: Any) -> Any:
+        if np.shape(a) == b.shape and a.dtype == b.dtype:
+            return a
+        return np.broadcast_to(a, b.shape).astype(b.dtype, copy=False)
+
+    return jax.tree.map(written, new, old)

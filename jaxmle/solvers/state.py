@@ -4,6 +4,7 @@ step needs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -222,13 +223,29 @@ def select(condition: Array, new: Any, old: Any) -> Any:
         return jax.tree.map(_chosen, new, old, old)
     if xp is np and not np.any(condition):
         return jax.tree.map(_chosen, old, new, old)
-    return jax.tree.map(
-        lambda a, b: xp.where(condition, a, b).astype(b.dtype, copy=False), new, old
-    )
+
+    def chosen(a: Any, b: Any) -> Any:
+        return b if a is b else xp.where(condition, a, b).astype(b.dtype, copy=False)
+
+    return jax.tree.map(chosen, new, old)
+
+
+def select_lazily(condition: Array, new: Callable[[], Any], old: Callable[[], Any]) -> Any:
+    """``select`` from what two functions return; on the host what nobody asks for is not
+    computed, and the types are those of the one that is.
+    """
+    if isinstance(condition, np.ndarray | np.generic):
+        if np.all(condition):
+            return new()
+        if not np.any(condition):
+            return old()
+    return select(condition, new(), old())
 
 
 def _chosen(leaf: Any, other: Any, like: Any) -> Any:
     """The leaf in the type of ``like``, and in the shape that it has beside the other."""
+    if leaf is other:
+        return leaf
     if getattr(leaf, "dtype", None) == like.dtype and leaf.shape == np.shape(other):
         return leaf
     shape = np.broadcast_shapes(np.shape(leaf), np.shape(other))

@@ -27,7 +27,7 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
-from jaxmle.solvers.state import Point, State, is_finite, noise_of, select, without_dust
+from jaxmle.solvers.state import Point, State, is_finite, noise_of, select, select_lazily, without_dust
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
 
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
@@ -176,9 +176,11 @@ def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     stage = walk.stage
     shaking = (stage == NOISE) | (stage == CHECK)
     walk = walk._replace(steps=(walk.steps + 1).astype(xp.int32))
-    shaken = _listen(why, state, walk, point)
-    moved = _explore(why, state, walk, point)
-    return select(shaking, shaken, moved)
+    return select_lazily(
+        shaking,
+        lambda: _listen(why, state, walk, point),
+        lambda: _explore(why, state, walk, point),
+    )
 
 
 def _listen(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
@@ -217,11 +219,10 @@ def _explore(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     above = finite & ~rest.is_concave & (point.value > walk.highest.value)
     above = above & (point.value - state.point.value > bar_at(why, state, walk, walk.offset))
     walk = walk._replace(highest=select(above, point, walk.highest))
-    walk_on = _arrive(why, state, walk, point, rest.tangent, solved)
-    return select(
+    return select_lazily(
         corrects,
-        walk._replace(trial=point.z + rest.step, corrections=walk.corrections + 1),
-        walk_on,
+        lambda: walk._replace(trial=point.z + rest.step, corrections=walk.corrections + 1),
+        lambda: _arrive(why, state, walk, point, rest.tangent, solved),
     )
 
 
@@ -236,15 +237,19 @@ def _arrive(
     bar = bar_at(why, state, walk, walk.offset)
     level = solved & ~tests & (xp.abs(change) <= bar)
     walk = _noted(why, state, walk, point, Change(change, bar, solved, reached, level))
-    after_tests = _after_tests(why, state, walk)
     fallen = solved & (change < -CLEAR_FALL)
     retreats = (~solved | fallen) & (walk.retreats < MAX_RETREATS) & ~tests
     following = walk.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (walk.place == FAR))
     ends = ~retreats & (last | fallen | ~solved)
-    onward = _onward(why, walk, point.z, tangent, solved & ~retreats, retreats, reached)
-    walked = select(ends, _next_side(why, state, walk), onward)
-    return select(tests, after_tests, walked)
+
+    def onward() -> Walk:
+        return _onward(why, walk, point.z, tangent, solved & ~retreats, retreats, reached)
+
+    def along() -> Walk:
+        return select_lazily(ends, lambda: _next_side(why, state, walk), onward)
+
+    return select_lazily(tests, lambda: _after_tests(why, state, walk), along)
 
 
 class Change(NamedTuple):
