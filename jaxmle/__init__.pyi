@@ -49,6 +49,9 @@ from .fitting.signals import (
 from .fitting.signals import (
     MeanLikelihoodWarning as MeanLikelihoodWarning,
 )
+from .inference.conjugate_gradients import (
+    stderr_by_cg as stderr_by_cg,
+)
 from .inference.delta import (
     Delta as Delta,
 )

@@ -30,6 +30,7 @@ STATUSES_WITHOUT_ESTIMATE = (
     Status.SADDLE,
     Status.STALLED,
     Status.MAX_STEPS,
+    Status.STATIONARY,
 )
 MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
 
