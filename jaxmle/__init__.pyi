@@ -4,11 +4,15 @@ from . import datasets as datasets
 from . import families as families
 from . import models as models
 from . import plots as plots
+from . import sklearn as sklearn
 from . import solvers as solvers
 from . import special as special
 from . import survival as survival
 from .batch.batch import (
     fit_batch as fit_batch,
+)
+from .command.describe import (
+    describe as describe,
 )
 from .data.codes import (
     Codes as Codes,
