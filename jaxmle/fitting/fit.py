@@ -27,7 +27,7 @@ from jaxmle.fitting.frozen_hessian import (
 )
 from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.identity import call_of, identity, with_response_id
+from jaxmle.record.identity import call_of, identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import (

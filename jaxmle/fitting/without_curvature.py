@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik
-from jaxmle.fitting.identity import identity
+from jaxmle.record.identity import identity
 from jaxmle.fitting.implicit import term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, Posed, covariance_of

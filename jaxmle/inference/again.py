@@ -18,7 +18,7 @@ from jaxmle.batch.identities import identities
 from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.stacked import leaf_axes
 from jaxmle.batch.table import codes_within
-from jaxmle.fitting.identity import identity
+from jaxmle.record.identity import identity
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, check_weights_given, weight

@@ -15,7 +15,7 @@ from jaxmle.fitting.ending import complete
 from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.identity import response_of
+from jaxmle.record.identity import response_of
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, problem_of
 from jaxmle.fitting.recession import with_cone

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.identity import identity, with_response_id
+from jaxmle.record.identity import identity, with_response_id
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
