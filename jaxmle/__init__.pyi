@@ -218,6 +218,12 @@ from .inference.selection.divergence import (
 from .inference.selection.divergence import (
     kl_divergence as kl_divergence,
 )
+from .interop.numpyro_models import (
+    NumpyroModel as NumpyroModel,
+)
+from .interop.numpyro_models import (
+    from_numpyro as from_numpyro,
+)
 from .lake import engines as engines
 from .lake.compile_cache import (
     compile_cache as compile_cache,

@@ -27,7 +27,6 @@ from jaxmle.fitting.frozen_hessian import (
 )
 from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
-from jaxmle.record.identity import call_of, identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import (
@@ -57,6 +56,7 @@ from jaxmle.likelihood.information.covariance import Kind, cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import call_of, identity, with_response_id
 from jaxmle.runtime.compile import compiled, precision, tracing
 from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES
 from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik
-from jaxmle.record.identity import identity
 from jaxmle.fitting.implicit import term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, Posed, covariance_of
@@ -27,6 +26,7 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import first_that_exists
 from jaxmle.likelihood.structure import core_of, count, weighting_of
 from jaxmle.record.fit import Fit, Witness
+from jaxmle.record.identity import identity
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES

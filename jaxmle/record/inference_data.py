@@ -38,7 +38,11 @@ def inference_data(
     values = normal_draws(fit, draws, key) if bootstrap is None else _replicates(fit, bootstrap)
     attrs = {
         "inference_library": "jaxmle",
-        "draws": REPLICATES if bootstrap is not None else LAPLACE if fit.mode != "ML" else ASYMPTOTIC,
+        "draws": REPLICATES
+        if bootstrap is not None
+        else LAPLACE
+        if fit.mode != "ML"
+        else ASYMPTOTIC,
         "vcov": fit.vcov_kind,
     }
     xarray = import_module("xarray")
