@@ -218,6 +218,9 @@ from .inference.selection.divergence import (
 from .inference.selection.divergence import (
     kl_divergence as kl_divergence,
 )
+from .interop.marginal_effects import (
+    to_marginaleffects as to_marginaleffects,
+)
 from .interop.numpyro_models import (
     NumpyroModel as NumpyroModel,
 )
