@@ -94,6 +94,7 @@ UNCALLED = frozenset(
         "__dataclass_params__",
     ]
 )
+CACHE_OF_ABSTRACT_CLASSES = "_abc_impl"  # of isinstance: no value depends on it
 MAKING = frozenset({"__init__", "__new__", "__post_init__"})  # matter where the class is called
 FLATTENING = frozenset({"tree_flatten", "tree_unflatten", "tree_flatten_with_keys"})
 TABLES = {

@@ -33,7 +33,9 @@ def read_table(path: str) -> Any:
     try:
         if extension == ".parquet":
             return pandas.read_parquet(path)
-        return pandas.read_csv(path, sep="\t" if extension == ".tsv" else ",")
+        return pandas.read_csv(
+            path, sep="\t" if extension == ".tsv" else ",", float_precision="round_trip"
+        )
     except pandas.errors.ParserError as error:
         raise ValueError(f"{path} is no table: {error}") from error
     except pandas.errors.EmptyDataError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxmle.command.describe import describe
 from jaxmle.command.files import extension_of, read_table, write
-from jaxmle.data.frame import Frame, from_formula
+from jaxmle.data.frame import WITHOUT_CONSTANT, Frame, from_formula
 from jaxmle.data.groups import fit_groups
 from jaxmle.fitting.fit import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
@@ -20,12 +20,14 @@ from jaxmle.models.made_again import made_again
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
-SUCCESS, NOT_CONVERGED, REFUSED = 0, 1, 2  # what a shell sees
-WITHOUT_CONSTANT = ("cox", "ordinal")
+# what a shell sees
+SUCCESS = 0
+NOT_CONVERGED = 1
+REFUSED = 2
 WEIGHTS = {"frequency": frequency, "sampling": sampling}
 EXAMPLES = """examples:
   python -m jaxmle fit data.csv "y ~ age + C(group)" --model logistic --vcov HC1 --out table.md
-  python -m jaxmle fit data.csv "n ~ x" --model "negative_binomial(exposure='years')" --also exposure=years
+  python -m jaxmle fit data.csv "n ~ x" --model "poisson(exposure='t')" --also t=years
   python -m jaxmle groups data.csv "y ~ x" --by site --model poisson --out fits.csv
   python -m jaxmle describe data.csv
 the status of the process is 0 where every fit has converged, 1 where one has not, 2 where the
@@ -48,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ...     path = Path(folder, "data.csv")
     ...     _ = path.write_text("y,x\\n1,0\\n2,1\\n6,2\\n")
     ...     main(["describe", str(path)])
-    column    kind  n  missing  mean   sd  min  median  max  levels
-         y numbers  3        0   3.0 2.65  1.0     2.0  6.0
-         x numbers  3        0   1.0 1.00  0.0     1.0  2.0
+    column    kind  n  missing  mean   sd  min  median  max levels
+         y numbers  3        0     3 2.65    1       2    6
+         x numbers  3        0     1    1    0       1    2
     0
     """
     options = _parser().parse_args(arguments)

@@ -16,7 +16,7 @@ from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 
-KINDS = ("mean", "link")
+PREDICTED_KINDS = ("mean", "link")
 
 
 def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any = None) -> Any:
@@ -43,11 +43,11 @@ def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any
     >>> fit = frame.fit(jm.models.logistic())
     >>> from marginaleffects import avg_slopes
     >>> slope = avg_slopes(jm.to_marginaleffects(fit, frame))
-    >>> ours = jm.margins(fit, frame, "x").to_frame("polars")
+    >>> ours = jm.margins(fit, frame, "x").to_frame(backend="polars")
     >>> bool(abs(slope["estimate"][0] - ours["estimate"][0]) < 1e-6)
     True
     """
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, PREDICTED_KINDS)
     ready = ready_model(fit, model, "to_marginaleffects")
     if not isinstance(frame, Frame):
         raise TypeError(
@@ -126,19 +126,8 @@ def _adapter() -> type:
             return _Rows(self.frame.recode(newdata), newdata.height)
 
         def get_predict(self, params: np.ndarray, newdata: Any) -> Any:
-            polars = import_module("polars")
             values = _values(self.model, self.quantity, np.asarray(params), newdata.leaves)
-            if values.ndim == 1:
-                return polars.DataFrame({"rowid": _whole(len(values)), "estimate": values})
-            rows, classes = values.shape
-            names = self.frame.levels or range(classes)
-            return polars.DataFrame(
-                {
-                    "rowid": np.tile(_whole(rows), classes),
-                    "group": [str(name) for name in names for _ in range(rows)],
-                    "estimate": values.T.ravel(),
-                }
-            )
+            return _predictions(values, self.frame.levels)
 
     return JaxmleModel
 
@@ -164,6 +153,22 @@ class _Rows:
             {name: leaf[rows] for name, leaf in self.leaves.items()},
             len(range(self.shape[0])[rows]),
         )
+
+
+def _predictions(values: np.ndarray, levels: tuple[Any, ...] | None) -> Any:
+    """Values (n,) or (n, K) as the package has predictions: a row each, one class after another."""
+    polars = import_module("polars")
+    if values.ndim == 1:
+        return polars.DataFrame({"rowid": _whole(len(values)), "estimate": values})
+    rows, classes = values.shape
+    names = levels or range(classes)
+    return polars.DataFrame(
+        {
+            "rowid": np.tile(_whole(rows), classes),
+            "group": [str(name) for name in names for _ in range(rows)],
+            "estimate": values.T.ravel(),
+        }
+    )
 
 
 def _whole(rows: int) -> np.ndarray:

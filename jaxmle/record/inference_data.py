@@ -89,7 +89,8 @@ def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
     with precision(fit.dtype):
         z = jnp.asarray(chart.to_free(x))
         jacobian = np.asarray(jax.jacfwd(lambda z: chart.to_user(z, jnp.asarray(x)))(z))
-        inverse = np.linalg.pinv(jacobian)
+        # the left inverse: x moves in a smaller space where a leaf is constrained as a whole
+        inverse = np.linalg.solve(jacobian.T @ jacobian, jacobian.T)
         vcov = np.where(held[:, None] | held[None, :], 0.0, fit.vcov)
         values, vectors = np.linalg.eigh(inverse @ vcov @ inverse.T)
         root = vectors * np.sqrt(np.maximum(values, 0.0))

@@ -1,5 +1,5 @@
-"""Ready models as estimators of scikit-learn."""
+"""Ready models as estimators of scikit-learn, which is imported when one of them is asked for."""
 
-from jaxmle.sklearn.estimators import MLEClassifier, MLERegressor
+import lazy_loader
 
-__all__ = ["MLEClassifier", "MLERegressor"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

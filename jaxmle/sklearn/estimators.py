@@ -43,7 +43,7 @@ INTERPOLATED = (
     "The rows are fitted exactly, and coefficients are least squares of minimal norm; they have no "
     "standard errors."
 )
-WITHOUT_ESTIMATE = (Status.NONFINITE, Status.UNBOUNDED)
+STATUSES_WITHOUT_POINT = (Status.NONFINITE, Status.UNBOUNDED)
 
 
 class MLERegressor(RegressorMixin, BaseEstimator):
@@ -73,7 +73,7 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 5.0, 8.0])
     >>> regression = MLERegressor("poisson").fit(X, y)
     >>> regression.fit_.names, regression.coef_.round(3).tolist()
-    (('beta[Intercept]', 'beta[x0]'), [0.689])
+    (('beta[Intercept]', 'beta[x0]'), [0.674])
     >>> round(float(regression.predict(X).sum()), 6)  # of a Poisson regression that of y
     16.0
     """
@@ -240,7 +240,7 @@ def _fitted(
     if named.verdict is Status.UNBOUNDED and model.name == "normal":
         estimator.params_ = {"beta": _interpolation(data, weights), "sigma": np.zeros(())}
         warnings.warn(f"{named.explain()} {INTERPOLATED}", ConvergenceWarning, stacklevel=3)
-    elif named.verdict in WITHOUT_ESTIMATE:
+    elif named.verdict in STATUSES_WITHOUT_POINT:
         raise ValueError(f"{model!r} has no estimate for these data: {named.explain()}")
     elif not named.converged:
         warnings.warn(named.explain(), ConvergenceWarning, stacklevel=3)
