@@ -90,11 +90,11 @@ UNCALLED = frozenset(
         "__parameters__",
         "__type_params__",
         "__abstractmethods__",
+        "_abc_impl",
         "__dataclass_fields__",
         "__dataclass_params__",
     ]
 )
-CACHE_OF_ABSTRACT_CLASSES = "_abc_impl"  # of isinstance: no value depends on it
 MAKING = frozenset({"__init__", "__new__", "__post_init__"})  # matter where the class is called
 FLATTENING = frozenset({"tree_flatten", "tree_unflatten", "tree_flatten_with_keys"})
 TABLES = {

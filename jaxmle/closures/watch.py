@@ -43,7 +43,6 @@ from jax.core import Tracer
 from jaxmle.closures import holders
 from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
 from jaxmle.closures.kinds import (
-    CACHE_OF_ABSTRACT_CLASSES,
     ABSENT,
     AGAIN,
     BUILTIN,
@@ -361,9 +360,7 @@ class _Walk:
             self.members(type(kind), True)
 
     def wants(self, name: str) -> bool:
-        if name == CACHE_OF_ABSTRACT_CLASSES:
-            return False
-        if name[:2] != "__":
+        if name[:2] != "__" and name not in UNCALLED:
             return self.all or name in self.names or name in FLATTENING
         return name not in UNCALLED and name not in MAKING and not name.startswith(MEMO)
 

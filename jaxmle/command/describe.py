@@ -21,7 +21,8 @@ def describe(table: Any, backend: str | None = None) -> Any:
 
     Returns:
         A data frame with a row for each column: column, kind ("numbers", "words", or "other" for
-        dates and the like), n (values that are there), missing, mean, sd (with n − 1), min, median, max of numbers, levels of words.
+        dates and the like), n (values that are there), missing, mean, sd (with n − 1), min,
+        median, max of numbers, levels of words.
 
     Raises:
         TypeError: for what is no table.

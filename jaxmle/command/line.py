@@ -115,29 +115,29 @@ def _fit(options: Any) -> int:
     table = read_table(options.data)
     frame = _frame(options, table, ())
     fitted = fit(_model(options.model, frame), data=frame, vcov=options.vcov, progress=False)
-    shown = {"exponentiate": options.exponentiate}
     if frame.account:
         print(frame.account, file=sys.stderr)
     if options.exponentiate:
-        print(fitted.to_markdown(options.level, **shown))
+        print(fitted.to_markdown(options.level, exponentiate=True))
     else:
         print(fitted.summary(options.level))
     if options.out is not None:
-        _write_fit(options.out, fitted, options.level, shown)
+        _write_fit(options.out, fitted, options.level, options.exponentiate)
     return SUCCESS if fitted.verdict is Status.CONVERGED else NOT_CONVERGED
 
 
-def _write_fit(path: str, fitted: Fit, level: float, shown: dict[str, bool]) -> None:
+def _write_fit(path: str, fitted: Fit, level: float, exponentiate: bool) -> None:
     extension = extension_of(path, (".md", ".tex", ".html", ".csv", ".txt", ".npz"))
     if extension == ".npz":
         fitted.save(path)
     elif extension == ".csv":
-        write(path, fitted.to_frame(level, "pandas", **shown).to_csv(index=False))
+        rows = fitted.to_frame(level, "pandas", exponentiate=exponentiate)
+        write(path, rows.to_csv(index=False))
     elif extension == ".txt":
         write(path, fitted.summary(level))
     else:
         text = {".md": fitted.to_markdown, ".tex": fitted.to_latex, ".html": fitted.to_html}
-        write(path, text[extension](level, **shown))
+        write(path, text[extension](level, exponentiate=exponentiate))
 
 
 def _groups(options: Any) -> int:

@@ -86,7 +86,7 @@ def _adapter() -> type:
             "to_marginaleffects needs marginaleffects: pip install marginaleffects"
         ) from error
 
-    class JaxmleModel(classes.ModelAbstract):  # type: ignore[name-defined, misc]
+    class JaxmleModel(classes.ModelAbstract):  # type: ignore[name-defined]
         """A fit of jaxmle by the protocol of marginaleffects."""
 
         def __init__(self, fit: Fit, frame: Frame, quantity: Any) -> None:

@@ -204,16 +204,17 @@ def _start(
     for name in latent:
         draws = np.stack([np.asarray(run[name]["value"], np.float64) for run in runs])
         constraint = constraints[name]
-        # a median of simplices or of covariances is none
-        entrywise = isinstance(constraint, Interval)
-        value = np.median(draws, axis=0) if entrywise else draws[0]
-        start[name] = _inside(value, constraint) if entrywise else value
+        if isinstance(constraint, Interval):
+            start[name] = _inside(np.median(draws, axis=0), constraint)
+        else:  # a median of simplices or of covariances is none
+            start[name] = draws[0]
     return start
 
 
 def _inside(value: np.ndarray, constraint: Interval) -> np.ndarray:
     """A value that is finite and off the bounds."""
-    low, high = constraint.lower, constraint.upper
+    low = constraint.lower
+    high = constraint.upper
     middle = 0.5 * (low + high) if math.isfinite(low) and math.isfinite(high) else 0.0
     beside = low + 1.0 if math.isfinite(low) else high - 1.0 if math.isfinite(high) else 0.0
     default = middle if math.isfinite(low) and math.isfinite(high) else beside
@@ -233,7 +234,7 @@ class _Likelihood:
         sites = _sites(self.model, params, data)
         parts = [_log_prob(site) for site in sites.values() if _is_observed(site)]
         rows = data_length(data)
-        if all(part.ndim and part.shape[0] == rows for part in parts):
+        if rows is not None and all(part.shape[:1] == (rows,) for part in parts):
             summed = [jnp.sum(part.reshape(rows, -1), axis=1) for part in parts]
             return sum(summed[1:], start=summed[0])
         return jnp.sum(jnp.stack([jnp.sum(part) for part in parts]))

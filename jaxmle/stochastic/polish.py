@@ -32,7 +32,7 @@ def checked_names(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple
     if polish is None:
         raise ValueError("polish_over says what a polish moves: give polish='newton' too")
     paths = _paths(params)
-    known = set(params) if isinstance(params, dict) else paths
+    known = set(params) if isinstance(params, dict) else set(paths)
     missing = [name for name in over if not any(_is_under(path, name) for path in paths)]
     if not over or missing or (isinstance(params, dict) and not set(over) <= known):
         raise ValueError(
