@@ -32,7 +32,7 @@ from jaxmle.tables.notes import BY_CONJUGATE_GRADIENTS
     data_fields=["estimate", "stderr", "vcov", "leaks"],
     meta_fields=["names", "scale", "vcov_kind"],
 )
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Delta:
     """A function of the estimates, with its standard errors by the delta method.
 
