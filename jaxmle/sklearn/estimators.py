@@ -13,7 +13,7 @@ import numpy as np
 from jax import tree
 
 from jaxmle import models
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.data.naming import renamed
 from jaxmle.fitting.fit import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
@@ -96,7 +96,8 @@ class MLERegressor(RegressorMixin, BaseEstimator):
         self.model_ = _ready(self.model, REGRESSIONS)
         weights = _weights(self, sample_weight, X)
         y = np.asarray(y, np.float64)
-        self.fit_ = _fitted(self, self.model_, X, y, weights, None)
+        self.fit_, self.params_ = _fitted(self, self.model_, X, y, weights, None)
+        self.n_iter_ = _iterations(self.fit_)
         slopes = np.asarray(self.params_["beta"])
         self.coef_ = slopes[1:] if self.fit_intercept else slopes
         self.intercept_ = slopes[0] if self.fit_intercept else 0.0
@@ -164,7 +165,9 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
             )
         weights = _weights(self, sample_weight, X)
         response = codes.astype(np.int64)
-        self.fit_ = _fitted(self, self.model_, X, response, weights, tuple(self.classes_))
+        levels = tuple(self.classes_)
+        self.fit_, self.params_ = _fitted(self, self.model_, X, response, weights, levels)
+        self.n_iter_ = _iterations(self.fit_)
         slopes = np.asarray(self.fit_.params["beta"], np.float64)
         slopes = slopes.reshape(X.shape[1] + bool(self.fit_intercept), -1).T
         self.coef_ = slopes[:, 1:] if self.fit_intercept else slopes
@@ -227,24 +230,29 @@ def _fitted(
     y: np.ndarray,
     weights: Weights | None,
     levels: tuple[Any, ...] | None,
-) -> Fit:
-    """The fit of a model, with readable names; it warns where it has not converged."""
+) -> tuple[Fit, Tree]:
+    """The fit of a model, with readable names, and the parameters that predictions are made from;
+    it warns where the fit has not converged.
+    """
     data = {"x": _design(estimator, X), model.outcome: y}
     # Concave likelihoods begin at zero: start values from the rows would not know of weights, and
     # the limit that is reached on separated data depends on the way there.
     start = None if levels is None else tree.map(np.zeros_like, model.start(data))
     fitted = fit(model, start, data, weights=weights, vcov=estimator.vcov, progress=False)
     named = renamed(fitted, {"beta": "x"}, {"x": _columns(estimator)}, levels)
-    estimator.n_iter_ = max(int(named.steps), 1)
-    estimator.params_ = named.layout.unravel(np.asarray(finite_point(named)))
+    params = named.layout.unravel(np.asarray(finite_point(named)))
     if named.verdict is Status.UNBOUNDED and model.name == "normal":
-        estimator.params_ = {"beta": _interpolation(data, weights), "sigma": np.zeros(())}
+        params = {"beta": _interpolation(data, weights), "sigma": np.zeros(())}
         warnings.warn(f"{named.explain()} {INTERPOLATED}", ConvergenceWarning, stacklevel=3)
     elif named.verdict in STATUSES_WITHOUT_POINT:
         raise ValueError(f"{model!r} has no estimate for these data: {named.explain()}")
     elif not named.converged:
         warnings.warn(named.explain(), ConvergenceWarning, stacklevel=3)
-    return named
+    return named, params
+
+
+def _iterations(fitted: Fit) -> int:
+    return max(int(fitted.steps), 1)
 
 
 def _interpolation(data: dict[str, np.ndarray], weights: Weights | None) -> np.ndarray:

@@ -92,8 +92,8 @@ def ascend(
             near = (decrement <= DECREMENT_TO_POLISH) | (idle > MAX_IDLE_STEPS)
         else:
             near = _is_near(evaluate, z, steps, every) | ~jnp.isfinite(now)
-        z = optax.apply_updates(z, updates)
-        return Ascent(z, state, best, lowest, steps + 1, idle, decrement, near)
+        moved: Any = optax.apply_updates(z, updates)
+        return Ascent(moved, state, best, lowest, steps + 1, idle, decrement, near)
 
     def cast(carry: Ascent) -> Ascent:
         return jax.tree.map(

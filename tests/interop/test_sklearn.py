@@ -33,7 +33,6 @@ def test_the_classifier_passes_the_checks_of_scikit_learn():
     passes(MLEClassifier())
 
 
-@pytest.mark.thorough
 def test_the_regressor_passes_the_checks_of_scikit_learn():
     passes(MLERegressor())
 
