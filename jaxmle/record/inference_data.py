@@ -23,6 +23,7 @@ from jaxmle.record.identity import identity
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.keys import typed_key
 
+FIRST_VERSION_OF_DATA_TREES = 1  # of ArviZ
 ASYMPTOTIC = "asymptotic normal distribution of the estimate, which is no posterior"
 LAPLACE = "normal approximation of the posterior at its mode (Laplace)"
 REPLICATES = "bootstrap replicates of the estimate, which are no posterior"
@@ -52,7 +53,7 @@ def inference_data(
         terms = _terms(fit, loglik, data, weights, values)
         dims = ("chain", "draw", "row")
         groups["log_likelihood"] = xarray.Dataset({"terms": (dims, terms[None])}, attrs=attrs)
-    if hasattr(arviz, "InferenceData"):
+    if int(arviz.__version__.split(".")[0]) < FIRST_VERSION_OF_DATA_TREES:
         return arviz.InferenceData(**groups)
     return xarray.DataTree.from_dict(groups)
 
