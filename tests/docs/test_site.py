@@ -19,6 +19,7 @@ SHELVES = (
     "families",
     "models",
     "plots",
+    "sklearn",
     "solvers",
     "special",
     "survival",
