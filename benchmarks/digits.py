@@ -72,7 +72,7 @@ def last_layer(images: np.ndarray, digit: np.ndarray, params: dict) -> None:
     begun = time.perf_counter()
     found = jm.fit_stochastic(
         jm.penalize(categorical, jm.ridge(1.0)), params, {"images": images, "digit": digit}, optimizer=optax.sgd(0.0), batch_size=64, epochs=0,
-        dtype="float32", polish="lbfgs", polish_over=("w2", "b2"),
+        dtype="float32", polish="lbfgs", polish_over=("w2", "b2"), vcov="observed",
     ).fit  # fmt: skip
     errors = np.sqrt(np.diag(found.vcov))
     print(

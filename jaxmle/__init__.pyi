@@ -4,11 +4,15 @@ from . import datasets as datasets
 from . import families as families
 from . import models as models
 from . import plots as plots
+from . import sklearn as sklearn
 from . import solvers as solvers
 from . import special as special
 from . import survival as survival
 from .batch.batch import (
     fit_batch as fit_batch,
+)
+from .command.describe import (
+    describe as describe,
 )
 from .data.codes import (
     Codes as Codes,
@@ -48,6 +52,9 @@ from .fitting.signals import (
 )
 from .fitting.signals import (
     MeanLikelihoodWarning as MeanLikelihoodWarning,
+)
+from .inference.conjugate_gradients import (
+    stderr_by_cg as stderr_by_cg,
 )
 from .inference.delta import (
     Delta as Delta,
@@ -210,6 +217,15 @@ from .inference.selection.divergence import (
 )
 from .inference.selection.divergence import (
     kl_divergence as kl_divergence,
+)
+from .interop.marginal_effects import (
+    to_marginaleffects as to_marginaleffects,
+)
+from .interop.numpyro_models import (
+    NumpyroModel as NumpyroModel,
+)
+from .interop.numpyro_models import (
+    from_numpyro as from_numpyro,
 )
 from .lake import engines as engines
 from .lake.compile_cache import (

@@ -14,6 +14,7 @@ SHELVES = (
     "families",
     "models",
     "plots",
+    "sklearn",
     "solvers",
     "special",
     "survival",

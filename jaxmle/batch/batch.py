@@ -16,7 +16,6 @@ from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.padding import padded_rows
 from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
-from jaxmle.fitting.identity import call_of
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_rules, with_signals
@@ -34,6 +33,7 @@ from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import chart_of, term_shape
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import call_of
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only

@@ -24,7 +24,7 @@ from jaxmle.batch.plan import Schedule
 from jaxmle.batch.programs import Form, Members, single
 from jaxmle.batch.solver import Counts, Enough, to_the_end
 from jaxmle.families.family import Family
-from jaxmle.fitting.kink_covariance import by_family, family_of
+from jaxmle.fitting.ending import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxmle.batch.members import Ragged, Stacked, buckets
-from jaxmle.fitting.identity import response_of
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import response_of
 
 BYTES_FINGERPRINTED_TOGETHER = 2**26  # bytes of the data of members that are looked at together
 

@@ -35,6 +35,8 @@ STATELESS_LIBRARIES = frozenset(sys.stdlib_module_names) | frozenset(
         "typing_extensions",
         "numpyro",
         "distrax",
+        "distreqx",
+        "ihoop",
         "tensorflow_probability",
         "equinox",
         "flax",

@@ -90,6 +90,7 @@ UNCALLED = frozenset(
         "__parameters__",
         "__type_params__",
         "__abstractmethods__",
+        "_abc_impl",
         "__dataclass_fields__",
         "__dataclass_params__",
     ]

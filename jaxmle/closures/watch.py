@@ -360,7 +360,7 @@ class _Walk:
             self.members(type(kind), True)
 
     def wants(self, name: str) -> bool:
-        if name[:2] != "__":
+        if name[:2] != "__" and name not in UNCALLED:
             return self.all or name in self.names or name in FLATTENING
         return name not in UNCALLED and name not in MAKING and not name.startswith(MEMO)
 

@@ -87,6 +87,11 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     return columns, next(iter(rows), 0)
 
 
+def names_of(source: Any) -> list[str]:
+    """The names of the columns of a frame, or of a dict of arrays, in order."""
+    return [str(n) for n in (source if isinstance(source, Mapping) else _native(source).columns)]
+
+
 def backend_of(source: Any) -> str:
     """What a table is made with: "pandas", "polars", "pyarrow", or "dict"; a table of another kind
     is answered with pandas.

@@ -50,3 +50,7 @@ __all__ = [
     "multivariate_t", "negative_binomial", "negative_binomial_1", "normal", "pareto", "poisson",
     "rounded", "skew_normal", "student_t", "truncated", "von_mises", "weibull", "zero_inflated",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

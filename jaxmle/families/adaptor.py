@@ -44,7 +44,7 @@ CENTRES = ("loc", "mean", "mu")
 SPREADS = ("scale", "stddev", "sigma")
 
 
-def _translated(name: str, foreign: Any) -> Constraint:
+def translated(name: str, foreign: Any) -> Constraint:
     """One of jaxmle's constraints from another library's."""
     while hasattr(
         foreign, "base_constraint"
@@ -87,7 +87,7 @@ def _declared(distribution: Any) -> dict[str, Any]:
 
 
 def _constraint(name: str, declared: Any) -> Constraint:
-    return _translated(
+    return translated(
         name, declared() if inspect.isfunction(declared) or inspect.ismethod(declared) else declared
     )
 

@@ -5,7 +5,6 @@ Like the search, these are the same functions on the host and under a trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,23 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Data, Loglik
-from jaxmle.fitting.identity import identity
-from jaxmle.fitting.kink_covariance import by_family, family_of
+from jaxmle._types import Array
+from jaxmle.families.family import Family
 from jaxmle.fitting.objective import UserScale
-from jaxmle.fitting.options import Options, Posed, covariance_of
 from jaxmle.fitting.passes import Passes, Problem, needs_pass
 from jaxmle.fitting.user_scale import Reach, conclude, record
-from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.structure import count, weighting_of
-from jaxmle.record.fit import Fit, Witness
-from jaxmle.runtime.compile import compiled, precision
+from jaxmle.likelihood.information.covariance import Kind
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
-from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point
 from jaxmle.solvers.status import Status
 from jaxmle.verdict.judge import Verdict, root_of
+from jaxmle.verdict.limit import is_at_kink
 
 # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
 # maximum
@@ -218,82 +215,33 @@ def finish(
     )
 
 
-# ---------------------------------------------------------------- nothing to estimate
+# ---------------------------------------------------------------- at a kink
+
+# The Hessian knows nothing of the density there: standard errors are from the expected information
+# of a family that gives it, as 1/(2 f(m) √n) for the median of a Laplace sample.
 
 
-def fit_at_point(posed: Posed, options: Options) -> Fit:
-    """The record of a likelihood that has nothing to estimate: ℓ at the point, df 0, and no
-    standard errors. It stands in an overall test: ``lr_test(null, full)``.
+def family_of(loglik: Any, kind: Kind | None) -> Family | None:
+    """The family that a likelihood is, if it gives its expected information and the covariance
+    asked for is of the model.
     """
-    layout = posed.layout
-    _, mode, label = covariance_of(posed.loglik, posed.chart, Newton(), options)
-
-    def make(loglik: Loglik) -> Callable[..., Any]:
-        def sum_and_rows(x: Array, data: Data) -> tuple[Array, Array]:
-            terms = terms_of(loglik, layout.unravel(x), data)
-            bad = ~jnp.isfinite(jnp.atleast_1d(terms))
-            row = jnp.where(jnp.any(bad), jnp.argmax(bad), -1)
-            return jnp.sum(terms), jnp.where(terms.ndim == 0, -1, row)
-
-        return sum_and_rows
-
-    with precision(posed.dtype), np.errstate(all="ignore"):
-        run = compiled(posed.loglik, ("at point", layout), make)
-        value, row = map(np.asarray, run(posed.base, posed.data))
-        n = np.asarray(count(posed.loglik, posed.data, lambda: np.nan), posed.dtype)[()]
-        data_id = identity(posed.loglik, posed.data, posed.dtype)
-    finite = bool(np.isfinite(value))
-    p = layout.p
-    zeros = np.zeros(p, posed.dtype)
-    unknown = np.full((p, p), np.nan, posed.dtype)
-    none = posed.dtype.type(np.nan)
-
-    return Fit(
-        params=layout.unravel(posed.base),
-        stderr=layout.unravel_entries(np.full(p, np.nan, posed.dtype)),
-        vcov=unknown,
-        hessian=np.zeros((p, p), posed.dtype),
-        loglik=value[()] if finite else none,
-        score=zeros,
-        decrement=posed.dtype.type(0.0),
-        n=n,
-        status=_whole(Status.CONVERGED if finite else Status.NONFINITE),
-        witness=_witness_at_point(posed.base, -1 if finite else int(row)),
-        steps=_whole(1),
-        data_id=data_id,
-        response_id=np.zeros_like(data_id),
-        names=layout.names,
-        bounds=layout.bounds,
-        df=0,
-        vcov_kind=label or "none",
-        mode=mode,
-        weighting=weighting_of(posed.loglik),
-        layout=layout,
-    )
+    family = loglik.function if isinstance(loglik, Opaque) else None
+    if kind != "observed" or not isinstance(family, Family) or family.law.information is None:
+        return None
+    return family
 
 
-def _whole(value: Any) -> Any:
-    return np.asarray(value).astype(np.int32)[()]
-
-
-def _witness_at_point(x: Array, row: int) -> Witness:
-    """The evidence of a fit that estimates nothing: a bad row, or none."""
-    p = len(x)
-    zeros = np.zeros(p, x.dtype)
-    none = x.dtype.type(np.nan)
-    return Witness(
-        row=_whole(row),
-        term=_whole(row),
-        direction=zeros,
-        sign=_whole(np.zeros(p)),
-        projector=np.zeros((p, p), x.dtype),
-        vcov=np.full((p, p), np.nan, x.dtype),
-        bound=_whole(np.zeros(p)),
-        curvature=none,
-        digits=none,
-        gain=x.dtype.type(0.0),
-        distance=x.dtype.type(0.0),
-        stderr_error=zeros,
-        certificate=_whole(0),
-        point=x,
+def by_family(
+    family: Family, layout: Layout, verdict: Verdict, point: Point, n: Array, vcov: Array
+) -> tuple[Verdict, Array]:
+    """The verdict and the covariance (p, p) of n rows, at a kink by the family's information."""
+    xp = namespace(point.z)
+    user = point.aux
+    each = xp.asarray(family.information(layout.unravel(user.x)))
+    information = user.jacobian.T @ (n * each) @ user.jacobian
+    expected = user.jacobian @ xp.linalg.inv(information) @ user.jacobian.T
+    kinked = is_at_kink(verdict)
+    return (
+        verdict._replace(null=xp.where(kinked, 0.0, verdict.null)),
+        xp.where(kinked, expected, vcov),
     )

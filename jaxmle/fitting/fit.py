@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik, Params, Tree
-from jaxmle.fitting.ending import complete, fit_at_point
+from jaxmle.fitting.ending import complete
 from jaxmle.fitting.frozen_hessian import (
     SHARE_OF_SAFE_STEP_TO_REACH,
     longest_safe_step,
@@ -27,7 +27,6 @@ from jaxmle.fitting.frozen_hessian import (
 )
 from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.identity import call_of, identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import (
@@ -43,6 +42,7 @@ from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, sear
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.without_curvature import ends_by_score, fit_at_point, fit_by_score
 from jaxmle.likelihood.contract import FitsItself
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
@@ -56,7 +56,9 @@ from jaxmle.likelihood.information.covariance import Kind, cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import call_of, identity, with_response_id
 from jaxmle.runtime.compile import compiled, precision, tracing
+from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES
 from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.state import DONE, Point, State
@@ -66,7 +68,6 @@ from jaxmle.verdict.judge import Verdict
 
 # rows from which an opaque likelihood is summed in blocks, where its rows are proved independent
 MIN_ROWS_FOR_OPAQUE_BLOCKS = 16 * CACHED_OPAQUE
-SECONDS_BETWEEN_LINES = 2.0  # of progress
 
 
 def fit(
@@ -102,7 +103,10 @@ def fit(
             with float64 off), which for a column of bytes is eight times the memory; booleans stay.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
             not depend on its transform.
-        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
+        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size. Of a
+            function of more than 512 parameters L-BFGS ends the fit itself, by the score, and no
+            Hessian is formed unless ``vcov`` asks for one: its status is STATIONARY, and
+            ``stderr_by_cg`` gives standard errors of some parameters.
         vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"``
             (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``, ``"CR3"``), ``"hac"`` or ``hac(…)`` for
             rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
@@ -183,6 +187,8 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         check_rows(problem, base, posed.data)
         problem = with_structure(problem, base, posed)
         passes = Passes.on_host(problem, base, posed.data, codes)
+        if ends_by_score(problem, options):
+            return fit_by_score(passes, posed, options.progress)
         manner = Manner(options.progress, sampler_of(posed.data, posed.rows or 0))
         verdict, reached, steps_before, head = search_on_host(passes, manner)
         # where a climb with a wrong Hessian ends, nothing may be finite

@@ -36,6 +36,7 @@ from jaxmle.likelihood.structure import (
 )
 from jaxmle.likelihood.terms import NO_LAW
 from jaxmle.parameters.arguments import check_count, check_flag, shown
+from jaxmle.parameters.held_functions import with_held_functions
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
@@ -221,6 +222,7 @@ def _read_values(
 def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:
     """What was given under a trace, checked by shape and type."""
     refuse_shards()
+    params0 = with_held_functions(params0)
     _refuse_non_real(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
     check_coding(loglik, data)

@@ -18,7 +18,6 @@ from jaxmle.batch.identities import identities
 from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.stacked import leaf_axes
 from jaxmle.batch.table import codes_within
-from jaxmle.fitting.identity import identity
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, check_weights_given, weight
@@ -29,6 +28,7 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import identity
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.fingerprint import fingerprints
 

@@ -24,6 +24,7 @@ from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
 from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, text
+from jaxmle.tables.notes import BY_CONJUGATE_GRADIENTS
 
 
 @partial(
@@ -31,7 +32,7 @@ from jaxmle.tables.layout import Page, text
     data_fields=["estimate", "stderr", "vcov", "leaks"],
     meta_fields=["names", "scale", "vcov_kind"],
 )
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Delta:
     """A function of the estimates, with its standard errors by the delta method.
 
@@ -89,6 +90,11 @@ class Delta:
             return (
                 f"No standard error for {listed}: it depends on parameters without an estimate of "
                 "their own; fit.explain() names them."
+            )
+        if self.vcov_kind == BY_CONJUGATE_GRADIENTS:
+            return (
+                f"No standard error for {listed}: the information is singular or indefinite along "
+                "a direction that moves it, or conjugate gradients did not settle in max_products."
             )
         return (
             f"No standard error for {listed}: it has no finite derivative at the estimate, or the "

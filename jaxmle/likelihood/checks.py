@@ -17,6 +17,7 @@ from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, With
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.frames import columns_of_frame, is_frame
+from jaxmle.parameters.held_functions import HeldFunction, is_function_of_module
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
@@ -26,10 +27,12 @@ Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its lea
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
     """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
-    non-finite values are refused by name.
+    non-finite values are refused by name. Functions in the fields of a module are held.
     """
 
-    def convert(path: Any, leaf: Any) -> np.ndarray:
+    def convert(path: Any, leaf: Any) -> Any:
+        if is_function_of_module(path, leaf):
+            return HeldFunction(leaf)
         name = what + jax.tree_util.keystr(path)
         try:
             value = np.asarray(leaf)

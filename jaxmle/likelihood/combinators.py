@@ -364,7 +364,8 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
             "penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got "
             f"{shown(log_prior)}"
         )
-    prior = log_prior if dataclasses.is_dataclass(log_prior) else jax.tree_util.Partial(log_prior)
+    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(log_prior))
+    prior = jax.tree_util.Partial(log_prior) if is_leaf else log_prior
     return handed_on(loglik, Penalize(as_tree(loglik), prior))
 
 

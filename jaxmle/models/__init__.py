@@ -21,3 +21,7 @@ __all__ = [
     "multinomial", "negative_binomial", "normal", "ordinal", "poisson", "probit", "quantile",
     "student_t", "tobit", "truncated", "zero_inflated",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

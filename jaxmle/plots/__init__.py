@@ -18,3 +18,7 @@ __all__ = [
     "likelihood_surface", "mixture", "path_of", "pit", "predictions", "profile", "qq", "residuals",
     "survival", "trace",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

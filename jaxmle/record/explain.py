@@ -19,6 +19,7 @@ from jaxmle.solvers.status import (
     SCORE_CONTRADICTED,
     SCORE_IS_NO_DERIVATIVE,
     STATUS_MEANING,
+    WITHOUT_HESSIAN,
     Status,
 )
 from jaxmle.tables.notes import covariance_note, printed
@@ -49,6 +50,19 @@ SOURCE = {
         "combinations are free."
     ),
 }
+
+BY_LBFGS = {
+    Status.MAX_STEPS: (
+        "the step limit was reached about {distance} standard errors from the maximum by the "
+        "approximate curvature of L-BFGS. Give it more steps, "
+        "solver=jaxmle.solvers.LBFGS(steps=…), or go on from fit.params."
+    ),
+    Status.STALLED: (
+        "L-BFGS gains no more, and the estimate is still about {distance} standard errors from the "
+        "maximum by its approximate curvature. The likelihood may be rough or discontinuous, or "
+        "parameters of very different size."
+    ),
+}  # where no Hessian was formed
 
 BRANCH_RULE = (
     " Where it is a branch that jnp.where leaves out, replace the argument before, not the value "
@@ -81,9 +95,12 @@ def explain(fit: Record) -> str:
         "digits": f"{max(float(w.digits), 0):.0f}",
         "dtype": str(fit.dtype),
     }
-    sentence = (
-        NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else STATUS_MEANING[status]
-    ).format(**words)
+    meaning = STATUS_MEANING[status]
+    if status == Status.IMPRECISE and not float(w.digits) > 0:
+        meaning = NOISE
+    elif WITHOUT_HESSIAN in fit.road:
+        meaning = BY_LBFGS.get(status, meaning)
+    sentence = meaning.format(**words)
     if status == Status.NONFINITE:
         empty = "there is no row: none was given, or each has a missing value."
         sentence = sentence + BRANCH_RULE if float(fit.n) else empty

@@ -24,73 +24,9 @@ from jaxmle.record.check import check as check_record
 from jaxmle.record.explain import explain as explain_record
 from jaxmle.record.scales import wald_interval
 from jaxmle.record.soundness import check_covariance
+from jaxmle.record.witness import Witness
 from jaxmle.solvers.status import Status, named
 from jaxmle.tables.notes import printed
-
-_WITNESS = [
-    "row",
-    "term",
-    "direction",
-    "sign",
-    "projector",
-    "vcov",
-    "bound",
-    "curvature",
-    "digits",
-    "gain",
-    "distance",
-    "stderr_error",
-    "certificate",
-    "point",
-]
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where
-    there is nothing to show.
-
-    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
-    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
-    >>> result = jm.fit(logit, {"a": 0.0}, np.ones(3))  # successes only: a is infinite
-    >>> result.verdict.name, result.witness.sign.tolist()
-    ('SEPARATED', [1])
-    """
-
-    # ()      row of the data that gave a value that is not finite, whose term grows without bound,
-    # or of leverage one (the first of such a cluster); −1
-    row: Array
-    term: Array  # ()     its term; −1
-    direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
-    sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
-    projector: (
-        Array  # (p, p)  on the directions without an estimate, in units of the printed entries
-    )
-    # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
-    vcov: Array
-    # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
-    bound: Array
-    curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
-    digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
-    gain: Array  # ()     the last gain in ℓ
-    distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
-    # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of
-    # a simulated information, the measured error of differences
-    stderr_error: Array
-    # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
-    # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of
-    # solvers.status.CONCAVE_FLAG, MEAN and COMPARED
-    certificate: Array
-    # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the
-    # likelihood is at its limit; __post_init__ fills it in where it is not given
-    point: Array = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.point is None and hasattr(self.direction, "dtype"):
-            unknown = namespace(self.direction).full_like(self.direction, np.nan)
-            object.__setattr__(self, "point", unknown)
-
 
 _FIT_LEAVES = [
     "params",
@@ -493,6 +429,45 @@ class Fit:
         from jaxmle.tables.view import View
 
         return frame.frame(self, View(level, exponentiate, labels, terms), backend)
+
+    def to_arviz(
+        self,
+        loglik: Any = None,
+        data: Tree = None,
+        *,
+        weights: Any = None,
+        draws: int = 1000,
+        key: Any = 0,
+        bootstrap: Any = None,
+    ) -> Any:
+        """Draws as ArviZ takes them, with the log-likelihood of each row: an ``InferenceData``, or
+        a ``DataTree`` from ArviZ 1.0.
+
+        They are of the asymptotic normal distribution of the estimate on the free scale, so that
+        they respect constraints; or the replicates of a bootstrap. Neither is a posterior of ML,
+        though ArviZ calls the group so; of a MAP fit the first is Laplace's approximation.
+
+        Args:
+            loglik, data, weights: those of the fit; without them there is no log-likelihood.
+            draws: how many, where no bootstrap is given.
+            key: a whole number or a jax key, of the draws.
+            bootstrap: a ``Bootstrap`` of the parameters, whose replicates take their place.
+
+        Raises:
+            ValueError: a fit that has not converged, or has no covariance; data that are not those
+                of the fit.
+
+        >>> import numpy as np, jaxmle as jm
+        >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
+        >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+        >>> result = jm.fit(normal, {"mean": 0.0}, y)
+        >>> converted = result.to_arviz(normal, y, draws=50)
+        >>> converted["posterior"]["mean"].shape, converted["log_likelihood"]["terms"].shape
+        ((1, 50), (1, 50, 4))
+        """
+        from jaxmle.record import inference_data
+
+        return inference_data.inference_data(self, (loglik, data, weights), draws, key, bootstrap)
 
 
 __all__ = ["Fit", "Witness", "wald_interval"]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Tree
+from jaxmle.parameters.held_functions import with_held_functions
 from jaxmle.parameters.tree import Leaf, path_name
 
 LEAF = "*"
@@ -65,7 +66,7 @@ def structure_of(words: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -
             f"its parameters are {saved}. A file holds no classes: pass like= with parameters of "
             "that structure, such as the start values"
         )
-    with_path, treedef = jax.tree_util.tree_flatten_with_path(like)
+    with_path, treedef = jax.tree_util.tree_flatten_with_path(with_held_functions(like))
     given = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]
     if tree_words(treedef) != words or given != [(leaf.path, leaf.shape) for leaf in leaves]:
         raise ValueError(

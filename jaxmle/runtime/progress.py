@@ -12,6 +12,7 @@ import warnings
 from typing import Any, TextIO
 
 QUIET = 2.0  # seconds
+SECONDS_BETWEEN_LINES = 2.0  # of a single fit, which has no bar
 LOGGED = 15.0  # seconds between two lines of a log
 SHOWN = 0.1  # seconds between two states of a bar
 MAX_SECONDS_SHOWN = 1e7  # some four months

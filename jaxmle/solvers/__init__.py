@@ -5,3 +5,7 @@ from jaxmle.solvers.methods import BHHH, LBFGS, Newton, Optax, Scoring
 from jaxmle.solvers.status import Status
 
 __all__ = ["BHHH", "LBFGS", "Newton", "Optax", "Scoring", "Status", "bhhh", "newton", "scoring"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,7 +5,7 @@ and Newton's direction in optax's form.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +20,43 @@ from jaxmle.solvers.state import Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
+MAX_IDLE_STEPS = 20  # of L-BFGS without a gain, after which it ends
 
 
 Curvatures = Callable[[Array], dict[str, Array]]
 
 
-def approach(
+class Ascent(NamedTuple):
+    """Where a first-order method is, and what its next step needs."""
+
+    z: Array  # (k,)
+    state: Any  # of the optax transformation
+    best: Array  # (k,) the point of the lowest −ℓ among those that were evaluated
+    lowest: Array  # () −ℓ there
+    steps: Array  # ()
+    idle: Array  # () steps since ``lowest`` fell
+    decrement: Array  # () −g'd/2 at the last step, d the full quasi-Newton step; else infinite
+    ended: Array  # () whether the method is near the maximum, or gains no more
+
+
+def ascent_from(solver: Any, z: Array) -> Ascent:
+    """The method before its first step, at z (k,)."""
+    transformation, _ = _transformation_of(solver)
+    count = jnp.zeros((), jnp.int32)
+    infinite = jnp.asarray(jnp.inf, z.dtype)
+    state = transformation.init(z)
+    return Ascent(z, state, z, infinite, count, count, infinite, jnp.zeros((), bool))
+
+
+def ascend(
     solver: Any,
     value: Callable[[Array], Array],
     evaluate: Callable[[Array], Point],
     curvatures: Curvatures,
-    z: Array,
-) -> tuple[Array, Array]:
-    """The best point that a first-order method visits from z (k,), and the steps it took. Minimises
-    −ℓ.
+    ascent: Ascent,
+    limit: Array | int,
+) -> Ascent:
+    """The method after ``limit`` steps in all, or at its end. Minimises −ℓ.
 
     ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
     transformations that read them; what a transformation does not read is never computed.
@@ -49,8 +72,8 @@ def approach(
         else (lambda z, state: jax.value_and_grad(loss)(z))
     )
 
-    def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        z, state, best, lowest, steps, idle, _ = carry
+    def advance(carry: Ascent) -> Ascent:
+        z, state, best, lowest, steps, idle, *_ = carry
         grad: Any
         now, grad = slope(z, state=state)
         extra = curvatures(z) if every is not None else {}
@@ -61,35 +84,50 @@ def approach(
         improved = now < lowest
         best = jnp.where(improved, z, best)
         lowest = jnp.minimum(now, lowest)
-        # Quasi-Newton's own decrement, −g'd/2, is in units of ℓ as Newton's is.
-        near = (
-            0.5 * jnp.abs(jnp.vdot(grad, updates)) <= DECREMENT_TO_POLISH
-            if every is None
-            else _is_near(evaluate, z, steps, every)
-        )
         idle = jnp.where(improved, 0, idle + 1)
-        near |= (idle > 20) if every is None else ~jnp.isfinite(now)
-        return optax.apply_updates(z, updates), state, best, lowest, steps + 1, idle, near
+        decrement: Array = jnp.asarray(jnp.inf, z.dtype)
+        near: Array
+        if every is None:
+            decrement = _decrement(grad, updates, state)
+            near = (decrement <= DECREMENT_TO_POLISH) | (idle > MAX_IDLE_STEPS)
+        else:
+            near = _is_near(evaluate, z, steps, every) | ~jnp.isfinite(now)
+        moved: Any = optax.apply_updates(z, updates)
+        return Ascent(moved, state, best, lowest, steps + 1, idle, decrement, near)
 
-    count = jnp.zeros((), jnp.int32)
-    carry = (
-        z,
-        transformation.init(z),
-        z,
-        jnp.asarray(jnp.inf, z.dtype),
-        count,
-        count,
-        jnp.zeros((), bool),
-    )
-
-    def cast(carry: Any) -> Any:
+    def cast(carry: Ascent) -> Ascent:
         return jax.tree.map(
             lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), advance(carry), carry
         )
 
-    out = jax.lax.while_loop(lambda carry: (carry[4] < solver.steps) & ~carry[6], cast, carry)
-    last_better = value(out[0]) > -out[3]
-    return jnp.where(last_better, out[0], out[2]), out[4]
+    return jax.lax.while_loop(lambda carry: (carry.steps < limit) & ~carry.ended, cast, ascent)
+
+
+def _decrement(grad: Array, updates: Array, state: Any) -> Array:
+    """Quasi-Newton's decrement −g'd/2, in units of ℓ as Newton's is; the line search's share of
+    the step is taken out, since a search that fails makes any step short.
+    """
+    length = state[-1].learning_rate
+    return 0.5 * jnp.abs(jnp.vdot(grad, updates)) / jnp.where(length > 0, length, jnp.nan)
+
+
+def highest(value: Callable[[Array], Array], ascent: Ascent) -> Array:
+    """The best point (k,) that a first-order method has reached, its last one included."""
+    last_is_better = value(ascent.z) > -ascent.lowest
+    return jnp.where(last_is_better, ascent.z, ascent.best)
+
+
+def approach(
+    solver: Any,
+    value: Callable[[Array], Array],
+    evaluate: Callable[[Array], Point],
+    curvatures: Curvatures,
+    z: Array,
+) -> tuple[Array, Array]:
+    """The best point that a first-order method visits from z (k,), and the steps it took."""
+    start = ascent_from(solver, z)
+    end = ascend(solver, value, evaluate, curvatures, start, solver.steps)
+    return highest(value, end), end.steps
 
 
 def _transformation_of(solver: Any) -> tuple[Any, int | None]:

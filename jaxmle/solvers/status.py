@@ -1,4 +1,4 @@
-"""The eleven verdicts on a fit: failure as data, in the order in which the rules apply."""
+"""The twelve verdicts on a fit: failure as data, in the order in which the rules apply."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class Status(IntEnum):
     """The verdict on a fit.
 
     The first rule that applies, in the order below, decides; only CONVERGED counts as converged.
+    STATIONARY takes its place where no Hessian is formed.
 
     >>> import numpy as np, jaxmle as jm
     >>> only_the_sum = lambda params, y: -0.5 * (y - params["a"] - params["b"]) ** 2
@@ -31,6 +32,7 @@ class Status(IntEnum):
     MAX_STEPS = 8
     IMPRECISE = 9
     CONVERGED = 10
+    STATIONARY = 11
 
 
 def _name(code: Any) -> str:
@@ -103,6 +105,9 @@ SCORE_CONTRADICTED = 16
 AT_A_KINK = 32
 LEVEL_BETWEEN_KINKS = 64
 
+# a word of ``Fit.road``: L-BFGS ended by the score
+WITHOUT_HESSIAN = "no Hessian"
+
 SCORE_IS_NO_DERIVATIVE = (
     "a custom_vjp or custom_jvp rule, or a stop_gradient, in the likelihood gives a score that is "
     "not the derivative of its values: ℓ beside the estimate is not what the score foresees, and "
@@ -158,4 +163,10 @@ STATUS_MEANING = {
         "precision ({dtype}). Centre and scale the columns, or use float64."
     ),
     Status.CONVERGED: "a maximum was found.",
+    Status.STATIONARY: (
+        "the score is zero, {distance} standard errors from the maximum by the approximate "
+        "curvature of L-BFGS. Whether ℓ curves downwards there, and is identified, was not asked, "
+        "as a Hessian of so many parameters takes long: vcov='observed' asks, and stderr_by_cg "
+        "gives standard errors of the parameters that you name."
+    ),
 }

@@ -51,3 +51,7 @@ __all__ = [
     "student_t_logsf",
     "trigamma",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxmle.likelihood.checks import host_params
 from jaxmle.likelihood.combinators import Penalize, Weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.tree import layout_of, path_name
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.opaque import Opaque
 
@@ -30,11 +31,12 @@ def checked_names(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple
     over = tuple(over)
     if polish is None:
         raise ValueError("polish_over says what a polish moves: give polish='newton' too")
-    if not isinstance(params, dict) or not over or not set(over) <= set(params):
+    paths = _paths(params)
+    known = set(params) if isinstance(params, dict) else set(paths)
+    missing = [name for name in over if not any(_is_under(path, name) for path in paths)]
+    if not over or missing or (isinstance(params, dict) and not set(over) <= known):
         raise ValueError(
-            "polish_over must be keys of params0, which has "
-            f"{sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__}; "
-            f"got {over}"
+            f"polish_over must be keys of params0, which has {sorted(map(str, known))}; got {over}"
         )
     core = as_tree(loglik)
     while isinstance(core, Weight | Penalize):
@@ -47,15 +49,45 @@ def checked_names(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple
     return over
 
 
-def _over(loglik: Loglik, held: dict[str, Any], params: dict[str, Any], data: Tree) -> Array:
-    return loglik({**held, **params}, data)
+@partial(jax.tree_util.register_dataclass, data_fields=["leaves"], meta_fields=["treedef", "paths"])
+@dataclass(frozen=True)
+class _Module:
+    """Parameters that are no dictionary, such as a module's, with some leaves to be put in by the
+    names of their places.
+    """
+
+    leaves: list[Any]
+    treedef: Any
+    paths: tuple[str, ...]
+
+    def filled(self, params: dict[str, Any]) -> Tree:
+        values = zip(self.paths, self.leaves, strict=True)
+        return self.treedef.unflatten([params.get(path, leaf) for path, leaf in values])
 
 
-def _prior_over(prior: Any, held: dict[str, Any], params: dict[str, Any]) -> Array:
-    return prior({**held, **params})
+def _paths(params: Tree) -> list[str]:
+    """The names of the leaves by their places, such as ``layers[1].weight``."""
+    return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
-def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
+def _is_under(path: str, name: str) -> bool:
+    """Whether a leaf is the one that is named, or inside it."""
+    return path == name or path.startswith((f"{name}[", f"{name}."))
+
+
+def _filled(held: Any, params: dict[str, Any]) -> Tree:
+    return held.filled(params) if isinstance(held, _Module) else {**held, **params}
+
+
+def _over(loglik: Loglik, held: Any, params: dict[str, Any], data: Tree) -> Array:
+    return loglik(_filled(held, params), data)
+
+
+def _prior_over(prior: Any, held: Any, params: dict[str, Any]) -> Array:
+    return prior(_filled(held, params))
+
+
+def _narrowed(loglik: Any, held: Any) -> Any:
     """The likelihood, and its priors, as functions of the parameters that are not held."""
     if isinstance(loglik, Weight):
         return replace(loglik, loglik=_narrowed(loglik.loglik, held))
@@ -73,9 +105,22 @@ def polished(
     if names is None:
         return fit_with(loglik, params, data, options)
     exact = host_params(params, np.float64)
+    constraints = constraints_of(loglik, options.constraints)
+    if not isinstance(params, dict):
+        leaves, treedef = jax.tree.flatten(exact)
+        module = _Module(leaves, treedef, tuple(_paths(exact)))
+        layout = layout_of(exact, constraints)
+        chosen = {
+            leaf.path: (value, leaf.constraint)
+            for leaf, value in zip(layout.leaves, leaves, strict=True)
+            if any(_is_under(leaf.path, name) for name in names)
+        }
+        moving = {path: value for path, (value, _) in chosen.items()}
+        bounds = {path: constraint for path, (_, constraint) in chosen.items()}
+        narrow = _narrowed(as_tree(loglik), module)
+        return fit_with(narrow, moving, data, replace(options, constraints=bounds))
     held = {name: exact[name] for name in params if name not in names}
     moving = {name: exact[name] for name in names}
-    constraints = constraints_of(loglik, options.constraints)
     if isinstance(constraints, dict):
         constraints = {name: value for name, value in constraints.items() if name in names}
     options = replace(options, constraints=constraints)

@@ -76,9 +76,11 @@ def fit_stochastic(
             ``data`` of other rows, which count equally.
         patience: epochs without a lower held-out value after which to stop.
         polish: ``"newton"`` or ``"lbfgs"``: ``fit`` from the end, on all the data (held-out share
-            included), with its verdict and standard errors. Newton's Hessian is (p, p).
+            included), with its verdict and standard errors. Newton's Hessian is (p, p); beyond 512
+            parameters ``"lbfgs"`` forms none, and gives no standard errors, unless ``vcov`` asks.
         polish_over: keys of ``params0``, such as ``("w2", "b2")`` for the last layer: the polish
-            moves these and holds the rest, and its standard errors are conditional on the rest.
+            moves these and holds the rest, and its standard errors are conditional on the rest. Of
+            a module the names of fields, such as ``"layers[1]"``.
         checkpoint: a folder of its own. Every epoch is kept there, and the same call resumes after
             the last one that was finished, to the same parameters bit by bit on the same machine.
             ``epochs`` and ``patience`` may change.

@@ -15,7 +15,6 @@ from jaxmle.fitting.ending import complete
 from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.identity import response_of
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, problem_of
 from jaxmle.fitting.recession import with_cone
@@ -34,6 +33,7 @@ from jaxmle.likelihood.response import Simulation
 from jaxmle.likelihood.structure import core_of, has, jeffreys_of, term_shape
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import response_of
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only

@@ -12,11 +12,11 @@ import numpy as np
 import xxhash
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.identity import designs_of
 from jaxmle.likelihood.checks import check_coding
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.ready_calls import check_calls, has_user_function
 from jaxmle.parameters.tree import Layout
+from jaxmle.record.identity import designs_of
 from jaxmle.streams.columns import Columns
 from jaxmle.streams.reader import Chunk, Reading
 

@@ -18,3 +18,7 @@ __all__ = [
     "aalen_johansen", "baseline", "cause_specific", "cumulative_hazard", "hazard", "kaplan_meier",
     "nelson_aalen", "proportional_hazards_test", "quantile", "residuals", "schoenfeld", "survival",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

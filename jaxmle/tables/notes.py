@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+BY_CONJUGATE_GRADIENTS = "observed, by conjugate gradients"  # a kind of covariance
+
 
 def printed(text: str) -> str:
     r"""A name as it is shown: characters that do not print, such as line ends and marks that turn

@@ -19,12 +19,13 @@ SHELVES = (
     "families",
     "models",
     "plots",
+    "sklearn",
     "solvers",
     "special",
     "survival",
 )
 # The names of a shelf that lists none.
-UNLISTED = {"datasets": ("Dataset", "load", "names"), "engines": ("ray",)}
+UNLISTED = {"engines": ("ray",)}
 NOTEBOOKS = {f"tutorials/{path.stem}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
 NAMES = {page.name for page in PAGES} | NOTEBOOKS
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
@@ -24,6 +23,7 @@ from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting
 from jaxmle.likelihood.terms import NO_LAW, expected_information
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit, Witness
+from jaxmle.record.identity import identity, with_response_id
 from jaxmle.runtime.compile import cached_under_trace, compiled, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 

@@ -26,7 +26,7 @@ from jaxmle.record.fit import Fit
     data_fields=["observed", "opg", "sandwich", "ratios"],
     meta_fields=["names"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Disagreement:
     """Standard errors (p,) from J⁻¹ (``observed``), K⁻¹ (``opg``) and J⁻¹KJ⁻¹ (``sandwich``), J the
     observed information and K = Σ s_i s_i'.

@@ -32,7 +32,7 @@ CLUSTER_DEPENDENT_ROWS = "Give clusters= that hold the rows that look at each ot
     data_fields=["estimates", "dfbetas", "cook", "leverage"],
     meta_fields=["names", "clustered"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Influence:
     """The influence of each unit on the estimates.
 

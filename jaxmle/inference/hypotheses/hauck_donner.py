@@ -29,7 +29,7 @@ from jaxmle.runtime.compile import tracing
     data_fields=["slope", "flag", "zvalues"],
     meta_fields=["names"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HauckDonner:
     """Whether each Wald statistic falls as its estimate moves away from the value under H0.
 

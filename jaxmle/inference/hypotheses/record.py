@@ -83,7 +83,7 @@ REASON_MEANING = {
     data_fields=["statistic", "df", "pvalue", "code", "replicates"],
     meta_fields=["kind", "hypothesis", "law", "df_residual"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Test:
     """A hypothesis test, or a batch of them (every leaf then has leading axes).
 

@@ -30,7 +30,7 @@ from jaxmle.record.fit import Fit
     data_fields=["estimate", "stderr", "df"],
     meta_fields=["names"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Satterthwaite:
     """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the
     parameters or for each of them.

@@ -30,6 +30,7 @@ STATUSES_WITHOUT_ESTIMATE = (
     Status.SADDLE,
     Status.STALLED,
     Status.MAX_STEPS,
+    Status.STATIONARY,
 )
 MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
 
@@ -176,7 +177,7 @@ def _form(r: Array, covariance: Array, fine: Array) -> tuple[Array, Array]:
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["tests"], meta_fields=["terms"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JointTests:
     """One Wald test for each term of a model: ``terms`` their names, ``tests`` the records in the
     same order.

@@ -36,7 +36,7 @@ MIN_COMPONENT_OF_DIRECTION = 1e-12  # below it a coordinate does not move
     data_fields=["curve", "status", "error", "estimate"],
     meta_fields=["names", "level", "mode"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contour:
     """The boundary of the joint confidence region of two parameters, in order around the estimate.
 

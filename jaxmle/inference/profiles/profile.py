@@ -43,7 +43,7 @@ LEVEL_TOLERANCE = 1e-12  # two levels so close are one
     data_fields=_PROFILE_LEAVES,
     meta_fields=["names", "level", "mode", "parameters", "whole", "layout"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """Profile likelihood intervals of m quantities; of a batch, every array has a leading axis.
 

@@ -29,7 +29,7 @@ ONE_MINUS_CORRELATION_OF_EQUALS = 1e-12  # of two entries that are the same, by 
     data_fields=["lower", "upper", "critical", "critical_error", "count"],
     meta_fields=["names", "level", "method", "layout"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simultaneous:
     """Wald intervals that cover all parameters at once with probability ``level``.
 

@@ -25,7 +25,7 @@ from jaxmle.runtime.jax_state import host_only
 FAMILY_CRITERIA = ("aicc", "tic")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """One family at its maximum: criteria, the Cramér–von Mises distance of the data from it,
     and the p-value of that distance.
@@ -47,7 +47,7 @@ class Candidate:
     replicates: int  # refits that the p-value rests on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FamilyRanking:
     """Families in the order of a criterion, the best first; those without a maximum last.
 

@@ -27,7 +27,7 @@ MODEL_CRITERIA = ("aic", "aicc", "bic")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["value", "penalty"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Takeuchi:
     """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the
     number of parameters when the model is right.
@@ -110,7 +110,7 @@ def _trace(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     data_fields=["status", "df", "n", "loglik", "aic", "aicc", "bic", "delta", "weight", "lr"],
     meta_fields=["names", "by", "notes"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """A comparison of models fitted to the same data.
 

@@ -8,7 +8,7 @@ are; a procedure that takes the data again checks that they are those of the fit
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithRespon
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.likelihood.response import Enumeration
 from jaxmle.likelihood.structure import weights_of
-from jaxmle.record.fit import Fit
+from jaxmle.record.contents import Record
 from jaxmle.runtime.fingerprint import fingerprint
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 DESIGNS_OF_A_MODEL = frozenset({"x", "z"})  # a ready model that declares no regression reads these
 
 
@@ -70,7 +71,7 @@ def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
     return {name: data[name] for name in sorted(data) if name not in designs} or None
 
 
-def with_response_id(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
+def with_response_id(fit: AnyRecord, user_loglik: Any, tree: Any, data: Tree) -> AnyRecord:
     """The fit, of one data set, with the fingerprint of its response.
 
     Args:
@@ -80,6 +81,6 @@ def with_response_id(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
     response = response_of(user_loglik, data)
     if response is None:
         return fit
-    return replace(
-        fit, response_id=identity(tree, list(host_data(response, fit.dtype).values()), fit.dtype)
-    )
+    response_id = identity(tree, list(host_data(response, fit.dtype).values()), fit.dtype)
+    changed: AnyRecord = replace(fit, response_id=response_id)  # type: ignore[type-var]
+    return changed

@@ -1,0 +1,1 @@
+"""The command line: ``python -m jaxmle fit data.csv "y ~ x" --model logistic``."""

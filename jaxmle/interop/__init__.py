@@ -1,0 +1,1 @@
+"""Adapters between jaxmle and other packages of the field."""

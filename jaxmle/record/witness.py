@@ -1,0 +1,76 @@
+"""The evidence for a verdict, as a record keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+
+_WITNESS = [
+    "row",
+    "term",
+    "direction",
+    "sign",
+    "projector",
+    "vcov",
+    "bound",
+    "curvature",
+    "digits",
+    "gain",
+    "distance",
+    "stderr_error",
+    "certificate",
+    "point",
+]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where
+    there is nothing to show.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
+    >>> result = jm.fit(logit, {"a": 0.0}, np.ones(3))  # successes only: a is infinite
+    >>> result.verdict.name, result.witness.sign.tolist()
+    ('SEPARATED', [1])
+    """
+
+    # ()      row of the data that gave a value that is not finite, whose term grows without bound,
+    # or of leverage one (the first of such a cluster); −1
+    row: Array
+    term: Array  # ()     its term; −1
+    direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
+    sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
+    projector: (
+        Array  # (p, p)  on the directions without an estimate, in units of the printed entries
+    )
+    # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
+    vcov: Array
+    # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
+    bound: Array
+    curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
+    digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
+    gain: Array  # ()     the last gain in ℓ
+    distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
+    # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of
+    # a simulated information, the measured error of differences
+    stderr_error: Array
+    # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
+    # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of
+    # solvers.status.CONCAVE_FLAG, MEAN and COMPARED
+    certificate: Array
+    # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the
+    # likelihood is at its limit; __post_init__ fills it in where it is not given
+    point: Array = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.point is None and hasattr(self.direction, "dtype"):
+            unknown = namespace(self.direction).full_like(self.direction, np.nan)
+            object.__setattr__(self, "point", unknown)

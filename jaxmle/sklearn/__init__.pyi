@@ -1,0 +1,2 @@
+from .estimators import MLEClassifier as MLEClassifier
+from .estimators import MLERegressor as MLERegressor
