@@ -102,9 +102,7 @@ def _for_all_if_any(
     out = usual(*args)
 
     def mended() -> Any:
-        return jax.tree.map(
-            lambda a, b: jnp.where(needed, a, b).astype(b.dtype), rare(*args), out
-        )
+        return jax.tree.map(lambda a, b: jnp.where(needed, a, b).astype(b.dtype), rare(*args), out)
 
     return jax.lax.cond(any_member(needed), mended, lambda: out)
 

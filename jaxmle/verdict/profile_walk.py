@@ -27,7 +27,15 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
-from jaxmle.solvers.state import Point, State, is_finite, noise_of, select, select_lazily, without_dust
+from jaxmle.solvers.state import (
+    Point,
+    State,
+    is_finite,
+    noise_of,
+    select,
+    select_lazily,
+    without_dust,
+)
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
 
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
