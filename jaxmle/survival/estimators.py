@@ -56,7 +56,7 @@ def kaplan_meier(
         event: (n,) 1 for an event, 0 for a censored time.
         entry: (n,) times from which each is observed, before ``time``; None from the origin.
         weights: ``jaxmle.frequency(w)``, w rows alike, or ``jaxmle.sampling(w)``.
-        band: scale of the pointwise intervals, "log", "log-log" or "plain".
+        band: scale of the pointwise intervals, "log", "log-log", "plain", "logit" or "arcsin".
         level: their coverage.
 
     Returns:

@@ -43,7 +43,7 @@ def survival(
         new: the rows to predict for: leaves as in ``data`` (a design, an offset, strata); of a
             ``Frame`` a table of its columns. None for the rows of ``data``.
         kind: of a Cox model, the kind of its ``baseline``.
-        band: scale of the pointwise intervals, "log-log", "log" or "plain".
+        band: scale of the pointwise intervals, "log-log", "log", "plain", "logit" or "arcsin".
         level: their coverage.
 
     Returns:
