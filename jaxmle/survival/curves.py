@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from jaxmle.parameters.arguments import check_number, shown
-from jaxmle.tables.frame import INSTALL_FRAME, installed
+from jaxmle.tables.frame import native
 
 TOLERANCE_OF_LEVEL = float(np.sqrt(np.finfo(float).eps))  # of R's quantile.survfit
 ROWS_PRINTED = 12
@@ -127,7 +126,7 @@ class StepCurve:
             "conf_low": self.lower,
             "conf_high": self.upper,
         }
-        return _native(columns, backend)
+        return native(columns, backend)
 
     def __repr__(self) -> str:
         head = f"{self.quantity}, {len(self.times)} times, {100 * self.level:g}% {self.band} band"
@@ -205,22 +204,13 @@ class Curve:
             "conf_low": self.lower.ravel(),
             "conf_high": self.upper.ravel(),
         }
-        return _native(columns, backend)
+        return native(columns, backend)
 
     def __repr__(self) -> str:
         return (
             f"Curve of {self.quantity}: {self.n:,} rows, {len(self.times):,} times, "
             f"{100 * self.level:g}% {self.band} bands"
         )
-
-
-def _native(columns: dict[str, np.ndarray], backend: str | None) -> Any:
-    chosen = installed(backend)
-    try:
-        narwhals = import_module("narwhals")
-    except ImportError as error:
-        raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
-    return narwhals.from_dict(columns, backend=chosen).to_native()
 
 
 def check_times(times: Any, name: str = "times") -> np.ndarray:
