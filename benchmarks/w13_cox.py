@@ -17,10 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from yardstick import optional, table, versions
-
-# yardstick first: it pins this process to one core
 import numpy as np
+from yardstick import optional, table, versions  # pins this process to one core
 
 import jaxmle as jm
 
