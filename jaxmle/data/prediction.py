@@ -90,6 +90,12 @@ def quantity_of(
         )
     if value is not None and kind != "probability":
         raise ValueError(f"value belongs to kind='probability'; got kind={kind!r}")
+    if model.name == "cox" and kind in ("quantile", "probability"):
+        curve = "quantile" if kind == "quantile" else "survival"
+        raise ValueError(
+            f"a Cox model predicts its mean, a relative hazard, and its link; jaxmle.survival."
+            f"{curve}(model, fit, frame, …, new=rows) estimates the rest with its baseline"
+        )
     tree = as_tree(model.likelihood)
     if kind == "link":
         return Quantity(predictor_of(model), (kind, model.natural), "identity", tree)

@@ -111,6 +111,7 @@ def margins(
         for change in changes(source, rows, variables, effect)
     ]
     what = kind if isinstance(kind, str) else getattr(kind, "__name__", "function")
+    what = "relative hazard" if quantity.scale == "log" and fit.model.startswith("cox(") else what
     title = TITLES[effect].format(what="function" if what == "<lambda>" else what)
     return _record(fit, source, groups, pieces, title, tests=effect != "prediction")
 

@@ -20,10 +20,12 @@ from jax.typing import ArrayLike
 from jaxmle._types import Array, Tree
 from jaxmle.closures.recipes import reduced
 from jaxmle.families.coding import Ends, check_values, in_row
+from jaxmle.families.densities import described
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
 from jaxmle.runtime.calls import marked
 from jaxmle.runtime.jax_state import as_numpy, exact, precision, tracing
+from jaxmle.runtime.keys import typed_key
 
 Params = dict[str, Any]
 Rest = ParamSpec("Rest")
@@ -122,6 +124,9 @@ class Family:
     fields: tuple[tuple[str, ...], ...] = ()
     discrete: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", described(self.name, tuple(self.constraints)))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self, "jaxmle.families")
 
@@ -190,11 +195,12 @@ class Family:
         return jnp.where(inside, value, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
 
     @_either_road
-    def sample(self, params: Params, key: Array, shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, params: Params, key: Any, shape: tuple[int, ...] = ()) -> Array:
         """Independent draws of ``shape``, with which the parameters broadcast; a vector or a
-        category is one draw.
+        category is one draw. ``key`` is a whole number or a jax key.
         """
-        return self._have("sample")(self.read(params), key, tuple(shape))
+        size = (shape,) if isinstance(shape, int) else tuple(shape)
+        return self._have("sample")(self.read(params), typed_key(key), size)
 
     @_either_road
     def mean(self, params: Params) -> Array:

@@ -129,7 +129,7 @@ class StepCurve:
         return native(columns, backend)
 
     def __repr__(self) -> str:
-        head = f"{self.quantity}, {len(self.times)} times, {100 * self.level:g}% {self.band} band"
+        head = f"{self.quantity}, {_counted(len(self.times), 'time')}, {100 * self.level:g}% {self.band} band"
         lines = [f"{'time':>10} {'at risk':>9} {'events':>7} {'estimate':>9} {'band':>17}"]
         lines += [
             f"{t:>10.5g} {r:>9.6g} {e:>7.6g} {s:>9.4f}   {low:.4f} to {high:.4f}"
@@ -144,7 +144,14 @@ class StepCurve:
             )
         ]
         more = len(self.times) - ROWS_PRINTED
-        return "\n".join([head, *lines, *([f"… and {more:,} more times"] if more > 0 else [])])
+        return "\n".join(
+            [head, *lines, *([f"… and {_counted(more, 'more time')}"] if more > 0 else [])]
+        )
+
+
+def _counted(number: int, noun: str) -> str:
+    """``"1 time"``, ``"2 times"``."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
@@ -208,7 +215,8 @@ class Curve:
 
     def __repr__(self) -> str:
         return (
-            f"Curve of {self.quantity}: {self.n:,} rows, {len(self.times):,} times, "
+            f"Curve of {self.quantity}: {_counted(self.n, 'row')}, "
+            f"{_counted(len(self.times), 'time')}, "
             f"{100 * self.level:g}% {self.band} bands"
         )
 

@@ -310,6 +310,12 @@ def _weights(weights: Any, n: int) -> np.ndarray:
 
 def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
     """A column of finite numbers, (n,)."""
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    if kind in ("m", "M") or str(getattr(values, "dtype", "")).startswith("Duration"):
+        raise TypeError(
+            f"{name} holds dates or durations; make it a number first, such as its days: "
+            f"{name}.dt.days"
+        )
     try:
         column = np.asarray(values).astype(float)
     except (TypeError, ValueError):

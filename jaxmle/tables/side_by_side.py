@@ -146,7 +146,7 @@ class Table:
 
 
 def table(
-    fits: Sequence[Any],
+    fits: Sequence[Any] | Mapping[str, Any],
     *,
     names: Sequence[str] | None = None,
     exponentiate: bool = False,
@@ -160,7 +160,8 @@ def table(
     """Several fits side by side.
 
     Args:
-        fits: records of single fits, of any models.
+        fits: records of single fits, of any models; a list, or a dictionary from the heads of their
+            columns.
         names: the heads of their columns; (1), (2), … if left out.
         exponentiate: estimates and intervals by exp: odds ratios, rate ratios, hazard ratios.
         labels: from names of parameters to what stands in their place; a label for a parameter that
@@ -185,6 +186,9 @@ def table(
     >>> print(jm.table(fits, labels={"mean": "Mean"}, digits=1).to_markdown().splitlines()[2])
     | Mean           |    2.0   |     5.0  |
     """
+    if isinstance(fits, Mapping) and names is None:
+        names = list(fits)
+        fits = list(fits.values())
     records = tuple(fits) if isinstance(fits, list | tuple) else (fits,)
     if not records:
         raise ValueError("table needs at least one fit")
