@@ -17,6 +17,7 @@ from jaxmle.data.leaves import (
     blank_column,
     check_model,
     check_outcome,
+    check_parameters,
     codes_of,
     finite_column,
     listed,
@@ -198,6 +199,7 @@ class Frame:
         if params0 is None and hasattr(model, "start"):
             check_outcome(model, self)
             params0 = model.start(self.data)
+        check_parameters(model, params0, self)
         if params0 is not None:  # names in fix and tie, before there is a fit that knows them
             columns = {leaf: design.names for leaf, design in self.designs.items()}
             model = placed(model, layout_of(params0), columns, self.levels)

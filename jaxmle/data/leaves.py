@@ -107,11 +107,6 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
         )
     if params0 is None:
         return  # fit says what is missing
-    if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
-        raise ValueError(
-            f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term; the likelihood "
-            "without it is that of jaxmle.fix(model, {'beta': 0.0})"
-        )
     for leaf in frame.data:
         is_optional = leaf not in ("x", getattr(model, "outcome", ""))
         if is_optional and not reads_leaf(model, params0, frame.data, leaf):
@@ -129,4 +124,13 @@ def check_outcome(model: Any, frame: Any) -> None:
         raise ValueError(
             f"{model!r} reads its response from data[{outcome!r}]; the formula "
             f"{frame.formula!r} has {sorted(frame.data)}. Write {form}"
+        )
+
+
+def check_parameters(model: Any, params0: Tree, frame: Any) -> None:
+    """Raise where the formula of a ``Frame`` leaves no parameter."""
+    if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
+        raise ValueError(
+            f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit a larger "
+            "formula with jaxmle.fix(model, {'beta': 0.0})"
         )

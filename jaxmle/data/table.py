@@ -17,7 +17,7 @@ from jaxmle.parameters.arguments import shown
 
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 NAMES_LISTED = 12  # names in a message
-TIMES = ("Date", "Datetime", "Duration", "Time")  # types of narwhals
+TEMPORAL_TYPES = ("Date", "Datetime", "Duration", "Time")  # types of narwhals
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def _of_series(name: str, series: Any) -> Column:
         return _numbers(values, null)
     if kind in (narwhals.String, narwhals.Object, narwhals.Unknown):
         return _of_values(name, series.to_list())
-    raise _other_kind(name, kind, type(kind).__name__ in TIMES)
+    raise _other_kind(name, kind, type(kind).__name__ in TEMPORAL_TYPES)
 
 
 def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> Column:

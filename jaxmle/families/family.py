@@ -8,6 +8,7 @@ itself a log-likelihood with a start and constraints.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec
@@ -20,7 +21,6 @@ from jax.typing import ArrayLike
 from jaxmle._types import Array, Tree
 from jaxmle.closures.recipes import reduced
 from jaxmle.families.coding import Ends, check_values, in_row
-from jaxmle.families.densities import described
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
 from jaxmle.runtime.calls import marked
@@ -123,9 +123,6 @@ class Family:
     known: Mapping[str, float | None] = field(default_factory=dict)
     fields: tuple[tuple[str, ...], ...] = ()
     discrete: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", described(self.name, tuple(self.constraints)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self, "jaxmle.families")
@@ -335,3 +332,8 @@ def by_quantile(
 ) -> Callable[[Params, Array, tuple[int, ...]], Array]:
     """The sampler that inverts a distribution function."""
     return lambda p, key, shape: quantile(p, uniform(key, shape))
+
+
+def document(family: Family, text: str) -> None:
+    """Give a family a docstring of its own, which ``help`` and notebooks show."""
+    object.__setattr__(family, "__doc__", inspect.cleandoc(text))

@@ -129,7 +129,8 @@ class StepCurve:
         return native(columns, backend)
 
     def __repr__(self) -> str:
-        head = f"{self.quantity}, {_counted(len(self.times), 'time')}, {100 * self.level:g}% {self.band} band"
+        times = _counted(len(self.times), "time")
+        head = f"{self.quantity}, {times}, {100 * self.level:g}% {self.band} band"
         lines = [f"{'time':>10} {'at risk':>9} {'events':>7} {'estimate':>9} {'band':>17}"]
         lines += [
             f"{t:>10.5g} {r:>9.6g} {e:>7.6g} {s:>9.4f}   {low:.4f} to {high:.4f}"
