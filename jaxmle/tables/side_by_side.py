@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
+from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
 from jaxmle.tables.frame import native
@@ -230,26 +231,10 @@ def _has(fit: Any, name: str) -> bool:
 
 
 def _plain(fit: Any, view: View) -> list[str]:
-    """Labels, or names without the leaf where a formula named them: ``age`` for ``beta[age]``,
-    which an AFT model and a Cox model may share.
-    """
-    labels = view.names(fit)
-    named = [fit.names[j] for j in view.places(fit)]
-    short = [_without_leaf(fit, j) for j in view.places(fit)]
-    alike = {name for name in short if short.count(name) > 1}
-    return [
-        label if label != name or brief in alike else brief
-        for label, name, brief in zip(labels, named, short, strict=True)
-    ]
-
-
-def _without_leaf(fit: Any, place: int) -> str:
-    if fit.names[place] == fit.layout.places[place]:
-        return str(fit.names[place])
-    for leaf, span in zip(fit.layout.leaves, fit.layout.spans, strict=True):
-        if span.start <= place < span.stop:
-            return str(fit.names[place].removeprefix(f"{leaf.path}[").removesuffix("]"))
-    return str(fit.names[place])
+    """Labels, or brief names, which an AFT model and a Cox model may share."""
+    brief = brief_names(fit.layout)
+    labels = zip(view.names(fit), view.places(fit), strict=True)
+    return [label if label != fit.names[j] else brief[j] for label, j in labels]
 
 
 def _facts(fit: Any) -> dict[str, str]:
