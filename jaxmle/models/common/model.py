@@ -298,6 +298,8 @@ class Model:
         """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the
         host.
         """
+        if hasattr(params, "params") and hasattr(params, "vcov"):
+            raise TypeError(f"{self!r} takes parameters here: give fit.params, and not the fit")
         if tracing():
             return run(params, traced_data(data), *args)
         with precision(np.float64):
