@@ -258,7 +258,7 @@ def columns_in(
     )
 
 
-def _instead(node: ast.expr, functions: Mapping[str, Any]) -> str:
+def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
     """What to write for a call that is refused."""
     name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
     bare = name.rpartition(".")[2]

@@ -266,7 +266,8 @@ def _record(
     jacobian = np.concatenate([piece.jacobian.reshape(-1, p) for piece in pieces])
     moved = propagated(fit, jacobian)
     without = fit.vcov_kind == "none"
-    vcov, stderr = moved.vcov, np.where(without, np.nan, moved.stderr)
+    vcov = moved.vcov
+    stderr = np.where(without, np.nan, moved.stderr)
     draws = None
     if pieces[0].draws is not None:
         parts = [np.asarray(piece.draws) for piece in pieces]

@@ -120,8 +120,8 @@ class Margins:
         return text(self.page(level))
 
     def __repr__(self) -> str:
-        few = self.draws is not None and len(self.draws) < 39  # no 95% interval
-        return self.summary(1 - 2 / (len(self.draws) + 1) if few else 0.95)
+        replicates = np.inf if self.draws is None else len(self.draws)
+        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest there is
 
     def _repr_html_(self) -> str:
         return self.to_html()

@@ -12,6 +12,7 @@ from jaxmle._types import Array
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 
+PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the place of a quantile among R replicates
 REPLICATES_TOGETHER = 16  # replicates whose predictions of all rows are held at once
 
 
@@ -44,7 +45,7 @@ def at_replicates(averages: Callable[..., Array]) -> Callable[..., Array]:
     """The function of ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
 
     def run(x: Array, *rest: Any) -> Array:
-        return jax.lax.map(lambda one: averages(one, *rest), x, batch_size=REPLICATES_TOGETHER)
+        return jax.lax.map(lambda row: averages(row, *rest), x, batch_size=REPLICATES_TOGETHER)
 
     return run
 
@@ -62,9 +63,9 @@ def percentiles(draws: np.ndarray, level: float) -> np.ndarray:
         ValueError: for fewer replicates than the interval takes.
     """
     tail = (1 - level) / 2
-    if (len(draws) + 1) * tail < 1 - 1e-9:
+    least = int(np.ceil(1 / tail - PLACE_TOLERANCE)) - 1
+    if len(draws) < least:
         raise ValueError(
-            f"{len(draws)} replicates hold no {100 * level:g}% interval: it takes "
-            f"{int(np.ceil(1 / tail - 1e-9)) - 1} or more"
+            f"{len(draws)} replicates hold no {100 * level:g}% interval: it takes {least} or more"
         )
     return np.quantile(draws, [tail, 1 - tail], axis=0, method="weibull").T

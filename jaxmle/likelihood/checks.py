@@ -183,7 +183,11 @@ def _not_read(name: str, value: Any) -> str:
     """A leaf that is an object and no array, and the line that makes one of it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
-    return f"{name} is of type {kind}, which is not read as an array: make one of it first, by {remedy}"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return (
+        f"{name} is {article} {kind}, which is not read as an array: make one of it first, by "
+        f"{remedy}"
+    )
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 TERMS_OF_ANOTHER_TYPE = {
@@ -68,10 +67,11 @@ def as_tree(loglik: Loglik) -> Any:
     A ready model is any callable object with an attribute ``likelihood``, of any package.
     """
     if not callable(loglik) or isinstance(loglik, type):
-        got = f"the class {loglik.__name__}" if isinstance(loglik, type) else shown(loglik)
+        got = repr(loglik) if isinstance(loglik, str) else type(loglik).__name__
+        got = f"the class {loglik.__name__}" if isinstance(loglik, type) else got
         raise TypeError(
-            f"loglik must be a function of (params, data), or a model such as models.poisson(); got "
-            f"{got}"
+            "loglik must be a function of (params, data), or a model such as models.poisson(); "
+            f"got {got}"
         )
     if getattr(loglik, "__annotations__", {}).get("return") in ("Model", "Family"):
         name = getattr(loglik, "__name__", "")
@@ -228,8 +228,8 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
         return leaf_of(leaf_of(data, stem, what), rest, f"{what}.{stem}")
     if isinstance(data, np.ndarray | jax.Array):
         raise ValueError(
-            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is wanted: give "
-            f"a dictionary, {{{name!r}: …}}"
+            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is wanted: "
+            f"give a dictionary, {{{name!r}: …}}"
         )
     known = (
         sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))

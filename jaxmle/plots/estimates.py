@@ -79,7 +79,7 @@ def forest(
         reference = check_number("reference", reference)
     items = _labelled(fits)
     names = _names(items, names)
-    brief = {}
+    brief: dict[str, str] = {}
     for item in items.values():
         brief |= dict(zip(item.layout.names, brief_names(item.layout), strict=True))
     rows_by_label = {
@@ -185,11 +185,11 @@ def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) ->
         return [name]
     for item in items.values():
         try:
-            found = [item.layout.names[j] for j in item.layout.find(name)]
+            entries = [item.layout.names[j] for j in item.layout.find(name)]
         except ValueError:  # of another of the fits
             continue
-        if all(full in known for full in found):
-            return found
+        if all(full in known for full in entries):
+            return entries
     raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
 
 

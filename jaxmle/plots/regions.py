@@ -122,8 +122,8 @@ def _which(record: Any, name: str | None) -> int:
     if name is None and len(record.names) == 1:
         return 0
     if isinstance(name, str) and name not in record.names:
-        found = [record.layout.names[j] for j in _found(record.layout, name)]
-        name = found[0] if len(found) == 1 else name
+        entries = _entries(record.layout, name)
+        name = record.layout.names[entries[0]] if len(entries) == 1 else name
     if not isinstance(name, str) or name not in record.names:
         raise ValueError(
             f"no quantity of this profile is called {shown(name)}; there are "
@@ -132,7 +132,7 @@ def _which(record: Any, name: str | None) -> int:
     return record.names.index(name)
 
 
-def _found(layout: Any, name: str) -> list[int]:
+def _entries(layout: Any, name: str) -> list[int]:
     try:
         return list(layout.find(name))
     except ValueError:  # the caller says which names there are

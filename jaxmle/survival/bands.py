@@ -62,7 +62,7 @@ def band_of(
             low = estimate**power
             high = estimate ** (1 / power)
         elif band == "logit":
-            low, high = np.moveaxis(interval_on("logit", estimate, stderr, z), -1, 0)
+            low, high = np.moveaxis(np.asarray(interval_on("logit", estimate, stderr, z)), -1, 0)
         else:
             angle = np.arcsin(np.sqrt(estimate))
             half = z * stderr / (2 * np.sqrt(estimate * (1 - estimate)))
