@@ -173,7 +173,7 @@ def _check_kinds(
 ) -> None:
     for name in terms.numeric:
         if columns[name].is_factor:
-            raise TypeError(f"{name!r} holds words and stands inside a function of numbers")
+            raise TypeError(f"{name!r} holds words and is used inside a numeric function")
     for name, known in levels.items():
         if len(known) < 2:
             raise ValueError(
@@ -203,6 +203,6 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         )
         raise ValueError(
             f"the design has {len(names)} columns and rank {len(names) - len(dependent)}: "
-            f"{listed}{more}. No data of this design tell their coefficients apart: take columns "
-            "out of the formula"
+            f"{listed}{more}. Their coefficients cannot be told apart: drop columns from the "
+            "formula"
         )

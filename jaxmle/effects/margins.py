@@ -140,8 +140,8 @@ def _quantity(
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
             raise ValueError(
-                "without a ready model say what is predicted: kind=lambda params, data: …, one "
-                "value for each row"
+                "the fit is not of a ready model: give kind as a function, lambda params, data: …, "
+                "that returns one value for each row"
             )
         return quantity_of(ready_model(fit, model, "margins"), kind, level, value)
     check_function("kind", kind, "lambda params, data: jnp.exp(data['x'] @ params['beta'])")
