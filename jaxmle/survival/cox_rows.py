@@ -107,7 +107,11 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         data = again(model, fit, data, alone=True, what=what).data
         params = fit.params
         vcov = np.asarray(fit.vcov)
-        names = fit.names
+        if clusters is not None and fit.vcov_kind in MODEL_BASED:
+            raise ValueError(
+                f"clusters are given and the fit has the covariance {fit.vcov_kind}: leave them out, "
+                "or give them to the fit as well"
+            )
     else:
         data = host_data(data, np.float64)
         model.check(data)
@@ -119,8 +123,8 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
             f"{what} needs finite coefficients; beta has an estimate that is infinite or none: "
             "see fit.explain()"
         )
-    if vcov is None:
-        names = tuple(f"beta[{j}]" for j in range(len(beta)))
+    plain = tuple(f"beta[{j}]" for j in range(len(beta)))
+    names = fit.names if isinstance(fit, Fit) else plain
     rows, strata = _rows(data, options, len(beta))
     kind = fit.vcov_kind if isinstance(fit, Fit) else "none"
     sets = risk_sets(rows, beta, options.ties)

@@ -187,10 +187,7 @@ def table(
     >>> print(jm.table(fits, labels={"mean": "Mean"}, digits=1).to_markdown().splitlines()[2])
     | Mean           |    2.0   |     5.0  |
     """
-    if isinstance(fits, Mapping) and names is None:
-        names = list(fits)
-        fits = list(fits.values())
-    records = tuple(fits) if isinstance(fits, list | tuple) else (fits,)
+    records, names = _listed(fits, names)
     if not records:
         raise ValueError("table needs at least one fit")
     for place, fit in enumerate(records):
@@ -213,6 +210,13 @@ def table(
         if not any(_has(fit, wanted) for fit in records):
             records[0].layout.find(wanted)  # says which names there are
     return Table(records, tuple(heads), views, below, stars, digits)
+
+
+def _listed(fits: Any, names: Any) -> tuple[tuple[Any, ...], Any]:
+    """The fits in a row, and the heads of their columns where a dictionary gives them."""
+    if isinstance(fits, Mapping):
+        return tuple(fits.values()), list(fits) if names is None else names
+    return tuple(fits) if isinstance(fits, list | tuple) else (fits,), names
 
 
 def _view_of(fit: Any, whole: View) -> View:
