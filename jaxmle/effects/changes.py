@@ -57,8 +57,8 @@ def changes(source: Source, rows: Rows, variables: Any, effect: str) -> Iterator
             continue
         if effect != "dydx":
             raise ValueError(
-                f"effect={effect!r} needs numbers, and {name} is a factor or a contrast: choose other "
-                "variables"
+                f"effect={effect!r} needs numbers, and {name} is a factor or a contrast: choose "
+                "other variables"
             )
         for low, high in _pairs(source, name, wish):
             yield Change(

@@ -109,8 +109,8 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         vcov = np.asarray(fit.vcov)
         if clusters is not None and fit.vcov_kind in MODEL_BASED:
             raise ValueError(
-                f"clusters are given and the fit has the covariance {fit.vcov_kind}: leave them out, "
-                "or give them to the fit as well"
+                f"clusters are given and the fit has the covariance {fit.vcov_kind}: leave them "
+                "out, or give them to the fit as well"
             )
     else:
         data = host_data(data, np.float64)
