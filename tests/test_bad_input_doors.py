@@ -359,7 +359,7 @@ DOORS = {
     "enumeration_values_none": (T, ["values", "None"], lambda: jm.enumeration("y", None)),
     "enumeration_values_twice": (V, ["values", "once"], lambda: jm.enumeration("y", [0, 1, 1])),
     "simulation_draws": (V, ["draws", "2 or more"], lambda: jm.simulation(sampler, key=jax.random.key(0), draws=1)),
-    "simulation_key_number": (T, ["key", "jax.random.key"], lambda: jm.simulation(sampler, key=0)),
+    "simulation_key_number": (T, ["key", "jax.random.key"], lambda: jm.simulation(sampler, key="a")),
     "simulation_sampler": (T, ["sampler", "function"], lambda: jm.simulation(3, key=jax.random.key(0))),
     "regression_density": (T, ["density", "function"], lambda: jm.regression(3, {"mu": "beta"})),
     "regression_eta_list": (T, ["eta", "dictionary"], lambda: jm.regression(lambda eta, row: 0.0, ["mu"])),

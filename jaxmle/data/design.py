@@ -53,7 +53,7 @@ class Design:
 
 
 def designed(
-    terms: Terms, columns: Mapping[str, Column], rows: np.ndarray, intercept: bool, leaf: str
+    terms: Terms, columns: Mapping[str, Column], rows: np.ndarray, intercept: bool
 ) -> tuple[Design, np.ndarray]:
     """Code the terms on complete rows.
 
@@ -62,7 +62,6 @@ def designed(
         rows: where these rows stand in the frame, for messages.
         intercept: False leaves the constant out after coding, so that factors keep their base
             level.
-        leaf: the name of the leaf, for messages.
 
     Raises:
         ValueError: a column that is not finite, a factor of one level, columns that are
@@ -81,8 +80,6 @@ def designed(
     place = np.array(
         [j for j, name in enumerate(labels) if intercept or name != INTERCEPT], dtype=int
     )
-    if not place.size:
-        raise ValueError(f"the formula of {leaf!r} has no columns left")
     matrix = np.ascontiguousarray(np.asarray(coded, dtype=np.float64)[:, place])
     names = tuple(labels[j] for j in place)
     _check_matrix(matrix, names, rows)
@@ -176,7 +173,7 @@ def _check_kinds(
 ) -> None:
     for name in terms.numeric:
         if columns[name].is_factor:
-            raise TypeError(f"{name!r} holds words and stands inside a function of numbers")
+            raise TypeError(f"{name!r} holds words and is used inside a numeric function")
     for name, known in levels.items():
         if len(known) < 2:
             raise ValueError(
@@ -193,7 +190,7 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
             f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a "
             "design must be finite"
         )
-    dependent = collinear_columns(matrix, names)
+    dependent = collinear_columns(matrix, names) if names else {}
     if dependent:
         listed = "; ".join(
             f"{name} is a combination of {', '.join(parts)}"
@@ -206,6 +203,6 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         )
         raise ValueError(
             f"the design has {len(names)} columns and rank {len(names) - len(dependent)}: "
-            f"{listed}{more}. No data of this design tell their coefficients apart: take columns "
-            "out of the formula"
+            f"{listed}{more}. Their coefficients cannot be told apart: drop columns from the "
+            "formula"
         )

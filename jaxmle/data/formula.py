@@ -30,6 +30,12 @@ OPERATORS = {
     ast.GtE: np.greater_equal,
 }  # fmt: skip
 
+UNREADABLE = (  # what other software reads in a formula, and what to write
+    (r"(?<![\w.])\.(?![\w.])", "it knows no '.' for all other columns: name them, x + z"),
+    (r"\([^()]*\|[^()]*\)", "it has no random effects, (1|g): C(g) gives each group its constant"),
+    (r"\b[ic]\.[A-Za-z_]", "i.x of Stata is C(x) here, and c.x is x"),
+)
+
 
 class Terms(NamedTuple):
     """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, which
@@ -65,6 +71,9 @@ def halves(text: str) -> tuple[str, str]:
 
 def _parsed(formulaic: Any, right: str) -> list[Any]:
     """The terms as formulaic reads them."""
+    for pattern, hint in UNREADABLE:
+        if re.search(pattern, right):
+            raise ValueError(f"cannot read the formula '~ {right}': {hint}")
     try:
         parsed = formulaic.Formula(right)
         listed = list(parsed) if isinstance(parsed, formulaic.SimpleFormula) else None
@@ -244,9 +253,22 @@ def columns_in(
         return [name for part in node.args for name in again(part)]
     raise ValueError(
         f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - "
-        f"* / ** and the functions {', '.join(functions)}, C, offset. Anything else is computed "
-        "into a column first"
+        f"* / ** and the functions {', '.join(functions)}, C, offset. "
+        f"{_instead(node, functions)}"
     )
+
+
+def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
+    """What to write for a call that is refused."""
+    name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+    bare = name.rpartition(".")[2]
+    if name in ("factor", "as.factor", "as_factor"):
+        return "A factor is C(…) here"
+    if name == "Q":
+        return "Rename the column, so that its name is one word"
+    if bare != name and bare in functions:
+        return f"Write {bare}(…), without the module"
+    return "Anything else is computed into a column first"
 
 
 def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Array, Tree
-from jaxmle.data.design import INTERCEPT, Design, designed, refuse_unseen
+from jaxmle.data.design import Design, designed, refuse_unseen
 from jaxmle.data.formula import columns_in, parse
 from jaxmle.data.leaves import (
     blank_column,
+    check_model,
+    check_outcome,
+    check_parameters,
     codes_of,
     finite_column,
     listed,
     offset_of,
-    reads_leaf,
     whole_codes,
 )
 from jaxmle.data.lost import lost_groups, plain
@@ -44,8 +46,6 @@ from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.tables.frame import native
-
-WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,8 +197,9 @@ class Frame:
     def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
         """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
         if params0 is None and hasattr(model, "start"):
-            self._check_outcome(model)
+            check_outcome(model, self)
             params0 = model.start(self.data)
+        check_parameters(model, params0, self)
         if params0 is not None:  # names in fix and tie, before there is a fit that knows them
             columns = {leaf: design.names for leaf, design in self.designs.items()}
             model = placed(model, layout_of(params0), columns, self.levels)
@@ -224,38 +225,7 @@ class Frame:
         """Raise where the model would leave something of the formula unread, or has no room for
         its constant.
         """
-        self._check_outcome(model)
-        name = getattr(model, "name", "")
-        if name in WITHOUT_CONSTANT and INTERCEPT in self.names:
-            raise ValueError(
-                f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: "
-                "from_formula(…, intercept=False)"
-            )
-        if params0 is None:
-            return  # fit says what is missing
-        for leaf in self.data:
-            if (
-                leaf != "x"
-                and leaf != getattr(model, "outcome", "")
-                and not reads_leaf(model, params0, self.data, leaf)
-            ):
-                hint = (
-                    f": use {leaf}={leaf!r} where it is made"
-                    if leaf in ("offset", "entry", "exposure", "strata")
-                    else ""
-                )
-                raise ValueError(
-                    f"{model!r} does not read data[{leaf!r}], which the formula gives{hint}"
-                )
-
-    def _check_outcome(self, model: Any) -> None:
-        outcome = getattr(model, "outcome", None)
-        if outcome is not None and outcome not in self.data:
-            form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
-            raise ValueError(
-                f"{model!r} reads its response from data[{outcome!r}]; the formula "
-                f"{self.formula!r} has {sorted(self.data)}. Write {form}"
-            )
+        check_model(model, params0, self)
 
     def _in_table(self, fitted: Fit) -> Fit:
         """The fit with the rows that its witness names counted in the whole table."""
@@ -337,7 +307,8 @@ class Frame:
             fitted: one fit of ``frame.fit(model)``.
             new: a frame, or a dict of arrays, with the columns of the terms and offsets; None for
                 the rows of the fit. Of binomial trials it is one trial a row.
-            kind: ``"mean"`` of the response, class probabilities of a category; ``"link"``, the
+            kind: ``"mean"`` of the response, class probabilities of a category, the relative hazard
+                e^{xβ} of a Cox model; ``"link"``, the
                 linear predictor with its offset; ``"quantile"``, with ``level``; ``"probability"``:
                 of each class, of a 1, or with ``value`` that the response is at most so much.
             level: which quantile, between 0 and 1.
@@ -463,7 +434,7 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
     """The record of complete rows; ``rows`` says where they stand in the table."""
     leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
     built = {
-        leaf: designed(part, columns, rows, plan.intercept or leaf != "x", leaf)
+        leaf: designed(part, columns, rows, plan.intercept or leaf != "x")
         for leaf, part in plan.terms.items()
     }
     data = {leaf: matrix for leaf, (_, matrix) in built.items()} | leaves

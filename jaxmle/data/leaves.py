@@ -1,4 +1,6 @@
-"""The leaves of the data that are not designs: offsets, numbers and the codes of words."""
+"""The leaves of the data that are not designs: offsets, numbers and the codes of words; and whether
+a model reads them all.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,15 @@ import jax
 import numpy as np
 
 from jaxmle._types import Tree
+from jaxmle.data.design import INTERCEPT
 from jaxmle.data.formula import columns_in, parse, real
-from jaxmle.data.table import Column
+from jaxmle.data.prediction import BINARY, CATEGORIES
+from jaxmle.data.table import NAMES_LISTED, Column
 from jaxmle.runtime.compile import precision
+
+OF_CATEGORIES = (*BINARY, *CATEGORIES)
+WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
+KEYWORDS = ("offset", "entry", "exposure", "strata")  # of models, that name a leaf
 
 
 def offset_of(
@@ -73,3 +81,56 @@ def reads_leaf(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str)
     except Exception:  # whatever a user's function raises where a leaf is not there
         return True
     return False
+
+
+def check_model(model: Any, params0: Tree, frame: Any) -> None:
+    """Raise where a model would leave something of a ``Frame`` unread, takes no response of its
+    kind, or has no room for its constant.
+    """
+    check_outcome(model, frame)
+    name = getattr(model, "name", "")
+    if frame.levels is not None and hasattr(model, "outcome") and name not in OF_CATEGORIES:
+        raise ValueError(
+            f"{model!r} takes numbers; the response of {frame.formula!r} is a category, "
+            f"{', '.join(map(repr, frame.levels[:NAMES_LISTED]))}: take logistic, multinomial or "
+            "ordinal, or make it a number first"
+        )
+    if frame.weights is not None and name == "cox":
+        raise ValueError(
+            f"{model!r} reads its weights from a leaf: from_formula(…, also={{'w': 'w'}}) and "
+            "cox(weights='w'), without weights here"
+        )
+    if name in WITHOUT_CONSTANT and INTERCEPT in frame.names:
+        raise ValueError(
+            f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: "
+            "from_formula(…, intercept=False)"
+        )
+    if params0 is None:
+        return  # fit says what is missing
+    for leaf in frame.data:
+        is_optional = leaf not in ("x", getattr(model, "outcome", ""))
+        if is_optional and not reads_leaf(model, params0, frame.data, leaf):
+            hint = f": use {leaf}={leaf!r} where it is made" if leaf in KEYWORDS else ""
+            raise ValueError(
+                f"{model!r} does not read data[{leaf!r}], which the formula gives{hint}"
+            )
+
+
+def check_outcome(model: Any, frame: Any) -> None:
+    """Raise where a ``Frame`` has not the response that a model reads."""
+    outcome = getattr(model, "outcome", None)
+    if outcome is not None and outcome not in frame.data:
+        form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
+        raise ValueError(
+            f"{model!r} reads its response from data[{outcome!r}]; the formula "
+            f"{frame.formula!r} has {sorted(frame.data)}. Write {form}"
+        )
+
+
+def check_parameters(model: Any, params0: Tree, frame: Any) -> None:
+    """Raise where the formula of a ``Frame`` leaves no parameter."""
+    if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
+        raise ValueError(
+            f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit a larger "
+            "formula with jaxmle.fix(model, {'beta': 0.0})"
+        )

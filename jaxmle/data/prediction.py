@@ -62,8 +62,8 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
     ready = made_again(fitted.model) if model is None else model
     if ready is None:
         raise ValueError(
-            f"the fit does not say which ready model it is of: give {what}(…, "
-            "model=models.poisson()), or whichever it was"
+            f"the fit does not record its model: pass the one that was fitted, {what}(…, "
+            "model=models.poisson())"
         )
     if not hasattr(ready, "natural") or not hasattr(ready, "law"):
         raise TypeError(
@@ -90,6 +90,12 @@ def quantity_of(
         )
     if value is not None and kind != "probability":
         raise ValueError(f"value belongs to kind='probability'; got kind={kind!r}")
+    if model.name == "cox" and kind in ("quantile", "probability"):
+        curve = "quantile" if kind == "quantile" else "survival"
+        raise ValueError(
+            f"a Cox model predicts its mean, a relative hazard, and its link; jaxmle.survival."
+            f"{curve}(model, fit, frame, …, new=rows) estimates the rest with its baseline"
+        )
     tree = as_tree(model.likelihood)
     if kind == "link":
         return Quantity(predictor_of(model), (kind, model.natural), "identity", tree)
@@ -99,8 +105,8 @@ def quantity_of(
         return _at_most(model, check_number("value", value), tree)
     if kind == "probability" and model.name not in (*BINARY, *CATEGORIES):
         raise ValueError(
-            f"{model!r} has no classes: kind='probability' needs value, and is the probability of "
-            "a response of at most so much"
+            f"{model!r} has no classes: kind='probability' needs value=, and gives the probability "
+            "that the response is at most that value"
         )
     mean = model.law.function("mean", model.name)
     link = MEAN_LINKS.get(model.name, "identity")

@@ -165,7 +165,7 @@ def _check_times(leaves: Mapping[str, np.ndarray], response: Response, rows: np.
         text = response.parts["event"]
         raise ValueError(
             f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 "
-            f"where censored. A code is compared: {text} == 2"
+            f"where censored. Compare the code: {text} == 2"
         )
     late = (
         np.flatnonzero(leaves["time"] <= leaves["entry"]) if "entry" in leaves else np.zeros(0, int)

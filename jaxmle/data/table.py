@@ -4,6 +4,7 @@ arrays; what is missing is marked, not changed.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle.parameters.arguments import shown
+
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 NAMES_LISTED = 12  # names in a message
+TEMPORAL_TYPES = ("Date", "Datetime", "Duration", "Time")  # types of narwhals
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +154,7 @@ def _of_series(name: str, series: Any) -> Column:
         return _numbers(values, null)
     if kind in (narwhals.String, narwhals.Object, narwhals.Unknown):
         return _of_values(name, series.to_list())
-    raise TypeError(
-        f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make "
-        "it a number or a word first"
-    )
+    raise _other_kind(name, kind, type(kind).__name__ in TEMPORAL_TYPES)
 
 
 def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> Column:
@@ -162,14 +163,12 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it with NaN")
     array = _objects(values) if isinstance(values, list | tuple) else np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"{name} must be a column (n,); got shape {array.shape}")
+        hint = f", such as [{shown(values)}]" if array.ndim == 0 else ""
+        raise ValueError(f"{name} must be a column (n,){hint}; got shape {array.shape}")
     if array.dtype.kind in "iufb":
         return _numbers(array, np.zeros(len(array), dtype=bool))
     if array.dtype.kind not in "OUT":
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; a formula takes numbers, booleans, words and "
-            "categories. Make it a number or a word first"
-        )
+        raise _other_kind(name, array.dtype, array.dtype.kind in "mM")
     array = array.astype(object)
     missing = np.array([is_missing(value) for value in array], dtype=bool)
     if order is not None:
@@ -179,8 +178,22 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
         return Column(array, missing)
     if all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in kinds):
         return _numbers(np.where(missing, np.nan, array).astype(np.float64), missing)
+    if any(issubclass(kind, datetime.date | datetime.timedelta) for kind in kinds):
+        raise _other_kind(name, array.dtype, True)
     listed = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise TypeError(f"{name} holds values of type {listed}; a column is all numbers or all words")
+
+
+def _other_kind(name: str, kind: Any, is_time: bool) -> TypeError:
+    if is_time:
+        return TypeError(
+            f"{name} holds dates or durations; make it a number first, such as the days since the "
+            f"first: (table[{name!r}] - table[{name!r}].min()).dt.days"
+        )
+    return TypeError(
+        f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make "
+        "it a number or a word first"
+    )
 
 
 def _numbers(values: np.ndarray, null: np.ndarray) -> Column:

@@ -57,8 +57,8 @@ def changes(source: Source, rows: Rows, variables: Any, effect: str) -> Iterator
             continue
         if effect != "dydx":
             raise ValueError(
-                f"{effect} is of numbers; {name} is compared between levels: name the others in "
-                "variables"
+                f"effect={effect!r} needs numbers, and {name} is a factor or a contrast: choose "
+                "other variables"
             )
         for low, high in _pairs(source, name, wish):
             yield Change(
@@ -85,8 +85,8 @@ def wishes(source: Source, variables: Any) -> dict[str, Any]:
     if variables is None:
         if source.frame is None:
             raise ValueError(
-                "name the variables whose effects are meant, variables=['x']; a dictionary of "
-                f"arrays has {', '.join(source.predictors)}"
+                "say which variables, such as variables=['x']; the data have "
+                f"{', '.join(source.predictors)}"
             )
         columns = {name for design in source.frame.designs.values() for name in design.columns}
         return {name: None for name in source.predictors if name in columns}

@@ -14,6 +14,7 @@ from jaxmle.data.frame import Frame
 from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
 from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
 from jaxmle.effects.record import Margins
+from jaxmle.effects.replicates import at_replicates, replicates_of, spread
 from jaxmle.effects.rows import Groups, Rows, groups_of, rows_at
 from jaxmle.effects.source import Source, source_of
 from jaxmle.inference.again import check_fit
@@ -47,9 +48,10 @@ def margins(
     level: float | None = None,
     value: float | None = None,
     model: Any = None,
+    bootstrap: Any = None,
 ) -> Margins:
     """Marginal effects or adjusted predictions, averaged over rows; standard errors by the delta
-    method from the covariance that the fit carries.
+    method from the covariance that the fit carries, or by a bootstrap.
 
     The effect of a number x is the slope ∂m/∂x of the prediction m of each row, averaged, through
     whatever the formula makes of x (logs, powers, interactions, splines). That of a factor, or of
@@ -73,6 +75,9 @@ def margins(
         by: a column, or a list of them: averages over the rows of each group.
         level, value: as ``Frame.predict``.
         model: the ready model, where the fit does not know it.
+        bootstrap: the ``jaxmle.bootstrap`` of the fit: each effect is taken at every replicate, and
+            standard errors and percentile intervals are those of the replicates. The rows that are
+            averaged over stay those of the table.
 
     Returns:
         A ``Margins``: ``names``, ``estimate``, ``stderr``, ``vcov``, a table, ``to_frame``.
@@ -105,14 +110,17 @@ def margins(
     source = source_of(data)
     quantity = _quantity(fit, kind, source, level, value, model)
     groups = groups_of(source, by, at)
+    replicates = None if bootstrap is None else replicates_of(bootstrap, fit)
     pieces = [
-        _Piece(rows, change, *_evaluated(fit, quantity, change, groups.weights, effect))
+        _evaluated(fit, quantity, rows, change, groups.weights, effect, replicates)
         for rows in rows_at(source, at, values)
         for change in changes(source, rows, variables, effect)
     ]
     what = kind if isinstance(kind, str) else getattr(kind, "__name__", "function")
+    what = "relative hazard" if quantity.scale == "log" and fit.model.startswith("cox(") else what
     title = TITLES[effect].format(what="function" if what == "<lambda>" else what)
-    return _record(fit, source, groups, pieces, title, tests=effect != "prediction")
+    about = "" if bootstrap is None else f"{bootstrap.kind} bootstrap"
+    return _record(fit, source, groups, pieces, title, about, tests=effect != "prediction")
 
 
 class _Piece(NamedTuple):
@@ -123,6 +131,7 @@ class _Piece(NamedTuple):
     value: np.ndarray
     jacobian: np.ndarray
     several: bool  # whether the prediction has classes
+    draws: np.ndarray | None  # (R, groups, K) at the replicates of a bootstrap
 
 
 def _quantity(
@@ -131,8 +140,8 @@ def _quantity(
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
             raise ValueError(
-                "without a ready model say what is predicted: kind=lambda params, data: …, one "
-                "value for each row"
+                "the fit is not of a ready model: give kind as a function, lambda params, data: …, "
+                "that returns one value for each row"
             )
         return quantity_of(ready_model(fit, model, "margins"), kind, level, value)
     check_function("kind", kind, "lambda params, data: jnp.exp(data['x'] @ params['beta'])")
@@ -143,8 +152,14 @@ def _quantity(
 
 
 def _evaluated(
-    fit: Fit, quantity: Quantity, change: Change, weights: np.ndarray, effect: str
-) -> tuple[np.ndarray, np.ndarray, bool]:
+    fit: Fit,
+    quantity: Quantity,
+    rows: Rows,
+    change: Change,
+    weights: np.ndarray,
+    effect: str,
+    replicates: np.ndarray | None,
+) -> _Piece:
     """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
     moved = sorted(change.direction or {})
     fixed = {name: leaf for name, leaf in change.data.items() if name not in moved}
@@ -153,28 +168,40 @@ def _evaluated(
     key = ("margin", quantity.key, kind, effect, fit.layout, tuple(moved), weights.shape)
     layout = fit.layout
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def averages(loglik: Any) -> Callable[..., Array]:
         of = loglik.function if quantity.key == "function" else quantity.function
-        return _program(of, layout, kind, effect)
+        return _averages(of, layout, kind, effect)
+
+    def make(loglik: Any) -> Callable[..., Any]:
+        return _with_jacobian(averages(loglik))
 
     column = np.zeros(0) if change.column is None else change.column
-    arguments = (fixed, start, change.direction or {}, change.other or {}, column, weights)
+    given = (fixed, start, change.direction or {}, change.other or {}, column, weights)
+    draws = None
     with precision(fit.dtype), np.errstate(all="ignore"):
         run = compiled(quantity.loglik, key, make)
+        arguments = jax.tree.map(jnp.asarray, given)
         x = finite_point(fit)
-        value, jacobian = map(np.asarray, run(x, *jax.tree.map(jnp.asarray, arguments)))
+        value, jacobian = map(np.asarray, run(x, *arguments))
         if np.any(x != fit.x):  # what leaves the estimable space is taken at the estimate
             outside = propagated(fit, jacobian.reshape(-1, len(x))).leaks.reshape(value.shape)
-            there = np.asarray(run(fit.x, *jax.tree.map(jnp.asarray, arguments))[0])
+            there = np.asarray(run(fit.x, *arguments)[0])
             value = np.where(outside, there, value)
+        if replicates is not None:
+            many = compiled(
+                quantity.loglik, ("replicates", *key), lambda ll: at_replicates(averages(ll))
+            )
+            draws = np.asarray(many(jnp.asarray(replicates, fit.dtype), *arguments))
+            draws = draws.reshape(len(draws), len(weights), -1)
     several = value.ndim == 2
-    return value.reshape(len(weights), -1), jacobian.reshape(len(weights), -1, len(x)), several
+    jacobian = jacobian.reshape(len(weights), -1, len(x))
+    return _Piece(rows, change, value.reshape(len(weights), -1), jacobian, several, draws)
 
 
-def _program(
+def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
-) -> Callable[..., Any]:
-    """Averages over rows of what changes, and their derivative with respect to the parameters."""
+) -> Callable[..., Array]:
+    """Averages over rows of what changes, at given parameters."""
 
     def averages(
         x: Array,
@@ -199,6 +226,12 @@ def _program(
         times = column.reshape(-1, *[1] * (ratio.ndim - 1)) if effect in ("eyex", "dyex") else 1.0
         return weights @ (ratio * times)
 
+    return averages
+
+
+def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
+    """Averages with their derivative with respect to the parameters."""
+
     def run(x: Array, *rest: Any) -> tuple[Array, Array]:
         return averages(x, *rest), jax.jacfwd(averages)(x, *rest)
 
@@ -218,7 +251,13 @@ def _one_per_row(value: Array, rows: int) -> Array:
 
 
 def _record(
-    fit: Fit, source: Source, groups: Groups, pieces: list[_Piece], title: str, tests: bool
+    fit: Fit,
+    source: Source,
+    groups: Groups,
+    pieces: list[_Piece],
+    title: str,
+    about: str,
+    tests: bool,
 ) -> Margins:
     rows = [row for piece in pieces for row in _labelled(piece, groups, source)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -227,18 +266,26 @@ def _record(
     jacobian = np.concatenate([piece.jacobian.reshape(-1, p) for piece in pieces])
     moved = propagated(fit, jacobian)
     without = fit.vcov_kind == "none"
-    stderr = np.where((moved.stderr > 0) & (not without), moved.stderr, np.nan)
+    vcov = moved.vcov
+    stderr = np.where(without, np.nan, moved.stderr)
+    draws = None
+    if pieces[0].draws is not None:
+        parts = [np.asarray(piece.draws) for piece in pieces]
+        draws = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        vcov, stderr = spread(draws)
+    stderr = np.where(stderr > 0, stderr, np.nan)
     return Margins(
         names=tuple(_name(row) for row in rows),
         labels={name: tuple(row.get(name) for row in rows) for name in columns},
         estimate=estimate,
         stderr=stderr,
-        vcov=moved.vcov,
+        vcov=vcov,
         title=title,
         tests=tests,
         leaks=np.asarray(moved.leaks),
-        vcov_kind=fit.vcov_kind or "none",
+        vcov_kind=about or fit.vcov_kind or "none",
         backend=source.backend,
+        draws=draws,
     )
 
 

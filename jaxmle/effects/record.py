@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Array
+from jaxmle.effects.replicates import percentiles
 from jaxmle.parameters.arguments import check_level
 from jaxmle.tables import markup, numerals
 from jaxmle.tables.estimates import Estimates, grid_of
@@ -23,7 +24,7 @@ class Margins:
     ``names`` (q,); ``labels``: the columns that tell the rows apart (variable, contrast, the groups
     of ``by``, the values that were set, the class), (q,) each; ``estimate`` and ``stderr`` (q,);
     ``vcov`` (q, q); ``title``: what they are; ``backend``: the kind of frame that ``to_frame``
-    makes.
+    makes; ``draws`` (R, q): the effects at the replicates of a bootstrap, or None.
 
     >>> import numpy as np, jaxmle as jm
     >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
@@ -46,9 +47,12 @@ class Margins:
     leaks: Array
     vcov_kind: str
     backend: str = "pandas"
+    draws: Array | None = None
 
     def conf_int(self, level: float = 0.95) -> Array:
-        """Symmetric intervals estimate ± z·SE, (q, 2)."""
+        """Symmetric intervals estimate ± z·SE, or the percentiles of a bootstrap, (q, 2)."""
+        if self.draws is not None:
+            return percentiles(np.asarray(self.draws), check_level(level))
         z = float(scipy.special.ndtri(0.5 + check_level(level) / 2))
         half = z * self.stderr
         return np.stack([self.estimate - half, self.estimate + half], axis=-1)
@@ -116,7 +120,8 @@ class Margins:
         return text(self.page(level))
 
     def __repr__(self) -> str:
-        return self.summary()
+        replicates = np.inf if self.draws is None else len(self.draws)
+        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest there is
 
     def _repr_html_(self) -> str:
         return self.to_html()

@@ -79,7 +79,7 @@ def check_value(source: Source, name: str, value: Any) -> Any:
             raise ValueError(f"{name} has no level {value!r}; its levels are {known}")
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{name} is set to a finite number; got {shown(value)}")
+        raise ValueError(f"{name} must be set to a finite number; got {shown(value)}")
     return value
 
 

@@ -423,7 +423,7 @@ def from_distribution(
     if not callable(distribution):
         raise TypeError(
             "from_distribution takes a class or a function that returns an object with "
-            f"log_prob, not one made already; got {type(distribution).__name__}"
+            f"log_prob, not an instance; got {type(distribution).__name__}"
         )
     known = dict(known or {})
     all_constraints = _asked(distribution, constraints or {}, known)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array
-from jaxmle.families.family import Family, Law, edge, masked
+from jaxmle.families.family import Family, Law, document, edge, masked
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import moments
 from jaxmle.parameters.constraints import positive
@@ -97,6 +97,9 @@ beta = Family(
         information=_information,
     ),
 )
-"""The beta distribution on (0, 1), shape1 and shape2: scipy ``beta(shape1, shape2)``, R
-``dbeta(shape1, shape2)``.
-"""
+document(
+    beta,
+    """The beta distribution on (0, 1), shape1 and shape2: scipy ``beta(shape1, shape2)``, R
+    ``dbeta(shape1, shape2)``.
+    """,
+)

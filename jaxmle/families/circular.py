@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array
-from jaxmle.families.family import Family, Law
+from jaxmle.families.family import Family, Law, document
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import values
 from jaxmle.families.skew import DEPTH, integral
@@ -183,10 +183,12 @@ von_mises = Family(
         },
     ),
 )
-"""The von Mises distribution of an angle in radians, loc and concentration kappa: scipy
-``vonmises(kappa, loc)``, R circular ``dvonmises(mu, kappa)``.
-
-The density has period 2π. The distribution function counts from loc − π over one turn, and
-quantiles lie there; samples lie in [−π, π). The mean is the mean direction, the variance the
-circular one, 1 − I₁(kappa)/I₀(kappa).
-"""
+document(
+    von_mises,
+    """The von Mises distribution of an angle in radians, loc and concentration kappa: scipy
+    ``vonmises(kappa, loc)``, R circular ``dvonmises(mu, kappa)``. The density has period 2π.
+    The distribution function counts from loc − π over one turn, and quantiles lie there;
+    samples lie in [−π, π). The mean is the mean direction, the variance the circular one, 1 −
+    I₁(kappa)/I₀(kappa).
+    """,
+)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jaxmle.special as special
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array
-from jaxmle.families.family import Family, Law
+from jaxmle.families.family import Family, Law, document
 from jaxmle.families.inverse import smallest_count
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import interval, positive, simplex
@@ -122,7 +122,10 @@ poisson = counting(
     sample=lambda p, key, shape: jax.random.poisson(key, p["rate"], shape),
     information=lambda p: {("rate", "rate"): 1 / p["rate"]},
 )
-"""The Poisson distribution, rate (its mean): scipy ``poisson(rate)``, R ``dpois(lambda)``."""
+document(
+    poisson,
+    """The Poisson distribution, rate (its mean): scipy ``poisson(rate)``, R ``dpois(lambda)``.""",
+)
 
 
 # ---------------------------------------------------------------- binomial, Bernoulli
@@ -167,11 +170,13 @@ binomial = counting(
     information=lambda p: {("prob", "prob"): p["trials"] / (p["prob"] * (1 - p["prob"]))},
     known={"trials": None},
 )
-"""The binomial distribution, prob of success in a known number of ``trials``: scipy ``binom(trials,
-prob)``, R ``dbinom(size, prob)``.
-
-``jaxmle.fit(binomial, data={"y": successes, "trials": trials})``.
-"""
+document(
+    binomial,
+    """The binomial distribution, prob of success in a known number of ``trials``: scipy
+    ``binom(trials, prob)``, R ``dbinom(size, prob)``. ``jaxmle.fit(binomial, data={"y":
+    successes, "trials": trials})``.
+    """,
+)
 
 bernoulli = counting(
     "Bernoulli",
@@ -186,7 +191,10 @@ bernoulli = counting(
     sample=lambda p, key, shape: jax.random.bernoulli(key, p["prob"], shape),
     information=lambda p: {("prob", "prob"): 1 / (p["prob"] * (1 - p["prob"]))},
 )
-"""One trial, y 0 or 1, prob of 1: scipy ``bernoulli(prob)``, R ``dbinom(1, prob)``."""
+document(
+    bernoulli,
+    """One trial, y 0 or 1, prob of 1: scipy ``bernoulli(prob)``, R ``dbinom(1, prob)``.""",
+)
 
 
 # ---------------------------------------------------------------- geometric, negative binomial
@@ -209,9 +217,12 @@ geometric = counting(
     sample=lambda p, key, shape: jax.random.geometric(key, p["prob"], shape) - 1,
     information=lambda p: {("prob", "prob"): 1 / (p["prob"] ** 2 * (1 - p["prob"]))},
 )
-"""The number of failures before the first success, prob of success: R ``dgeom(prob)``; scipy
-``geom(prob, loc=-1)``, which counts trials.
-"""
+document(
+    geometric,
+    """The number of failures before the first success, prob of success: R ``dgeom(prob)``; scipy
+    ``geom(prob, loc=-1)``, which counts trials.
+    """,
+)
 
 
 def _negative_binomial(
@@ -273,16 +284,22 @@ def _nb1_guess(y: Array, known: Params) -> Params:
 
 
 negative_binomial = _negative_binomial("negative binomial", lambda p: p["dispersion"], _nb2_guess)
-"""NB2, mean and dispersion α, variance mean + α·mean²: scipy ``nbinom(1/α, 1/(1 + α·mean))``, R
-``dnbinom(mu=mean, size=1/α)``, Stata's ``alpha``.
-"""
+document(
+    negative_binomial,
+    """NB2, mean and dispersion α, variance mean + α·mean²: scipy ``nbinom(1/α, 1/(1 + α·mean))``,
+    R ``dnbinom(mu=mean, size=1/α)``, Stata's ``alpha``.
+    """,
+)
 
 negative_binomial_1 = _negative_binomial(
     "negative binomial (NB1)", lambda p: p["dispersion"] / p["mean"], _nb1_guess
 )
-"""NB1, mean and dispersion δ, variance mean·(1 + δ): scipy ``nbinom(mean/δ, 1/(1 + δ))``, R
-gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``.
-"""
+document(
+    negative_binomial_1,
+    """NB1, mean and dispersion δ, variance mean·(1 + δ): scipy ``nbinom(mean/δ, 1/(1 + δ))``, R
+    gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- beta-binomial
@@ -331,9 +348,12 @@ beta_binomial = counting(
     sample=_beta_binomial_sample,
     known={"trials": None},
 )
-"""A binomial of known ``trials`` whose prob is beta(shape1, shape2): scipy ``betabinom(trials,
-shape1, shape2)``, R VGAM ``dbetabinom.ab``. No closed log_cdf.
-"""
+document(
+    beta_binomial,
+    """A binomial of known ``trials`` whose prob is beta(shape1, shape2): scipy ``betabinom(trials,
+    shape1, shape2)``, R VGAM ``dbetabinom.ab``. No closed log_cdf.
+    """,
+)
 
 
 # ---------------------------------------------------------------- categorical
@@ -415,8 +435,10 @@ categorical = Family(
     ),
     discrete=True,
 )
-"""Codes 0, …, k − 1 with probabilities ``probs`` (k,), or (n, k) row by row: R ``dmultinom`` of
-size 1. Mean and variance of a code mean nothing.
-
-Its information is that of k free entries, 1/probs on the diagonal; a fit's lies in the simplex.
-"""
+document(
+    categorical,
+    """Codes 0, …, k − 1 with probabilities ``probs`` (k,), or (n, k) row by row: R ``dmultinom``
+    of size 1. Mean and variance of a code mean nothing. Its information is that of k free
+    entries, 1/probs on the diagonal; a fit's lies in the simplex.
+    """,
+)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array
-from jaxmle.families.family import Family, Law, by_quantile
+from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.moments import EULER_GAMMA, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
@@ -211,12 +211,14 @@ gev = Family(
         guess=_gev_guess,
     ),
 )
-"""The generalised extreme value distribution of maxima, loc, scale and shape ξ; ξ = 0 is the
-Gumbel, ξ > 0 has a heavy upper tail.
-
-scipy ``genextreme(c=-shape, loc, scale)``; R evd ``dgev(loc, scale, shape)``, ismev ``gev.fit``.
-For ξ ≤ −1/2 the estimate is not regular (Smith 1985, Biometrika 72).
-"""
+document(
+    gev,
+    """The generalised extreme value distribution of maxima, loc, scale and shape ξ; ξ = 0 is the
+    Gumbel, ξ > 0 has a heavy upper tail. scipy ``genextreme(c=-shape, loc, scale)``; R evd
+    ``dgev(loc, scale, shape)``, ismev ``gev.fit``. For ξ ≤ −1/2 the estimate is not regular
+    (Smith 1985, Biometrika 72).
+    """,
+)
 
 
 # ---------------------------------------------------------------- generalised Pareto
@@ -317,11 +319,13 @@ generalised_pareto = Family(
     ),
     known={"loc": 0.0},
 )
-"""The generalised Pareto distribution of excesses over the known threshold ``loc`` (0 unless
-given), scale and shape ξ; ξ = 0 is the exponential.
-
-scipy ``genpareto(c=shape, loc, scale)``; R evd ``dgpd(loc, scale, shape)``.
-"""
+document(
+    generalised_pareto,
+    """The generalised Pareto distribution of excesses over the known threshold ``loc`` (0 unless
+    given), scale and shape ξ; ξ = 0 is the exponential. scipy ``genpareto(c=shape, loc,
+    scale)``; R evd ``dgpd(loc, scale, shape)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- Pareto
@@ -381,9 +385,10 @@ pareto = Family(
     ),
     known={"scale": 1.0},
 )
-"""The Pareto distribution above the known least value ``scale`` (1 unless given), shape: scipy
-``pareto(shape, scale=scale)``, R actuar ``dpareto1(shape, min)``.
-
-The scale is no parameter: its maximum-likelihood estimate is the least value, which no derivative
-finds.
-"""
+document(
+    pareto,
+    """The Pareto distribution above the known least value ``scale`` (1 unless given), shape: scipy
+    ``pareto(shape, scale=scale)``, R actuar ``dpareto1(shape, min)``. The scale is no
+    parameter: its maximum-likelihood estimate is the least value, which no derivative finds.
+    """,
+)

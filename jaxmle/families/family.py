@@ -8,6 +8,7 @@ itself a log-likelihood with a start and constraints.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec
@@ -24,6 +25,7 @@ from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
 from jaxmle.runtime.calls import marked
 from jaxmle.runtime.jax_state import as_numpy, exact, precision, tracing
+from jaxmle.runtime.keys import typed_key
 
 Params = dict[str, Any]
 Rest = ParamSpec("Rest")
@@ -190,11 +192,12 @@ class Family:
         return jnp.where(inside, value, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
 
     @_either_road
-    def sample(self, params: Params, key: Array, shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, params: Params, key: Any, shape: tuple[int, ...] = ()) -> Array:
         """Independent draws of ``shape``, with which the parameters broadcast; a vector or a
-        category is one draw.
+        category is one draw. ``key`` is a whole number or a jax key.
         """
-        return self._have("sample")(self.read(params), key, tuple(shape))
+        size = (shape,) if isinstance(shape, int) else tuple(shape)
+        return self._have("sample")(self.read(params), typed_key(key), size)
 
     @_either_road
     def mean(self, params: Params) -> Array:
@@ -329,3 +332,8 @@ def by_quantile(
 ) -> Callable[[Params, Array, tuple[int, ...]], Array]:
     """The sampler that inverts a distribution function."""
     return lambda p, key, shape: quantile(p, uniform(key, shape))
+
+
+def document(family: Family, text: str) -> None:
+    """Give a family a docstring of its own, which ``help`` and notebooks show."""
+    object.__setattr__(family, "__doc__", inspect.cleandoc(text))

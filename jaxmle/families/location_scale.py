@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array
-from jaxmle.families.family import Family, Law, by_quantile
+from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import EULER_GAMMA, moments, quantiles
 from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
@@ -180,7 +180,11 @@ normal = location_scale(
     ),
     _by_moments(1.0),
 )
-"""The normal distribution, loc and scale: scipy ``norm(loc, scale)``, R ``dnorm(mean, sd)``."""
+document(
+    normal,
+    """The normal distribution, loc and scale: scipy ``norm(loc, scale)``, R ``dnorm(mean, sd)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- Student's t
@@ -233,9 +237,12 @@ student_t = location_scale(
     _student_guess,
     df=positive,
 )
-"""Student's t with df degrees of freedom, loc and scale (not the standard deviation): scipy
-``t(df, loc, scale)``; R ``dt((y - loc)/scale, df)/scale``.
-"""
+document(
+    student_t,
+    """Student's t with df degrees of freedom, loc and scale (not the standard deviation): scipy
+    ``t(df, loc, scale)``; R ``dt((y - loc)/scale, df)/scale``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- Laplace
@@ -264,13 +271,15 @@ laplace = location_scale(
     ),
     _laplace_guess,
 )
-"""The Laplace (double exponential) distribution, loc and scale: scipy ``laplace(loc, scale)``.
-
-Its log density has a corner at loc and no curvature elsewhere: a fit ends at a kink, the median,
-with standard errors from the expected information, scale/√n. At y = loc the derivative in loc is 0,
-the mean of those on either side, −1/scale and 1/scale; of log_cdf and log_sf it is f/F, and the
-second derivative that from above.
-"""
+document(
+    laplace,
+    """The Laplace (double exponential) distribution, loc and scale: scipy ``laplace(loc, scale)``.
+    Its log density has a corner at loc and no curvature elsewhere: a fit ends at a kink, the
+    median, with standard errors from the expected information, scale/√n. At y = loc the
+    derivative in loc is 0, the mean of those on either side, −1/scale and 1/scale; of log_cdf
+    and log_sf it is f/F, and the second derivative that from above.
+    """,
+)
 
 
 # ---------------------------------------------------------------- logistic, Cauchy
@@ -286,9 +295,12 @@ logistic = location_scale(
     ),
     _by_moments(math.sqrt(3) / math.pi),
 )
-"""The logistic distribution, loc and scale: scipy ``logistic(loc, scale)``, R
-``dlogis(location, scale)``.
-"""
+document(
+    logistic,
+    """The logistic distribution, loc and scale: scipy ``logistic(loc, scale)``, R
+    ``dlogis(location, scale)``.
+    """,
+)
 
 
 @jax.custom_jvp
@@ -333,9 +345,12 @@ cauchy = location_scale(
     ),
     _by_quartiles(0.5),
 )
-"""The Cauchy distribution, loc (its median) and scale (half its interquartile range): scipy
-``cauchy(loc, scale)``, R ``dcauchy(location, scale)``.
-"""
+document(
+    cauchy,
+    """The Cauchy distribution, loc (its median) and scale (half its interquartile range): scipy
+    ``cauchy(loc, scale)``, R ``dcauchy(location, scale)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- Gumbel
@@ -360,9 +375,12 @@ gumbel = location_scale(
     ),
     _gumbel_guess,
 )
-"""The Gumbel distribution of maxima, loc (its mode) and scale: scipy ``gumbel_r(loc, scale)``,
-R evd ``dgumbel(loc, scale)``. For minima negate y.
-"""
+document(
+    gumbel,
+    """The Gumbel distribution of maxima, loc (its mode) and scale: scipy ``gumbel_r(loc, scale)``,
+    R evd ``dgumbel(loc, scale)``. For minima negate y.
+    """,
+)
 
 
 # ---------------------------------------------------------------- skew-normal
@@ -413,9 +431,11 @@ skew_normal = location_scale(
     _skew_guess,
     shape=free,
 )
-"""Azzalini's skew-normal 2φ(z)Φ(shape·z)/scale, z = (y − loc)/scale: scipy ``skewnorm(shape, loc,
-scale)``, R sn ``dsn(xi, omega, alpha)``.
-
-Its information is singular at shape 0 (Azzalini 1985, Scandinavian Journal of Statistics 12), and
-its likelihood may grow as |shape| → ∞.
-"""
+document(
+    skew_normal,
+    """Azzalini's skew-normal 2φ(z)Φ(shape·z)/scale, z = (y − loc)/scale: scipy ``skewnorm(shape,
+    loc, scale)``, R sn ``dsn(xi, omega, alpha)``. Its information is singular at shape 0
+    (Azzalini 1985, Scandinavian Journal of Statistics 12), and its likelihood may grow as
+    |shape| → ∞.
+    """,
+)

@@ -14,7 +14,7 @@ import numpy as np
 import jaxmle.special as special
 from jaxmle._types import Array
 from jaxmle.families.counts import not_whole
-from jaxmle.families.family import Family, Law
+from jaxmle.families.family import Family, Law, document
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import covariance, free, positive
 
@@ -109,9 +109,12 @@ multivariate_normal = Family(
         information=_normal_information,
     ),
 )
-"""The multivariate normal, loc (d,) and covariance (d, d): scipy ``multivariate_normal(loc,
-covariance)``, R mvtnorm ``dmvnorm(mean, sigma)``.
-"""
+document(
+    multivariate_normal,
+    """The multivariate normal, loc (d,) and covariance (d, d): scipy ``multivariate_normal(loc,
+    covariance)``, R mvtnorm ``dmvnorm(mean, sigma)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- t
@@ -185,11 +188,13 @@ multivariate_t = Family(
         information=_t_information,
     ),
 )
-"""The multivariate t, df, loc (d,) and scale matrix (d, d): scipy ``multivariate_t(loc,
-shape=scale, df)``, R mvtnorm ``dmvt(delta, sigma, df)``.
-
-The scale matrix is the covariance times (df − 2)/df.
-"""
+document(
+    multivariate_t,
+    """The multivariate t, df, loc (d,) and scale matrix (d, d): scipy ``multivariate_t(loc,
+    shape=scale, df)``, R mvtnorm ``dmvt(delta, sigma, df)``. The scale matrix is the covariance
+    times (df − 2)/df.
+    """,
+)
 
 
 # ---------------------------------------------------------------- Dirichlet-multinomial
@@ -234,10 +239,11 @@ dirichlet_multinomial = Family(
     ),
     discrete=True,
 )
-"""Counts (n, k) in k categories given their sum in each row, a multinomial whose probabilities are
-Dirichlet(``concentration``), (k,): scipy ``dirichlet_multinomial(concentration, n)``, R VGAM
-``dirmul``.
-
-Counts that are not overdispersed have their maximum at an infinite concentration, the multinomial.
-Without a given sum it has no mean and no sampler.
-"""
+document(
+    dirichlet_multinomial,
+    """Counts (n, k) in k categories given their sum in each row, a multinomial whose probabilities
+    are Dirichlet(``concentration``), (k,): scipy ``dirichlet_multinomial(concentration, n)``, R
+    VGAM ``dirmul``. Counts that are not overdispersed have their maximum at an infinite
+    concentration, the multinomial. Without a given sum it has no mean and no sampler.
+    """,
+)

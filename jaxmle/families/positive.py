@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array
-from jaxmle.families.family import Family, Law, by_quantile, edge, masked
+from jaxmle.families.family import Family, Law, by_quantile, document, edge, masked
 from jaxmle.families.inverse import WIDEST, solve
 from jaxmle.families.moments import EULER_GAMMA, moments, positive_moments, values
 from jaxmle.parameters.constraints import free, positive
@@ -95,7 +95,12 @@ exponential = half_line(
     guess=_exponential_guess,
     information=lambda p: {("rate", "rate"): 1 / p["rate"] ** 2},
 )
-"""The exponential distribution, rate (1/mean): scipy ``expon(scale=1/rate)``, R ``dexp(rate)``."""
+document(
+    exponential,
+    """The exponential distribution, rate (1/mean): scipy ``expon(scale=1/rate)``, R
+    ``dexp(rate)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- gamma, inverse gamma
@@ -165,9 +170,12 @@ gamma = half_line(
         ("rate", "rate"): p["shape"] / p["rate"] ** 2,
     },
 )
-"""The gamma distribution, shape and rate: scipy ``gamma(shape, scale=1/rate)``, R
-``dgamma(shape, rate)``; mean shape/rate.
-"""
+document(
+    gamma,
+    """The gamma distribution, shape and rate: scipy ``gamma(shape, scale=1/rate)``, R
+    ``dgamma(shape, rate)``; mean shape/rate.
+    """,
+)
 
 
 inverse_gamma = half_line(
@@ -189,9 +197,12 @@ inverse_gamma = half_line(
         ("scale", "scale"): p["shape"] / p["scale"] ** 2,
     },
 )
-"""The distribution of 1/X, X gamma of this shape and of rate ``scale``: scipy ``invgamma(shape,
-scale=scale)``, R invgamma ``dinvgamma(shape, rate=scale)``.
-"""
+document(
+    inverse_gamma,
+    """The distribution of 1/X, X gamma of this shape and of rate ``scale``: scipy
+    ``invgamma(shape, scale=scale)``, R invgamma ``dinvgamma(shape, rate=scale)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- Weibull
@@ -237,9 +248,12 @@ weibull = half_line(
         ("scale", "scale"): (p["shape"] / p["scale"]) ** 2,
     },
 )
-"""The Weibull distribution, shape and scale: scipy ``weibull_min(shape, scale=scale)``, R
-``dweibull(shape, scale)``.
-"""
+document(
+    weibull,
+    """The Weibull distribution, shape and scale: scipy ``weibull_min(shape, scale=scale)``, R
+    ``dweibull(shape, scale)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- lognormal
@@ -275,9 +289,12 @@ lognormal = half_line(
         ("sdlog", "sdlog"): 2 / p["sdlog"] ** 2,
     },
 )
-"""The lognormal distribution, mean and standard deviation of log Y: scipy ``lognorm(s=sdlog,
-scale=exp(meanlog))``, R ``dlnorm(meanlog, sdlog)``.
-"""
+document(
+    lognormal,
+    """The lognormal distribution, mean and standard deviation of log Y: scipy ``lognorm(s=sdlog,
+    scale=exp(meanlog))``, R ``dlnorm(meanlog, sdlog)``.
+    """,
+)
 
 
 # ---------------------------------------------------------------- inverse Gaussian
@@ -358,6 +375,9 @@ inverse_gaussian = half_line(
         ("shape", "shape"): 0.5 / p["shape"] ** 2,
     },
 )
-"""The inverse Gaussian (Wald) distribution, mean μ and shape λ, variance μ³/λ: scipy
-``invgauss(mean/shape, scale=shape)``, R statmod ``dinvgauss(mean, shape)``.
-"""
+document(
+    inverse_gaussian,
+    """The inverse Gaussian (Wald) distribution, mean μ and shape λ, variance μ³/λ: scipy
+    ``invgauss(mean/shape, scale=shape)``, R statmod ``dinvgauss(mean, shape)``.
+    """,
+)

@@ -152,6 +152,11 @@ def read(
     tree = as_tree(weighted)
     if params0 is None:
         params0 = _model_start(loglik, data)
+    elif data is None and hasattr(loglik, "outcome") and hasattr(loglik, "start"):
+        raise ValueError(
+            f"{loglik!r} reads data, and none were given; what comes second are start values: "
+            "write fit(model, data=data)"
+        )
     constraints = constraints_of(loglik, options.constraints)
     if tracing():
         return _read_shapes(tree, params0, data, constraints, options.traced_dtype)

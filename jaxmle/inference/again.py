@@ -215,8 +215,7 @@ def again(
     check_axes(fit, in_axes)
     if fit.batch_shape and isinstance(data, list):
         raise ValueError(
-            "data sets of unequal length are asked one by one: for each i, fits[i] with its own "
-            "data"
+            "with data sets of unequal length, ask for each member alone: fits[i] with its own data"
         )
     if not tracing():
         data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))

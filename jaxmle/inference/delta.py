@@ -21,6 +21,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated
 from jaxmle.record.scales import INTERVAL_SCALES, interval_on
 from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
+from jaxmle.runtime.user_code import explained
 from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, text
@@ -200,9 +201,13 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
         return ravel_pytree(g(fit.layout.unravel(x)))[0]
 
     x = jnp.asarray(finite_point(fit))
-    value = real_value("g", g(fit.layout.unravel(x)))
+    params = fit.layout.unravel(x)
+    with explained(params, {}):
+        value = real_value("g", g(params))
     flat, unravel = ravel_pytree(value)
-    moved: Any = propagated(fit, jax.jacfwd(flat_g)(x))
+    with explained(params, {}):
+        jacobian = jax.jacfwd(flat_g)(x)
+    moved: Any = propagated(fit, jacobian)
     # What leaves the estimable space has the value at the estimate itself, which may be infinite.
     away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))

@@ -24,6 +24,10 @@ from jaxmle.runtime.opaque import Opaque
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 
+FORMULA_HINT = (
+    ". A formula is read by jaxmle.from_formula('y ~ x', table), whose fit(model) fits it"
+)
+
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
     """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
@@ -42,7 +46,7 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         if not is_real and not np.issubdtype(value.dtype, np.integer):
             raise TypeError(
                 f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or "
-                "whole numbers"
+                f"whole numbers{FORMULA_HINT if '~' in str(leaf) else ''}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -182,7 +186,11 @@ def _not_read(name: str, value: Any) -> str:
     """A leaf that is an object and no array, and the line that makes one of it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
-    return f"{name} is a {kind}, which is not read as an array: make one of it first, by {remedy}"
+    article = "an" if kind[0] in "aeiou" else "a"
+    return (
+        f"{name} is {article} {kind}, which is not read as an array: make one of it first, by "
+        f"{remedy}"
+    )
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:

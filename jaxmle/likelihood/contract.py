@@ -15,6 +15,13 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
+TERMS_OF_ANOTHER_TYPE = {
+    type(None): ". Does the function end with return?",
+    list: ". Compute with whole arrays, or make one of the list: jnp.stack(terms)",
+    tuple: ". Return the terms alone",
+    dict: ". Return the terms alone",
+}
+
 
 @runtime_checkable
 class ReadyModel(Protocol):
@@ -60,8 +67,12 @@ def as_tree(loglik: Loglik) -> Any:
     A ready model is any callable object with an attribute ``likelihood``, of any package.
     """
     if not callable(loglik) or isinstance(loglik, type):
-        got = f"the class {loglik.__name__}" if isinstance(loglik, type) else type(loglik).__name__
-        raise TypeError(f"loglik must be a function of (params, data); got {got}")
+        got = repr(loglik) if isinstance(loglik, str) else type(loglik).__name__
+        got = f"the class {loglik.__name__}" if isinstance(loglik, type) else got
+        raise TypeError(
+            "loglik must be a function of (params, data), or a model such as models.poisson(); "
+            f"got {got}"
+        )
     if getattr(loglik, "__annotations__", {}).get("return") in ("Model", "Family"):
         name = getattr(loglik, "__name__", "")
         raise TypeError(
@@ -157,12 +168,12 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
             raise
         raise TypeError(
             f"{missing} is None, which holds no number, and the log-likelihood cannot be "
-            f"evaluated ({error}): give it a start value"
+            "evaluated: give it a start value"
         ) from error
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(
             f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}"
-            + (". Does the function end with return?" if terms is None else "")
+            + TERMS_OF_ANOTHER_TYPE.get(type(terms), "")
         )
     terms = jnp.asarray(terms)
     if not jnp.issubdtype(terms.dtype, jnp.floating):
@@ -215,6 +226,11 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
     stem, dot, rest = name.partition(".")
     if dot and rest:
         return leaf_of(leaf_of(data, stem, what), rest, f"{what}.{stem}")
+    if isinstance(data, np.ndarray | jax.Array):
+        raise ValueError(
+            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is wanted: "
+            f"give a dictionary, {{{name!r}: …}}"
+        )
     known = (
         sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
     )

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
+from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.opaque import LikelihoodTree
 
 TOLERANCE_OF_TOTAL_MASS = 1e-4  # of the probability of all values, about one
@@ -159,7 +160,7 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
 
 
 def simulation(
-    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
+    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Any, draws: int = 200
 ) -> Simulation:
     """The law of a response that can be simulated: expectations are means over ``draws`` data sets.
 
@@ -167,21 +168,21 @@ def simulation(
 
     Args:
         sampler: ``sampler(key, params, data)``, which returns the data with a fresh response.
-        key: a jax key; the same key gives the same expectation.
+        key: a whole number or a jax key; the same key gives the same expectation.
         draws: simulated data sets, 2 or more.
 
     Returns:
         A law of the response, for ``with_response`` and ``regression(…, response=…)``.
 
     Raises:
-        TypeError: for a sampler that is no function, or a key that is no jax key.
+        TypeError: for a sampler that is no function, or a key that is none.
         ValueError: for fewer than two draws.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> normal = lambda p, d: -0.5 * jnp.log(p["variance"]) - 0.5 * d["y"] ** 2 / p["variance"]
     >>> noise = lambda key, d: jax.random.normal(key, d["y"].shape)
     >>> draw = lambda key, p, d: {"y": jnp.sqrt(p["variance"]) * noise(key, d)}
-    >>> simulated = jm.with_response(normal, jm.simulation(draw, key=jax.random.key(0), draws=400))
+    >>> simulated = jm.with_response(normal, jm.simulation(draw, key=0, draws=400))
     >>> information = jm.information(simulated, "expected")({"variance": 1.0}, {"y": np.zeros(8)})
     >>> bool(abs(information[0, 0] - 4.0) < 4 * 0.2)  # n/2 at variance 1, within four of its errors
     True
@@ -189,5 +190,5 @@ def simulation(
     check_function("sampler", sampler, "lambda key, params, data: {**data, 'y': …}")
     check_count("draws", draws, 2)  # two, to know their own error
     if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"key is a jax key, such as jax.random.key(0); got {shown(key)}")
+        key = typed_key(key)
     return Simulation(sampler, key, int(draws))

@@ -11,13 +11,24 @@ from jaxmle.models import (
     censored,
     continuous,
     counts,
+    proportional_hazards,
     robust,
     series,
     survival,
 )
 from jaxmle.models.common.model import Model
 
-ROOMS = (binary, categorical, censored, continuous, counts, robust, series, survival)
+ROOMS = (
+    binary,
+    categorical,
+    censored,
+    continuous,
+    counts,
+    proportional_hazards,
+    robust,
+    series,
+    survival,
+)
 
 
 def made_again(call: str) -> Model | None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _CODING = re.compile(r"\[[TS]\.")  # of a level against a base, or against the mean
 _FACTOR = re.compile(r"\bC\((\w+)\)")
@@ -33,3 +34,18 @@ def term_of(name: str) -> str:
     """
     matched = re.fullmatch(r"(C\(\w+\)|\w+)\[[^\[\]]*\]", name)
     return matched[1] if matched else ""
+
+
+def brief_names(layout: Any) -> list[str]:
+    """The entries of a layout as tables of several fits and plots call them: without the leaf where
+    a formula named them and no two are alike, ``age`` for ``beta[age]``.
+    """
+    brief = [
+        label.removeprefix(f"{leaf.path}[").removesuffix("]") if label != place else label
+        for leaf in layout.leaves
+        for label, place in zip(leaf.names, leaf.places, strict=True)
+    ]
+    return [
+        name if brief.count(name) == 1 else label
+        for name, label in zip(brief, layout.names, strict=True)
+    ]

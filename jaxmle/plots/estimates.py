@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.parameters.arguments import check_function, check_level, check_number
+from jaxmle.parameters.short_names import brief_names
 from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
@@ -47,7 +48,7 @@ def forest(
     Args:
         fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary
             by label, or a list. A parameter that a fit does not have is left out there.
-        names: the parameters to draw, from top to bottom; None for all.
+        names: the parameters to draw, from top to bottom, short or whole; None for all.
         level: coverage of the Wald intervals; a profile has the level that it was made for.
         reference: a vertical line at this value where it is in the picture; None for none. With a
             transform it is the value before it: 0 is drawn at exp(0) = 1.
@@ -78,6 +79,9 @@ def forest(
         reference = check_number("reference", reference)
     items = _labelled(fits)
     names = _names(items, names)
+    brief: dict[str, str] = {}
+    for item in items.values():
+        brief |= dict(zip(item.layout.names, brief_names(item.layout), strict=True))
     rows_by_label = {
         label: {name: row for name in names if (row := _row(item, name, level)) is not None}
         for label, item in items.items()
@@ -91,7 +95,7 @@ def forest(
     for number, (label, rows) in enumerate(rows_by_label.items()):
         style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
         series(ax, rows, names, float(offsets[number]), scale, style, label)
-    finish(ax, list(names), scale, reference, _axis(items, level))
+    finish(ax, [brief.get(name, name) for name in names], scale, reference, _axis(items, level))
     if len(items) > 1:
         ax.legend(
             frameon=False,
@@ -172,12 +176,21 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
         return known
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise TypeError(f"names is a list of parameters; got {names!r}")
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}"
-            )
-    return tuple(names)
+    return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
+
+
+def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) -> list[str]:
+    """The parameters that a name means, short or whole: ``age``, or all levels of ``race``."""
+    if name in known:
+        return [name]
+    for item in items.values():
+        try:
+            entries = [item.layout.names[j] for j in item.layout.find(name)]
+        except ValueError:  # of another of the fits
+            continue
+        if all(full in known for full in entries):
+            return entries
+    raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
 
 
 def _row(item: Fit | Profile, name: str, level: float) -> Row | None:

@@ -200,11 +200,13 @@ def residuals(
     if is_number:
         x = variable.astype(float)
         wanted = int(np.clip(np.rint(np.sqrt(len(x))), 2, 30)) if bins is None else bins
+        places = x
         parts = _equal_bins(x, check_count("bins", wanted, 1, MOST_BINS_OF_MEANS))
     else:
         words, codes = np.unique(variable, return_inverse=True)
         jitter = np.random.default_rng(0).uniform(-SPREAD_OF_POINTS, SPREAD_OF_POINTS, len(codes))
         x = codes + jitter
+        places = codes.astype(float)
         parts = [np.flatnonzero(codes == code) for code in range(len(words))]
         ax.set_xticks(np.arange(len(words)), [printed(str(word)) for word in words])
     ax.plot(
@@ -218,7 +220,7 @@ def residuals(
         label="residuals",
         gid="residual",
     )
-    _means(ax, x if is_number else codes.astype(float), values, parts, is_number)
+    _means(ax, places, values, parts, is_number)
     ax.axhline(0.0, color=GREY, linewidth=1.0, linestyle=":")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     remark(ax, counted(lost, "row is not finite and left out", "rows are not finite and left out"))

@@ -121,12 +121,22 @@ def _which(record: Any, name: str | None) -> int:
         )
     if name is None and len(record.names) == 1:
         return 0
+    if isinstance(name, str) and name not in record.names:
+        entries = _entries(record.layout, name)
+        name = record.layout.names[entries[0]] if len(entries) == 1 else name
     if not isinstance(name, str) or name not in record.names:
         raise ValueError(
             f"no quantity of this profile is called {shown(name)}; there are "
             f"{', '.join(record.names[:20])}"
         )
     return record.names.index(name)
+
+
+def _entries(layout: Any, name: str) -> list[int]:
+    try:
+        return list(layout.find(name))
+    except ValueError:  # the caller says which names there are
+        return []
 
 
 def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.tree import Layout
 from jaxmle.record import serialization
+from jaxmle.record.attribute_hints import missing_attribute
 from jaxmle.record.check import check as check_record
 from jaxmle.record.explain import explain as explain_record
 from jaxmle.record.scales import wald_interval
@@ -470,4 +471,5 @@ class Fit:
         return inference_data.inference_data(self, (loglik, data, weights), draws, key, bootstrap)
 
 
+Fit.__getattr__ = missing_attribute  # type: ignore[attr-defined]  # a checker finds typos without
 __all__ = ["Fit", "Witness", "wald_interval"]

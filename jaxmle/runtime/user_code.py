@@ -36,6 +36,10 @@ NOT_USERS = (
 )
 SITE = re.compile(r"[\\/](site|dist)-packages[\\/]")
 NO_DATA = "The likelihood reads data, and none were given: fit(loglik, start, data)"
+# A likelihood that cannot be called with two arguments.
+CALLED_OTHERWISE = (
+    r"takes \d+ positional arguments? but 2 were given|missing \d+ required positional argument"
+)
 SECONDS_BEFORE_A_WORD = 10.0  # of tracing and compiling
 # A likelihood over whole arrays is traced in milliseconds; one that takes so long is a loop.
 SECONDS_OF_A_LOOP = 0.3
@@ -222,7 +226,7 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
     if data is None and "NoneType" in text:
         where = "" if place is None else f"{place.words}. "
         return f"{where}{NO_DATA}"
-    if re.search(r"takes \d+ positional arguments? but 2 were given", text) and _outermost(error):
+    if re.search(CALLED_OTHERWISE, text) and _outermost(error):
         return f"loglik is a function of (params, data), two arguments: {text}"
     if place is None:
         return None
@@ -234,6 +238,11 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
         return (
             f"{place.words}. A dictionary stands where a number is wanted: take one of its "
             "entries, such as params['mu']"
+        )
+    if "Tracer" in text and "'str'" in text:
+        return (
+            f"{place.words}. A word stands where a number is wanted: a dictionary of parameters "
+            "unpacks as its names; take its entries, params['mu']"
         )
     if "Tracer" in text and _foreign_calls(place):
         return _converted(error, place, params, data)
@@ -251,7 +260,7 @@ def _outermost(error: Exception) -> bool:
 def _key_error(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
     """An entry of the parameters or a leaf of the data that is not there."""
     key = error.args[0] if error.args else None
-    if place is None or not isinstance(key, str):
+    if place is None or not isinstance(key, str | int):
         return None
     for name, tree in (("params", params), ("data", data)):
         if isinstance(tree, dict) and key not in tree and re.search(_reads(name, key), place.text):
@@ -260,11 +269,21 @@ def _key_error(error: Exception, place: Place | None, params: Any, data: Any) ->
     if trees and all(key not in tree for tree in trees):
         known = ", ".join(str(sorted(map(str, tree))) for tree in trees)
         return f"{place.words}. Neither params nor data have an entry {key!r}; they have {known}"
+    if len(trees) == 2 and re.search(_indexed(key), place.text):
+        whose = "params" if key in params else "data"
+        return (
+            f"{place.words}. {key!r} is an entry of {whose}: a likelihood takes (params, data), in "
+            "this order"
+        )
     return None
 
 
-def _reads(name: str, key: str) -> str:
-    return rf"\b{name[0]}\w*\[\s*['\"]{re.escape(key)}['\"]\s*\]"
+def _reads(name: str, key: str | int) -> str:
+    return rf"\b{name[0]}\w*{_indexed(key)}"
+
+
+def _indexed(key: str | int) -> str:
+    return rf"\[\s*['\"]?{re.escape(str(key))}['\"]?\s*\]"
 
 
 def _attribute(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:

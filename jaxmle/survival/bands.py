@@ -9,8 +9,9 @@ import scipy
 
 from jaxmle._types import Array
 from jaxmle.parameters.arguments import check_choice, check_level
+from jaxmle.record.scales import interval_on
 
-SURVIVAL_BANDS = ("log", "log-log", "plain")
+SURVIVAL_BANDS = ("log", "log-log", "plain", "logit", "arcsin")
 HAZARD_BANDS = ("log", "plain")
 
 
@@ -20,9 +21,10 @@ def band_of(
     """The lower and upper ends of pointwise intervals.
 
     With σ the standard error of θ̂ and z the normal quantile: ``"plain"`` θ̂ ± zσ;
-    ``"log"`` θ̂·exp(±zσ/θ̂); ``"log-log"``, of a probability S, S^exp(±zσ/(S log S)).
-    Ends of probabilities are cut at 0 and 1, hazards at 0 (Klein & Moeschberger 2003, section 4.3;
-    the log band is the default of R's ``survfit``, log-log that of lifelines).
+    ``"log"`` θ̂·exp(±zσ/θ̂). Of a probability S also ``"log-log"``, S^exp(±zσ/(S log S));
+    ``"logit"``, logit S ± zσ/(S(1 − S)); ``"arcsin"``, arcsin √S ± zσ/(2√(S(1 − S))). Ends of
+    probabilities are cut at 0 and 1, hazards at 0 (Klein & Moeschberger 2003, section 4.3; the log
+    band is the default of R's ``survfit``, log-log that of lifelines).
 
     Args:
         quantity: ``"survival"``, ``"incidence"`` (a probability of an event) or a hazard.
@@ -55,10 +57,17 @@ def band_of(
             factor = np.exp(z * stderr / estimate)
             low = estimate / factor
             high = estimate * factor
-        else:
+        elif band == "log-log":
             power = np.exp(z * stderr / (estimate * np.abs(np.log(estimate))))
             low = estimate**power
             high = estimate ** (1 / power)
+        elif band == "logit":
+            low, high = np.moveaxis(np.asarray(interval_on("logit", estimate, stderr, z)), -1, 0)
+        else:
+            angle = np.arcsin(np.sqrt(estimate))
+            half = z * stderr / (2 * np.sqrt(estimate * (1 - estimate)))
+            low = np.sin(np.maximum(angle - half, 0.0)) ** 2
+            high = np.sin(np.minimum(angle + half, np.pi / 2)) ** 2
         # nothing has happened yet: S = 1, H = 0
         is_exact = (stderr == 0) & ~((quantity == "survival") & (estimate == 0))
         low = np.where(is_exact, estimate, low)

@@ -39,7 +39,7 @@ def aalen_johansen(
         time, entry, level: as in ``kaplan_meier``.
         cause: (n,) 0 for a censored time, else the whole-number code of the cause.
         weights: ``jaxmle.frequency(w)``.
-        band: scale of the pointwise intervals, "log", "log-log" or "plain".
+        band: scale of the pointwise intervals, "log", "log-log", "plain", "logit" or "arcsin".
 
     Returns:
         A dictionary from the code of each cause to its ``StepCurve``, ``quantity`` "incidence".

@@ -9,9 +9,10 @@ import scipy
 
 from jaxmle.parameters.arguments import check_choice, check_level
 from jaxmle.survival.bands import HAZARD_BANDS, band_of
-from jaxmle.survival.cox_rows import MODEL_BASED, CoxFit, cox_fit
+from jaxmle.survival.cox_rows import ROBUST, CoxFit, cox_fit
 from jaxmle.survival.curves import StepCurve
 from jaxmle.survival.risk_sets import RiskSets, risk_sets
+from jaxmle.survival.robust_baseline import influence
 
 BASELINES = ("breslow", "efron", "kalbfleisch-prentice")
 ROWS_AT_ONCE = 256  # rows whose curves are worked out together
@@ -21,13 +22,15 @@ class Baseline(NamedTuple):
     """Cumulative sums over the event times of one stratum, at covariates ``centre``.
 
     ``times`` (k,) event times; ``hazard`` (k,) cumulative hazard; ``variance`` (k,) its part for
-    known coefficients; ``breslow`` (k,) and ``slope`` (k, q), Σ dΛ and Σ (x̄ − centre) dΛ, of which
-    the part for estimated ones is made; ``end`` the last observed time.
+    known coefficients, and ``cross`` (k, q) its covariance with the coefficients, None where it is
+    0; ``breslow`` (k,) and ``slope`` (k, q), Σ dΛ and Σ (x̄ − centre) dΛ, of which the part for
+    estimated ones is made; ``end`` the last observed time.
     """
 
     times: np.ndarray
     hazard: np.ndarray
     variance: np.ndarray
+    cross: np.ndarray | None
     breslow: np.ndarray
     slope: np.ndarray
     end: float
@@ -51,6 +54,7 @@ def baseline(
     kind: str | None = None,
     band: str = "log",
     level: float = 0.95,
+    clusters: Any = None,
 ) -> Any:
     """The baseline cumulative hazard of a Cox model, that of covariates and an offset of 0.
 
@@ -68,14 +72,15 @@ def baseline(
             default as the model treats ties.
         band: scale of the intervals, "log" or "plain".
         level: their coverage.
+        clusters: (n,) those of a fit with clustered covariance; a ``Frame`` has its own.
 
     Returns:
         A ``StepCurve`` of all observed times; of a stratified model a dictionary of them by
         stratum.
 
     Raises:
-        ValueError, TypeError: for another model, data that are not those of the fit, a robust fit,
-            coefficients that are not finite.
+        ValueError, TypeError: for another model, data that are not those of the fit, coefficients
+            that are not finite, a covariance without a variance of the baseline (two-way clusters).
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -88,10 +93,9 @@ def baseline(
     >>> jm.survival.baseline(model, {"beta": [0.0]}, data).estimate.round(4).tolist()
     [0.25, 0.5833, 1.0833, 2.0833]
     """
-    cox = cox_fit(model, fit, data, "baseline")
+    cox = cox_fit(model, fit, data, "baseline", clusters)
     check_choice("band", band, HAZARD_BANDS)
     check_level(level)
-    check_vcov(cox, "baseline")
     bases = baselines(cox, kind)
     origin = np.zeros((1, len(cox.beta)))
     curves = {}
@@ -103,7 +107,7 @@ def baseline(
         counts = _counts(cox, inside, times)
         curves[code] = StepCurve(
             "cumulative_hazard", times, hazard[0], stderr[0], lower, upper, *counts, level, band,
-            "model",
+            "robust" if cox.is_robust else "model",
         )  # fmt: skip
     return curves if cox.options.strata is not None else curves[0]
 
@@ -125,19 +129,10 @@ def _counts(
     return at_risk, events, leaving - events
 
 
-def check_vcov(cox: CoxFit, what: str) -> None:
-    """Refuse a covariance that does not go with the variance of a baseline."""
-    if cox.vcov is not None and cox.vcov_kind not in MODEL_BASED:
-        raise ValueError(
-            f"the bands of {what} need the covariance of the model, and this fit has "
-            f"{cox.vcov_kind}: fit with vcov='observed', or give fit.params for curves without "
-            "bands"
-        )
-
-
 def baselines(cox: CoxFit, kind: str | None) -> Baselines:
     """The baselines of all strata, at the mean of the covariates, where no sum overflows."""
     kind = cox.options.ties if kind is None else check_choice("kind", kind, BASELINES)
+    _check_vcov(cox, kind)
     rows = cox.rows
     centre = rows.x.mean(axis=0)
     offset = float(rows.offset.mean())
@@ -146,16 +141,10 @@ def baselines(cox: CoxFit, kind: str | None) -> Baselines:
     sets = risk_sets(moved, cox.beta, ties)
     hazard = sets.in_ties(sets.hazard)
     slope = sets.in_ties(sets.hazard[:, None] * sets.mean)
-    if kind == "kalbfleisch-prentice":
-        jump = _product_limit(sets)
-        with np.errstate(divide="ignore"):
-            variance = sets.weight / (sets.at_risk * np.maximum(sets.at_risk - sets.dying, 0.0))
-        variance = np.where(sets.weight > 0, variance, 0.0)
-    else:
-        jump = hazard
-        with np.errstate(divide="ignore", invalid="ignore"):
-            each = np.where(sets.mass > 0, sets.hazard**2 / sets.mass, 0.0)
-        variance = sets.in_ties(each)
+    is_product = kind == "kalbfleisch-prentice"
+    jump = _product_limit(sets) if is_product else hazard
+    spread = _greenwood(sets) if is_product else _aalen(sets)
+    robust = influence(cox, sets) if cox.is_robust else None
     strata = []
     for place in range(len(cox.strata)):
         inside = sets.stratum == place
@@ -163,13 +152,48 @@ def baselines(cox: CoxFit, kind: str | None) -> Baselines:
             Baseline(
                 times=sets.time[inside],
                 hazard=np.cumsum(jump[inside]),
-                variance=np.cumsum(variance[inside]),
+                variance=np.cumsum(spread[inside]) if robust is None else robust.square[inside],
+                cross=None if robust is None else robust.cross[inside],
                 breslow=np.cumsum(hazard[inside]),
                 slope=np.cumsum(slope[inside], axis=0),
                 end=float(rows.time[rows.stratum == place].max()),
             )
         )
     return Baselines(strata, centre, offset)
+
+
+def _check_vcov(cox: CoxFit, kind: str) -> None:
+    """Refuse a covariance for which there is no variance of the baseline."""
+    if not cox.is_robust:
+        return
+    if cox.vcov_kind not in ROBUST:
+        raise ValueError(
+            f"the bands of a Cox curve take the covariance of the model or a sandwich of one sum, "
+            f"{', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with vcov='observed', or give "
+            "fit.params for curves without bands"
+        )
+    if kind == "kalbfleisch-prentice":
+        raise ValueError(
+            "the bands of kind='kalbfleisch-prentice' are Greenwood's, and this fit has the "
+            f"covariance {cox.vcov_kind}: take kind='breslow', or give fit.params for curves "
+            "without bands"
+        )
+
+
+def _greenwood(sets: RiskSets) -> np.ndarray:
+    """d/(S0(S0 − D0)) of each event time, (k,). R has the number of events in place of their risk
+    D0, and a variance that changes with the origin of the covariates.
+    """
+    with np.errstate(divide="ignore"):
+        variance = sets.weight / (sets.at_risk * np.maximum(sets.at_risk - sets.dying, 0.0))
+    return np.where(sets.weight > 0, variance, 0.0)
+
+
+def _aalen(sets: RiskSets) -> np.ndarray:
+    """The sum of dΛ²/d over the steps of each event time, (k,)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(sets.mass > 0, sets.hazard**2 / sets.mass, 0.0)
+    return sets.in_ties(each)
 
 
 def _product_limit(sets: RiskSets) -> np.ndarray:
@@ -218,7 +242,8 @@ def predicted(
     """The cumulative hazard of rows at times, (n, m), and its standard error.
 
     H = r H0 with r = e^{xβ}; its variance is r² {Var(Ĥ0 | β) + q'Vq}, q = x Λ0 − Σ x̄ dΛ0 (Tsiatis
-    1981; Therneau & Grambsch 2000, section 10.2). NaN beyond the last observed time of a stratum.
+    1981; Therneau & Grambsch 2000, section 10.2), and after a robust fit r² {ΣA² + 2q'ΣAD + q'Vq}
+    of ``influence``. NaN beyond the last observed time of a stratum.
     """
     relative = x - bases.centre
     risk = np.exp(relative @ cox.beta + offset - bases.level)
@@ -242,7 +267,12 @@ def predicted(
         moved = np.einsum("nq,nq->n", across, relative[rows])[:, None] * breslow**2
         moved -= 2 * (across @ slope.T) * breslow
         moved += np.einsum("mq,qr,mr->m", slope, cox.vcov, slope)
-        variance[rows] = risk[rows, None] ** 2 * (spread + np.maximum(moved, 0.0))
+        if base.cross is None:
+            moved = np.maximum(moved, 0.0)  # of rounding
+        else:
+            cross = np.concatenate([np.zeros((1, x.shape[1])), base.cross])[step]
+            moved += 2 * (relative[rows] @ cross.T) * breslow - 2 * np.sum(slope * cross, axis=1)
+        variance[rows] = risk[rows, None] ** 2 * np.maximum(spread + moved, 0.0)
     with np.errstate(invalid="ignore"):
         stderr = np.sqrt(variance)
     return hazard, np.where(np.isfinite(hazard), stderr, np.nan)

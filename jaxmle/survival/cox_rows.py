@@ -12,6 +12,7 @@ from jaxmle.data.frame import Frame
 from jaxmle.inference.again import again, check_fit
 from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import leaf_of
+from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.models.common.coding import uncoded
 from jaxmle.models.common.model import Model
 from jaxmle.models.proportional_hazards import CoxOptions
@@ -19,7 +20,9 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 from jaxmle.survival.risk_sets import RiskSets, Rows, risk_sets
 
-MODEL_BASED = ("observed", "expected")  # covariances that go with the variance of a baseline
+MODEL_BASED = ("observed", "expected")
+# Sums over rows or clusters, whose infinitesimal jackknife gives a curve its variance.
+ROBUST = ("HC0", "HC1", "CR0", "CR1", "CR1S")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,7 @@ class CoxFit:
     """A Cox model at an estimate, with its rows and their risk sets.
 
     ``vcov`` (q, q) is None where parameters were given and not a fit; ``strata`` are the codes of
-    the strata, in the order of ``sets.rows.stratum``.
+    the strata, in the order of ``sets.rows.stratum``; ``clusters`` (n,) codes or None.
     """
 
     options: CoxOptions
@@ -37,6 +40,12 @@ class CoxFit:
     names: tuple[str, ...]
     strata: tuple[Any, ...]
     sets: RiskSets
+    clusters: np.ndarray | None
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether the covariance is a sum over rows or clusters."""
+        return self.vcov is not None and self.vcov_kind not in MODEL_BASED
 
     @property
     def rows(self) -> Rows:
@@ -74,13 +83,14 @@ def _options(model: Model) -> Any:
     return getattr(uncoded(model.likelihood), "keywords", {}).get("options")
 
 
-def cox_fit(model: Any, fit: Any, data: Any, what: str) -> CoxFit:
+def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) -> CoxFit:
     """The Cox model, its estimate and its rows, checked.
 
     Args:
         fit: the ``Fit`` of these data, or parameters ``{"beta": (q,)}``.
         data: the data of the fit: a dictionary, or a ``Frame``.
         what: the caller's name, for messages.
+        clusters: those of a clustered fit, where ``data`` is no ``Frame`` that has them.
 
     Raises:
         TypeError: for another model.
@@ -88,14 +98,20 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str) -> CoxFit:
     """
     if not is_cox(model):
         raise TypeError(f"{what} is of a Cox model, models.cox(…); got {shown(model)}")
-    data = data.data if isinstance(data, Frame) else data
+    if isinstance(data, Frame):
+        _, clusters = data.given(None, clusters)
+        data = data.data
     options = _options(model)
     if isinstance(fit, Fit):
         check_fit(what, fit, alone=True)
         data = again(model, fit, data, alone=True, what=what).data
         params = fit.params
         vcov = np.asarray(fit.vcov)
-        names = fit.names
+        if clusters is not None and fit.vcov_kind in MODEL_BASED:
+            raise ValueError(
+                f"clusters are given and the fit has the covariance {fit.vcov_kind}: leave them "
+                "out, or give them to the fit as well"
+            )
     else:
         data = host_data(data, np.float64)
         model.check(data)
@@ -107,11 +123,20 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str) -> CoxFit:
             f"{what} needs finite coefficients; beta has an estimate that is infinite or none: "
             "see fit.explain()"
         )
-    if vcov is None:
-        names = tuple(f"beta[{j}]" for j in range(len(beta)))
+    plain = tuple(f"beta[{j}]" for j in range(len(beta)))
+    names = fit.names if isinstance(fit, Fit) else plain
     rows, strata = _rows(data, options, len(beta))
     kind = fit.vcov_kind if isinstance(fit, Fit) else "none"
-    return CoxFit(options, beta, vcov, kind, names, strata, risk_sets(rows, beta, options.ties))
+    sets = risk_sets(rows, beta, options.ties)
+    return CoxFit(options, beta, vcov, kind, names, strata, sets, _codes(clusters, rows.n))
+
+
+def _codes(clusters: Any, n: int) -> np.ndarray | None:
+    """Whole-number codes (n,) of one-way clusters; None without, and for two-way ones."""
+    if clusters is None:
+        return None
+    dimensions = cluster_codes(clusters, n)
+    return np.asarray(dimensions[0]) if len(dimensions) == 1 else None
 
 
 def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Any, ...]]:

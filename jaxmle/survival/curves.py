@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from jaxmle.parameters.arguments import check_number, shown
-from jaxmle.tables.frame import INSTALL_FRAME, installed
+from jaxmle.tables.frame import native
 
 TOLERANCE_OF_LEVEL = float(np.sqrt(np.finfo(float).eps))  # of R's quantile.survfit
 ROWS_PRINTED = 12
@@ -127,10 +126,11 @@ class StepCurve:
             "conf_low": self.lower,
             "conf_high": self.upper,
         }
-        return _native(columns, backend)
+        return native(columns, backend)
 
     def __repr__(self) -> str:
-        head = f"{self.quantity}, {len(self.times)} times, {100 * self.level:g}% {self.band} band"
+        times = _counted(len(self.times), "time")
+        head = f"{self.quantity}, {times}, {100 * self.level:g}% {self.band} band"
         lines = [f"{'time':>10} {'at risk':>9} {'events':>7} {'estimate':>9} {'band':>17}"]
         lines += [
             f"{t:>10.5g} {r:>9.6g} {e:>7.6g} {s:>9.4f}   {low:.4f} to {high:.4f}"
@@ -145,7 +145,14 @@ class StepCurve:
             )
         ]
         more = len(self.times) - ROWS_PRINTED
-        return "\n".join([head, *lines, *([f"… and {more:,} more times"] if more > 0 else [])])
+        return "\n".join(
+            [head, *lines, *([f"… and {_counted(more, 'more time')}"] if more > 0 else [])]
+        )
+
+
+def _counted(number: int, noun: str) -> str:
+    """``"1 time"``, ``"2 times"``."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
@@ -205,22 +212,14 @@ class Curve:
             "conf_low": self.lower.ravel(),
             "conf_high": self.upper.ravel(),
         }
-        return _native(columns, backend)
+        return native(columns, backend)
 
     def __repr__(self) -> str:
         return (
-            f"Curve of {self.quantity}: {self.n:,} rows, {len(self.times):,} times, "
+            f"Curve of {self.quantity}: {_counted(self.n, 'row')}, "
+            f"{_counted(len(self.times), 'time')}, "
             f"{100 * self.level:g}% {self.band} bands"
         )
-
-
-def _native(columns: dict[str, np.ndarray], backend: str | None) -> Any:
-    chosen = installed(backend)
-    try:
-        narwhals = import_module("narwhals")
-    except ImportError as error:
-        raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
-    return narwhals.from_dict(columns, backend=chosen).to_native()
 
 
 def check_times(times: Any, name: str = "times") -> np.ndarray:

@@ -56,7 +56,7 @@ def kaplan_meier(
         event: (n,) 1 for an event, 0 for a censored time.
         entry: (n,) times from which each is observed, before ``time``; None from the origin.
         weights: ``jaxmle.frequency(w)``, w rows alike, or ``jaxmle.sampling(w)``.
-        band: scale of the pointwise intervals, "log", "log-log" or "plain".
+        band: scale of the pointwise intervals, "log", "log-log", "plain", "logit" or "arcsin".
         level: their coverage.
 
     Returns:
@@ -310,6 +310,12 @@ def _weights(weights: Any, n: int) -> np.ndarray:
 
 def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
     """A column of finite numbers, (n,)."""
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    if kind in ("m", "M") or str(getattr(values, "dtype", "")).startswith("Duration"):
+        raise TypeError(
+            f"{name} holds dates or durations; make it a number first, such as its days: "
+            f"{name}.dt.days"
+        )
     try:
         column = np.asarray(values).astype(float)
     except (TypeError, ValueError):

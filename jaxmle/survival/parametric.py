@@ -13,15 +13,14 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
-from jaxmle.inference.delta import finite_point
 from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.models.common.model import Model
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point, propagated_rows
 from jaxmle.runtime.compile import compiled, precision
 
 ROWS_OF_GRADIENTS = 1024  # rows whose derivatives are held together
-LEAK = 1e-6  # share of a gradient outside the estimable space from which the value is not known
 
 
 def values_of(
@@ -68,14 +67,10 @@ def _with_stderr(
     fit: Fit, value: np.ndarray, gradient: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values (n, m) and, of their gradients (n, m, p), standard errors (n, m)."""
-    vcov = np.asarray(fit.witness.vcov)
-    used = np.any(gradient != 0, axis=(0, 1))
-    vcov = np.where(used[:, None] & used[None, :], vcov, 0.0)
-    outside = np.linalg.norm(gradient @ np.asarray(fit.witness.projector), axis=-1)
-    variance = np.einsum("nmp,pq,nmq->nm", gradient, vcov, gradient)
-    is_leaking = outside > LEAK * np.linalg.norm(gradient, axis=-1)
-    with np.errstate(invalid="ignore"):
-        return value, np.where(is_leaking, np.nan, np.sqrt(variance))
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    stderr = propagated_rows(fit, rows).stderr.reshape(value.shape)
+    # What does not depend on the parameters, such as S at 0, is known.
+    return value, np.where(np.any(gradient != 0, axis=-1), stderr, 0.0)
 
 
 def _on_grid(quantity: str, model: Model, params: Tree, rows: Tree, grid: Array) -> Array:

@@ -11,7 +11,7 @@ from jaxmle.data.frame import Frame
 from jaxmle.models.common.model import Model
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.survival.bands import HAZARD_BANDS, SURVIVAL_BANDS, band_of
-from jaxmle.survival.cox_baseline import ROWS_AT_ONCE, baselines, check_vcov, predicted
+from jaxmle.survival.cox_baseline import ROWS_AT_ONCE, baselines, predicted
 from jaxmle.survival.cox_rows import CoxFit, cox_fit, is_cox
 from jaxmle.survival.curves import Curve, check_times
 from jaxmle.survival.parametric import values_of
@@ -27,12 +27,15 @@ def survival(
     kind: str | None = None,
     band: str = "log-log",
     level: float = 0.95,
+    clusters: Any = None,
 ) -> Curve:
     """The probability of no event by each time, given the covariates of each row.
 
     Of an AFT model it is S(t | x) with standard errors by the delta method (R's ``predict`` and
     ``flexsurv``; lifelines' ``predict_survival_function``); of a Cox model exp(−r Λ0(t)) with the
-    variance of Tsiatis (R's ``survfit(fit, newdata=)``, whose default band is "log").
+    variance of Tsiatis (R's ``survfit(fit, newdata=)``, whose default band is "log"). After a Cox
+    fit with HC0, HC1, CR0, CR1 or CR1S it is the infinitesimal jackknife of the whole curve; R
+    takes the robust covariance of the coefficients with the model's variance of the baseline.
 
     Args:
         model: ``models.aft(…)`` or ``models.cox(…)``.
@@ -43,8 +46,9 @@ def survival(
         new: the rows to predict for: leaves as in ``data`` (a design, an offset, strata); of a
             ``Frame`` a table of its columns. None for the rows of ``data``.
         kind: of a Cox model, the kind of its ``baseline``.
-        band: scale of the pointwise intervals, "log-log", "log" or "plain".
+        band: scale of the pointwise intervals, "log-log", "log", "plain", "logit" or "arcsin".
         level: their coverage.
+        clusters: (n,) those of a Cox fit with clustered covariance; a ``Frame`` has its own.
 
     Returns:
         A ``Curve``: ``estimate``, ``stderr``, ``lower``, ``upper`` (n, m). Beyond the last observed
@@ -52,7 +56,7 @@ def survival(
 
     Raises:
         ValueError, TypeError: for another model, data that are not those of a Cox fit, a Cox fit
-            with robust covariance.
+            with another covariance.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -65,9 +69,12 @@ def survival(
     """
     check_choice("band", band, SURVIVAL_BANDS)
     if is_cox(model):
-        hazard, stderr, times = _cox_hazard(model, fit, data, times, new, kind, "survival")
+        hazard, stderr, times = _cox_hazard(
+            model, fit, data, times, new, kind, "survival", clusters
+        )
         value = np.exp(-hazard)
         return _curve("survival", times, value, value * stderr, level, band)
+    _refuse("clusters", clusters)
     return _of_law(model, fit, data, times, new, kind, "survival", level, band)
 
 
@@ -81,13 +88,14 @@ def cumulative_hazard(
     kind: str | None = None,
     band: str = "log",
     level: float = 0.95,
+    clusters: Any = None,
 ) -> Curve:
     """The cumulative hazard −log S(t | x) of each row at each time; see ``survival``.
 
     R's ``survfit(fit, newdata=)$cumhaz``; lifelines' ``predict_cumulative_hazard``.
 
     Args:
-        model, fit, data, times, new, kind, level: as in ``survival``.
+        model, fit, data, times, new, kind, level, clusters: as in ``survival``.
         band: scale of the pointwise intervals, "log" or "plain".
 
     >>> import numpy as np, jaxmle as jm
@@ -101,8 +109,9 @@ def cumulative_hazard(
     check_choice("band", band, HAZARD_BANDS)
     if is_cox(model):
         what = "cumulative_hazard"
-        hazard, stderr, times = _cox_hazard(model, fit, data, times, new, kind, what)
+        hazard, stderr, times = _cox_hazard(model, fit, data, times, new, kind, what, clusters)
         return _curve(what, times, hazard, stderr, level, band)
+    _refuse("clusters", clusters)
     return _of_law(model, fit, data, times, new, kind, "cumulative_hazard", level, band)
 
 
@@ -153,6 +162,7 @@ def quantile(
     kind: str | None = None,
     band: str | None = None,
     level: float = 0.95,
+    clusters: Any = None,
 ) -> Curve:
     """The time by which the share ``p`` of rows like each row has had the event; the median by
     default.
@@ -162,7 +172,7 @@ def quantile(
     (R's ``quantile(survfit(fit, newdata=), p)``), infinite where they do not.
 
     Args:
-        model, fit, data, new, kind, level: as in ``survival``.
+        model, fit, data, new, kind, level, clusters: as in ``survival``.
         p: a share, or several, (m,).
         band: scale of the intervals: of an AFT model "log" (the default) or "plain"; of a Cox model
             that of its survival function, "log-log" by default.
@@ -183,9 +193,12 @@ def quantile(
         raise ValueError(f"p must lie between 0 and 1; got {shown(p)}")
     check_level(level)
     if is_cox(model):
-        return _cox_quantile(model, fit, data, shares, new, kind, band or "log-log", level)
+        band = check_choice("band", band or "log-log", SURVIVAL_BANDS)
+        cox = cox_fit(model, fit, data, "quantile", clusters)
+        return _cox_quantile(cox, _cox_rows(cox, data, new), shares, kind, band, level)
     band = check_choice("band", band or "log", HAZARD_BANDS)
-    _refuse_kind(kind)
+    _refuse("kind", kind)
+    _refuse("clusters", clusters)
     rows = _rows(model, data, new, "quantile")
     value, stderr = values_of(model, fit, rows, "quantile", shares)
     return _curve("quantile", shares, value, stderr, level, band)
@@ -207,7 +220,7 @@ def _of_law(
 ) -> Curve:
     """A curve of a model that has a law of its times."""
     rows = _rows(model, data, new, quantity)
-    _refuse_kind(kind)
+    _refuse("kind", kind)
     if times is None:
         raise ValueError(f"{quantity} of {model!r} needs times, such as [30.0, 365.0]")
     grid = check_times(times)
@@ -230,9 +243,9 @@ def _new_rows(data: Any, new: Any) -> Tree:
     return data if new is None else new
 
 
-def _refuse_kind(kind: str | None) -> None:
-    if kind is not None:
-        raise ValueError(f"kind={kind!r} is of the baseline of a Cox model; leave it out")
+def _refuse(name: str, value: Any) -> None:
+    if value is not None:
+        raise ValueError(f"{name} is of a Cox model and its baseline; leave {name} out")
 
 
 def _curve(
@@ -251,11 +264,17 @@ def _curve(
 
 
 def _cox_hazard(
-    model: Any, fit: Any, data: Any, times: Any, new: Any, kind: str | None, what: str
+    model: Any,
+    fit: Any,
+    data: Any,
+    times: Any,
+    new: Any,
+    kind: str | None,
+    what: str,
+    clusters: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The cumulative hazard (n, m) of rows of a Cox model, its standard error, and the times."""
-    cox = cox_fit(model, fit, data, what)
-    check_vcov(cox, what)
+    cox = cox_fit(model, fit, data, what, clusters)
     bases = baselines(cox, kind)
     grid = np.unique(cox.sets.time) if times is None else check_times(times)
     x, offset, stratum = _cox_rows(cox, data, new)
@@ -270,21 +289,16 @@ def _cox_rows(cox: CoxFit, data: Any, new: Any) -> tuple[np.ndarray, np.ndarray,
 
 
 def _cox_quantile(
-    model: Any,
-    fit: Any,
-    data: Any,
+    cox: CoxFit,
+    of_rows: tuple[np.ndarray, np.ndarray, np.ndarray],
     shares: np.ndarray,
-    new: Any,
     kind: str | None,
     band: str,
     level: float,
 ) -> Curve:
     """The times at which the curve of each row, and its band, come down to 1 − p."""
-    check_choice("band", band, SURVIVAL_BANDS)
-    cox = cox_fit(model, fit, data, "quantile")
-    check_vcov(cox, "quantile")
     bases = baselines(cox, kind)
-    x, offset, stratum = _cox_rows(cox, data, new)
+    x, offset, stratum = of_rows
     ends_of = np.full((3, len(x), len(shares)), np.inf)
     for place, base in enumerate(bases.strata):
         rows = np.flatnonzero(stratum == place)

@@ -73,10 +73,7 @@ def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.n
     sets = cox.sets
     if kind in SURVIVAL_RESIDUAL_KINDS:
         return _of_expected(cox.rows.event, sets.risk * sets.over_steps(sets.hazard), kind)
-    scores = score_residuals(cox)
-    if kind == "score":
-        return scores
-    return cox.rows.weight[:, None] * scores @ _inverse_information(cox)
+    return score_residuals(cox) if kind == "score" else dfbeta_of(cox)
 
 
 def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarray:
@@ -133,6 +130,11 @@ def score_residuals(cox: CoxFit) -> np.ndarray:
     has_event = sets.own_tie >= 0
     scores[has_event] += x[has_event] - at_event[sets.own_tie[has_event]]
     return scores
+
+
+def dfbeta_of(cox: CoxFit) -> np.ndarray:
+    """The weighted score residuals times the inverse information, (n, q)."""
+    return cox.rows.weight[:, None] * score_residuals(cox) @ _inverse_information(cox)
 
 
 def tie_means(sets: RiskSets) -> np.ndarray:

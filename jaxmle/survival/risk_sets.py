@@ -61,6 +61,11 @@ class RiskSets:
     last: np.ndarray
     own_tie: np.ndarray
 
+    @property
+    def left(self) -> np.ndarray:
+        """What is left of the risk set at each step, S0 − (j/m) D0, (s,)."""
+        return self.at_risk[self.tie] - self.share * self.dying[self.tie]
+
     def over_steps(self, values: np.ndarray) -> np.ndarray:
         """Sums of ``values`` (s, …) over the steps at which each row is at risk, (n, …): in its own
         tie a row that has the event counts with what is left of its risk, 1 − j/m.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
+from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
 from jaxmle.tables.frame import native
@@ -146,7 +147,7 @@ class Table:
 
 
 def table(
-    fits: Sequence[Any],
+    fits: Sequence[Any] | Mapping[str, Any],
     *,
     names: Sequence[str] | None = None,
     exponentiate: bool = False,
@@ -160,7 +161,8 @@ def table(
     """Several fits side by side.
 
     Args:
-        fits: records of single fits, of any models.
+        fits: records of single fits, of any models; a list, or a dictionary from the heads of their
+            columns.
         names: the heads of their columns; (1), (2), … if left out.
         exponentiate: estimates and intervals by exp: odds ratios, rate ratios, hazard ratios.
         labels: from names of parameters to what stands in their place; a label for a parameter that
@@ -185,7 +187,7 @@ def table(
     >>> print(jm.table(fits, labels={"mean": "Mean"}, digits=1).to_markdown().splitlines()[2])
     | Mean           |    2.0   |     5.0  |
     """
-    records = tuple(fits) if isinstance(fits, list | tuple) else (fits,)
+    records, names = _listed(fits, names)
     if not records:
         raise ValueError("table needs at least one fit")
     for place, fit in enumerate(records):
@@ -210,6 +212,13 @@ def table(
     return Table(records, tuple(heads), views, below, stars, digits)
 
 
+def _listed(fits: Any, names: Any) -> tuple[tuple[Any, ...], Any]:
+    """The fits in a row, and the heads of their columns where a dictionary gives them."""
+    if isinstance(fits, Mapping):
+        return tuple(fits.values()), list(fits) if names is None else names
+    return tuple(fits) if isinstance(fits, list | tuple) else (fits,), names
+
+
 def _view_of(fit: Any, whole: View) -> View:
     """What is asked of all fits, as far as one of them has it."""
     labels = {name: label for name, label in (whole.labels or {}).items() if _has(fit, name)}
@@ -226,26 +235,10 @@ def _has(fit: Any, name: str) -> bool:
 
 
 def _plain(fit: Any, view: View) -> list[str]:
-    """Labels, or names without the leaf where a formula named them: ``age`` for ``beta[age]``,
-    which an AFT model and a Cox model may share.
-    """
-    labels = view.names(fit)
-    named = [fit.names[j] for j in view.places(fit)]
-    short = [_without_leaf(fit, j) for j in view.places(fit)]
-    alike = {name for name in short if short.count(name) > 1}
-    return [
-        label if label != name or brief in alike else brief
-        for label, name, brief in zip(labels, named, short, strict=True)
-    ]
-
-
-def _without_leaf(fit: Any, place: int) -> str:
-    if fit.names[place] == fit.layout.places[place]:
-        return str(fit.names[place])
-    for leaf, span in zip(fit.layout.leaves, fit.layout.spans, strict=True):
-        if span.start <= place < span.stop:
-            return str(fit.names[place].removeprefix(f"{leaf.path}[").removesuffix("]"))
-    return str(fit.names[place])
+    """Labels, or brief names, which an AFT model and a Cox model may share."""
+    brief = brief_names(fit.layout)
+    labels = zip(view.names(fit), view.places(fit), strict=True)
+    return [label if label != fit.names[j] else brief[j] for label, j in labels]
 
 
 def _facts(fit: Any) -> dict[str, str]:

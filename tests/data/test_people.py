@@ -127,7 +127,7 @@ def test_a_fit_of_another_likelihood_asks_for_its_model(poisson):
         return models.poisson()(params, data)
 
     other = frame.fit(own, fit.params)
-    with pytest.raises(ValueError, match="does not say which ready model"):
+    with pytest.raises(ValueError, match="does not record its model"):
         frame.predict(other)
     found = frame.predict(other, model=models.poisson())
     assert_allclose(found["estimate"], frame.predict(fit)["estimate"], rtol=1e-9)

@@ -250,3 +250,30 @@ def test_a_batch_and_other_records_are_refused(logit):
         jm.margins(frame, fit)
     with pytest.raises(TypeError, match="Frame of the fit"):
         jm.margins(fit, 3)
+
+
+def test_bootstrapped_effects_are_those_of_every_replicate(logit, births):
+    frame, fit, _ = logit
+    model = models.logistic()
+    boot = jm.bootstrap(model, fit, frame.data, key=1, replicates=199, acceleration=None)
+    found = jm.margins(fit, frame, ["age", "smoke"], bootstrap=boot)
+    draws = []
+    for x in boot.replicates:
+        p = expit(frame.data["x"] @ x)
+        draws.append((p * (1 - p)).mean() * x[[1, 3]])
+    assert_allclose(found.draws, draws, rtol=1e-9)
+    assert_allclose(found.stderr, np.std(draws, axis=0, ddof=1), rtol=1e-9)
+    ordered = np.sort(draws, axis=0)
+    assert_allclose(found.conf_int(0.95), ordered[[4, 194]].T, rtol=1e-9)  # the 5th and 195th
+    delta = jm.margins(fit, frame, ["age", "smoke"])
+    assert_allclose(found.estimate, delta.estimate, rtol=1e-12)
+    assert_allclose(found.stderr, delta.stderr, rtol=0.25)  # of 199 replicates, n = 189
+    assert "pairs bootstrap" in repr(found)
+    few = jm.bootstrap(model, fit, frame.data, key=1, replicates=19, acceleration=None)
+    with pytest.raises(ValueError, match="it takes 39 or more"):
+        jm.margins(fit, frame, bootstrap=few).conf_int()
+    with pytest.raises(TypeError, match=r"jaxmle\.bootstrap"):
+        jm.margins(fit, frame, bootstrap=199)
+    other = frame.fit(models.probit())
+    with pytest.raises(ValueError, match="another fit"):
+        jm.margins(other, frame, bootstrap=boot)

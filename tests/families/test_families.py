@@ -332,3 +332,9 @@ def test_the_slope_of_a_laplace_density_at_its_corner_is_the_mean_of_its_two_sid
         return jax.grad(lambda m: jf.laplace.log_prob({"loc": m, "scale": 2.0}, 1.0))(loc)
 
     assert_allclose([score(1.0 - 1e-9), score(1.0), score(1.0 + 1e-9)], [0.5, 0.0, -0.5])
+
+
+@ROW
+def test_a_family_says_in_its_docstring_what_it_is(row):
+    assert "scipy" in row.family.__doc__ or "distribution" in row.family.__doc__
+    assert row.family.__doc__ != jf.Family.__doc__

@@ -14,6 +14,7 @@ import scipy.stats
 from matplotlib import pyplot
 from numpy.testing import assert_allclose
 
+import jaxmle as jm
 from jaxmle import plots
 from jaxmle.fitting.fit import fit
 from jaxmle.inference.profiles.contour import contour
@@ -697,3 +698,18 @@ def test_no_setting_of_matplotlib_is_changed():
     before = dict(mpl.rcParams)
     plots.qq(Y)
     assert dict(mpl.rcParams) == before
+
+
+def test_a_forest_calls_its_rows_by_short_names_and_takes_them():
+    race = np.resize(np.array(["a", "b", "c"], dtype=object), 189)
+    table = {**jm.datasets.load("birthwt").data, "race": race}
+    frame = jm.from_formula("low ~ age + race", table)
+    fit = frame.fit(jm.models.logistic())
+    rows = [label.get_text() for label in plots.forest(fit).get_yticklabels()]
+    assert rows == ["Intercept", "age", "race[T.b]", "race[T.c]"]
+    some = plots.forest(fit, ["race", "age"])
+    assert [label.get_text() for label in some.get_yticklabels()] == [
+        "race[T.b]", "race[T.c]", "age",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="no parameter is called 'ages'"):
+        plots.forest(fit, ["ages"])

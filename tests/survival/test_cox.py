@@ -415,12 +415,10 @@ def test_a_term_of_several_columns_is_tested_together():
 def test_bad_input_gets_one_clear_error():
     data, model = ovarian(), models.cox()
     fit = jm.fit(model, data=data)
-    robust = jm.fit(model, data=data, vcov="HC0")
     other = {**data, "time": data["time"] + 1.0}
     cases = [
         (lambda: baseline(models.aft("weibull"), fit, data), TypeError, "is of a Cox model"),
         (lambda: baseline(model, fit, other), ValueError, "not those of the fit"),
-        (lambda: survival(model, robust, data), ValueError, "vcov='observed'"),
         (lambda: hazard(model, fit, data, 10.0), TypeError, "take cumulative_hazard"),
         (lambda: residuals(model, fit, data, "pearson"), ValueError, "kind must be"),
         (lambda: survival(model, fit, data, [-1.0]), ValueError, "times must be 0 or more"),

@@ -231,7 +231,7 @@ BAD = [
     (lambda: kaplan_meier([1.0, 2.0], [1]), "event must have the shape"),
     (lambda: kaplan_meier([1.0], [1], weights=[2.0]), "jaxmle.frequency"),
     (lambda: kaplan_meier([1.0], [1], weights=jm.frequency([1.5])), "whole numbers; row 0"),
-    (lambda: kaplan_meier([1.0], [1], band="logit"), "band must be"),
+    (lambda: kaplan_meier([1.0], [1], band="probit"), "band must be"),
     (lambda: aalen_johansen([1.0], [0]), "no row has an event"),
     (lambda: aalen_johansen([1.0], [1.5]), "1, 2, … for causes"),
     (lambda: cause_specific({"event": np.array([0, 1])}, 2), "no row has the cause 2"),

@@ -277,7 +277,7 @@ def information_error(loglik: Loglik) -> Quantity:
     >>> normal = lambda p, d: -0.5 * jnp.log(p["variance"]) - 0.5 * d["y"] ** 2 / p["variance"]
     >>> noise = lambda key, d: jax.random.normal(key, d["y"].shape)
     >>> draw = lambda key, p, d: {"y": jnp.sqrt(p["variance"]) * noise(key, d)}
-    >>> simulated = jm.with_response(normal, jm.simulation(draw, key=jax.random.key(0), draws=400))
+    >>> simulated = jm.with_response(normal, jm.simulation(draw, key=0, draws=400))
     >>> error = jm.information_error(simulated)({"variance": 1.0}, {"y": np.zeros(8)})
     >>> bool(abs(error[0, 0] - 0.2) < 0.03)  # √(2n/draws) at variance 1
     True

@@ -7,6 +7,7 @@ columns in U and drop out.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,11 @@ from jaxmle.parameters.tree import Layout
 
 CLUSTER_KINDS = ("cluster", "CR0", "CR1", "CR1S", "CR2", "CR3")
 VCOV_KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", *CLUSTER_KINDS, "hac")
+KINDS_OF_OTHER_SOFTWARE = {
+    "robust": "HC1", "sandwich": "HC0", "nonrobust": "observed", "oim": "observed",
+    "hessian": "observed", "fisher": "expected", "eim": "expected", "clustered": "cluster",
+    "newey-west": "hac", "nw": "hac",
+}  # fmt: skip
 LEVERAGED = ("HC2", "HC3", "CR2", "CR3")
 Kind = str | HAC
 
@@ -42,7 +48,7 @@ def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
     if not known and not (isinstance(kind, str) and kind in (*VCOV_KINDS, "auto")):
         raise ValueError(
             f"{where}={shown(kind)} is not known; choose one of {', '.join(VCOV_KINDS)}, 'auto', a "
-            "record of hac(…) or None"
+            f"record of hac(…) or None.{_hint(kind)}"
         )
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(f"{where}={kind!r} needs clusters=, one label for each row of data")
@@ -50,6 +56,15 @@ def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
         raise ValueError(
             f"clusters are given but {where}={kind!r} does not use them; write {where}='cluster'"
         )
+
+
+def _hint(kind: Any) -> str:
+    """The kind that was probably meant."""
+    if not isinstance(kind, str):
+        return ""
+    meant = {name.lower(): name for name in VCOV_KINDS} | KINDS_OF_OTHER_SOFTWARE
+    near = get_close_matches(kind.lower(), list(meant), n=1)
+    return f" Did you mean {meant[near[0]]!r}?" if near else ""
 
 
 def check_order(kind: Kind | None, weighting: str) -> None:
@@ -228,6 +243,11 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
         if labels.ndim != 1 or (n is not None and labels.shape[0] != n):
             raise ValueError(
                 f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}"
+                + (
+                    f". The name of a column goes to from_formula(…, clusters={str(clusters)!r})"
+                    if isinstance(clusters, str)
+                    else ""
+                )
             )
     xp = jnp if any(is_traced(labels) for labels in dimensions) else np
     coded = [_codes(xp, labels) for labels in dimensions]

@@ -52,13 +52,13 @@ class Censoring(NamedTuple):
                 raise ValueError(
                     f"{number} rows are known to lie in an interval only, as are censored ones: "
                     "their quantile residuals are drawn at random within it, given "
-                    "key=jax.random.key(0)"
+                    "key=0"
                 )
         elif self.unlike is not None and (number := _number(self.unlike, data)):
             raise ValueError(
                 f"{kind} residuals compare a response with its mean, and {number} rows are "
                 "censored or entered late: their responses are not draws of the whole law. Take "
-                "kind='quantile', with key=jax.random.key(0)"
+                "kind='quantile', with key=0"
             )
 
 

@@ -29,6 +29,7 @@ from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.frames import columns_of_frame, is_frame
 from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
+from jaxmle.runtime.keys import typed_key
 
 ROWS_FOR_START = 20_000  # their standard errors are a hundredth and less
 RESIDUAL_KINDS = ("response", "pearson", "deviance", "quantile")
@@ -219,20 +220,20 @@ class Model:
         """Density over survival function at each of ``times``, (n, m), or (n,) for one time."""
         return self._evaluate("hazard", params, data, times)
 
-    def sample(self, key: Array, params: Tree, data: Tree) -> Tree:
+    def sample(self, key: Any, params: Tree, data: Tree) -> Tree:
         """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and
         a parametric bootstrap take.
 
         Args:
-            key: a jax random key.
+            key: a whole number or a jax key.
         """
-        fresh = self._evaluate("sample", params, data, key)
+        fresh = self._evaluate("sample", params, data, typed_key(key))
         if not isinstance(data, dict):
             return fresh
         return {**data, **(fresh if isinstance(fresh, dict) else {self.outcome: fresh})}
 
     def residuals(
-        self, params: Tree, data: Tree, kind: str = "response", *, key: Array | None = None
+        self, params: Tree, data: Tree, kind: str = "response", *, key: Any = None
     ) -> Array:
         """Residuals (n,).
 
@@ -240,9 +241,10 @@ class Model:
             kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation;
                 ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for exponential families; ``"quantile"``
                 Φ⁻¹(F(y)), standard normal under the model.
-            key: for quantile residuals of a discrete response, drawn uniformly over its step of F
-                (Dunn & Smyth 1996, JCGS 5, p. 236); and of a censored one, a limit's atom or an
-                interval, drawn over what is known of it. F is that given entry, if late.
+            key: a whole number or a jax key, for quantile residuals of a discrete response, drawn
+                uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236); and of a censored
+                one, a limit's atom or an interval, drawn over what is known of it. F is that given
+                entry, if late.
 
         Raises:
             ValueError: key is needed and not given; a residual other than the quantile one of rows
@@ -255,6 +257,7 @@ class Model:
         [-0.7071, 0.7071]
         """
         check_choice("kind", kind, RESIDUAL_KINDS)
+        key = None if key is None else typed_key(key)
         y = self._response(data)
         if self.censoring is not None:
             self.censoring.refuse(kind, data, key)
@@ -266,7 +269,7 @@ class Model:
         if kind == "quantile" and self.law.discrete and key is None:
             raise ValueError(
                 "quantile residuals of a discrete response are drawn at random within its step: "
-                "give key=jax.random.key(0)"
+                "give key=0"
             )
         extra = () if kind != "quantile" else (key,)
         return self._evaluate(f"{kind}_residual", params, data, y, *extra)
@@ -295,6 +298,8 @@ class Model:
         """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the
         host.
         """
+        if hasattr(params, "params") and hasattr(params, "vcov"):
+            raise TypeError(f"{self!r} takes parameters here: give fit.params, and not the fit")
         if tracing():
             return run(params, traced_data(data), *args)
         with precision(np.float64):

@@ -1,0 +1,71 @@
+"""Effects at the replicates of a bootstrap: their spread in place of the delta method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array
+from jaxmle.parameters.arguments import shown
+from jaxmle.record.fit import Fit
+
+PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the place of a quantile among R replicates
+REPLICATES_TOGETHER = 16  # replicates whose predictions of all rows are held at once
+
+
+def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
+    """The estimates (R, p) of the replicates of a fit, those without an estimate left out.
+
+    Raises:
+        TypeError, ValueError: for what is no bootstrap, or one of a statistic or of another fit.
+    """
+    x = getattr(bootstrap, "replicates", None)
+    if x is None or not hasattr(bootstrap, "flat_estimate"):
+        raise TypeError(
+            "bootstrap is what jaxmle.bootstrap(model, fit, frame.data, key=0) returned; got "
+            f"{shown(bootstrap)}"
+        )
+    if x.shape[1] != len(fit.names):
+        raise ValueError(
+            f"the bootstrap has replicates of {x.shape[1]} numbers, the fit {len(fit.names)} "
+            "parameters: leave statistic= out of it"
+        )
+    if not np.array_equal(bootstrap.flat_estimate, np.asarray(fit.x), equal_nan=True):
+        raise ValueError("the bootstrap is of another fit: its estimates are not those of this one")
+    known = x[np.isfinite(x).all(axis=1)]
+    if len(known) < 2:
+        raise ValueError(f"{len(known)} replicates have finite estimates; it takes two or more")
+    return known
+
+
+def at_replicates(averages: Callable[..., Array]) -> Callable[..., Array]:
+    """The function of ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
+
+    def run(x: Array, *rest: Any) -> Array:
+        return jax.lax.map(lambda row: averages(row, *rest), x, batch_size=REPLICATES_TOGETHER)
+
+    return run
+
+
+def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Covariance (q, q) and standard deviation (q,) of the draws (R, q)."""
+    vcov = np.atleast_2d(np.cov(draws, rowvar=False))
+    return vcov, np.sqrt(np.diag(vcov))
+
+
+def percentiles(draws: np.ndarray, level: float) -> np.ndarray:
+    """Percentile intervals (q, 2): order statistics at (R + 1)α.
+
+    Raises:
+        ValueError: for fewer replicates than the interval takes.
+    """
+    tail = (1 - level) / 2
+    least = int(np.ceil(1 / tail - PLACE_TOLERANCE)) - 1
+    if len(draws) < least:
+        raise ValueError(
+            f"{len(draws)} replicates hold no {100 * level:g}% interval: it takes {least} or more"
+        )
+    return np.quantile(draws, [tail, 1 - tail], axis=0, method="weibull").T

@@ -1,0 +1,41 @@
+"""What a ``Fit`` calls what other software calls otherwise: the hint of an attribute that it has
+not.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+PREDICT = "frame.predict(fit, new) for a formula, or model.predict(fit.params, data)"
+NAMES_OF_OTHER_SOFTWARE = {
+    "fit.params": ("coef", "coef_", "coefs", "coefficients", "beta", "estimate", "estimates", "x0"),
+    "fit.stderr": ("bse", "std_err", "std_errors", "standard_errors_", "stderrs", "errors"),
+    "fit.vcov": ("cov", "cov_params", "covariance", "covariance_", "hess_inv", "variance_matrix_"),
+    "fit.loglik": ("llf", "log_likelihood", "log_likelihood_", "loglikelihood", "fun", "fval"),
+    "fit.zvalues": ("tvalues", "zvalue", "z"),
+    "fit.pvalues": ("pvalue", "p_values", "p"),
+    "fit.n": ("nobs", "n_obs"),
+    "fit.converged and fit.explain()": ("success", "message", "mle_retvals", "convergence"),
+    "fit.summary(), or print(fit)": ("summary2", "print_summary", "report"),
+    "fit.to_frame()": ("to_df", "to_pandas", "summary_frame", "tidy"),
+    PREDICT: ("predict", "fittedvalues", "fitted_values", "predict_proba", "get_prediction"),
+    "model.residuals(fit.params, data)": ("resid", "residuals", "resid_response", "resid_pearson"),
+    "jaxmle.margins(fit, frame)": ("get_margeff", "margins", "margeff"),
+    "jaxmle.wald_test(fit, 'age = 0')": ("wald_test", "t_test", "f_test"),
+}
+HINTS = {name: hint for hint, names in NAMES_OF_OTHER_SOFTWARE.items() for name in names}
+
+
+def missing_attribute(fit: Any, name: str) -> Any:
+    """Raise for an attribute that a ``Fit`` has not, with the name that it may be known by.
+
+    Raises:
+        AttributeError: always.
+    """
+    if name.startswith("_"):
+        raise AttributeError(f"a Fit has no {name!r}", name=name, obj=fit)
+    public = [known for known in dir(type(fit)) if not known.startswith("_")]
+    near = get_close_matches(name, [*type(fit).__dataclass_fields__, *public], n=1)
+    hint = HINTS.get(name) or (f"did you mean fit.{near[0]}?" if near else "see help(jaxmle.Fit)")
+    raise AttributeError(f"a Fit has no {name!r}: {hint}")
