@@ -12,8 +12,8 @@ from typing import Any
 from jaxmle.command.describe import describe
 from jaxmle.command.files import extension_of, read_table, write
 from jaxmle.data.frame import Frame, from_formula
-from jaxmle.data.leaves import WITHOUT_CONSTANT
 from jaxmle.data.groups import fit_groups
+from jaxmle.data.leaves import WITHOUT_CONSTANT
 from jaxmle.fitting.fit import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
 from jaxmle.models import Model
