@@ -155,13 +155,18 @@ def _binomial_variance(p: Params) -> Array:
     return p["trials"] * p["prob"] * (1 - p["prob"])
 
 
+def _binomial_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    above, up_to = special.log_beta_tails(y + 1, p["trials"] - y, p["prob"])
+    return up_to, above
+
+
 binomial = counting(
     "binomial",
     {"prob": PROBABILITY},
     log_prob=_binomial_log_prob,
     log_cdf=lambda p, y: special.log_betaincc(y + 1, p["trials"] - y, p["prob"]),
     log_sf=lambda p, y: special.log_betainc(y + 1, p["trials"] - y, p["prob"]),
-    log_tails=lambda p, y: special.log_beta_tails(y + 1, p["trials"] - y, p["prob"])[::-1],
+    log_tails=_binomial_log_tails,
     high=lambda p: p["trials"],
     mean=lambda p: p["trials"] * p["prob"],
     variance=_binomial_variance,

@@ -275,7 +275,7 @@ def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
         return part
     name = equation.primitive.name
     params = equation.params
-    shape = getattr(getattr(equation.invars[0], "aval", None), "shape", ())
+    shape: tuple[int, ...] = getattr(getattr(equation.invars[0], "aval", None), "shape", ())
     terms = 0
     if name == "reduce_sum":
         terms = math.prod(shape[axis] for axis in params["axes"])
