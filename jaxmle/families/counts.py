@@ -396,6 +396,7 @@ def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
     under = y < 0
     over = step > last if upper else step >= last
     inside = jnp.log(_pick(cumulated, jnp.clip(jnp.nan_to_num(step), 0, last)))
+    inside = jnp.where(jnp.isnan(y), jnp.nan, inside)
     return jnp.where(
         under, 0.0 if upper else -jnp.inf, jnp.where(over, -jnp.inf if upper else 0.0, inside)
     )

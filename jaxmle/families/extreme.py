@@ -22,6 +22,7 @@ from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.moments import EULER_GAMMA, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.stirling import ATANH_SERIES
 
 Params = dict[str, Any]
 
@@ -66,10 +67,6 @@ def _slopes(coefficients: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(k * c for k, c in enumerate(coefficients))[1:]
 
 
-# (atanh u − u)/u³ in u²; |u| ≤ 1/3 leaves 1e-18.
-_ATANH_SERIES = tuple(1 / (2 * k + 3) for k in range(17))
-
-
 def _parted(t: Array) -> tuple[Array, Array, Array, Array]:
     """Whether t is near 0; t where it is, else 0; u = t/(2 + t) there, for log(1 + t) = 2 atanh u;
     t where it is not, else 1.
@@ -85,7 +82,7 @@ def log1p_ratio(t: Array) -> Array:
     cancellation.
     """
     near, small, u, large = _parted(t)
-    series = 1 + u * u * polynomial(u * u, _ATANH_SERIES)
+    series = 1 + u * u * polynomial(u * u, ATANH_SERIES)
     return jnp.where(near, 2 / (2 + small) * series, jnp.log1p(large) / large)
 
 
@@ -93,7 +90,7 @@ def log1p_ratio(t: Array) -> Array:
 def _log1p_ratio_slope(t: Array) -> Array:
     """L′ = (1/(1 + t) − L)/t; in u, −(1 − u)²/2 · (1/(1 + u) + u/3 + u³/5 + …)."""
     near, small, u, large = _parted(t)
-    odd = 0.5 * (2 + small) / (1 + small) + u * polynomial(u * u, _ATANH_SERIES)
+    odd = 0.5 * (2 + small) / (1 + small) + u * polynomial(u * u, ATANH_SERIES)
     direct = (1 / (1 + large) - jnp.log1p(large) / large) / large
     return jnp.where(near, -2 / (2 + small) ** 2 * odd, direct)
 
@@ -102,8 +99,8 @@ def _log1p_ratio_curvature(t: Array) -> Array:
     """L″ = −(1/(1 + t)² + 2L′)/t, and the derivative of the series of L′."""
     near, small, u, large = _parted(t)
     slope = (1 / (1 + large) - jnp.log1p(large) / large) / large
-    series = polynomial(u * u, _ATANH_SERIES)
-    step = series + 2 * u * u * polynomial(u * u, _slopes(_ATANH_SERIES))
+    series = polynomial(u * u, ATANH_SERIES)
+    step = series + 2 * u * u * polynomial(u * u, _slopes(ATANH_SERIES))
     odd = 0.5 * (2 + small) / (1 + small) + u * series
     half = 2 / (2 + small)
     odd_slope = -0.5 / (1 + small) ** 2 + 0.5 * half * half * step

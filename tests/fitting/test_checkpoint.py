@@ -16,6 +16,7 @@ import optax
 import pytest
 from numpy.testing import assert_array_equal
 
+import jaxmle as jm
 from jaxmle.closures import program_digest
 from jaxmle.runtime import lock
 from jaxmle.runtime.checkpoint import MANIFEST, Checkpoint
@@ -24,6 +25,7 @@ from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.stochastic.stochastic import fit_stochastic
 
 from . import killed
+from .changing import HOLDERS
 from .killed import PIECE, ROOT, RUNS, assert_same, here
 
 # ---------------------------------------------------------------- the model
@@ -206,6 +208,53 @@ def test_an_array_changed_in_place_inside_an_inner_jit_is_another_model(tmp_path
     scale[0] = 1.5
     with pytest.raises(ValueError, match="belongs to another run: its model"):
         killed.batch(tmp_path / "run", loglik)
+
+
+TWO_MEMBERS = np.array([[1.0, 2.0, 6.0], [2.0, 3.0, 7.0]])
+RESUMED = ("a class method", "a jitted helper of a cached factory")
+
+
+@pytest.mark.parametrize(
+    "holder", [pytest.param(h, marks=() if h in RESUMED else pytest.mark.thorough) for h in HOLDERS]
+)
+def test_a_change_in_whatever_holds_a_number_is_another_model(holder, tmp_path):
+    shift, bind = HOLDERS[holder]()
+    held = np.zeros(3)
+    bind(held)
+
+    def loglik(params, data):
+        return -0.5 * (data + shift() - params["m"]) ** 2
+
+    def run():
+        return jm.fit_batch(loglik, {"m": 0.5}, TWO_MEMBERS, checkpoint=tmp_path, progress=False)
+
+    before = run()
+    assert_array_equal(run().x, before.x)
+    held += 2.0
+    with pytest.raises(ValueError, match="belongs to another run: its model"):
+        run()
+    bind(np.zeros(3))
+    assert_array_equal(run().x, before.x)
+
+
+@pytest.mark.parametrize("dtype", [">f8", np.longdouble])
+def test_numbers_that_jax_does_not_take_as_they_are_are_resumed_and_run_in_mini_batches(
+    dtype, tmp_path
+):
+    """The shapes of what a folder holds were asked of the function itself: TypeError on its second run."""
+    shift = np.zeros(1, dtype)
+
+    def loglik(params, data):
+        return -0.5 * (data + jnp.asarray(shift) - params["m"]) ** 2
+
+    def run():
+        return jm.fit_batch(loglik, {"m": 0.5}, TWO_MEMBERS, checkpoint=tmp_path, progress=False)
+
+    assert_array_equal(run().x, run().x)
+    found = fit_stochastic(
+        loglik, {"m": 0.5}, TWO_MEMBERS[0], optimizer=killed.ADAM, batch_size=3, epochs=1, key=0, progress=False,
+    )  # fmt: skip
+    assert np.isfinite(found.loglik)
 
 
 SCALE = np.array(1.0)
