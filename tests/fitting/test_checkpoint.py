@@ -181,6 +181,24 @@ def test_options_are_known_by_what_they_hold():
     assert digest(Optax(optax.adam(0.1))) == digest(Optax(optax.adam(0.1)))
 
 
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_function_is_known_by_what_it_reads_whatever_holds_it(holder):
+    """``fit_lake`` asks this of its model: a class, a module or a slot that had changed gave the table of before."""
+    shift, bind = HOLDERS[holder]()
+    held = np.zeros(3)
+    bind(held)
+
+    def digest():
+        return program_digest.value_digest(lambda params, data: -((data + shift()) ** 2))
+
+    before = digest()
+    assert digest() == before
+    held += 2.0
+    after = digest()
+    bind(np.full(3, -1.0))
+    assert len({before, after, digest()}) == 3
+
+
 def of_scale(scale):
     """A likelihood whose scale is known to a function under ``jit`` inside of it."""
     inner = jax.jit(lambda eta: eta * scale)
