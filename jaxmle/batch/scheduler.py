@@ -34,7 +34,7 @@ from jaxmle.fitting.recession import with_cone
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
-from jaxmle.runtime.compile import precision, to_numpy
+from jaxmle.runtime.compile import portable_tree, precision, to_numpy
 from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.state import start
@@ -244,6 +244,7 @@ class Scheduler:
         piece = self.pieces[0]
         with self._context():
             member = flat_members(self.inputs, piece.index[:1], piece.length).first
+            member = member._replace(loglik=portable_tree(member.loglik))
             point = jax.eval_shape(lambda z: point_at(self.problem, member, z), like(k))
         state = jax.eval_shape(start, like(k), point)
         fit = jax.eval_shape(

@@ -16,6 +16,7 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.runtime.compile import portable_tree
 
 BYTES_STARTED_TOGETHER = 2**27  # bytes of data whose start values a model proposes in one call
 
@@ -122,7 +123,7 @@ def _fits(loglik: Any, params: Params, constraints: Tree, source: Stacked | Ragg
     try:
         data = data_of(source, largest_of(source))
         layout_of(params, constraints)
-        jax.eval_shape(partial(terms_of, loglik), params, data)
+        jax.eval_shape(partial(terms_of, portable_tree(loglik)), params, data)
     except (ValueError, TypeError, IndexError, AttributeError, KeyError):
         return False  # what is wrong is said where the members are read
     return True

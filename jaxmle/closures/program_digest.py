@@ -9,16 +9,21 @@ count, by their bytes. A host callback counts by its code and what it closes ove
 from __future__ import annotations
 
 import collections
+import collections.abc
+import contextvars
 import functools
 import re
 import sys
+import threading
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import xxhash
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 GIVEN = ("jax", "jaxlib", "numpy")
 ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
@@ -92,12 +97,15 @@ class _Digest:
         if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
             self.text("key", value.dtype)
             value = jax.random.key_data(value)
+        attributes = getattr(value, "__dict__", None) if isinstance(value, np.ndarray) else None
         value = np.asarray(value)
         self.text("array", value.dtype.name, value.shape)
         if value.dtype == object:
             self.text(value.tolist())
         else:
             self.state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        if attributes:
+            self.value(attributes, deep=True)
 
     # ------------------------------------------------------------ programs
 
@@ -144,19 +152,31 @@ class _Digest:
         Args:
             deep: whether objects count by their attributes, as a closure reads them.
         """
-        if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns"):
+        if isinstance(value, type):
+            self.kind(value, deep)
+        elif _is_program(value):
             self.program(value)
         elif _is_array(value):
             self.array(value)
-        elif isinstance(value, tuple | list | collections.deque | dict):
+        elif isinstance(value, tuple | list | collections.deque | collections.abc.Mapping):
             self.container(value, deep)
         elif isinstance(value, set | frozenset):
             self.text("set", sorted(map(str, value)))
-        elif isinstance(value, types.ModuleType | type):
-            self.text("name", getattr(value, "__module__", ""), value.__name__)
+        elif isinstance(value, types.ModuleType):
+            self.text("name", value.__name__)  # what a function reads of it: see ``function``
+        elif isinstance(value, property):
+            self.value((value.fget, value.fset), deep=True)
+        elif isinstance(value, staticmethod | classmethod):
+            self.value(value.__func__, deep=True)
+        elif isinstance(value, functools.partialmethod):
+            self.value((value.func, value.args, value.keywords), deep=True)
+        elif isinstance(value, contextvars.ContextVar):
+            self.value(value.get(None), deep=True)
+        elif isinstance(value, weakref.ref):
+            self.value(value(), deep=True)
         elif callable(value):
             self.callable(value)
-        elif deep and type(value).__dictoffset__:
+        elif deep and (_has_attributes(value) or isinstance(value, threading.local)):
             self.object(value)
         else:
             self.text(type(value).__name__, value)
@@ -166,7 +186,11 @@ class _Digest:
         if id(value) in self.within:
             return
         self.within.append(id(value))
-        for key in sorted(value, key=str) if isinstance(value, dict) else range(len(value)):
+        for key in (
+            sorted(value, key=str)
+            if isinstance(value, collections.abc.Mapping)
+            else range(len(value))
+        ):
             self.text(type(key).__name__, key)
             self.value(value[key], deep)
         self.within.pop()
@@ -179,9 +203,15 @@ class _Digest:
             self.function(value)
         elif isinstance(value, types.MethodType):
             self.callable(value.__func__)
-            self.object(value.__self__)
+            self.value(value.__self__, deep=True)
+        elif isinstance(value, types.BuiltinMethodType):
+            self.text("function", value.__qualname__)
+            if not isinstance(value.__self__, types.ModuleType | None):
+                self.value(value.__self__, deep=True)
         elif isinstance(value, functools.partial):
             self.value((value.func, value.args, value.keywords), deep=True)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self.value(value.__wrapped__)
         elif hasattr(value, "callback_func"):  # a host callback
             self.value(value.callback_func, deep=True)
         elif _is_jaxs(type(value)):  # a rule of differentiation before it is applied, or a jit
@@ -201,21 +231,59 @@ class _Digest:
         if self.met(function):
             return
         cells = [_content(cell) for cell in function.__closure__ or ()]
-        if _is_given(
-            function
-        ):  # what it keeps is its own; functions that it hands on may be a user's
+        if _is_given_name(function.__globals__.get("__name__")):  # wraps copies __module__
+            # What it keeps is its own; functions that it hands on may be a user's.
             for inner in cells:
                 if isinstance(inner, types.FunctionType | types.MethodType | functools.partial):
                     self.value(inner)
             return
         self.code(function.__code__)
+        attributes = {k: v for k, v in vars(function).items() if not k.startswith(("_", "__"))}
+        self.value(attributes, deep=True)
         self.value((function.__defaults__, function.__kwdefaults__ or {}), deep=True)
         for inner in cells:
             self.value(inner, deep=True)
-        for name in sorted(_names(function.__code__)):
-            if name in function.__globals__:
+        names = sorted(_names(function.__code__))
+        read = [
+            (name, function.__globals__[name]) for name in names if name in function.__globals__
+        ]
+        for name, inner in read:
+            self.text(name)
+            self.value(inner, deep=True)
+        for module in [*(inner for _, inner in read), *cells]:
+            if isinstance(module, types.ModuleType):
+                self.attributes(module, names)
+
+    def attributes(self, module: types.ModuleType, names: list[str]) -> None:
+        """What a function reads of a module, by the names in its code, and of modules in that. Of
+        a library functions and classes count by their names.
+        """
+        if self.met(module):
+            return
+        computed = "getattr" in names and not _is_library(module)  # then it may read any
+        for name in sorted(vars(module)) if computed else names:
+            inner = None if name.startswith("__") else vars(module).get(name)
+            if isinstance(inner, types.ModuleType):
+                self.attributes(inner, names)
+            elif inner is not None and not (_is_library(module) and callable(inner)):
                 self.text(name)
-                self.value(function.__globals__[name], deep=True)
+                self.value(inner, deep=True)
+
+    def kind(self, kind: type, deep: bool) -> None:
+        """A class by its name, and by its attributes and those of its bases and its metaclass
+        where they are a user's: a method reads them.
+        """
+        self.text("name", kind.__module__, kind.__qualname__)
+        if not deep or _is_library(kind) or self.met(kind):
+            return
+        for base in (*kind.__mro__[1:], type(kind)):
+            self.kind(base, deep)
+        for name, inner in sorted(vars(kind).items()):
+            if not (
+                name.startswith(("__", "_jaxmle")) or isinstance(inner, types.MemberDescriptorType)
+            ):
+                self.text(name)
+                self.value(inner, deep=True)
 
     def code(self, code: types.CodeType) -> None:
         self.text("code", code.co_names, code.co_varnames)
@@ -229,16 +297,29 @@ class _Digest:
     def object(self, value: Any) -> None:
         """An object by its class and its attributes."""
         self.text("object", type(value).__module__, type(value).__qualname__)
-        known = _is_given(type(value)) and not isinstance(value, types.SimpleNamespace)
+        holder = isinstance(value, types.SimpleNamespace | threading.local)
+        known = _is_given(type(value)) and not holder
         if known or self.met(value):
             return
+        self.kind(type(value), deep=True)
         call = vars(type(value)).get("__call__")
         if isinstance(call, types.FunctionType):
             self.function(call)
-        for name, inner in sorted(getattr(value, "__dict__", {}).items()):
-            if not name.startswith("_jaxmle"):
+        slots = [name for name, kind in _slots(type(value)) if kind is types.MemberDescriptorType]
+        held = {name: getattr(value, name, None) for name in slots} | getattr(value, "__dict__", {})
+        for name, inner in sorted(held.items()):
+            if not name.startswith(("_jaxmle", "__")):
                 self.text(name)
                 self.value(inner, deep=True)
+
+
+def _has_attributes(value: Any) -> bool:
+    kind = type(value)
+    return bool(kind.__dictoffset__) or types.MemberDescriptorType in dict(_slots(kind)).values()
+
+
+def _slots(kind: type) -> list[tuple[str, type]]:
+    return [(name, type(inner)) for base in kind.__mro__ for name, inner in vars(base).items()]
 
 
 def _is_jaxs(thing: Any) -> bool:
@@ -250,14 +331,33 @@ def _is_given(thing: Any) -> bool:
     """Whether a function or a class comes with Python, NumPy or jax: its name says what it is,
     and what it keeps for itself changes.
     """
-    package = str(getattr(thing, "__module__", "")).split(".")[0]
-    return package in GIVEN or package in sys.stdlib_module_names
+    return _is_given_name(getattr(thing, "__module__", ""))
+
+
+def _is_given_name(module: Any) -> bool:
+    package = str(module).split(".")[0]
+    return package in GIVEN or (package in sys.stdlib_module_names and package != "__main__")
+
+
+def _is_library(thing: Any) -> bool:
+    """Whether a module or a class is Python's, jaxmle's or that of an installed package."""
+    name = thing.__name__ if isinstance(thing, types.ModuleType) else str(thing.__module__)
+    top = name.split(".")[0]
+    file = str(getattr(sys.modules.get(top), "__file__", None) or "")
+    return (
+        top == "jaxmle" or _is_given_name(top) or "site-packages" in file or "dist-packages" in file
+    )
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, Jaxpr | ClosedJaxpr)
 
 
 def _is_array(value: Any) -> bool:
-    is_class = isinstance(value, type)
-    has_parts = all(hasattr(value, name) for name in ("dtype", "shape", "__array__"))
-    return has_parts and not is_class
+    try:
+        return all(hasattr(value, name) for name in ("dtype", "shape", "__array__"))
+    except Exception:  # a user's __getattr__ may raise anything
+        return False
 
 
 def _content(cell: Any) -> Any:

@@ -45,14 +45,7 @@ def codes(column: Any) -> Codes:
     >>> jm.fit(loglik, {"mean": np.zeros(len(levels))}, data).params["mean"].round(6).tolist()
     [5.0, 2.0]
     """
-    is_series = hasattr(column, "to_frame") and not isinstance(column, np.ndarray)
-    values = column.to_pylist() if type(column).__module__.startswith("pyarrow") else column
-    if is_series and hasattr(column, "name"):
-        table = column.to_frame(NAME) if "pandas" in type(column).__module__ else None
-        source = table if table is not None else column.alias(NAME).to_frame()
-    else:
-        source = {NAME: values}
-    read = columns_of(source, [NAME])[0][NAME]
+    read = columns_of(_frame(column), [NAME])[0][NAME]
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
@@ -63,3 +56,11 @@ def codes(column: Any) -> Codes:
     place = {level: code for code, level in enumerate(levels)}
     coded = np.array([place[value] for value in read.values.tolist()], dtype=np.int64)
     return Codes(coded, levels)
+
+
+def _frame(column: Any) -> Any:
+    """A frame of the column alone: a Series of pandas or polars keeps its categories."""
+    library = type(column).__module__
+    if hasattr(column, "to_frame") and hasattr(column, "name"):
+        return column.to_frame(NAME) if "pandas" in library else column.alias(NAME).to_frame()
+    return {NAME: column.to_pylist() if library.startswith("pyarrow") else column}

@@ -106,7 +106,9 @@ def censored(family: Family) -> Family:
 
     def log_prob(p: Params, y: Tree) -> Array:
         if "event" in y:
-            return jnp.where(y["event"] != 0, law.log_prob(p, y["time"]), law.log_sf(p, y["time"]))
+            event = y["event"]
+            term = jnp.where(event != 0, law.log_prob(p, y["time"]), law.log_sf(p, y["time"]))
+            return jnp.where(jnp.isnan(event), jnp.nan, term)
         lower = y["lower"]
         upper = y["upper"]
         exact = lower == upper
@@ -115,7 +117,7 @@ def censored(family: Family) -> Family:
         )
         density = law.log_prob(p, jnp.where(exact, lower, known))
         between = log_between(law, p, lower, upper)
-        return jnp.where(exact, density, jnp.where(lower > upper, jnp.nan, between))
+        return jnp.where(exact, density, jnp.where(lower < upper, between, jnp.nan))
 
     def guess(y: Tree, known: Params) -> Params:
         """From the middle of each interval, or its finite end."""

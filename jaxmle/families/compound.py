@@ -114,8 +114,7 @@ def _inflated_log_prob(law: Law, p: Params, y: Array) -> Array:
 
 
 def _inflated_log_cdf(law: Law, p: Params, y: Array) -> Array:
-    inside = y >= 0
-    below = jnp.log1p(-p["zero"]) + law.log_cdf(p, jnp.where(inside, y, 0.0))
+    below = jnp.log1p(-p["zero"]) + law.log_cdf(p, jnp.where(y < 0, 0.0, y))
     return jnp.where(y < 0, -jnp.inf, jnp.logaddexp(jnp.log(p["zero"]), below))
 
 
@@ -180,9 +179,8 @@ def _hurdle_log_sf(law: Law, p: Params, y: Array) -> Array:
 
 def _hurdle_log_cdf(law: Law, p: Params, y: Array) -> Array:
     """zero + (1 − zero)(F(y) − f(0))/(1 − f(0)) for y ≥ 1."""
-    beyond = y >= 1
-    gap = law.log_cdf(p, jnp.where(beyond, y, 1.0)) - _log_zero(law, p, y)
-    some = beyond & (gap > 0)
+    gap = law.log_cdf(p, jnp.where(y < 1, 1.0, y)) - _log_zero(law, p, y)
+    some = ~((y < 1) | (gap <= 0))  # and where y is missing: NaN
     between = (
         _log_zero(law, p, y)
         + jnp.where(some, gap, 1.0)

@@ -155,13 +155,18 @@ def _binomial_variance(p: Params) -> Array:
     return p["trials"] * p["prob"] * (1 - p["prob"])
 
 
+def _binomial_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    above, up_to = special.log_beta_tails(y + 1, p["trials"] - y, p["prob"])
+    return up_to, above
+
+
 binomial = counting(
     "binomial",
     {"prob": PROBABILITY},
     log_prob=_binomial_log_prob,
     log_cdf=lambda p, y: special.log_betaincc(y + 1, p["trials"] - y, p["prob"]),
     log_sf=lambda p, y: special.log_betainc(y + 1, p["trials"] - y, p["prob"]),
-    log_tails=lambda p, y: special.log_beta_tails(y + 1, p["trials"] - y, p["prob"])[::-1],
+    log_tails=_binomial_log_tails,
     high=lambda p: p["trials"],
     mean=lambda p: p["trials"] * p["prob"],
     variance=_binomial_variance,
@@ -391,6 +396,7 @@ def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
     under = y < 0
     over = step > last if upper else step >= last
     inside = jnp.log(_pick(cumulated, jnp.clip(jnp.nan_to_num(step), 0, last)))
+    inside = jnp.where(jnp.isnan(y), jnp.nan, inside)
     return jnp.where(
         under, 0.0 if upper else -jnp.inf, jnp.where(over, -jnp.inf if upper else 0.0, inside)
     )

@@ -22,6 +22,7 @@ from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.moments import EULER_GAMMA, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.stirling import ATANH_SERIES
 
 Params = dict[str, Any]
 
@@ -59,23 +60,65 @@ def _(
     makes, which XLA takes ten seconds to simplify.
     """
     (t,), (dt,) = primals, tangents
-    slope = tuple(k * c for k, c in enumerate(coefficients))[1:]
-    return _polynomial(t, coefficients), _polynomial(t, slope) * dt
+    return _polynomial(t, coefficients), _polynomial(t, _slopes(coefficients)) * dt
 
 
-def log1p_ratio(t: Array) -> Array:
-    """log(1 + t)/t for t > −1, 1 at t = 0, with derivatives to second order without
-    cancellation.
+def _slopes(coefficients: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(k * c for k, c in enumerate(coefficients))[1:]
+
+
+def _parted(t: Array) -> tuple[Array, Array, Array, Array]:
+    """Whether t is near 0; t where it is, else 0; u = t/(2 + t) there, for log(1 + t) = 2 atanh u;
+    t where it is not, else 1.
     """
     near = jnp.abs(t) < 0.5
     small = jnp.where(near, t, 0.0)
-    large = jnp.where(near, 1.0, t)
-    u = small / (2 + small)  # log(1 + t) = 2 atanh(u); |u| ≤ 1/3 leaves 1e-18
+    return near, small, small / (2 + small), jnp.where(near, 1.0, t)
+
+
+@jax.custom_jvp
+def log1p_ratio(t: Array) -> Array:
+    """L(t) = log(1 + t)/t for t > −1, 1 at t = 0, with derivatives to second order without
+    cancellation.
+    """
+    near, small, u, large = _parted(t)
+    series = 1 + u * u * polynomial(u * u, ATANH_SERIES)
+    return jnp.where(near, 2 / (2 + small) * series, jnp.log1p(large) / large)
+
+
+@jax.custom_jvp
+def _log1p_ratio_slope(t: Array) -> Array:
+    """L′ = (1/(1 + t) − L)/t; in u, −(1 − u)²/2 · (1/(1 + u) + u/3 + u³/5 + …)."""
+    near, small, u, large = _parted(t)
+    odd = 0.5 * (2 + small) / (1 + small) + u * polynomial(u * u, ATANH_SERIES)
+    direct = (1 / (1 + large) - jnp.log1p(large) / large) / large
+    return jnp.where(near, -2 / (2 + small) ** 2 * odd, direct)
+
+
+def _log1p_ratio_curvature(t: Array) -> Array:
+    """L″ = −(1/(1 + t)² + 2L′)/t, and the derivative of the series of L′."""
+    near, small, u, large = _parted(t)
+    slope = (1 / (1 + large) - jnp.log1p(large) / large) / large
+    series = polynomial(u * u, ATANH_SERIES)
+    step = series + 2 * u * u * polynomial(u * u, _slopes(ATANH_SERIES))
+    odd = 0.5 * (2 + small) / (1 + small) + u * series
+    half = 2 / (2 + small)
+    odd_slope = -0.5 / (1 + small) ** 2 + 0.5 * half * half * step
     return jnp.where(
         near,
-        2 / (2 + small) * polynomial(u * u, [1 / (2 * k + 1) for k in range(18)]),
-        jnp.log1p(large) / large,
+        0.5 * half * half * (half * odd - odd_slope),
+        -(1 / (1 + large) ** 2 + 2 * slope) / large,
     )
+
+
+@log1p_ratio.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log1p_ratio(*primals), _log1p_ratio_slope(*primals) * tangents[0]
+
+
+@_log1p_ratio_slope.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _log1p_ratio_slope(*primals), _log1p_ratio_curvature(*primals) * tangents[0]
 
 
 def expm1_ratio(t: Array) -> Array:
@@ -90,8 +133,21 @@ def expm1_ratio(t: Array) -> Array:
     )
 
 
+@jax.custom_jvp
 def _w(z: Array, shape: Array) -> Array:
+    """log(1 + ξz)/ξ."""
     return z * log1p_ratio(shape * z)
+
+
+@_w.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """∂w/∂z = 1/(1 + ξz), ∂w/∂ξ = z² L′(ξz): half of the operations that differentiating the
+    series makes. One z by itself: z³ L″ may overflow where what it is multiplied by is 0.
+    """
+    z, shape = primals
+    dz, dshape = tangents
+    along = z * ((z * _log1p_ratio_slope(shape * z)) * dshape)
+    return _w(z, shape), dz / (1 + shape * z) + along
 
 
 FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
@@ -115,19 +171,28 @@ def _ends(p: Params) -> tuple[Array, Array]:
 # ---------------------------------------------------------------- generalised extreme value
 
 
-def _gev(
-    inside: Callable[[Params, Array], Array], below: float, above: float
-) -> Callable[[Params, Array], Array]:
-    """A function of w; beyond the end of the support, where 1 + ξz ≤ 0, a constant."""
+def _gev_w(p: Params, y: Array) -> tuple[Array, Array]:
+    """w, and whether y is beyond the end of the support, where 1 + ξz ≤ 0, or further than can be
+    computed: w is 0 there.
+    """
+    far = _far(*jax.lax.stop_gradient((p, y)))
+    z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
+    beyond = far | (1 + p["shape"] * z <= 0)
+    return _w(jnp.where(beyond, 0.0, z), p["shape"]), beyond
 
-    def function(p: Params, y: Array) -> Array:
-        far = _far(*jax.lax.stop_gradient((p, y)))
-        z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
-        wild = far | (1 + p["shape"] * z <= 0)
-        value = inside(p, _w(jnp.where(wild, 0.0, z), p["shape"]))
-        return jnp.where(wild, jnp.where(y < p["loc"], below, above), value)
 
-    return function
+def _gev_log_prob(p: Params, y: Array) -> Array:
+    w, beyond = _gev_w(p, y)
+    value = -(1 + p["shape"]) * w - special.held_exp(-w) - jnp.log(p["scale"])
+    return jnp.where(beyond, -jnp.inf, value)
+
+
+def _gev_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    w, beyond = _gev_w(p, y)
+    under = y < p["loc"]
+    below = jnp.where(beyond, jnp.where(under, -jnp.inf, 0.0), -special.held_exp(-w))
+    above = jnp.where(beyond, jnp.where(under, 0.0, -jnp.inf), special.log_cloglog(-w))
+    return below, above
 
 
 def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
@@ -187,10 +252,6 @@ def _gev_guess(y: Array, known: Params) -> Params:
     return {"loc": loc, "scale": scale, "shape": xp.clip(shape, -limit, limit)}
 
 
-def _gev_log_prob(p: Params, w: Array) -> Array:
-    return -(1 + p["shape"]) * w - special.held_exp(-w) - jnp.log(p["scale"])
-
-
 def _gev_quantile(p: Params, q: Array) -> Array:
     w = -jnp.log(-jnp.log(q))
     return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
@@ -200,9 +261,10 @@ gev = Family(
     "generalised extreme value",
     {"loc": free, "scale": positive, "shape": free},
     Law(
-        log_prob=_gev(_gev_log_prob, -jnp.inf, -jnp.inf),
-        log_cdf=_gev(lambda p, w: -special.held_exp(-w), -jnp.inf, 0.0),
-        log_sf=_gev(lambda p, w: special.log_cloglog(-w), 0.0, -jnp.inf),
+        log_prob=_gev_log_prob,
+        log_cdf=lambda p, y: _gev_log_tails(p, y)[0],
+        log_sf=lambda p, y: _gev_log_tails(p, y)[1],
+        log_tails=_gev_log_tails,
         quantile=_gev_quantile,
         sample=by_quantile(_gev_quantile),
         mean=_gev_mean,

@@ -327,6 +327,7 @@ class RowSource(Protocol):
         self, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
     ) -> Fit:
         """The fit of a log-likelihood to these rows."""
+        ...
 
 
 def check_source(source: Any, data: Tree) -> None:

@@ -4,13 +4,14 @@ likelihood itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
@@ -22,8 +23,9 @@ from jaxmle.mixtures.mixture_of import MixtureOf
 from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision
+from jaxmle.runtime.compile import portable_tree, precision
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import Status
 
 Model = GaussianMixture | MixtureOf
@@ -252,7 +254,7 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
             "components"
         )
     try:
-        shape = jax.eval_shape(model.log_joint, params, data).shape
+        shape = jax.eval_shape(_log_joint(model), params, data).shape
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise ValueError(f"the start does not fit the model and the data: {error}") from None
     if len(shape) != 2 or shape[1] != model.components:
@@ -307,12 +309,17 @@ def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
     return fitted if same else climb(again, newton_steps)
 
 
+def _log_joint(model: Model) -> Callable[[Tree, Tree], Array]:
+    """log w_j f_j(y_i), (n, k), by a copy of what the user gave."""
+    return portable_tree(Opaque(model.log_joint)).function
+
+
 def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
     """The rows that belong to a collapsing component by more than a half."""
     if component < 0:
         return np.array([], int)
     with precision(np.float64), np.errstate(all="ignore"):
-        joint = np.asarray(model.log_joint(params, data))
+        joint = np.asarray(_log_joint(model)(params, data))
     r = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
     return np.flatnonzero(r[:, component] > 0.5)
 

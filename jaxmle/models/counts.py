@@ -314,7 +314,7 @@ def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
 
 
 def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
-    crossed = row["y"] > 0
+    crossed = row["y"] != 0  # a missing count is none, and no zero either
     log_mu = eta["log_mu"]
     positive = plain_poisson(row["y"], log_mu) - log_cloglog(log_mu)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
@@ -322,7 +322,7 @@ def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
 
 def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
     """The hurdle term without its clumping, which is 0 for a count of 0."""
-    crossed = row["y"] > 0
+    crossed = row["y"] != 0
     log_mu = eta["log_mu"]
     alpha = eta["alpha"]
     log_empty = negative_binomial_kernel(jnp.zeros_like(log_mu), log_mu, alpha)  # log P(0)

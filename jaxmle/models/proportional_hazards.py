@@ -84,6 +84,7 @@ def _sorted(
     if options.weights is not None:
         w = jnp.asarray(data[options.weights]).astype(eta.dtype)
     w = w if multiplier is None else w * multiplier
+    w = jnp.where(_is_missing(data, options), jnp.nan, w)
     group = jnp.zeros(time.shape, jnp.int32)
     if options.strata is not None:
         group = jnp.asarray(data[options.strata]).astype(jnp.int32)
@@ -97,6 +98,15 @@ def _sorted(
     first = jax.ops.segment_min(jnp.arange(n), tie, n)[tie]
     eta = eta - jax.lax.stop_gradient(jax.ops.segment_max(eta, stratum, n))[stratum]
     return _Sorted(order, eta, time, event, w, group, fresh_group, tie, first)
+
+
+def _is_missing(data: Tree, options: CoxOptions) -> Array:
+    """Whether a time, an event, an entry or a stratum of any row is NaN. Sorting puts it
+    somewhere and comparing takes it for a number, so that nothing else would show it.
+    """
+    names = ("time", "event", options.entry, options.strata)
+    leaves = [jnp.asarray(data[name]) for name in names if name is not None]
+    return jnp.any(jnp.stack([jnp.any(jnp.isnan(leaf)) for leaf in leaves]))
 
 
 def cox_loglik(

@@ -106,6 +106,7 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
         known = known | between
         term = jnp.where(between, F.log_gap(z, (end - eta["eta"]) / scale), term)
     if entry is not None:
+        known = known & ~jnp.isnan(row[entry])
         late = row[entry] > 0
         begin = (jnp.log(jnp.where(late, row[entry], 1.0)) - eta["eta"]) / scale
         term = term - jnp.where(late, F.log_survival(begin), 0.0)

@@ -287,6 +287,14 @@ def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
     return facts[whole]
 
 
+def portable_tree(loglik: Any) -> Any:
+    """A likelihood of portable copies, for abstract evaluation on the host: their arrays may be
+    traced in float64, of whatever type they are, and the user's own float32 programs are left
+    alone.
+    """
+    return remembered(loglik, "portable", lambda copy: copy)
+
+
 @contextlib.contextmanager
 def _calling(functions: list[Any], memos: list[Memo]) -> Iterator[None]:
     """Says whose pieces are called, to a trace that may come of it."""

@@ -19,7 +19,7 @@ from jaxmle.special.gamma import BERNOULLI_NUMBERS, digamma, gammaln, trigamma
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _STIRLING_SERIES_EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18
-_ATANH_SERIES = tuple(
+ATANH_SERIES = tuple(
     1.0 / (2 * j + 3) for j in range(16)
 )  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
 
@@ -109,7 +109,7 @@ def excess(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     v = jnp.where(near, v, 0.0)
     return jnp.where(
         near,
-        delta * v - 2 * v**3 * horner(v * v, _ATANH_SERIES),
+        delta * v - 2 * v**3 * horner(v * v, ATANH_SERIES),
         delta - jnp.log(jnp.where(near, 1.0, ratio)),
     )
 
@@ -119,6 +119,6 @@ def excess_quotient(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     near = jnp.abs(delta) <= (2 + delta) / 3
     u = jnp.where(near, delta, 0.0)
     v = u / (2 + u)
-    series = 1 / (2 + u) - 2 * v * horner(v * v, _ATANH_SERIES) / (2 + u) ** 2
+    series = 1 / (2 + u) - 2 * v * horner(v * v, ATANH_SERIES) / (2 + u) ** 2
     far = jnp.where(near, 1.0, delta)
     return jnp.where(near, series, (far - jnp.log(jnp.where(near, 1.0, ratio))) / (far * far))

@@ -16,7 +16,7 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.structure import chart_of, roots_of, substituted
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
-from jaxmle.runtime.compile import remembered, to_numpy
+from jaxmle.runtime.compile import portable_tree, to_numpy
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.starts.symmetry import blocks_of
 
@@ -120,19 +120,14 @@ def _complaint(
     """
     try:
         layout = layout_of(params, constraints)
-        jax.eval_shape(lambda params, data: terms_of(_portable(loglik), params, data), params, data)
+        jax.eval_shape(
+            lambda params, data: terms_of(portable_tree(loglik), params, data), params, data
+        )
         check_start(layout, params)
         blocks_of(layout, groups)
     except START_ERRORS as error:
         return error
     return None
-
-
-def _portable(tree: Any) -> Any:
-    """The copy of a user's function whose arrays may be traced in float64 and leave the user's
-    own float32 programs alone.
-    """
-    return remembered(tree, "portable", lambda copy: copy)
 
 
 def _first_line(error: Exception) -> str:
@@ -152,7 +147,7 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
     vmapped sampler would ask once only.
     """
     keys = _keys(key, number)
-    sampler = _portable(Opaque(sampler)).function
+    sampler = portable_tree(Opaque(sampler)).function
     traced: list[bool] = []
 
     def watched(key: Array) -> Tree:

@@ -22,7 +22,7 @@ from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.structure import substituted
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint, digest
-from jaxmle.runtime.compile import compiled, to_numpy
+from jaxmle.runtime.compile import compiled, portable_tree, to_numpy
 from jaxmle.runtime.fingerprint import digest_of_arrays
 from jaxmle.runtime.progress import LOGGED, QUIET, clock
 from jaxmle.stochastic.minibatch import Batches, row_weights, terms_at
@@ -236,7 +236,8 @@ class Run:
         of the likelihood.
         """
         layout = self.shape.chart.layout
-        jax.eval_shape(lambda p, d: terms_at(self.loglik, p, d, jnp.arange(1)), params, self.data)
+        loglik = portable_tree(self.loglik)
+        jax.eval_shape(lambda p, d: terms_at(loglik, p, d, jnp.arange(1)), params, self.data)
         check_rows_apart(
             "a mini-batch",
             self.loglik,

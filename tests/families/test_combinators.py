@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from jaxmle import families as jf
@@ -64,6 +64,21 @@ def test_times_and_events_are_right_censoring():
 
 def test_an_interval_the_wrong_way_round_is_nan():
     assert np.isnan(jf.censored(jf.weibull).log_prob(WEIBULL, {"lower": 2.0, "upper": 1.0}))
+
+
+@pytest.mark.parametrize("family", [jf.zero_inflated(jf.geometric), jf.hurdle(jf.geometric)])
+def test_a_missing_value_was_a_zero_to_the_tails_of_counts_with_zeros(family):
+    p = {"prob": 0.3, "zero": 0.2}
+    for function in (family.log_prob, family.log_cdf, family.log_sf):
+        assert_array_equal(np.isnan(function(p, np.array([0.0, np.nan, 2.0]))), [0, 1, 0])
+
+
+def test_a_missing_event_or_end_of_an_interval_is_nan_and_no_event():
+    family = jf.censored(jf.exponential)
+    nan = np.array([1.0, np.nan])
+    two = np.array([1.0, 3.0])
+    for data in ({"time": two, "event": nan}, {"lower": nan, "upper": two}, {"lower": two - 1, "upper": nan}):  # fmt: skip
+        assert_array_equal(np.isnan(family.log_prob({"rate": 1.0}, data)), [0, 1])
 
 
 def test_delayed_entry_is_truncation_below_censoring():

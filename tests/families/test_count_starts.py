@@ -12,21 +12,23 @@ from jaxmle import models
 from tests.marks import thorough_where
 
 RNG = np.random.default_rng(0)
+# Twenty rows where the fact allows: what is compiled of a family serves all of them.
 COUNTS = {
     "all equal": np.full(20, 3.0),
     "all one": np.ones(20),
-    "no zeros": 1.0 + RNG.poisson(2.0, 40),
-    "one huge": np.r_[np.zeros(10), RNG.poisson(1.0, 20), 1e9],
-    "one huge and no zeros": np.r_[np.ones(20), 1e9],
+    "no zeros": 1.0 + RNG.poisson(2.0, 20),
+    "one huge": np.r_[np.zeros(6), RNG.poisson(1.0, 13), 1e9],
+    "one huge and no zeros": np.r_[np.ones(19), 1e9],
     "zeros only": np.zeros(20),
     "zeros and ones": np.r_[np.zeros(10), np.ones(10)],
     "one that is not zero": np.r_[np.zeros(30), 4.0],
     "one row": np.array([3.0]),
-    "all huge": np.full(10, 1e12),
-    "a spread below the Poisson law's": np.r_[np.zeros(3), np.full(9, 5.0), 4.0, 6.0],
+    "all huge": np.full(20, 1e12),
+    "a spread below the Poisson law's": np.r_[np.zeros(4), np.full(14, 5.0), 4.0, 6.0],
 }
 PARTS = {"NB2": jf.negative_binomial, "NB1": jf.negative_binomial_1}
 WRAPS = {"zero-inflated": jf.zero_inflated, "hurdle": jf.hurdle}
+FAMILIES = {pair: WRAPS[pair[0]](PARTS[pair[1]]) for pair in itertools.product(WRAPS, PARTS)}
 # Any law that spreads over 1e12 counts gives one of them e⁻²⁸. The start of NB1 with one huge count was 7e6 nats a row
 # below the maximum.
 NATS_A_ROW = 30.0
@@ -42,7 +44,7 @@ NATS_A_ROW = 30.0
 )
 def test_a_family_with_zeros_starts_finite_and_within_reach(wrap, part, counts):
     """No law of counts has a likelihood above that of the shares of the counts that occur."""
-    family = WRAPS[wrap](PARTS[part])
+    family = FAMILIES[wrap, part]
     y = COUNTS[counts]
     start = family.start(y)
     assert np.all(np.isfinite(list(start.values())))
@@ -65,7 +67,7 @@ def test_a_family_with_zeros_starts_finite_and_within_reach(wrap, part, counts):
 def test_the_zeros_of_a_hurdle_are_estimated_by_their_share(part, counts):
     """In closed form: the hurdle's likelihood is that of a Bernoulli law times that of the positive counts."""
     y = COUNTS[counts]
-    fit = jm.fit(jf.hurdle(PARTS[part]), data=y)
+    fit = jm.fit(FAMILIES["hurdle", part], data=y)
     assert (
         fit.verdict is jm.Status.BOUNDARY
     )  # none of these counts is spread like a negative binomial's

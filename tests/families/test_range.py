@@ -62,7 +62,7 @@ GRIDS = {
     "slow NB1": (jf.negative_binomial_1, {"dispersion": SHAPES, "mean": [1e-8, 0.3, 1e4, 1e9]}, WHOLE),
     "zero-inflated Poisson": (jf.zero_inflated(jf.poisson), {"rate": [1e-30, 1e-7, 1.0, 1e7], "zero": [1e-140, 1e-12, 0.3, 1 - 1e-12]}, WHOLE),
     "hurdle Poisson": (jf.hurdle(jf.poisson), {"rate": [1e-30, 1e-7, 1.0, 1e7], "zero": [1e-140, 1e-12, 0.3, 1 - 1e-12]}, WHOLE),
-    "zero-truncated Poisson": (jf.truncated(jf.poisson, 0), {"rate": [1e-30, 1e-7, 1.0, 700.0, 1e7]}, WHOLE),
+    "slow zero-truncated Poisson": (jf.truncated(jf.poisson, 0), {"rate": [1e-30, 1e-7, 1.0, 700.0, 1e7]}, WHOLE),
     "rounded exponential": (jf.rounded(jf.exponential), {"rate": SCALES, "width": [1e-30, 1.0, 1e30]}, HALF),
     "rounded normal": (jf.rounded(jf.normal), {"loc": LOCS[:3], "scale": [1e-30, 1e-7, 1.0, 1e7, 1e30], "width": [1e-7, 1.0]}, LINE),
     "rounded logistic": (jf.rounded(jf.logistic), {"loc": LOCS[:3], "scale": [1e-30, 1e-7, 1.0, 1e7, 1e30], "width": [1e-7, 1.0]}, LINE),
@@ -70,6 +70,20 @@ GRIDS = {
     "numpyro exponential": (jf.from_distribution(dist.Exponential), {"rate": SCALES}, HALF),
 }  # fmt: skip
 FUNCTIONS = ("log_prob", "log_cdf", "log_sf")
+
+
+def two_orders(function, places):
+    """(Hessian, value, gradient) of a function, from one program for all three."""
+
+    def gradient(*args):
+        value, slope = jax.value_and_grad(function, places)(*args)
+        return slope, (value, slope)
+
+    def all_of_them(*args):
+        hessian, (value, slope) = jax.jacfwd(gradient, places, has_aux=True)(*args)
+        return hessian, value, slope
+
+    return all_of_them
 
 
 def to_second_order(family, names, functions, columns):
@@ -86,13 +100,7 @@ def to_second_order(family, names, functions, columns):
         at, places = [row[i] for i in free], tuple(range(len(free)))
 
         def parts(what):
-            function = functools.partial(one, what)
-
-            def gradient(*values):
-                value, slope = jax.value_and_grad(function, places)(*values)
-                return slope, (value, slope)
-
-            hessian, (value, slope) = jax.jacfwd(gradient, places, has_aux=True)(*at)
+            hessian, value, slope = two_orders(functools.partial(one, what), places)(*at)
             return jnp.stack([value, *slope, *(entry for line in hessian for entry in line)])
 
         return jnp.stack([parts(what) for what in functions])
@@ -189,10 +197,8 @@ def test_no_mixture_is_nan_to_second_order_over_the_whole_range(case):
     columns = [np.ravel(axis) for axis in grid]
     free = tuple(range(len(names) + 1))
     with jax.enable_x64(True):
-        value = np.asarray(jax.jit(jax.vmap(log_prob))(*columns))
-        slopes = jax.jit(jax.vmap(jax.grad(log_prob, free)))(*columns)
-        curved = jax.jit(jax.vmap(jax.hessian(log_prob, free)))(*columns)
-    for found in (value, *jax.tree.leaves(slopes), *jax.tree.leaves(curved)):
+        leaves = jax.tree.leaves(jax.jit(jax.vmap(two_orders(log_prob, free)))(*columns))
+    for found in leaves:
         bad = np.isnan(found)
         assert not bad.any(), (
             bad.sum(),
@@ -214,8 +220,8 @@ def test_no_dirichlet_multinomial_is_nan_to_second_order_over_the_whole_range():
 
     rows = [np.repeat(shapes, len(counts), axis=0), np.tile(counts, (len(shapes), 1))]
     with jax.enable_x64(True):
-        for function in (log_prob, jax.grad(log_prob), jax.hessian(log_prob)):
-            assert not np.isnan(jax.jit(jax.vmap(function))(*rows)).any()
+        for found in jax.jit(jax.vmap(two_orders(log_prob, 0)))(*rows):
+            assert not np.isnan(found).any()
 
 
 # ---------------------------------------------------------------- quantiles
@@ -253,22 +259,21 @@ def test_quantiles_and_their_slopes_are_those_of_the_implicit_function_theorem(c
     grid = np.meshgrid(*settings.values(), LEVELS, indexing="ij")
     columns = [np.ravel(axis) for axis in grid]
 
-    def quantile(free_values, row):
-        p = dict(zip(names, row[:-1], strict=True)) | dict(zip(free, free_values, strict=True))
-        return family.quantile(p, row[-1])
-
     def all_at(*row):
         p = dict(zip(names, row[:-1], strict=True))
-        values = [p[name] for name in free]
-        at = quantile(values, row)
-        in_level = jax.grad(lambda q: quantile(values, (*row[:-1], q)))(row[-1])
-        slopes = jnp.stack([in_level, *jax.grad(quantile)(values, row)])
-        tails = [getattr(family, what)(p, at) for what in FUNCTIONS]
-        moved = [
-            jax.grad(lambda v, name=name: family.log_cdf(p | {name: v}, at))(p[name])
-            for name in free
-        ]
-        return at, slopes, jnp.stack(tails), jnp.stack(moved)
+        values = {name: p[name] for name in free}
+
+        def quantile(free_values, level):
+            return family.quantile(p | free_values, level)
+
+        def log_cdf(free_values):
+            return family.log_cdf(p | free_values, at)
+
+        at, (slopes, in_level) = jax.value_and_grad(quantile, (0, 1))(values, row[-1])
+        below, moved = jax.value_and_grad(log_cdf)(values)
+        tails = [family.log_prob(p, at), below, family.log_sf(p, at)]
+        slopes = jnp.stack([in_level, *(slopes[name] for name in free)])
+        return at, slopes, jnp.stack(tails), jnp.stack([moved[name] for name in free])
 
     with jax.enable_x64(True):
         value, slopes, tails, moved = map(np.asarray, jax.jit(jax.vmap(all_at))(*columns))

@@ -16,6 +16,7 @@ import optax
 import pytest
 from numpy.testing import assert_array_equal
 
+import jaxmle as jm
 from jaxmle.closures import program_digest
 from jaxmle.runtime import lock
 from jaxmle.runtime.checkpoint import MANIFEST, Checkpoint
@@ -24,6 +25,7 @@ from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.stochastic.stochastic import fit_stochastic
 
 from . import killed
+from .changing import HOLDERS
 from .killed import PIECE, ROOT, RUNS, assert_same, here
 
 # ---------------------------------------------------------------- the model
@@ -179,6 +181,24 @@ def test_options_are_known_by_what_they_hold():
     assert digest(Optax(optax.adam(0.1))) == digest(Optax(optax.adam(0.1)))
 
 
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_function_is_known_by_what_it_reads_whatever_holds_it(holder):
+    """``fit_lake`` asks this of its model: a class, a module or a slot that had changed gave the table of before."""
+    shift, bind = HOLDERS[holder]()
+    held = np.zeros(3)
+    bind(held)
+
+    def digest():
+        return program_digest.value_digest(lambda params, data: -((data + shift()) ** 2))
+
+    before = digest()
+    assert digest() == before
+    held += 2.0
+    after = digest()
+    bind(np.full(3, -1.0))
+    assert len({before, after, digest()}) == 3
+
+
 def of_scale(scale):
     """A likelihood whose scale is known to a function under ``jit`` inside of it."""
     inner = jax.jit(lambda eta: eta * scale)
@@ -208,6 +228,53 @@ def test_an_array_changed_in_place_inside_an_inner_jit_is_another_model(tmp_path
         killed.batch(tmp_path / "run", loglik)
 
 
+TWO_MEMBERS = np.array([[1.0, 2.0, 6.0], [2.0, 3.0, 7.0]])
+RESUMED = ("a class method", "a jitted helper of a cached factory")
+
+
+@pytest.mark.parametrize(
+    "holder", [pytest.param(h, marks=() if h in RESUMED else pytest.mark.thorough) for h in HOLDERS]
+)
+def test_a_change_in_whatever_holds_a_number_is_another_model(holder, tmp_path):
+    shift, bind = HOLDERS[holder]()
+    held = np.zeros(3)
+    bind(held)
+
+    def loglik(params, data):
+        return -0.5 * (data + shift() - params["m"]) ** 2
+
+    def run():
+        return jm.fit_batch(loglik, {"m": 0.5}, TWO_MEMBERS, checkpoint=tmp_path, progress=False)
+
+    before = run()
+    assert_array_equal(run().x, before.x)
+    held += 2.0
+    with pytest.raises(ValueError, match="belongs to another run: its model"):
+        run()
+    bind(np.zeros(3))
+    assert_array_equal(run().x, before.x)
+
+
+@pytest.mark.parametrize("dtype", [">f8", np.longdouble])
+def test_numbers_that_jax_does_not_take_as_they_are_are_resumed_and_run_in_mini_batches(
+    dtype, tmp_path
+):
+    """The shapes of what a folder holds were asked of the function itself: TypeError on its second run."""
+    shift = np.zeros(1, dtype)
+
+    def loglik(params, data):
+        return -0.5 * (data + jnp.asarray(shift) - params["m"]) ** 2
+
+    def run():
+        return jm.fit_batch(loglik, {"m": 0.5}, TWO_MEMBERS, checkpoint=tmp_path, progress=False)
+
+    assert_array_equal(run().x, run().x)
+    found = fit_stochastic(
+        loglik, {"m": 0.5}, TWO_MEMBERS[0], optimizer=killed.ADAM, batch_size=3, epochs=1, key=0, progress=False,
+    )  # fmt: skip
+    assert np.isfinite(found.loglik)
+
+
 SCALE = np.array(1.0)
 
 
@@ -229,8 +296,8 @@ def test_a_rebound_global_of_an_inner_jit_is_another_model(monkeypatch, tmp_path
 
 
 def test_every_odd_row_changed_or_another_optimizer_is_another_stochastic_run(tmp_path):
-    options = {"batch_size": 2**18, "epochs": 1, "key": 3}
-    y = np.zeros(2**20)
+    options = {"batch_size": 2**16, "epochs": 1, "key": 3}
+    y = np.zeros(2**18)
 
     def mean(params, y):
         return -0.5 * (y - params["m"]) ** 2
@@ -247,7 +314,7 @@ def test_every_odd_row_changed_or_another_optimizer_is_another_stochastic_run(tm
     for optimizer in (optax.adam(0.06), optax.sgd(0.05), optax.adam(0.05, b1=0.8)):
         with pytest.raises(ValueError, match="belongs to another run"):
             run(y, optimizer=optimizer)
-    for change in ({"held_out": 0.5}, {"held_out": y[:10]}, {"key": 4}, {"batch_size": 2**17}):
+    for change in ({"held_out": 0.5}, {"held_out": y[:10]}, {"key": 4}, {"batch_size": 2**15}):
         with pytest.raises(ValueError, match="belongs to another run"):
             run(y, **change)
     run(y, optimizer=optax.adam(0.05))

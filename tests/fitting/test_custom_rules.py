@@ -153,7 +153,7 @@ def float64_on_every_thread():
 
 @pytest.mark.parametrize("loglik", CUSTOM, ids=name_of)
 def test_what_else_takes_derivatives_takes_them_too(loglik, request):
-    if loglik is outside:
+    if loglik in (outside, outside_forward):
         request.getfixturevalue("float64_on_every_thread")
     at = ({"a": -0.4}, Y)
     assert_allclose(jm.score(loglik)(*at)["a"], jm.score(plain)(*at)["a"], rtol=1e-12)

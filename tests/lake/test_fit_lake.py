@@ -80,6 +80,20 @@ def test_fits_of_another_model_or_formula_are_refused(lake, out):
     assert set(manifest["identity"]) == {"model", "options", "schema"}
 
 
+class Discounted:
+    factor = 1.0
+
+    def __call__(self, params, data):
+        return exponential(params, {"y": self.factor * data["y"]})
+
+
+def test_a_changed_class_attribute_gave_the_fits_of_before(lake, out, monkeypatch):
+    fit(lake, out, model=Discounted())
+    monkeypatch.setattr(Discounted, "factor", 2.0)
+    with pytest.raises(ValueError, match="its model is not the same"):
+        fit(lake, out, model=Discounted())
+
+
 def test_parts_make_the_whole(lake, out):
     """An array job: each task takes every second file, and none waits for another."""
     one, two = fit(lake, out, part=(0, 2)), fit(lake, out, part=(1, 2))

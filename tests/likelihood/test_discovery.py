@@ -1,6 +1,7 @@
 """What is found in a program is compared with the general road before its first use, is left out where it is wrong, and can be switched off."""
 
 import importlib
+import re
 import subprocess
 import sys
 import warnings
@@ -268,16 +269,20 @@ def test_marked_opaque_a_batch_is_not_padded(few_rows_are_many):
         jm.fit_batch(jm.opaque(gaussian), START, many)
 
 
+def without_addresses(program):
+    return re.sub("0x[0-9a-f]+", "0x", str(program))
+
+
 def test_under_vmap_and_jit_it_is_the_same_function():
     stacked = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), DATA)
     with jax.enable_x64(True):
         start = {"beta": jnp.zeros(3)}
-        usual, plain = (
-            jax.jit(jax.vmap(lambda d, f=f: jm.fit(f, start, d)))(stacked)
+        (usual, fit), (plain, plain_fit) = (
+            jax.make_jaxpr(jax.vmap(lambda d, f=f: jm.fit(f, start, d)), return_shape=True)(stacked)
             for f in (gaussian, jm.opaque(gaussian))
         )
-    assert usual.road == plain.road == "opaque"
-    assert_allclose(plain.x, usual.x, atol=ROUNDING)
+    assert fit.road == plain_fit.road == "opaque"
+    assert without_addresses(plain) == without_addresses(usual)
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "f", dict, DATA])

@@ -293,6 +293,38 @@ def test_a_missing_row_is_a_matter_of_its_member():
     assert [jm.Status(s).name for s in fits.status] == ["CONVERGED", "NONFINITE"]
 
 
+STRATA = np.repeat([0.0, 1.0], N // 2)
+LATE = np.zeros(N)
+COX = models.cox(entry="entry", strata="strata")
+SURVIVAL = GOOD | {"entry": LATE, "strata": STRATA}
+MISSING = {
+    "the time of a Cox model": (models.cox(), "time", SURVIVAL),
+    "the event of a Cox model": (models.cox(), "event", SURVIVAL),
+    "the entry of a Cox model": (COX, "entry", SURVIVAL),
+    "the stratum of a Cox model": (COX, "strata", SURVIVAL),
+    "the entry of an AFT model": (models.aft("weibull", entry="entry"), "entry", SURVIVAL),
+    "the count of a hurdle model": (models.hurdle(), "y", GOOD | {"y": 1.0 * THREE}),
+    "the count of a negative binomial hurdle": (models.hurdle("negative_binomial"), "y", GOOD | {"y": 1.0 * THREE}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_missing_number_that_is_only_compared_was_taken_for_one(case):
+    """NaN > 0 is False, and sorting puts NaN last: the likelihood was finite, and in a batch the member CONVERGED."""
+    model, leaf, data = MISSING[case]
+    params = model.start(data)
+    assert np.all(np.isfinite(model(params, data)))
+    missing = data | {leaf: np.where(np.arange(N) == 3, np.nan, data[leaf])}
+    assert np.isnan(np.sum(model(params, missing)))
+
+
+def test_a_member_with_a_missing_time_was_converged():
+    times = np.stack([TIME, np.where(np.arange(N) == 3, np.nan, TIME)])
+    data = {"x": np.stack([X[:, 1:]] * 2), "time": times, "event": np.stack([ONE] * 2)}
+    fits = jm.fit_batch(models.cox(), None, data, progress=False)
+    assert [jm.Status(s).name for s in fits.status] == ["CONVERGED", "NONFINITE"]
+
+
 def test_events_and_left_censored_times_alone_are_fitted_where_that_is_said():
     """Codes 1 and 2 are censored and dead in older software; a likelihood of both readings exists."""
     data = {"x": X, "time": TIME, "event": ONE + 1}

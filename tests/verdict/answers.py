@@ -58,3 +58,14 @@ def beta_binomial(a, b, y, trials):
     """Log mass by log-gamma functions, without the binomial coefficient."""
     top = gammaln(y + a) + gammaln(trials - y + b) - gammaln(trials + a + b)
     return top - gammaln(a) - gammaln(b) + gammaln(a + b)
+
+
+def two_derivatives(value):
+    """x ↦ (Hessian, gradient) as NumPy arrays, from one program: the operations of jax one by one are compiled one by one."""
+
+    def gradient(x):
+        slope = jax.grad(value)(x)
+        return slope, slope
+
+    both = jax.jit(jax.jacfwd(gradient, has_aux=True))
+    return lambda x: tuple(np.asarray(part) for part in both(jnp.asarray(x)))

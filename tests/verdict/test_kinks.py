@@ -140,9 +140,9 @@ def test_no_kink_is_sought_where_the_program_has_none(monkeypatch):
 
     assert jm.fit(logit, np.zeros(1), separated).verdict.name == "SEPARATED"
     jm.fit_batch(logit, np.zeros(1), np.stack([separated, 1.0 - separated]), progress=False)
-    jax.jit(lambda y: jm.fit(logit, jnp.zeros(1), y).status)(separated)
+    jax.eval_shape(lambda y: jm.fit(logit, jnp.zeros(1), y).status, separated)
     with pytest.raises(AssertionError, match="a kink is sought"):
-        jax.jit(lambda y: jm.fit(laplace, jnp.zeros(2), y).status)(x)
+        jax.eval_shape(lambda y: jm.fit(laplace, jnp.zeros(2), y).status, x)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.3])

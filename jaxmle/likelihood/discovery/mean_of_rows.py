@@ -275,7 +275,7 @@ def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
         return part
     name = equation.primitive.name
     params = equation.params
-    shape = getattr(getattr(equation.invars[0], "aval", None), "shape", ())
+    shape = _shape_of(equation.invars[0])
     terms = 0
     if name == "reduce_sum":
         terms = math.prod(shape[axis] for axis in params["axes"])
@@ -286,6 +286,10 @@ def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
     elif name == "dot_general":
         terms = math.prod(shape[axis] for axis in params["dimension_numbers"][0][0])
     return _divided(part, terms) if terms >= MIN_TERMS_OF_A_MEAN else part
+
+
+def _shape_of(atom: Any) -> tuple[int, ...]:
+    return tuple(getattr(getattr(atom, "aval", None), "shape", ()))
 
 
 def _divided(part: _Part, terms: float) -> _Part:

@@ -114,10 +114,12 @@ class Model:
         natural = self.natural
         if isinstance(tree, Fix | Tie):
 
-            def natural(params: Tree, data: Tree) -> tuple[Array, ...]:
+            def substituted(params: Tree, data: Tree) -> tuple[Array, ...]:
                 layout = layout_of(params)
                 x = jnp.asarray(tree.substitute(layout, jnp.asarray(layout.ravel(params))))
                 return self.natural(layout.unravel(x), data)
+
+            natural = substituted
 
         made = replace(self, likelihood=tree, natural=natural, coding=())
         note_recipe(made, made_with, (self, tree), {})
