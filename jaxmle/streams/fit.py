@@ -140,7 +140,7 @@ def _fitted(
     quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, manner: Manner
 ) -> Fit:
     """The fit, with what all rows together say beside."""
-    fitted = concluded(quantities, posed, manner, STREAMED)
+    fitted = concluded(quantities, loglik, posed, manner, STREAMED)
     fitted = _with_cone(fitted, quantities, runner.work.reading)
     fitted = _with_response_id(fitted, loglik, runner)
     return with_signals(fitted, loglik, posed.loglik, posed.data)

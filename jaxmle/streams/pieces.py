@@ -14,6 +14,7 @@ from jaxmle._types import Loglik
 from jaxmle.fitting.ending import complete
 from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
 from jaxmle.fitting.identification import traced_to
+from jaxmle.record.identity import call_of
 from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Problem, problem_of
 from jaxmle.fitting.signals import with_rules
@@ -146,10 +147,13 @@ def _need_rows_apart(
         )
 
 
-def concluded(quantities: Quantities, posed: Posed, manner: Manner, word: str) -> Fit:
+def concluded(
+    quantities: Quantities, loglik: Loglik, posed: Posed, manner: Manner, word: str
+) -> Fit:
     """Search, and make the record, marked with what is known beside.
 
     Args:
+        loglik: the likelihood as the user gave it.
         word: what the road of the record says of the pieces.
     """
     problem = quantities.problem
@@ -168,4 +172,4 @@ def concluded(quantities: Quantities, posed: Posed, manner: Manner, word: str) -
     fitted = replace(fitted, road=", ".join([road, *head, word]))
     if fitted.verdict == Status.UNIDENTIFIED:
         fitted = traced_to(fitted, passes, verdict.point.z)
-    return with_rules(fitted, problem.loglik, rules)
+    return replace(with_rules(fitted, problem.loglik, rules), model=call_of(loglik))

@@ -1,0 +1,179 @@
+"""What is seen of the values of shared rows before a fit: NaN and weights where the rows are, the
+coding of a response in pieces on the host that has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array, Data, Loglik, Tree
+from jaxmle.distributed.passes import Count, Values, look_at
+from jaxmle.distributed.peers import agreed
+from jaxmle.distributed.shared import SharedRows
+from jaxmle.record.identity import designs_of, response_of
+from jaxmle.likelihood.checks import check_coding
+from jaxmle.likelihood.discovery.indices import check_indices
+from jaxmle.likelihood.discovery.ready_calls import check_calls, has_user_function
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.fingerprint import fingerprint_of_pieces
+
+ROWS_OF_PIECE = 2**18  # that are looked at together on the host
+
+
+@dataclass(frozen=True)
+class Screening:
+    """How the values of shared rows are looked at."""
+
+    rows: SharedRows
+    user_loglik: Loglik  # as it was given: a ready model knows its coding
+    loglik: Any  # as a tree, without weights
+    layout: Layout
+    base: Array  # (p,) the start
+    sample: Data  # rows spread over all shards, on the host
+
+    def count(self) -> Count:
+        """Look at every row, and count.
+
+        Raises:
+            ValueError: for a NaN, a weight that is none, or a value that the likelihood does not
+                read; in all processes, where one has it.
+        """
+        values = look_at(self.rows)
+        self._refuse_missing(values)
+        self._refuse_weights(values)
+        agreed(self._check_coding)
+        rows, weight, positive = map(float, values.n)
+        kind = None if self.rows.weights is None else self.rows.weights.kind
+        n = rows if kind is None else weight if kind == "frequency" else positive
+        return Count(n, self._data_id())
+
+    def _refuse_missing(self, values: Values) -> None:
+        names = [jax.tree_util.keystr(path) for path, _ in self._leaves_with_path()]
+        for name, row in zip(names, values.missing, strict=False):
+            if row < self.rows.length:
+                raise ValueError(
+                    f"data{name} is NaN in row {row}. Drop or impute these rows in every leaf: a "
+                    "likelihood has no meaning for a missing number."
+                )
+
+    def _refuse_weights(self, values: Values) -> None:
+        if self.rows.weights is None:
+            return
+        none, fraction = values.weights
+        if none < self.rows.length:
+            raise ValueError(f"weights must be finite and not negative; see row {none}")
+        if self.rows.weights.kind == "frequency" and fraction < self.rows.length:
+            raise ValueError(
+                "frequency weights count repeated rows and must be whole numbers; see row "
+                f"{fraction}. Survey weights are jaxmle.sampling(w)."
+            )
+
+    def _leaves_with_path(self) -> list[Any]:
+        return jax.tree_util.tree_leaves_with_path(self.rows.data)
+
+    # ------------------------------------------------------------ on the host
+
+    def _check_coding(self) -> None:
+        needs_all = has_user_function(self.loglik)
+        designs = None if needs_all else designs_of(self.user_loglik)
+        held = self.rows.data
+        if designs is not None and isinstance(held, dict):
+            held = {name: leaf for name, leaf in held.items() if name not in designs}
+        for first, piece in pieces_of(held, self.rows.present):
+            self._check_piece(self._with_designs(piece), first, needs_all)
+
+    def _with_designs(self, piece: Data) -> Data:
+        """The piece with designs of no columns, which have no coding and are the most of it."""
+        whole = self.rows.data
+        if not isinstance(whole, dict) or len(piece) == len(whole):
+            return piece
+        count = len(next(iter(piece.values()), ()))
+        return dict.fromkeys(whole, np.empty((count, 0))) | piece
+
+    def _check_piece(self, piece: Data, first: int, needs_all: bool) -> None:
+        def where(*index: Any) -> str:
+            place = index[-1]
+            return f"row {first + place[0]}" + "".join(f", column {i}" for i in place[1:])
+
+        try:
+            check_coding(self.user_loglik, piece, where)
+        except ValueError:  # of a rule about all rows, others may be right
+            if not self._holds_with_sample(piece):
+                raise
+        if needs_all:
+            check_calls(self.loglik, self.layout, self.base, piece, where)
+            check_indices(self.loglik, self.layout, self.base, piece)
+
+    def _holds_with_sample(self, piece: Data) -> bool:
+        """Whether the coding holds where a piece and the sample are looked at together."""
+
+        def joined(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
+            return np.concatenate([part, sample[:, : part.shape[1]] if part.ndim == 2 else sample])
+
+        try:
+            check_coding(self.user_loglik, jax.tree.map(joined, piece, self.sample))
+        except ValueError:  # said by the caller, of the piece alone
+            return False
+        return True
+
+    def _data_id(self) -> np.ndarray:
+        weights = [] if self.rows.weights is None else [self.rows.weights.values]
+        return fingerprint_of((self.rows.data, weights), self.rows)
+
+    def response_id(self) -> np.ndarray | None:
+        """The fingerprint (2,) of the response with its weights; None where it is not known."""
+        response = response_of(self.user_loglik, self.rows.data)
+        if response is None:
+            return None
+        weights = [] if self.rows.weights is None else [self.rows.weights.values]
+        return fingerprint_of((list(response.values()), weights), self.rows)
+
+
+def fingerprint_of(tree: Tree, rows: SharedRows) -> np.ndarray:
+    """The fingerprint (2,) that the same arrays have in memory; zeros, which are compared with
+    nothing, where another process has a part of them.
+    """
+    if jax.process_count() > 1:
+        return np.zeros(2, np.uint32)
+    return fingerprint_of_pieces([_widened_pieces(leaf, rows) for leaf in jax.tree.leaves(tree)])
+
+
+def pieces_of(tree: Tree, present: jax.Array) -> Iterator[tuple[int, Tree]]:
+    """The rows that this process holds, without padding, in their order: the number of the first
+    row of each piece, and the piece.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    if not leaves:
+        return
+    columns = [_shards(leaf) for leaf in leaves]
+    for j, (first, own) in enumerate(_shards(present)):
+        keep = int(np.count_nonzero(np.asarray(own)))  # padding stands at the end of a shard
+        held = [np.asarray(shards[j][1]) for shards in columns]
+        for start in range(0, keep, ROWS_OF_PIECE):
+            part = slice(start, min(start + ROWS_OF_PIECE, keep))
+            yield first + start, treedef.unflatten([_wide(leaf[part]) for leaf in held])
+
+
+def _shards(leaf: jax.Array) -> list[tuple[int, Any]]:
+    """The first row of each shard that this process holds, once, and the shard."""
+    by_row = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
+    return sorted(by_row.items(), key=lambda entry: entry[0])
+
+
+def _wide(leaf: np.ndarray) -> np.ndarray:
+    """Numbers in the width in which a fit computes them: see ``likelihood.checks.host_data``."""
+    if leaf.dtype.kind in "iu":
+        return leaf.astype(jax.dtypes.canonicalize_dtype(np.int64))
+    if leaf.dtype.kind == "b":
+        return leaf
+    return leaf.astype(jax.dtypes.canonicalize_dtype(np.float64), copy=False)
+
+
+def _widened_pieces(leaf: jax.Array, rows: SharedRows) -> Iterator[np.ndarray]:
+    for _, piece in pieces_of([leaf], rows.present):
+        yield piece[0]
