@@ -60,9 +60,15 @@ def fit_shared(
         np.errstate(all="ignore"),
         Checkpoint(folder) as store,
     ):
-        posed = _posed(rows, loglik, params0, options)
+        sample = rows.sample(ROWS_OF_SAMPLE)
+        screening = Screening(rows, loglik, rows.leaves.data(sample))
+        count = screening.count()
+        posed = _posed(rows, loglik, params0, options, sample)
         problem = _problem(rows, posed, options)
-        runner, screening = _runner(rows, loglik, posed, problem)
+        bare = without_prior(problem.loglik)
+        screening.check_functions(bare, posed.layout, posed.base)
+        form = form_of(problem, rows.leaves)
+        runner = ShardRunner(bare, form, rows, count, *_codes(rows))
         prior = prior_alone(problem.loglik)
         quantities = Quantities(problem, posed.base, posed.data, prior, runner)
         resumed = _resumed(store, quantities, rows) if checkpoint is not None else None
@@ -81,31 +87,25 @@ def fit_shared(
         return with_signals(fitted, loglik, posed.loglik, posed.data)
 
 
-def _posed(rows: SharedRows, loglik: Loglik, params0: Tree, options: Options) -> Posed:
+def _posed(
+    rows: SharedRows,
+    loglik: Loglik,
+    params0: Tree,
+    options: Options,
+    sample: tuple[np.ndarray, ...],
+) -> Posed:
     """The problem with a sample in the place of the data."""
-    sample = rows.sample(ROWS_OF_SAMPLE)
     values = rows.leaves.weights_in(sample)
     weights = None
     if values is not None:
         in_sample = values if np.any(values > 0) else np.ones_like(values, float)
         weights = Weights(in_sample, options.weights.kind)
-    data = rows.leaves.data(sample)
-    return read(loglik, params0, data, replace(options, weights=weights))
+    return read(loglik, params0, rows.leaves.data(sample), replace(options, weights=weights))
 
 
 def _problem(rows: SharedRows, posed: Posed, options: Options) -> Problem:
     of_a_device = rows.length // rows.placement.shards
     return problem_in_pieces(posed, options, [of_a_device, rows.length], DEVICES)
-
-
-def _runner(
-    rows: SharedRows, loglik: Loglik, posed: Posed, problem: Problem
-) -> tuple[ShardRunner, Screening]:
-    bare = without_prior(problem.loglik)
-    screening = Screening(rows, loglik, bare, posed.layout, posed.base, posed.data)
-    codes, groups = _codes(rows)
-    form = form_of(problem, rows.leaves)
-    return ShardRunner(bare, form, rows, screening.count(), codes, groups), screening
 
 
 def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
@@ -135,7 +135,9 @@ def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Lan
             return None
         about = {
             "procedure": "fit of shared rows",
-            "shapes of the data": value_digest([leaf.shape for leaf in rows.arrays]),
+            # not the length with its padding, which depends on the number of devices
+            "rows": quantities.runner.n,
+            "shapes of the data": value_digest([leaf.shape[1:] for leaf in rows.arrays]),
         }
         problem = quantities.problem
         store.open(identity(problem, quantities.base, quantities.sample, about))

@@ -147,16 +147,13 @@ def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
     placement = placement_of(data)
     if placement is None:
         return None
+    if jax.process_count() > 1:
+        _refuse_local((data, weights, clusters))
     length = data_length(data)
 
     def shared(name: str, leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == placement.sharding:
             return leaf
-        if jax.process_count() > 1 and not isinstance(leaf, jax.Array):
-            raise ValueError(
-                f"{name} is an array of this process alone, beside arrays of all processes: give "
-                "all rows of this process to jaxmle.distributed.rows(…)"
-            )
         if np.shape(leaf)[:1] != (length,):
             raise ValueError(f"{name} has shape {np.shape(leaf)}; the data have {length} rows")
         return jax.device_put(leaf, placement.sharding)
@@ -176,6 +173,15 @@ def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
         if clusters is not None:
             clusters = tuple(shared("clusters", part) for part in _coded(clusters, length))
         return SharedRows(placed, placement, present, weights, clusters)
+
+
+def _refuse_local(given: Tree) -> None:
+    for leaf in jax.tree.leaves(given):
+        if np.ndim(leaf) and not (isinstance(leaf, jax.Array) and len(leaf.devices()) > 1):
+            raise ValueError(
+                f"an array {np.shape(leaf)} of this process alone stands beside arrays of all "
+                "processes: give all rows of this process to jaxmle.distributed.rows(…)"
+            )
 
 
 def _coded(clusters: Any, length: int | None) -> tuple[Any, ...]:

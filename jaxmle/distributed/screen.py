@@ -4,7 +4,7 @@ coding of a response in pieces on the host that has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +31,13 @@ class Screening:
 
     rows: SharedRows
     user_loglik: Loglik  # as it was given: a ready model knows its coding
-    loglik: Any  # as a tree, without weights
-    layout: Layout
-    base: Array  # (p,) the start
     sample: Data  # rows spread over all shards, on the host
 
     def count(self) -> Count:
         """Look at every row, and count.
 
         Raises:
-            ValueError: for a NaN, a weight that is none, or a value that the likelihood does not
+            ValueError: for a NaN, a weight that is none, or a value that a ready model does not
                 read; in all processes, where one has it.
         """
         values = look_at(self.rows)
@@ -50,64 +47,72 @@ class Screening:
         rows, weight, positive = map(float, values.n)
         kind = None if self.rows.weights is None else self.rows.weights.kind
         n = rows if kind is None else weight if kind == "frequency" else positive
-        return Count(n, self._data_id())
+        return Count(n, self._fingerprint(self.rows.data))
 
     def _refuse_missing(self, values: Values) -> None:
-        names = [jax.tree_util.keystr(path) for path, _ in self._leaves_with_path()]
-        for name, row in zip(names, values.missing, strict=False):
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self.rows.data)]
+        for path, row in zip(paths, values.missing, strict=False):
             if row < self.rows.length:
                 raise ValueError(
-                    f"data{name} is NaN in row {row}. Drop or impute these rows in every leaf: a "
-                    "likelihood has no meaning for a missing number."
+                    f"data{jax.tree_util.keystr(path)} is NaN in row {row}. Drop or impute these "
+                    "rows in every leaf: a likelihood has no meaning for a missing number."
                 )
 
     def _refuse_weights(self, values: Values) -> None:
         if self.rows.weights is None:
             return
-        none, fraction = values.weights
-        if none < self.rows.length:
-            raise ValueError(f"weights must be finite and not negative; see row {none}")
+        negative, fraction = values.weights
+        if negative < self.rows.length:
+            raise ValueError(f"weights must be finite and not negative; see row {negative}")
         if self.rows.weights.kind == "frequency" and fraction < self.rows.length:
             raise ValueError(
                 "frequency weights count repeated rows and must be whole numbers; see row "
                 f"{fraction}. Survey weights are jaxmle.sampling(w)."
             )
 
-    def _leaves_with_path(self) -> list[Any]:
-        return jax.tree_util.tree_leaves_with_path(self.rows.data)
-
     # ------------------------------------------------------------ on the host
 
     def _check_coding(self) -> None:
-        needs_all = has_user_function(self.loglik)
-        designs = None if needs_all else designs_of(self.user_loglik)
+        for first, piece in self._pieces_with_coding():
+            try:
+                check_coding(self.user_loglik, piece, _place(first))
+            except ValueError:  # of a rule about all rows, others may be right
+                if not self._holds_with_sample(piece):
+                    raise
+
+    def check_functions(self, loglik: Any, layout: Layout, base: Array) -> None:
+        """Codes that index, and ready models that a user's function calls.
+
+        Args:
+            loglik: as a tree, without weights.
+            base: (p,) the start.
+        """
+        if not has_user_function(loglik):
+            return
+
+        def check() -> None:
+            for first, piece in pieces_of(self.rows.data, self.rows.present):
+                check_calls(loglik, layout, base, piece, _place(first))
+                try:
+                    check_indices(loglik, layout, base, piece)
+                except ValueError as error:
+                    raise ValueError(f"rows counted from {first}: {error}") from None
+
+        agreed(check)
+
+    def _pieces_with_coding(self) -> Iterator[tuple[int, Data]]:
+        """The rows on this host, their designs without columns: these have no coding and are the
+        most of it.
+        """
         held = self.rows.data
-        if designs is not None and isinstance(held, dict):
-            held = {name: leaf for name, leaf in held.items() if name not in designs}
-        for first, piece in pieces_of(held, self.rows.present):
-            self._check_piece(self._with_designs(piece), first, needs_all)
-
-    def _with_designs(self, piece: Data) -> Data:
-        """The piece with designs of no columns, which have no coding and are the most of it."""
-        whole = self.rows.data
-        if not isinstance(whole, dict) or len(piece) == len(whole):
-            return piece
-        count = len(next(iter(piece.values()), ()))
-        return dict.fromkeys(whole, np.empty((count, 0))) | piece
-
-    def _check_piece(self, piece: Data, first: int, needs_all: bool) -> None:
-        def where(*index: Any) -> str:
-            place = index[-1]
-            return f"row {first + place[0]}" + "".join(f", column {i}" for i in place[1:])
-
-        try:
-            check_coding(self.user_loglik, piece, where)
-        except ValueError:  # of a rule about all rows, others may be right
-            if not self._holds_with_sample(piece):
-                raise
-        if needs_all:
-            check_calls(self.loglik, self.layout, self.base, piece, where)
-            check_indices(self.loglik, self.layout, self.base, piece)
+        designs = designs_of(self.user_loglik)
+        if designs is None or not isinstance(held, dict):
+            yield from pieces_of(held, self.rows.present)
+            return
+        coded = {name: leaf for name, leaf in held.items() if name not in designs}
+        for first, piece in pieces_of(coded, self.rows.present):
+            empty = np.empty((len(next(iter(piece.values()))), 0))
+            yield first, dict.fromkeys(held, empty) | piece
 
     def _holds_with_sample(self, piece: Data) -> bool:
         """Whether the coding holds where a piece and the sample are looked at together."""
@@ -121,26 +126,34 @@ class Screening:
             return False
         return True
 
-    def _data_id(self) -> np.ndarray:
-        weights = [] if self.rows.weights is None else [self.rows.weights.values]
-        return fingerprint_of((self.rows.data, weights), self.rows)
-
     def response_id(self) -> np.ndarray | None:
         """The fingerprint (2,) of the response with its weights; None where it is not known."""
         response = response_of(self.user_loglik, self.rows.data)
-        if response is None:
-            return None
+        return None if response is None else self._fingerprint(list(response.values()))
+
+    def _fingerprint(self, tree: Tree) -> np.ndarray:
+        """The fingerprint (2,) that the same arrays with their weights have in memory; zeros, which
+        are compared with nothing, where another process has a part of them.
+        """
+        if jax.process_count() > 1:
+            return np.zeros(2, np.uint32)
         weights = [] if self.rows.weights is None else [self.rows.weights.values]
-        return fingerprint_of((list(response.values()), weights), self.rows)
+        leaves = jax.tree.leaves((tree, weights))
+        return fingerprint_of_pieces([self._pieces_of_leaf(leaf) for leaf in leaves])
+
+    def _pieces_of_leaf(self, leaf: jax.Array) -> Iterator[np.ndarray]:
+        for _, piece in pieces_of([leaf], self.rows.present):
+            yield piece[0]
 
 
-def fingerprint_of(tree: Tree, rows: SharedRows) -> np.ndarray:
-    """The fingerprint (2,) that the same arrays have in memory; zeros, which are compared with
-    nothing, where another process has a part of them.
-    """
-    if jax.process_count() > 1:
-        return np.zeros(2, np.uint32)
-    return fingerprint_of_pieces([_widened_pieces(leaf, rows) for leaf in jax.tree.leaves(tree)])
+def _place(first: int) -> Callable[..., str]:
+    """From the index of a value in a piece to words."""
+
+    def where(*index: Any) -> str:
+        place = index[-1]
+        return f"row {first + place[0]}" + "".join(f", column {i}" for i in place[1:])
+
+    return where
 
 
 def pieces_of(tree: Tree, present: jax.Array) -> Iterator[tuple[int, Tree]]:
@@ -172,8 +185,3 @@ def _wide(leaf: np.ndarray) -> np.ndarray:
     if leaf.dtype.kind == "b":
         return leaf
     return leaf.astype(jax.dtypes.canonicalize_dtype(np.float64), copy=False)
-
-
-def _widened_pieces(leaf: jax.Array, rows: SharedRows) -> Iterator[np.ndarray]:
-    for _, piece in pieces_of([leaf], rows.present):
-        yield piece[0]

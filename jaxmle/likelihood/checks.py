@@ -119,6 +119,13 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 "pass {column: frame[column].to_numpy() for column in frame.columns}, or "
                 "frame.to_numpy() as a matrix"
             )
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            raise ValueError(
+                f"{name} lies in several processes: jaxmle.fit takes it as it is, all else needs "
+                "the rows in one of them (jax.experimental.multihost_utils.process_allgather)"
+            )
         # A view: jax knows an array by its identity, and a trace that failed may have known this
         # one in single precision.
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()
