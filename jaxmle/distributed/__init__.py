@@ -3,3 +3,5 @@
 from jaxmle.distributed.peers import PeerLostError as PeerLostError
 from jaxmle.distributed.rows import DistributedRows as DistributedRows
 from jaxmle.distributed.rows import rows as rows
+
+__all__ = ["DistributedRows", "PeerLostError", "rows"]

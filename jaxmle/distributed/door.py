@@ -1,5 +1,5 @@
-"""``fit``, the door of a single fit: it reads the options and sees where the rows are, in memory, on
-disk, or on several devices.
+"""``fit``, the door of a single fit: it reads the options and sees where the rows are, in memory,
+on disk, or on several devices.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def fit(
     """
     shared = shared_rows(data, weights, clusters)
     if shared is not None:
-        weights, clusters = shared.weights, shared.clusters
+        weights = shared.weights
+        clusters = shared.clusters
     elif isinstance(data, FitsItself):
         weights, clusters = data.given(weights, clusters)
     options = Options(

@@ -33,11 +33,17 @@ from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.status import Status
 from jaxmle.streams.landmarks import identity, keeper, last_landmark
-from jaxmle.streams.pieces import Pieces, concluded, form_of, problem_in_pieces, refuse_in_pieces
+from jaxmle.streams.pieces import (
+    MAX_VALUES_FOR_CONE,
+    ROWS_OF_SAMPLE,
+    Pieces,
+    concluded,
+    form_of,
+    problem_in_pieces,
+    refuse_in_pieces,
+)
 from jaxmle.streams.quantities import Quantities, prior_alone, without_prior
 
-ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
-MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are gathered for a cone
 DEVICES = Pieces(
     "a fit of rows that devices share",
     "a device",

@@ -165,7 +165,8 @@ def look_at(rows: SharedRows) -> Values:
     def local(given: tuple[Arrays, Array]) -> Values:
         arrays, present = given
         n = present.shape[0]
-        first, none = placement.first_row(n), n * placement.shards
+        first = placement.first_row(n)
+        none = n * placement.shards
 
         def earliest(bad: Array) -> Array:
             return jnp.where(jnp.any(bad), first + jnp.argmax(bad), none)

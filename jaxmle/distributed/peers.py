@@ -79,7 +79,8 @@ def agreed(read: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return read()
-    result, error = None, None
+    result = None
+    error = None
     try:
         result = read()
     except (TypeError, ValueError) as mine:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmle._types import Array, Tree
 
-REMEDY = (
+HOW_ROWS_ARE_SHARED = (
     "jax.device_put(x, NamedSharding(mesh, PartitionSpec('rows'))) shares rows, "
     "jaxmle.distributed.rows(…) does so with arrays of NumPy"
 )
@@ -87,12 +87,13 @@ def placement_of(data: Tree) -> Placement | None:
                 placed["data" + jax.tree_util.keystr(path)] = placement
     if not placed:
         return None
-    first, placement = next(iter(placed.items()))
+    first = next(iter(placed))
+    placement = placed[first]
     for name, other in placed.items():
         if other != placement:
             raise ValueError(
                 f"{first} lies over {_words(placement)}, {name} over {_words(other)}; all leaves "
-                f"are shared in one way: {REMEDY}"
+                f"are shared in one way: {HOW_ROWS_ARE_SHARED}"
             )
     return placement
 
@@ -101,17 +102,17 @@ def _placement_of_leaf(name: str, leaf: jax.Array) -> Placement | None:
     sharding = leaf.sharding
     if len(sharding.device_set) == 1 or sharding.is_fully_replicated:
         return None
-    if not isinstance(sharding, NamedSharding):
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
         raise TypeError(
             f"{name} is spread over {len(sharding.device_set)} devices by a "
-            f"{type(sharding).__name__}, which names no mesh: {REMEDY}"
+            f"{type(sharding).__name__}, which names no mesh: {HOW_ROWS_ARE_SHARED}"
         )
     rows, *others = (*sharding.spec, None)
     if any(axis is not None for axis in others):
         column = 1 + next(i for i, axis in enumerate(others) if axis is not None)
         raise ValueError(
             f"{name} is shared among devices along axis {column} ({sharding.spec}); devices share "
-            f"rows, which are axis 0: {REMEDY}"
+            f"rows, which are axis 0: {HOW_ROWS_ARE_SHARED}"
         )
     return Placement(sharding.mesh, (rows,) if isinstance(rows, str) else tuple(rows))
 

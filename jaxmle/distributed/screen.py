@@ -164,12 +164,12 @@ def pieces_of(tree: Tree, present: jax.Array) -> Iterator[tuple[int, Tree]]:
     if not leaves:
         return
     columns = [_shards(leaf) for leaf in leaves]
-    for j, (first, own) in enumerate(_shards(present)):
-        keep = int(np.count_nonzero(np.asarray(own)))  # padding stands at the end of a shard
+    for j, (first, shard) in enumerate(_shards(present)):
+        keep = int(np.count_nonzero(np.asarray(shard)))  # padding stands at the end of a shard
         held = [np.asarray(shards[j][1]) for shards in columns]
         for start in range(0, keep, ROWS_OF_PIECE):
             part = slice(start, min(start + ROWS_OF_PIECE, keep))
-            yield first + start, treedef.unflatten([_wide(leaf[part]) for leaf in held])
+            yield first + start, jax.tree.unflatten(treedef, [_wide(leaf[part]) for leaf in held])
 
 
 def _shards(leaf: jax.Array) -> list[tuple[int, Any]]:

@@ -43,7 +43,7 @@ from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
-from jaxmle.likelihood.evaluate import CACHED_OPAQUE
+from jaxmle.likelihood.evaluate import CACHED_OPAQUE, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count
@@ -131,7 +131,7 @@ def with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
     form = as_regression(loglik, layout, base, data) if is_apart else loglik
     form = verified(loglik, form, layout, base, data)
     if is_apart and form is loglik and problem.block_rows is None:
-        return replace(problem, block_rows=CACHED_OPAQUE)
+        return replace(problem, block_rows=usual_opaque_rows())
     return replace(problem, loglik=form)
 
 

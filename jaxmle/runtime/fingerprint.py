@@ -65,7 +65,7 @@ def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
                 state.update(np.ascontiguousarray(native).reshape(-1).view(np.uint8).data)
                 rows += len(piece)
                 kind = _kind(piece[None], place)
-            total = total ^ _mixed(np.uint64(rows) + kind)
+            total = total ^ _mixed(np.array([rows], np.uint64) + kind)
             total = _mixed(total + np.uint64(state.intdigest()))
     return np.array([total[0] >> np.uint64(32), total[0] & np.uint64(0xFFFFFFFF)], np.uint32)
 

@@ -1,6 +1,6 @@
-"""What no fit does under a trace: in the body of a ``shard_map`` it sees one shard of each array, and
-cannot distinguish rows of one data set from members of a batch; over an explicit mesh sums have no
-sharding.
+"""What no fit does under a trace: in the body of a ``shard_map`` it sees one shard of each array,
+and cannot distinguish rows of one data set from members of a batch; over an explicit mesh sums have
+no sharding.
 """
 
 from __future__ import annotations

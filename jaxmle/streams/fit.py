@@ -30,19 +30,25 @@ from jaxmle.streams.engines import results_by
 from jaxmle.streams.files import check_columns
 from jaxmle.streams.landmarks import about_files, identity, keeper, last_landmark
 from jaxmle.streams.passes import SourceRunner, Work
-from jaxmle.streams.pieces import Pieces, concluded, form_of, problem_in_pieces, refuse_in_pieces
+from jaxmle.streams.pieces import (
+    MAX_VALUES_FOR_CONE,
+    ROWS_OF_SAMPLE,
+    Pieces,
+    concluded,
+    form_of,
+    problem_in_pieces,
+    refuse_in_pieces,
+)
 from jaxmle.streams.quantities import Quantities, prior_alone, without_prior
 from jaxmle.streams.reader import Reading
 from jaxmle.streams.screen import Coding, Screening, fingerprint_of
 
-ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
 MIN_ROWS_A_STREAMED_SAMPLE_ROW = (
     16  # all rows over those that a climb begins with, where these are many
 )
 BYTES_OF_SAMPLE = 2**26  # of those at most
-MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are read into memory for a cone
 STREAMED = "streamed"
-SOURCE = Pieces(
+OF_A_SOURCE = Pieces(
     "fit(source=…)",
     "a source",
     "they are a column: fit(loglik, source=…, weights=jaxmle.frequency('w'))",
@@ -54,7 +60,7 @@ def fit_source(
 ) -> Fit:
     """The fit of a log-likelihood to rows that are read at each pass; see ``fit``."""
     host_only("fit(source=…)")
-    refuse_in_pieces(loglik, options, SOURCE)
+    refuse_in_pieces(loglik, options, OF_A_SOURCE)
     if options.dtype is not None and options.dtype != np.float64:
         raise ValueError("a source is summed in float64: leave dtype out")
     reading = replace(reading, columns=_columns(reading.columns, options))
@@ -105,7 +111,7 @@ class Task:
             reading.sample(ROWS_OF_SAMPLE, lambda chunk: coding.check(chunk, sample))
             raise
         try:
-            problem = problem_in_pieces(posed, self.options, [reading.rows], SOURCE)
+            problem = problem_in_pieces(posed, self.options, [reading.rows], OF_A_SOURCE)
         except ValueError:
             bare = without_prior(posed.loglik)
             screening = Screening(coding, bare, posed.layout, posed.base, sample)

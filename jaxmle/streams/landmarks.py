@@ -1,5 +1,5 @@
-"""The checkpoint of a climb whose rows are summed in pieces: where it was last, its trust radius and its steps, less
-than a kilobyte for twenty parameters.
+"""The checkpoint of a climb whose rows are summed in pieces: where it was last, its trust radius
+and its steps, less than a kilobyte for twenty parameters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What fits of rows that are summed in pieces have in common, the chunks of a source or the shards of
+"""What fits of rows that are summed in pieces have in common, chunks of a source or shards of
 devices: which likelihoods and options they take, and the end of a search.
 """
 
@@ -20,11 +20,10 @@ from jaxmle.fitting.passes import Problem, problem_of
 from jaxmle.fitting.signals import with_rules
 from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import as_tree, need_terms
-from jaxmle.likelihood.designs import MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.row_axes import proof_of
 from jaxmle.likelihood.discovery.self_check import road_of
-from jaxmle.likelihood.evaluate import CACHED_OPAQUE, CACHED_ROWS, CACHED_WIDE
+from jaxmle.likelihood.evaluate import usual_block_rows, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, LEVERAGED
 from jaxmle.likelihood.information.hac import HAC
 from jaxmle.likelihood.regression import Regression
@@ -36,6 +35,9 @@ from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.status import Status
 from jaxmle.streams.kernels import Form, RowArrays
 from jaxmle.streams.quantities import Quantities
+
+ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
+MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are held in memory for a cone
 
 
 class Pieces(NamedTuple):
@@ -97,16 +99,14 @@ def problem_in_pieces(
 
 def form_of(problem: Problem, columns: RowArrays) -> Form:
     """What is static about the programs of such a problem."""
-    block_rows = problem.block_rows or CACHED_OPAQUE
+    block_rows = problem.block_rows or usual_opaque_rows()
     return Form(problem.layout, columns, problem.weighting, block_rows, problem.kind)
 
 
 def _block_rows(problem: Problem) -> int:
     """Rows that are summed at once, so that they stay in the cache."""
-    if not isinstance(core_of(problem.loglik), Regression):
-        return CACHED_OPAQUE
-    wide = problem.layout.p > MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT
-    return CACHED_WIDE if wide else CACHED_ROWS
+    is_regression = isinstance(core_of(problem.loglik), Regression)
+    return usual_block_rows(problem.layout.p) if is_regression else usual_opaque_rows()
 
 
 def _refuse_covariance(problem: Problem, pieces: Pieces) -> None:
@@ -136,7 +136,7 @@ def _need_rows_apart(
     shape = term_shape(core_of(problem.loglik), problem.layout, posed.base, posed.data)
     if not shape:
         need_terms(np.zeros(()), pieces.call)
-    known = [posed.rows or 1, CACHED_OPAQUE, *lengths]
+    known = [posed.rows or 1, usual_opaque_rows(), *lengths]
     proof = proof_of(problem.loglik, problem.layout, posed.base, posed.data, known)
     if not proof.holds:
         raise ValueError(
