@@ -107,12 +107,12 @@ def _placement_of_leaf(name: str, leaf: jax.Array) -> Placement | None:
             f"{name} is spread over {len(sharding.device_set)} devices by a "
             f"{type(sharding).__name__}, which names no mesh: {HOW_ROWS_ARE_SHARED}"
         )
-    rows, *others = (*sharding.spec, None)
-    if any(axis is not None for axis in others):
-        column = 1 + next(i for i, axis in enumerate(others) if axis is not None)
+    rows = sharding.spec[0] if len(sharding.spec) else None
+    others = sharding.spec[1:]
+    if rows is None or any(axis is not None for axis in others):
         raise ValueError(
-            f"{name} is shared among devices along axis {column} ({sharding.spec}); devices share "
-            f"rows, which are axis 0: {HOW_ROWS_ARE_SHARED}"
+            f"{name} is shared among devices by {sharding.spec}; devices share rows, axis 0 alone: "
+            f"{HOW_ROWS_ARE_SHARED}"
         )
     return Placement(sharding.mesh, (rows,) if isinstance(rows, str) else tuple(rows))
 

@@ -75,7 +75,7 @@ def test_a_pass_is_one_all_reduce_and_gathers_nothing(found):
         ("coding", "data['y'] is 3 in row 88888"),  # of 100 000, of which the sample has a fifth
         ("weights", "see row 15000"),
         ("mixing", "reduce_sum"),
-        ("columns", "along axis 1"),
+        ("columns", "axis 0 alone"),
         ("two meshes", "Explicit"),
         ("HAC", "clusters of time"),
         ("a trace", "outside of jit"),
