@@ -158,13 +158,15 @@ def _place(first: int) -> Callable[..., str]:
 
 def pieces_of(tree: Tree, present: jax.Array) -> Iterator[tuple[int, Tree]]:
     """The rows that this process holds, without padding, in their order: the number of the first
-    row of each piece, and the piece.
+    row of each piece among these, and the piece.
     """
     leaves, treedef = jax.tree.flatten(tree)
     if not leaves:
         return
     columns = [_shards(leaf) for leaf in leaves]
-    for j, (first, shard) in enumerate(_shards(present)):
+    whole = _shards(present)
+    for j, (row, shard) in enumerate(whole):
+        first = row - whole[0][0]
         keep = int(np.count_nonzero(np.asarray(shard)))  # padding stands at the end of a shard
         held = [np.asarray(shards[j][1]) for shards in columns]
         for start in range(0, keep, ROWS_OF_PIECE):

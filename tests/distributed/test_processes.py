@@ -79,7 +79,7 @@ def test_a_mistake_in_the_rows_of_one_process_is_an_error_in_both(both):
     """One that raised alone would leave the other waiting."""
     mine, other = both[1], both[0]
     assert other["one process's mistake"] == "process 1: " + mine["one process's mistake"]
-    assert "data['y'] is -1 in row" in mine["one process's mistake"]
+    assert "data['y'] is -1 in row 5;" in mine["one process's mistake"]
     assert other["NaN"] == f"process 1: {mine['NaN']}" and "NaN in row 1" in mine["NaN"]
     assert "distributed.rows" in mine["beside"] and "distributed.rows" in other["beside"]
     assert "lies in several processes" in mine["in a batch"]
