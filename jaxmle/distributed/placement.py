@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
 
 HOW_ROWS_ARE_SHARED = (
@@ -81,7 +82,7 @@ def placement_of(data: Tree) -> Placement | None:
     """
     placed: dict[str, Placement] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
-        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, jax.Array) and not is_traced(leaf):
             placement = _placement_of_leaf("data" + jax.tree_util.keystr(path), leaf)
             if placement is not None:
                 placed["data" + jax.tree_util.keystr(path)] = placement

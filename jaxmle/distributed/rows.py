@@ -149,7 +149,7 @@ def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
         return None
     if jax.process_count() > 1:
         _refuse_local((data, weights, clusters))
-    length = data_length(data)
+    length = data_length(data) or 0
 
     def shared(name: str, leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == placement.sharding:
@@ -184,7 +184,7 @@ def _refuse_local(given: Tree) -> None:
             )
 
 
-def _coded(clusters: Any, length: int | None) -> tuple[Any, ...]:
+def _coded(clusters: Any, length: int) -> tuple[Any, ...]:
     """The labels of each dimension of clusters as whole numbers; arrays of jax as they are."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     dimensions = tuple(clusters) if is_pair else (clusters,)

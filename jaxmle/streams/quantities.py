@@ -47,17 +47,21 @@ class Runner(Protocol):
 
     def run(self, name: str, *args: Any) -> Any:
         """What one of the ``CHUNK_KERNELS`` finds in all rows."""
+        ...
 
     def row(self, place: Any) -> int:
         """The number of a row among all, from what a search says of it; −1 for None."""
+        ...
 
     @property
     def n(self) -> float:
         """The number of observations, after the first pass."""
+        ...
 
     @property
     def data_id(self) -> np.ndarray:
         """The fingerprint (2,) of the rows, after the first pass."""
+        ...
 
 
 # ---------------------------------------------------------------- rows and priors apart
