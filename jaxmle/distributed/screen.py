@@ -15,11 +15,11 @@ from jaxmle._types import Array, Data, Loglik, Tree
 from jaxmle.distributed.passes import Count, Values, look_at
 from jaxmle.distributed.peers import agreed
 from jaxmle.distributed.shared import SharedRows
-from jaxmle.record.identity import designs_of, response_of
 from jaxmle.likelihood.checks import check_coding
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.ready_calls import check_calls, has_user_function
 from jaxmle.parameters.tree import Layout
+from jaxmle.record.identity import designs_of, response_of
 from jaxmle.runtime.fingerprint import fingerprint_of_pieces
 
 ROWS_OF_PIECE = 2**18  # that are looked at together on the host

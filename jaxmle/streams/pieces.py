@@ -14,7 +14,6 @@ from jaxmle._types import Loglik
 from jaxmle.fitting.ending import complete
 from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
 from jaxmle.fitting.identification import traced_to
-from jaxmle.record.identity import call_of
 from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Problem, problem_of
 from jaxmle.fitting.signals import with_rules
@@ -31,6 +30,7 @@ from jaxmle.likelihood.response import Simulation
 from jaxmle.likelihood.structure import core_of, has, jeffreys_of, term_shape
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
+from jaxmle.record.identity import call_of
 from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.status import Status
 from jaxmle.streams.kernels import Form, RowArrays
