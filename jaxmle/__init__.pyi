@@ -1,6 +1,7 @@
 """The public names, each once: type checkers read this file, and ``__init__.py`` loads by it."""
 
 from . import datasets as datasets
+from . import distributed as distributed
 from . import families as families
 from . import models as models
 from . import plots as plots
@@ -38,14 +39,14 @@ from .data.response import (
 from .data.rows import (
     MissingRowsWarning as MissingRowsWarning,
 )
+from .distributed.door import (
+    fit as fit,
+)
 from .effects.margins import (
     margins as margins,
 )
 from .effects.record import (
     Margins as Margins,
-)
-from .fitting.fit import (
-    fit as fit,
 )
 from .fitting.signals import (
     DerivativeRuleWarning as DerivativeRuleWarning,

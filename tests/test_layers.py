@@ -23,7 +23,7 @@ FLOORS = [
     {"verdict"},
     {"fitting"},
     {"batch", "inference.linting", "stochastic", "streams"},
-    {"data", "inference", "mixtures", "starts"},
+    {"data", "distributed", "inference", "mixtures", "starts"},
     {
         "effects",
         "inference.diagnostics",

@@ -13,7 +13,7 @@ from jaxmle._types import Data, Loglik, Params, Tree
 from jaxmle.batch.chunk import flat_members
 from jaxmle.batch.identities import with_response_ids
 from jaxmle.batch.inputs import Inputs, read_batch
-from jaxmle.batch.padding import padded_rows
+from jaxmle.batch.members import padded_rows
 from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
 from jaxmle.fitting.options import MAX_STEPS, Options
@@ -193,7 +193,7 @@ def _padded(inputs: Inputs, largest: Members) -> Members:
     """
     if not getattr(inputs.source, "padded", False):
         return largest
-    length = tuple(padded_rows(int(n)) for n in inputs.source.sizes[inputs.largest])
+    length = tuple(padded_rows(inputs.source.sizes[inputs.largest]).tolist())
     return flat_members(inputs, np.array([inputs.largest]), length).first
 
 

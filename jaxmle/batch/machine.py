@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Tree
+from jaxmle.runtime.jax_state import exact_products
 
 Function = Callable[..., Any]
 
@@ -55,12 +56,22 @@ def machine_for(devices: tuple[Any, ...], members: int) -> Machine:
 @functools.lru_cache(maxsize=256)
 def for_members(function: Function, static: tuple[Any, ...]) -> Function:
     """``function(*static, …)`` compiled for members, whose axis is first in all arrays."""
-    return jax.jit(jax.vmap(functools.partial(function, *static)))
+    return jax.jit(jax.vmap(_exact(function, static)))
+
+
+def _exact(function: Function, static: tuple[Any, ...]) -> Function:
+    """``function(*static, …)``, whose products keep all digits of single precision."""
+
+    def run(*args: Any) -> Any:
+        with exact_products():
+            return function(*static, *args)
+
+    return run
 
 
 @functools.lru_cache(maxsize=256)
 def _members_last(function: Function, static: tuple[Any, ...], mesh: Any) -> Function:
-    batched = jax.vmap(functools.partial(function, *static))
+    batched = jax.vmap(_exact(function, static))
     if mesh is not None:
         axis = jax.sharding.PartitionSpec("member")
         batched = jax.shard_map(batched, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)

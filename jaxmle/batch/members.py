@@ -323,18 +323,14 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     if len(np.unique(sizes, axis=0)) == 1:
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
     if not padded or sizes.shape[1] > 1:
-        lengths = (
-            np.maximum(sizes, 1)
-            if not padded
-            else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
-        )
+        lengths = np.maximum(sizes, 1) if not padded else padded_rows(np.maximum(sizes, 1))
         kinds, which = np.unique(lengths, axis=0, return_inverse=True)
         return [
             (tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i))
             for i, kind in enumerate(kinds)
         ]
     size = np.maximum(sizes[:, 0], 1)
-    powers = 2 ** np.ceil(np.log2(size)).astype(int)
+    powers = padded_rows(size)
     candidates = np.unique(powers)
     if size.max() > MIN_ROWS_FOR_OWN_LENGTH:
         candidates[-1] = (
@@ -350,6 +346,13 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
         for i, end in enumerate(ends)
         if np.any(of == i)
     ]
+
+
+def padded_rows(rows: np.ndarray) -> np.ndarray:
+    """The next powers of two, and 0 for 0: the lengths at which a likelihood is run, and looked at
+    beforehand, are few, and are met again by the next batch.
+    """
+    return np.where(rows > 0, 2 ** np.ceil(np.log2(np.maximum(rows, 1))).astype(int), 0)
 
 
 def _trimmed(length: int, size: np.ndarray) -> int:

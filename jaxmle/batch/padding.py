@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
+from jaxmle.batch.members import padded_rows
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.discovery.row_axes import proof_of
 from jaxmle.likelihood.structure import has, term_shape
@@ -53,19 +54,12 @@ def obstacle_to_padding(
     return proof.obstacle
 
 
-def padded_rows(rows: int) -> int:
-    """The next power of two: the lengths at which a likelihood is looked at are few, and are met
-    again by the next batch.
-    """
-    return 2 ** int(np.ceil(np.log2(rows))) if rows else 0
-
-
 def _has_terms(loglik: Loglik, layout: Layout, base: np.ndarray, data: Tree, differ: bool) -> bool:
     """Whether the likelihood returns terms; asked at a padded length where lengths differ."""
     if differ:
         padded = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
-                (padded_rows(leaf.shape[0]), *leaf.shape[1:]), leaf.dtype
+                (int(padded_rows(leaf.shape[0])), *leaf.shape[1:]), leaf.dtype
             ),
             data,
         )
@@ -82,7 +76,7 @@ def _reach(sizes: np.ndarray) -> list[int]:
     """
     lengths = np.unique(sizes[sizes > 0])
     some = lengths if len(lengths) <= MAX_TRACED_LENGTHS else lengths[:1]
-    return sorted({*map(int, some), padded_rows(int(lengths[-1]))})
+    return sorted({*map(int, some), int(padded_rows(lengths[-1]))})
 
 
 def _refuse_empty(sizes: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,14 @@ CHUNK_SIZES = (16, 128, 1024, 2048, 8192)
 # members of a block on a CPU, at least and at most: wider ones were 5 to 20 % slower at 25 to 81
 # rows, and leave fewer to skip
 BLOCK_SIZE_RANGE = (8, 32)
-MEMBERS_A_CHUNK_ON_ACCELERATOR = 2**16  # members of a chunk, all in one block, on an accelerator
+# Members of a chunk, all in one block, of one accelerator: few numbers, each compiled by itself,
+# and from 8 192 on at most a fifth of the slots stays empty.
+SIZES_ON_ACCELERATOR = (
+    *(1, 4, 16, 128, 1024, 2048, 4096),
+    *(quarters << shift for shift in range(11, 14) for quarters in (4, 5, 6, 7)),
+    2**16,
+)
+SHARE_OF_ACCELERATOR = 0.25  # of its free memory, for what a chunk holds there
 
 
 @dataclass(frozen=True)
@@ -58,57 +65,66 @@ def _psutil() -> Any:
     return psutil
 
 
+class Sizes(NamedTuple):
+    """The bytes of one member, and how many members there are."""
+
+    total: int  # members of all buckets
+    members: int  # of this one
+    data: float  # bytes of the data
+    live: float  # bytes that one evaluation touches, the data among them
+    record: float  # bytes of the state and the record
+
+
 def cut(
-    total: int,
-    members: int,
-    data_bytes: float,
-    live_bytes: float,
-    record_bytes: float,
-    devices: int,
-    free: float,
-    block: int | None,
-    wide: bool,
+    sizes: Sizes, devices: int, free: float, block: int | None, on_accelerator: bool
 ) -> Schedule:
     """The schedule of a bucket. Slots come in few numbers, so that the programs of the state
     machine are compiled once for all buckets.
 
     Args:
-        total: members of all buckets.
-        members: of this one.
-        data_bytes: of one member.
-        live_bytes: what one evaluation of one member touches.
-        record_bytes: of one member's state and record.
-        free: bytes that may be used.
-        block: the block size that the user asks for.
-        wide: an accelerator.
+        free: bytes that may be used, of all devices.
+        block: the block size that the user asks for; of a CPU.
     """
-    sizes = [
-        size * devices
-        for size in (
-            (MEMBERS_A_CHUNK_ON_ACCELERATOR,) if wide and members > CHUNK_SIZES[-1] else CHUNK_SIZES
-        )
-    ]
+    if on_accelerator:
+        return _cut_for_accelerator(sizes, devices, free)
+    counts = [size * devices for size in CHUNK_SIZES]
     data_budget, state_budget = (
-        min(room * (32 if wide else 1), free / 4) for room in (CHUNK_DATA_BYTES, CHUNK_STATE_BYTES)
+        min(room, free / 4) for room in (CHUNK_DATA_BYTES, CHUNK_STATE_BYTES)
     )
-    enough = next((size for size in sizes if size >= total), sizes[-1])
+    enough = next((count for count in counts if count >= sizes.total), counts[-1])
     slots = max(
-        [size for size in sizes if size <= enough and size * 3 * record_bytes <= state_budget],
-        default=sizes[0],
+        [c for c in counts if c <= enough and c * 3 * sizes.record <= state_budget],
+        default=counts[0],
     )
     narrow = 2 ** np.floor(
-        np.log2(np.clip(CACHED_BLOCK_BYTES / max(live_bytes, 1.0), *BLOCK_SIZE_RANGE))
+        np.log2(np.clip(CACHED_BLOCK_BYTES / max(sizes.live, 1.0), *BLOCK_SIZE_RANGE))
     )
-    block_size = slots // devices if wide else int(min(block or narrow, slots // devices))
+    block_size = int(min(block or narrow, slots // devices))
     if devices > 1:
         blocks = slots // devices // block_size * devices
-        return Schedule(
-            block_size, blocks, -(-members // (blocks * block_size)), blocks * block_size
-        )
+        whole = blocks * block_size
+        return Schedule(block_size, blocks, -(-sizes.members // whole), whole)
     room = max(
-        1, min(slots // block_size, int(data_budget / max(block_size * 2 * data_bytes, 1.0)))
+        1, min(slots // block_size, int(data_budget / max(block_size * 2 * sizes.data, 1.0)))
     )
     blocks = min(
-        room, 1 << max(0, (-(-members // block_size) - 1).bit_length())
+        room, 1 << max(0, (-(-sizes.members // block_size) - 1).bit_length())
     )  # a power of two, so that batches of like size share programs
-    return Schedule(block_size, blocks, -(-members // (block_size * blocks)), slots)
+    return Schedule(block_size, blocks, -(-sizes.members // (block_size * blocks)), slots)
+
+
+def _cut_for_accelerator(sizes: Sizes, devices: int, free: float) -> Schedule:
+    """One block a device: its data, what an evaluation touches, and the states of a climb, before
+    and after a step and at its best.
+    """
+    of_a_member = sizes.data + sizes.live + 3 * sizes.record
+    most = SHARE_OF_ACCELERATOR * free / devices / max(of_a_member, 1.0)
+    possible = [size for size in SIZES_ON_ACCELERATOR if size <= most] or [1]
+
+    def enough(members: int) -> int:
+        return next((s for s in possible if s * devices >= members), possible[-1])
+
+    block_size = enough(sizes.members)
+    chunk = block_size * devices
+    slots = chunk if devices > 1 else enough(sizes.total)
+    return Schedule(block_size, devices, -(-sizes.members // chunk), slots)

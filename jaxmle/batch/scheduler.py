@@ -25,7 +25,7 @@ from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Chunk, Piece, Programs, War
 from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.machine import members_first, members_last
 from jaxmle.batch.members import Ragged, buckets
-from jaxmle.batch.plan import Schedule, cut, free_bytes, resident_bytes
+from jaxmle.batch.plan import Schedule, Sizes, cut, free_bytes, resident_bytes
 from jaxmle.batch.programs import point_at
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.batch.solver import STEPS_TO_GATHER, half_done, is_open
@@ -102,17 +102,10 @@ class Scheduler:
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
         live = data + size * sum(length) * (p + 6)
-        return cut(
-            self.inputs.source.members,
-            members,
-            data,
-            live,
-            self.record_bytes(k, p, size),
-            len(self.devices),
-            self.free,
-            self.block,
-            self.devices[0].platform != "cpu",
-        )
+        record = self.record_bytes(k, p, size)
+        sizes = Sizes(self.inputs.source.members, members, data, live, record)
+        on_accelerator = self.devices[0].platform != "cpu"
+        return cut(sizes, len(self.devices), self.free, self.block, on_accelerator)
 
     @staticmethod
     def record_bytes(k: int, p: int, size: int) -> float:
@@ -143,10 +136,11 @@ class Scheduler:
         runs for hours.
         """
         needed = self.predicted_bytes() - resident_bytes()
-        if self.devices[0].platform == "cpu" and needed > self.free:
+        free = free_bytes()  # of this host, wherever it computes
+        if needed > free:
             raise MemoryError(
                 f"{self.inputs.source.members:,} fits of {self.problem.layout.p} parameters need "
-                f"about {needed / 2**30:.1f} GiB, of which {self.free / 2**30:.1f} are free: fit "
+                f"about {needed / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free: fit "
                 "the members in several calls, and keep each with fits.save(path)"
             )
 

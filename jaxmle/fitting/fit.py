@@ -1,7 +1,7 @@
-"""``fit``: a log-likelihood, a start and data in; a record with estimates, their covariance and a
-verdict out.
+"""The fit of rows in memory: a log-likelihood, a start and data in; a record with estimates, their
+covariance and a verdict out. The public ``fit`` is in ``distributed/door.py``.
 
-``fit`` reads its arguments and hands them to one of two roads. On the host, here, the loop is
+``fit_with`` reads its arguments and hands them to one of two roads. On the host, here, the loop is
 Python over one compiled evaluation in float64. Under a trace (``implicit``) it is one
 ``while_loop`` in the dtype of the trace. The steps, the excursions and the verdict are the same
 functions.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik, Params, Tree
+from jaxmle._types import Array, Data, Loglik, Params
 from jaxmle.fitting.ending import complete
 from jaxmle.fitting.frozen_hessian import (
     SHARE_OF_SAFE_STEP_TO_REACH,
@@ -29,15 +29,7 @@ from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.options import (
-    MAX_STEPS,
-    Options,
-    Posed,
-    RowSource,
-    check_source,
-    read,
-    refuse_without_source,
-)
+from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
@@ -51,8 +43,8 @@ from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
-from jaxmle.likelihood.evaluate import CACHED_OPAQUE
-from jaxmle.likelihood.information.covariance import Kind, cluster_codes
+from jaxmle.likelihood.evaluate import CACHED_OPAQUE, usual_opaque_rows
+from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
@@ -68,98 +60,6 @@ from jaxmle.verdict.judge import Verdict
 
 # rows from which an opaque likelihood is summed in blocks, where its rows are proved independent
 MIN_ROWS_FOR_OPAQUE_BLOCKS = 16 * CACHED_OPAQUE
-
-
-def fit(
-    loglik: Loglik,
-    params0: Tree = None,
-    data: Tree = None,
-    *,
-    constraints: Tree = None,
-    solver: Any = None,
-    vcov: Kind | None = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    dtype: Any = None,
-    max_steps: int = MAX_STEPS,
-    block_rows: int | None = None,
-    progress: bool | None = None,
-    source: RowSource | None = None,
-    engine: Any = None,
-    checkpoint: Any = None,
-) -> Fit:
-    """Maximise a log-likelihood and say how sure the maximum is.
-
-    Args:
-        loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for
-            dependent data; or a declared ``regression``, or any combinator of these. What it closes
-            over is compared at each call: whatever was rebound or changed in place since the last
-            one, in arrays, containers, objects, modules or globals, enters the fit.
-        params0: start values, any tree of real numbers. May be None where the
-            log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n; a frame of numbers of pandas, polars
-            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Floats
-            are computed in the precision of the fit, whatever theirs; integers become int64 (int32
-            with float64 off), which for a column of bytes is eight times the memory; booleans stay.
-        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
-            not depend on its transform.
-        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size. Of a
-            function of more than 512 parameters L-BFGS ends the fit itself, by the score, and no
-            Hessian is formed unless ``vcov`` asks for one: its status is STATIONARY, and
-            ``stderr_by_cg`` gives standard errors of some parameters.
-        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"``
-            (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``, ``"CR3"``), ``"hac"`` or ``hac(…)`` for
-            rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
-            under sampling weights; after ``jeffreys`` the unpenalised information.
-        clusters: one label for each row, (n,), or two of them for two-way clustering.
-        weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
-        dtype: float64 on the host and the trace's own inside one, unless given.
-        max_steps: evaluations of the likelihood allowed.
-        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row
-            only. Left out, a regression of many rows, or a function whose rows are seen to be kept
-            apart, is taken in blocks by itself.
-        progress: None for a line on standard error every two seconds, True for one at each step,
-            False for silence.
-        source: instead of ``data``, rows that are read from disk at each pass, as ``parquet`` names
-            them; then ``weights=frequency("w")`` and ``clusters="firm"`` name columns.
-        engine: with a source, any ``concurrent.futures.Executor``: a pass is then a map over the
-            files.
-        checkpoint: with a source, a folder of its own, from which the same call goes on after it
-            was killed.
-
-    Returns:
-        A ``Fit``. A failure visible only in values is its ``status``, never an exception.
-
-    Raises:
-        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in
-            the data, and for weights or ``block_rows`` where terms are shown to look at other rows
-            than their own.
-
-    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
-    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
-    >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
-    (0.333333, 0.166667)
-    """
-    if isinstance(data, FitsItself):
-        weights, clusters = data.given(weights, clusters)
-    options = Options(
-        constraints=constraints,
-        solver=solver,
-        vcov=vcov,
-        clusters=clusters,
-        weights=weights,
-        dtype=dtype,
-        max_steps=max_steps,
-        block_rows=block_rows,
-        progress=progress,
-    )
-    if source is not None:
-        check_source(source, data)
-        return source.fit(loglik, params0, options, engine, checkpoint)
-    refuse_without_source(engine, checkpoint)
-    return fit_with(loglik, params0, data, options)
 
 
 def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> Fit:
@@ -231,7 +131,7 @@ def with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
     form = as_regression(loglik, layout, base, data) if is_apart else loglik
     form = verified(loglik, form, layout, base, data)
     if is_apart and form is loglik and problem.block_rows is None:
-        return replace(problem, block_rows=CACHED_OPAQUE)
+        return replace(problem, block_rows=usual_opaque_rows())
     return replace(problem, loglik=form)
 
 

@@ -40,7 +40,7 @@ from jaxmle.parameters.held_functions import with_held_functions
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
-from jaxmle.runtime.shards import refuse_shards
+from jaxmle.runtime.shards import refuse_explicit_rows, refuse_shards
 from jaxmle.solvers.methods import Solver
 
 # evaluations of the likelihood that a fit may take: the longest climb among NIST's regressions
@@ -228,6 +228,7 @@ def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dt
     """What was given under a trace, checked by shape and type."""
     refuse_shards()
     params0 = with_held_functions(params0)
+    refuse_explicit_rows(data)
     _refuse_non_real(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
     check_coding(loglik, data)

@@ -119,6 +119,7 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 "pass {column: frame[column].to_numpy() for column in frame.columns}, or "
                 "frame.to_numpy() as a matrix"
             )
+        _refuse_remote(name, leaf)
         # A view: jax knows an array by its identity, and a trace that failed may have known this
         # one in single precision.
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()
@@ -151,6 +152,15 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     if isinstance(data, Iterator):
         raise TypeError(_not_read("data", data))
     return _mapped(convert, data, "data")
+
+
+def _refuse_remote(name: str, leaf: Any) -> None:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return
+    raise ValueError(
+        f"{name} lies in several processes: jaxmle.fit takes it as it is, all else needs the rows "
+        "in one of them (jax.experimental.multihost_utils.process_allgather)"
+    )
 
 
 def _no_numbers(name: str, value: Any, kind: str) -> str:

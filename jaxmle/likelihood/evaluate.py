@@ -41,6 +41,10 @@ CACHED_WIDE = 1024
 # the same of a user's function, whose Hessian holds rows for each parameter: a Weibull fit of 1e5 ×
 # 5 takes 33 ms so, 56 ms whole
 CACHED_OPAQUE = 1024
+# The same on an accelerator, which has no such cache, and for which a turn of a loop is a dozen
+# kernels of some 10 µs each. Not measured: so many rows of twenty columns are 50 MB.
+ROWS_ON_ACCELERATOR = 2**18
+ROWS_OPAQUE_ON_ACCELERATOR = 2**16
 
 
 class Sums(NamedTuple):
@@ -143,8 +147,20 @@ def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | 
     """Rows of a regression are independent by declaration, so a long pass is always taken in
     blocks that stay in the cache.
     """
-    cached = CACHED_ROWS if layout.p <= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT else CACHED_WIDE
-    return block_rows or (cached if (data_length(data) or 0) >= 4 * cached else None)
+    usual = usual_block_rows(layout.p)
+    return block_rows or (usual if (data_length(data) or 0) >= 4 * usual else None)
+
+
+def usual_block_rows(p: int) -> int:
+    """Rows of a block of a regression with p parameters, on the device that jax computes on."""
+    if jax.default_backend() != "cpu":
+        return ROWS_ON_ACCELERATOR
+    return CACHED_ROWS if p <= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT else CACHED_WIDE
+
+
+def usual_opaque_rows() -> int:
+    """The same of a user's function."""
+    return CACHED_OPAQUE if jax.default_backend() == "cpu" else ROWS_OPAQUE_ON_ACCELERATOR
 
 
 class Slopes(NamedTuple):

@@ -38,6 +38,7 @@ from jaxmle.closures.copies import portable, viewed
 from jaxmle.closures.kinds import MEMO
 from jaxmle.closures.watch import Look, look
 from jaxmle.runtime import jax_state
+from jaxmle.runtime.jax_state import exact_products
 from jaxmle.runtime.jax_state import tracing as tracing
 from jaxmle.runtime.opaque import OnceDifferentiable, Opaque, functions_of, map_functions
 from jaxmle.runtime.user_code import is_of_user, said_if_long, warn_caller
@@ -228,9 +229,17 @@ def cached_under_trace(
     functions = functions_of(loglik)
     memos = [_memo(function) for function in functions]
     if any(memo.seen.traced or memo.seen.hidden for memo in memos) or not _hashable(key):
-        return make(map_functions(loglik, portable_copy))
+        return _in_place(make(map_functions(loglik, portable_copy)))
     piece, leaves = _piece(loglik, key, make, functions, memos)
     return lambda *args: _called(functions, memos, piece, leaves, *args)
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any) -> Any:
+        with exact_products():
+            return function(*args)
+
+    return run
 
 
 def _piece(
@@ -251,7 +260,7 @@ def _piece(
     if (key, treedef) not in pieces:
 
         def likelihood_piece(leaves: list[Any], *args: Any) -> Any:
-            with _learning():
+            with _learning(), exact_products():
                 return make(jax.tree.unflatten(treedef, leaves))(*args)
 
         pieces[key, treedef] = jax.jit(likelihood_piece)

@@ -50,6 +50,26 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
     return np.stack(halves, axis=1).astype(np.uint32)
 
 
+def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
+    """The ``fingerprint`` (2,) of one data set whose leaves come in pieces of rows, in their
+    order.
+    """
+    total = np.zeros(1, np.uint64)
+    with np.errstate(over="ignore"):
+        for place, pieces in enumerate(leaves):
+            state = xxhash.xxh3_64()
+            rows = 0
+            kind = np.uint64(0)
+            for piece in pieces:
+                native = piece.astype(piece.dtype.newbyteorder("="), copy=False)
+                state.update(np.ascontiguousarray(native).reshape(-1).view(np.uint8).data)
+                rows += len(piece)
+                kind = _kind(piece[None], place)
+            total = total ^ _mixed(np.array([rows], np.uint64) + kind)
+            total = _mixed(total + np.uint64(state.intdigest()))
+    return np.array([total[0] >> np.uint64(32), total[0] & np.uint64(0xFFFFFFFF)], np.uint32)
+
+
 def digest_of_arrays(arrays: Iterable[Any]) -> str:
     """128 bits, in hexadecimal digits, over the dtype, the shape and every byte of some arrays
     in their order.

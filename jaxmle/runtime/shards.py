@@ -1,10 +1,13 @@
-"""A fit in the body of a ``shard_map`` sees one shard of each array, and cannot distinguish
-rows of one data set from members of a batch.
+"""What no fit does under a trace: in the body of a ``shard_map`` it sees one shard of each array,
+and cannot distinguish rows of one data set from members of a batch; over an explicit mesh sums have
+no sharding.
 """
 
 from __future__ import annotations
 
 import jax
+
+from jaxmle._types import Tree
 
 # How jax 0.8 and 0.10 to 0.12 call the axis of a pmap without a name: no collective can join its
 # shards, so that each is a whole data set.
@@ -35,3 +38,20 @@ def refuse_shards() -> None:
         "many data sets, jax.jit(jax.vmap(fit_one)) takes arrays that are sharded over members, "
         "and fit_batch(…, devices=…) shares members among devices."
     )
+
+
+def refuse_explicit_rows(data: Tree) -> None:
+    """Refuse, under a trace, rows that the axes of an explicit mesh share: sums over them would
+    need a sharding of their own at each step.
+
+    Raises:
+        ValueError: naming the leaf, and what to do instead.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ())
+        if any(axis is not None for axis in spec):
+            raise ValueError(
+                f"data{jax.tree_util.keystr(path)} is {jax.typeof(leaf)}: devices share it by an "
+                "explicit mesh, over which no fit runs under a trace. Call fit outside of jit, "
+                "where each device sums its rows, or jax.sharding.reshard the array first"
+            )

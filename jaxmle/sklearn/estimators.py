@@ -15,7 +15,7 @@ from jax import tree
 from jaxmle import models
 from jaxmle._types import Array, Tree
 from jaxmle.data.naming import renamed
-from jaxmle.fitting.fit import fit
+from jaxmle.distributed.door import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
 from jaxmle.models import Model
 from jaxmle.parameters.arguments import shown

@@ -7,15 +7,15 @@ much again as its Hessian.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Loglik
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.passes import SMALL_STEP
 from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.contract import terms_of
@@ -30,17 +30,29 @@ from jaxmle.likelihood.terms import (
     term_rows,
 )
 from jaxmle.parameters.tree import Layout
-from jaxmle.streams.columns import Columns
 
 Arrays = tuple[Array, ...]
 
 
+class RowArrays(Protocol):
+    """How some arrays of the same rows make the data of a likelihood and its weights: the columns
+    of a table, or the leaves of a tree.
+    """
+
+    @property
+    def key(self) -> Hashable: ...
+
+    def data(self, arrays: Sequence[Array]) -> Tree: ...
+
+    def weights_in(self, arrays: Sequence[Array]) -> Array | None: ...
+
+
 @dataclass(frozen=True)
 class Form:
-    """What is static about the programs of a likelihood over a source."""
+    """What is static about the programs of a likelihood whose rows are summed in pieces."""
 
     layout: Layout
-    columns: Columns
+    columns: RowArrays
     weighting: str
     block_rows: int
     kind: Kind | None
@@ -156,7 +168,9 @@ def _scores(form: Form, loglik: Loglik) -> Program:
         n = mask.shape[0]
         if n <= form.block_rows or n % form.block_rows:
             return block((rows, mask))
-        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, form.block_rows), (rows, mask))
+        cut = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, form.block_rows, *leaf.shape[1:]), (rows, mask)
+        )
         scores, positive = jax.lax.map(block, cut)
         return scores.reshape(n, -1), positive.reshape(n)
 

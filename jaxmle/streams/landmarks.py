@@ -1,5 +1,5 @@
-"""The checkpoint of a climb over a source: where it was last, its trust radius and its steps, less
-than a kilobyte for twenty parameters.
+"""The checkpoint of a climb whose rows are summed in pieces: where it was last, its trust radius
+and its steps, less than a kilobyte for twenty parameters.
 """
 
 from __future__ import annotations
@@ -24,14 +24,8 @@ from jaxmle.streams.reader import Reading
 PIECE = "climb"
 
 
-def identity(problem: Problem, base: Array, sample: Data, reading: Reading) -> dict[str, Any]:
-    """What a checkpoint must agree with before it is gone on from."""
-    layout = problem.layout
-
-    def make(loglik: Loglik) -> Any:
-        return with_derivatives(lambda x, data: terms_of(loglik, layout.unravel(x), data))
-
-    program = compiled(problem.loglik, ("checkpoint", layout), make)
+def about_files(reading: Reading) -> dict[str, Any]:
+    """What a checkpoint knows of the files that are read."""
     files = [
         (PurePath(file.path).name, file.size, file.modified, file.groups) for file in reading.files
     ]
@@ -40,6 +34,24 @@ def identity(problem: Problem, base: Array, sample: Data, reading: Reading) -> d
         "procedure": "fit of a source",
         "list of files": value_digest(files),
         "choice of columns": value_digest(repr(columns.tree), columns.weights),
+    }
+
+
+def identity(
+    problem: Problem, base: Array, sample: Data, about_rows: dict[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint must agree with before it is gone on from.
+
+    Args:
+        about_rows: what it knows of the rows.
+    """
+    layout = problem.layout
+
+    def make(loglik: Loglik) -> Any:
+        return with_derivatives(lambda x, data: terms_of(loglik, layout.unravel(x), data))
+
+    program = compiled(problem.loglik, ("checkpoint", layout), make)
+    return about_rows | {
         "model": model_digest(program, base, sample),
         "start": digest_of_arrays([base]),
         "options": value_digest(

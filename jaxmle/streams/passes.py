@@ -20,7 +20,7 @@ import numpy as np
 from jaxmle.runtime.compile import compiled
 from jaxmle.streams.kernels import BY_CLUSTER, SUMMED, Form, kernel
 from jaxmle.streams.reader import Chunk, Reading
-from jaxmle.streams.screen import Census, Screening, Tally, joined
+from jaxmle.streams.screen import Census, Screening, Tally, fingerprint_of, joined
 from jaxmle.streams.totals import ClusterTotals, RowSearch, Sum
 
 MIN_PADDED_ROWS = 1024  # shorter chunks are padded to so many
@@ -58,7 +58,7 @@ def total_of(work: Work, name: str) -> Any:
     """An empty total of a kernel's results."""
     if name in SUMMED:
         return Sum()
-    return ClusterTotals(work.form.columns.clusters) if name == BY_CLUSTER else RowSearch()
+    return ClusterTotals(work.reading.columns.clusters) if name == BY_CLUSTER else RowSearch()
 
 
 def results_of(work: Work, request: Request, indices: Sequence[int]) -> Generator[FileResult]:
@@ -110,7 +110,7 @@ def _mask(rows: int, length: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Runner:
+class SourceRunner:
     """Runs passes over a source, here or on an engine, and keeps what the first one saw."""
 
     work: Work
@@ -143,6 +143,16 @@ class Runner:
     def census(self) -> Census:
         """What is known of all rows, after the first pass."""
         return self.censuses[0]
+
+    @property
+    def n(self) -> float:
+        """The number of observations, after the first pass."""
+        return self.census.n
+
+    @property
+    def data_id(self) -> np.ndarray:
+        """The fingerprint (2,) of all columns, after the first pass."""
+        return fingerprint_of(*self.census.digests)
 
     def row(self, place: Any) -> int:
         """The place of a row among all, from its file and its place there; −1 for None."""

@@ -1,5 +1,5 @@
-"""The passes of a fit over a source: what ``fitting.passes`` asks of rows in memory, as sums over
-chunks.
+"""The passes of a fit whose rows are summed in pieces: what ``fitting.passes`` asks of rows in
+memory, as sums over the chunks of a source or over the shards of devices.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,29 @@ from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.state import Point
 from jaxmle.streams.kernels import BY_CLUSTER
-from jaxmle.streams.passes import Runner
+
+
+class Runner(Protocol):
+    """What runs a pass over all rows."""
+
+    def run(self, name: str, *args: Any) -> Any:
+        """What one of the ``CHUNK_KERNELS`` finds in all rows."""
+        ...
+
+    def row(self, place: Any) -> int:
+        """The number of a row among all, from what a search says of it; −1 for None."""
+        ...
+
+    @property
+    def n(self) -> float:
+        """The number of observations, after the first pass."""
+        ...
+
+    @property
+    def data_id(self) -> np.ndarray:
+        """The fingerprint (2,) of the rows, after the first pass."""
+        ...
+
 
 # ---------------------------------------------------------------- rows and priors apart
 
@@ -91,7 +113,7 @@ def _slope(chart: Chart, base: Array, z: Array, total: Any) -> Slope:
 
 @dataclass(frozen=True)
 class Quantities:
-    """The quantities of ``fitting.passes`` over a source, by the names they have there."""
+    """The quantities of ``fitting.passes`` in pieces, by the names they have there."""
 
     problem: Problem
     base: Array  # (p,) values of the entries that do not move
@@ -100,7 +122,7 @@ class Quantities:
     runner: Runner
 
     def passes(self) -> Passes:
-        """The passes of a fit, of which each reads the source."""
+        """The passes of a fit, of which each sees every row."""
         by_name: dict[str, Callable[..., Any]] = {
             "evaluate": self.evaluate,
             "slopes": self.slopes,
@@ -177,7 +199,7 @@ class Quantities:
         their crossing off.
         """
         kind = str(self.problem.kind)
-        n = self.runner.census.n
+        n = self.runner.n
         dimensions = self.runner.run(BY_CLUSTER, x, lift)
         total = np.zeros((lift.shape[0], lift.shape[0]))
         for sign, clusters in zip((1, 1, -1), dimensions, strict=False):

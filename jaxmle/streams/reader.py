@@ -145,7 +145,8 @@ class Reading:
                 self.refuse_nan(chunk)
                 if look is not None:
                     look(chunk)
-                parts.append([array[skip::stride] for array in chunk.arrays])
+                # a copy: a view would hold the whole chunk
+                parts.append([array[skip::stride].copy() for array in chunk.arrays])
                 skip = (skip - chunk.rows) % stride
                 seen += chunk.rows
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import plots
-from jaxmle.fitting.fit import fit
+from jaxmle.distributed.door import fit
 from jaxmle.inference.profiles.contour import contour
 from jaxmle.inference.profiles.profile import profile
 from jaxmle.inference.profiles.walk import End

@@ -63,17 +63,17 @@ class Killed(BaseException):
 
 def killed_after(monkeypatch, survey, folder, count):
     """A fit that ends when its pass number ``count`` begins."""
-    run = passes.Runner.run
+    run = passes.SourceRunner.run
 
     def counted(self, name, *args):
         if len(self.passes) == count:
             raise Killed
         return run(self, name, *args)
 
-    monkeypatch.setattr(passes.Runner, "run", counted)
+    monkeypatch.setattr(passes.SourceRunner, "run", counted)
     with pytest.raises(Killed):
         jm.fit(jm.models.logistic(), source=survey.source, checkpoint=folder)
-    monkeypatch.setattr(passes.Runner, "run", run)
+    monkeypatch.setattr(passes.SourceRunner, "run", run)
 
 
 def test_a_killed_climb_goes_on_from_less_than_a_kilobyte(survey, tmp_path, monkeypatch):
@@ -104,13 +104,13 @@ def test_a_checkpoint_of_another_model_or_of_other_files_is_refused(survey, tmp_
 CHILD = """
 import sys, jaxmle as jm
 from jaxmle.streams import passes
-run = passes.Runner.run
+run = passes.SourceRunner.run
 def told(self, name, *args):
     found = run(self, name, *args)
     print(name, flush=True)
     sys.stdin.readline()
     return found
-passes.Runner.run = told
+passes.SourceRunner.run = told
 source = jm.parquet(sys.argv[1], {"x": [1.0, *(f"x{j}" for j in range(1, 12))], "y": "y"})
 jm.fit(jm.models.logistic(), source=source, checkpoint=sys.argv[2])
 """

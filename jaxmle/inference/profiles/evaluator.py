@@ -17,7 +17,7 @@ from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.machine import for_members
 from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, cut, free_bytes
+from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, Sizes, cut, free_bytes
 from jaxmle.fitting.options import Options
 from jaxmle.fitting.passes import Problem, compile_pass, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
@@ -140,17 +140,10 @@ class ProfileProblem:
         """The cut of searches over members of so many bytes and rows."""
         k = self.problem.chart.k
         p = self.problem.layout.p
-        return cut(
-            searches,
-            searches,
-            data,
-            data + 8 * sum(length) * (p + 6),
-            8.0 * (3 * k * k + 3 * p * p + p * k + 20),
-            1,
-            min(free_bytes(), 2 * CHUNK_DATA_BYTES),
-            None,
-            jax.devices()[0].platform != "cpu",
-        )
+        record = 8.0 * (3 * k * k + 3 * p * p + p * k + 20)
+        sizes = Sizes(searches, searches, data, data + 8 * sum(length) * (p + 6), record)
+        free = min(free_bytes(), 2 * CHUNK_DATA_BYTES)
+        return cut(sizes, 1, free, None, jax.devices()[0].platform != "cpu")
 
 
 def _inside(low: float, high: float) -> float:

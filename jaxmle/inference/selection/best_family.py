@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxmle._types import Array
 from jaxmle.batch.batch import fit_batch
+from jaxmle.distributed.door import fit
 from jaxmle.families.family import Family
-from jaxmle.fitting.fit import fit
 from jaxmle.inference.selection.compare import tic
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.models.univariate import distribution

@@ -37,6 +37,7 @@ from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
+from jaxmle.runtime.jax_state import exact_products
 
 Quantity = Callable[[Tree, Tree], Any]
 
@@ -57,7 +58,8 @@ def _two_roads(
     def quantity_at(params: Tree, data: Tree = None) -> Any:
         if tracing():
             check_coding(loglik, data)
-            return quantity(loglik, params, traced_data(data), codes(data))
+            with exact_products():
+                return quantity(loglik, params, traced_data(data), codes(data))
         params = host_params(params, np.float64)
         data = host_data(data, np.float64)
         check_coding(loglik, data)

@@ -1,0 +1,123 @@
+"""``fit``, the door of a single fit: it reads the options and sees where the rows are, in memory,
+on disk, or on several devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.distributed.fit import fit_shared
+from jaxmle.distributed.rows import shared_rows
+from jaxmle.fitting.fit import fit_with
+from jaxmle.fitting.options import (
+    MAX_STEPS,
+    Options,
+    RowSource,
+    check_source,
+    refuse_without_source,
+)
+from jaxmle.likelihood.contract import FitsItself
+from jaxmle.likelihood.information.covariance import Kind
+from jaxmle.record.fit import Fit
+
+
+def fit(
+    loglik: Loglik,
+    params0: Tree = None,
+    data: Tree = None,
+    *,
+    constraints: Tree = None,
+    solver: Any = None,
+    vcov: Kind | None = "auto",
+    clusters: Any = None,
+    weights: Any = None,
+    dtype: Any = None,
+    max_steps: int = MAX_STEPS,
+    block_rows: int | None = None,
+    progress: bool | None = None,
+    source: RowSource | None = None,
+    engine: Any = None,
+    checkpoint: Any = None,
+) -> Fit:
+    """Maximise a log-likelihood and say how sure the maximum is.
+
+    Args:
+        loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for
+            dependent data; or a declared ``regression``, or any combinator of these. What it closes
+            over is compared at each call: whatever was rebound or changed in place since the last
+            one, in arrays, containers, objects, modules or globals, enters the fit.
+        params0: start values, any tree of real numbers. May be None where the
+            log-likelihood has a method ``start(data)``.
+        data: any tree of arrays that share the leading axis n; a frame of numbers of pandas, polars
+            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Arrays
+            of jax whose rows several devices share stay where they are: each device sums its own
+            rows, whose terms are then proved to depend on their own row. Floats
+            are computed in the precision of the fit, whatever theirs; integers become int64 (int32
+            with float64 off), which for a column of bytes is eight times the memory; booleans stay.
+        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
+            not depend on its transform.
+        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size. Of a
+            function of more than 512 parameters L-BFGS ends the fit itself, by the score, and no
+            Hessian is formed unless ``vcov`` asks for one: its status is STATIONARY, and
+            ``stderr_by_cg`` gives standard errors of some parameters.
+        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"``
+            (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``, ``"CR3"``), ``"hac"`` or ``hac(…)`` for
+            rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
+            under sampling weights; after ``jeffreys`` the unpenalised information.
+        clusters: one label for each row, (n,), or two of them for two-way clustering.
+        weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
+        dtype: float64 on the host and the trace's own inside one, unless given.
+        max_steps: evaluations of the likelihood allowed.
+        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row
+            only. Left out, a regression of many rows, or a function whose rows are seen to be kept
+            apart, is taken in blocks by itself.
+        progress: None for a line on standard error every two seconds, True for one at each step,
+            False for silence.
+        source: instead of ``data``, rows that are read from disk at each pass, as ``parquet`` names
+            them; then ``weights=frequency("w")`` and ``clusters="firm"`` name columns.
+        engine: with a source, any ``concurrent.futures.Executor``: a pass is then a map over the
+            files.
+        checkpoint: with a source or with rows that devices share, a folder of its own, from which
+            the same call goes on after it was killed.
+
+    Returns:
+        A ``Fit``. A failure visible only in values is its ``status``, never an exception.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in
+            the data, and for weights or ``block_rows`` where terms are shown to look at other rows
+            than their own.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
+    (0.333333, 0.166667)
+    """
+    shared = shared_rows(data, weights, clusters)
+    if shared is not None:
+        weights = shared.weights
+        clusters = shared.clusters
+    elif isinstance(data, FitsItself):
+        weights, clusters = data.given(weights, clusters)
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        block_rows=block_rows,
+        progress=progress,
+    )
+    if source is not None:
+        check_source(source, data)
+        return source.fit(loglik, params0, options, engine, checkpoint)
+    if shared is not None:
+        refuse_without_source(engine, None)
+        return fit_shared(shared, loglik, params0, options, checkpoint)
+    refuse_without_source(engine, checkpoint)
+    return fit_with(loglik, params0, data, options)

@@ -1,0 +1,178 @@
+"""``fit`` of rows that several devices share: the search, the verdict and the record are those of
+rows in memory; only the passes over the rows are others.
+
+Every process of ``jax.distributed`` runs all of it. What a pass gives is the same in each, so that
+all take the same steps and have the same record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.closures.program_digest import value_digest
+from jaxmle.distributed.passes import ShardRunner
+from jaxmle.distributed.peers import agreed, lost_peers_named, of_first_process
+from jaxmle.distributed.screen import Screening
+from jaxmle.distributed.shared import SharedRows
+from jaxmle.fitting.fit import Landmark, Manner
+from jaxmle.fitting.head_start import Sampler
+from jaxmle.fitting.options import Options, Posed, read
+from jaxmle.fitting.passes import Problem
+from jaxmle.fitting.recession import with_cone
+from jaxmle.fitting.signals import with_signals
+from jaxmle.likelihood.combinators import Weight, Weights
+from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.checkpoint import Checkpoint
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
+from jaxmle.solvers.status import Status
+from jaxmle.streams.landmarks import identity, keeper, last_landmark
+from jaxmle.streams.pieces import (
+    MAX_VALUES_FOR_CONE,
+    ROWS_OF_SAMPLE,
+    Pieces,
+    concluded,
+    form_of,
+    problem_in_pieces,
+    refuse_in_pieces,
+)
+from jaxmle.streams.quantities import Quantities, prior_alone, without_prior
+
+DEVICES = Pieces(
+    "a fit of rows that devices share",
+    "a device",
+    "they are an argument: weights=jaxmle.frequency(w), w shared as the rows are",
+)
+
+
+def fit_shared(
+    rows: SharedRows, loglik: Loglik, params0: Tree, options: Options, checkpoint: Any = None
+) -> Fit:
+    """The fit of a log-likelihood to rows that several devices share; see ``fit``."""
+    host_only("a fit of rows that devices share")
+    refuse_in_pieces(loglik, options, DEVICES)
+    weights = rows.weights
+    options = replace(options, weights=weights, clusters=rows.clusters)
+    folder = checkpoint if jax.process_index() == 0 else None  # one process keeps it for all
+    with (
+        lost_peers_named(),
+        precision(options.host_dtype),
+        np.errstate(all="ignore"),
+        Checkpoint(folder) as store,
+    ):
+        sample = rows.sample(ROWS_OF_SAMPLE)
+        screening = Screening(rows, loglik, rows.leaves.data(sample))
+        count = screening.count()
+        posed = _posed(rows, loglik, params0, options, sample)
+        problem = _problem(rows, posed, options)
+        bare = without_prior(problem.loglik)
+        screening.check_functions(bare, posed.layout, posed.base)
+        form = form_of(problem, rows.leaves)
+        runner = ShardRunner(bare, form, rows, count, *_codes(rows))
+        prior = prior_alone(problem.loglik)
+        quantities = Quantities(problem, posed.base, posed.data, prior, runner)
+        resumed = _resumed(store, quantities, rows) if checkpoint is not None else None
+        manner = Manner(
+            options.progress if jax.process_index() == 0 else False,
+            Sampler(rows.length, lambda few: rows.leaves.data(rows.sample(few))),
+            resumed,
+            keeper(store, resumed),
+        )
+        shards = rows.placement.shards
+        fitted = concluded(quantities, loglik, posed, manner, f"shared by {shards} devices")
+        fitted = _with_cone(fitted, quantities, rows)
+        response_id = screening.response_id()
+        if response_id is not None:
+            fitted = replace(fitted, response_id=response_id)
+        return with_signals(fitted, loglik, posed.loglik, posed.data)
+
+
+def _posed(
+    rows: SharedRows,
+    loglik: Loglik,
+    params0: Tree,
+    options: Options,
+    sample: tuple[np.ndarray, ...],
+) -> Posed:
+    """The problem with a sample in the place of the data."""
+    values = rows.leaves.weights_in(sample)
+    weights = None
+    if values is not None:
+        in_sample = values if np.any(values > 0) else np.ones_like(values, float)
+        weights = Weights(in_sample, options.weights.kind)
+    return read(loglik, params0, rows.leaves.data(sample), replace(options, weights=weights))
+
+
+def _problem(rows: SharedRows, posed: Posed, options: Options) -> Problem:
+    of_a_device = rows.length // rows.placement.shards
+    return problem_in_pieces(posed, options, [of_a_device, rows.length], DEVICES)
+
+
+def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
+    """The codes of the clusters of each dimension, shared as the rows are, and how many there are.
+
+    Every host looks at the labels of all rows, for codes that mean the same.
+    """
+    if rows.clusters is None:
+        return (), ()
+    labels = rows.gathered(rows.clusters)
+    coded = agreed(lambda: cluster_codes(labels[0] if len(labels) == 1 else labels, rows.length))
+    sharding = rows.placement.sharding
+
+    def shared(code: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(code.shape, sharding, lambda index: code[index])
+
+    groups = tuple(int(code.max()) + 1 for code in coded)
+    return tuple(shared(np.asarray(code)) for code in coded), groups
+
+
+def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Landmark | None:
+    """Where an earlier run of the same fit was, as the first process kept it."""
+    k = quantities.problem.chart.k
+
+    def last() -> Landmark | None:
+        if jax.process_index() != 0:
+            return None
+        about = {
+            "procedure": "fit of shared rows",
+            # not the length with its padding, which depends on the number of devices
+            "rows": quantities.runner.n,
+            "shapes of the data": value_digest([leaf.shape[1:] for leaf in rows.arrays]),
+        }
+        problem = quantities.problem
+        store.open(identity(problem, quantities.base, quantities.sample, about))
+        return last_landmark(store, k)
+
+    landmark = agreed(last)
+    vector = np.full(k + 2, np.nan)
+    if landmark is not None:
+        vector = np.array([landmark.steps, landmark.radius, *landmark.z])
+    steps, radius, *z = of_first_process(vector)
+    if np.isnan(steps):
+        return None
+    return Landmark(np.array(z), np.asarray(radius), np.asarray(int(steps)))
+
+
+def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
+    """The record with the cone of its recession, where all rows fit into memory for it. Of more
+    rows the climb's own path says what is infinite.
+    """
+    width = sum(leaf.size // leaf.shape[0] for leaf in rows.arrays)
+    if fit.verdict != Status.SEPARATED or rows.length * (width + fit.layout.p) > (
+        MAX_VALUES_FOR_CONE
+    ):
+        return fit
+    arrays = rows.sample(rows.length)
+    loglik = quantities.problem.loglik
+    values = rows.leaves.weights_in(arrays)
+    if values is not None:
+        loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
+    data = rows.leaves.data(arrays)
+    roots = quantities.problem.roots
+    return with_cone(fit, loglik, roots, quantities.base, data, len(arrays[0]))

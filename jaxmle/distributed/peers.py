@@ -1,0 +1,119 @@
+"""The other processes of ``jax.distributed``: what they agree on, and the end when one is lost."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+T = TypeVar("T")
+
+EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a launcher starts the processes again
+BYTES_OF_MESSAGE = 2048  # of an error that one process has, and all raise
+# what jax says of a collective whose other side is gone: its transports, and its coordinator
+SIGNS_OF_LOST_PEER = (
+    "gloo",
+    "nccl",
+    "rccl",
+    "connection reset",
+    "connection closed",
+    "heartbeat",
+    "coordination",
+    "unavailable:",
+    "deadline_exceeded",
+)
+
+
+class PeerLostError(RuntimeError):
+    """Another process of ``jax.distributed`` is gone, and no sum over all rows can be had.
+
+    The process that raises it ends with exit code 75 when it ends, without waiting for the others:
+    start all of them again, with ``checkpoint=`` from where the climb was.
+
+    >>> import jaxmle as jm
+    >>> issubclass(jm.distributed.PeerLostError, RuntimeError)
+    True
+    """
+
+
+@contextlib.contextmanager
+def lost_peers_named() -> Iterator[None]:
+    """Around collectives: an error of theirs that a lost process causes is a ``PeerLostError``."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # jax 0.10 raises either
+        message = str(error)
+        is_lost = any(sign in message.lower() for sign in SIGNS_OF_LOST_PEER)
+        if jax.process_count() == 1 or not is_lost or isinstance(error, PeerLostError):
+            raise
+        # jax would wait for the lost process at exit, and then abort this one.
+        atexit.register(_leave)
+        reason = message.strip().splitlines()[0][:200]
+        raise PeerLostError(
+            f"process {jax.process_index()} of {jax.process_count()} lost another one: {reason}. "
+            f"It will end with exit code {EXIT_TRY_AGAIN}; start all processes again, with "
+            "checkpoint=folder from where the climb was"
+        ) from None
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_TRY_AGAIN)
+
+
+# ---------------------------------------------------------------- agreements
+
+
+def agreed(read: Callable[[], T]) -> T:
+    """``read()``; an error of one process is raised by all, which would wait for it otherwise.
+
+    Raises:
+        TypeError, ValueError: its own as it was, that of another process by its number.
+    """
+    if jax.process_count() == 1:
+        return read()
+    result = None
+    error = None
+    try:
+        result = read()
+    except (TypeError, ValueError) as mine:
+        error = mine
+    messages = _gathered(_encoded("" if error is None else f"{error}"))
+    if error is not None:
+        raise error
+    for process, content in enumerate(messages):
+        text = bytes(content).rstrip(b"\0").decode(errors="replace")
+        if text:
+            raise ValueError(f"process {process}: {text}")
+    return result  # type: ignore[return-value]
+
+
+def all_counts(number: int) -> list[int]:
+    """The number that each process has, in their order."""
+    if jax.process_count() == 1:
+        return [number]
+    return [int(count) for count in _gathered(np.array(number, np.int64)).ravel()]
+
+
+def of_first_process(vector: np.ndarray) -> np.ndarray:
+    """The vector that the first process has, in all of them."""
+    return vector if jax.process_count() == 1 else _gathered(vector)[0]
+
+
+def _encoded(text: str) -> np.ndarray:
+    content = text.encode()[:BYTES_OF_MESSAGE]
+    return np.frombuffer(content.ljust(BYTES_OF_MESSAGE, b"\0"), np.uint8)
+
+
+def _gathered(value: np.ndarray) -> Any:
+    """The arrays of all processes, stacked."""
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(value))

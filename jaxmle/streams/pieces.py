@@ -1,0 +1,175 @@
+"""What fits of rows that are summed in pieces have in common, chunks of a source or shards of
+devices: which likelihoods and options they take, and the end of a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmle._types import Loglik
+from jaxmle.fitting.ending import complete
+from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
+from jaxmle.fitting.identification import traced_to
+from jaxmle.fitting.options import Options, Posed
+from jaxmle.fitting.passes import Problem, problem_of
+from jaxmle.fitting.signals import with_rules
+from jaxmle.likelihood.combinators import Pool, Weight
+from jaxmle.likelihood.contract import as_tree, need_terms
+from jaxmle.likelihood.discovery.derivative_rules import check_rules
+from jaxmle.likelihood.discovery.row_axes import proof_of
+from jaxmle.likelihood.discovery.self_check import road_of
+from jaxmle.likelihood.evaluate import usual_block_rows, usual_opaque_rows
+from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, LEVERAGED
+from jaxmle.likelihood.information.hac import HAC
+from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.response import Simulation
+from jaxmle.likelihood.structure import core_of, has, jeffreys_of, term_shape
+from jaxmle.parameters.arguments import shown
+from jaxmle.record.fit import Fit
+from jaxmle.record.identity import call_of
+from jaxmle.solvers.methods import Newton
+from jaxmle.solvers.status import Status
+from jaxmle.streams.kernels import Form, RowArrays
+from jaxmle.streams.quantities import Quantities
+
+ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
+MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are held in memory for a cone
+
+
+class Pieces(NamedTuple):
+    """What the pieces are, in the words of a refusal."""
+
+    call: str  # "fit(source=…)"
+    rows: str  # what holds the rows: "a source"
+    remedy: str  # where something that belongs to each row goes
+
+
+def refuse_in_pieces(loglik: Loglik, options: Options, pieces: Pieces) -> None:
+    """What a fit in pieces does not do, from the arguments alone.
+
+    Raises:
+        ValueError: for a pool, weights inside of the likelihood, Jeffreys's prior, or a solver that
+            does not step by Newton's method.
+    """
+    tree = as_tree(loglik)
+    if has(tree, Pool):
+        raise ValueError(
+            f"a pool has several data sets, and {pieces.rows} is one: stack them, with a column "
+            "that says which is which"
+        )
+    if has(tree, Weight):
+        raise ValueError(
+            "the likelihood holds weights, one for each row in memory; with "
+            f"{pieces.rows} {pieces.remedy}"
+        )
+    if jeffreys_of(tree) is not None:
+        raise ValueError("jeffreys's prior needs every row at once: fit it to data in memory")
+    if options.solver is not None and not isinstance(options.solver, Newton):
+        raise ValueError(
+            f"{pieces.call} steps by Newton's method; got solver={shown(options.solver)}: "
+            "leave it out"
+        )
+
+
+def problem_in_pieces(
+    posed: Posed, options: Options, lengths: Sequence[int], pieces: Pieces
+) -> Problem:
+    """What is static about the fit, with what is seen in the program of the likelihood.
+
+    Args:
+        posed: the problem with a sample in the place of the data.
+        lengths: of rows together, of which the last is all rows.
+
+    Raises:
+        ValueError: a covariance that needs rows beside each other, or a likelihood whose rows are
+            not proved to be kept apart.
+    """
+    solver = Newton() if options.solver is None else options.solver
+    problem = problem_of(posed.loglik, posed.chart, replace(options, solver=solver))
+    _refuse_covariance(problem, pieces)
+    check_rows(problem, posed.base, posed.data)
+    problem = with_structure(problem, posed.base, replace(posed, rows=lengths[-1]))
+    _need_rows_apart(problem, posed, lengths, pieces)
+    return replace(problem, block_rows=options.block_rows or _block_rows(problem))
+
+
+def form_of(problem: Problem, columns: RowArrays) -> Form:
+    """What is static about the programs of such a problem."""
+    block_rows = problem.block_rows or usual_opaque_rows()
+    return Form(problem.layout, columns, problem.weighting, block_rows, problem.kind)
+
+
+def _block_rows(problem: Problem) -> int:
+    """Rows that are summed at once, so that they stay in the cache."""
+    is_regression = isinstance(core_of(problem.loglik), Regression)
+    return usual_block_rows(problem.layout.p) if is_regression else usual_opaque_rows()
+
+
+def _refuse_covariance(problem: Problem, pieces: Pieces) -> None:
+    kind = problem.kind
+    if isinstance(kind, HAC):
+        raise ValueError(
+            f"vcov='hac' needs rows beside each other, which {pieces.rows} does not hold: use "
+            "clusters of time, clusters='month', or fit to data in memory"
+        )
+    if kind in CLUSTER_KINDS and kind in LEVERAGED:
+        raise ValueError(
+            f"vcov={kind!r} needs the information of every cluster at once, which {pieces.rows} "
+            "does not hold: use 'CR0', 'CR1' or 'CR1S'"
+        )
+    law = getattr(core_of(problem.loglik), "response", None)
+    if kind == "expected" and isinstance(law, Simulation):
+        raise ValueError(
+            f"vcov='expected' by simulation draws all rows at once, which {pieces.rows} does not "
+            "hold: use 'observed', or a law that is exact"
+        )
+
+
+def _need_rows_apart(
+    problem: Problem, posed: Posed, lengths: Sequence[int], pieces: Pieces
+) -> None:
+    """Refuse a likelihood whose rows are not proved to be kept apart: it is summed in pieces."""
+    shape = term_shape(core_of(problem.loglik), problem.layout, posed.base, posed.data)
+    if not shape:
+        need_terms(np.zeros(()), pieces.call)
+    known = [posed.rows or 1, usual_opaque_rows(), *lengths]
+    proof = proof_of(problem.loglik, problem.layout, posed.base, posed.data, known)
+    if not proof.holds:
+        raise ValueError(
+            f"{pieces.call} sums the rows in pieces, which needs terms that are proved to depend "
+            f"on their own row only, and these are not ({proof.obstacle}). Write each term as a "
+            "function of its own row, and pass what it takes from the others (a mean, a lag, 1/n) "
+            "as a column"
+        )
+
+
+def concluded(
+    quantities: Quantities, loglik: Loglik, posed: Posed, manner: Manner, word: str
+) -> Fit:
+    """Search, and make the record, marked with what is known beside.
+
+    Args:
+        loglik: the likelihood as the user gave it.
+        word: what the road of the record says of the pieces.
+    """
+    problem = quantities.problem
+    passes = quantities.passes()
+    verdict, reached, steps_before, head = search_on_host(passes, manner)
+    points = [verdict.point.aux.x, posed.base][: 2 - (verdict.status == Status.CONVERGED)]
+    rules = check_rules(problem.loglik, problem.layout, points, posed.data)
+    if rules.hessian:  # the climb used a wrong one; from now on differences are taken
+        verdict, reached, steps_before, head = search_on_host(passes, manner)
+    runner = quantities.runner
+    if not runner.n > 0:
+        raise ValueError("every weight is zero: no observation is left")
+    n = np.asarray(runner.n, posed.dtype)[()]
+    fitted = complete(passes, verdict, reached, verdict.point, n, runner.data_id, steps_before)
+    road = road_of(posed.loglik, problem.loglik)
+    fitted = replace(fitted, road=", ".join([road, *head, word]))
+    if fitted.verdict == Status.UNIDENTIFIED:
+        fitted = traced_to(fitted, passes, verdict.point.z)
+    return replace(with_rules(fitted, problem.loglik, rules), model=call_of(loglik))
