@@ -26,9 +26,10 @@ DECREMENT_OF_A_PLAIN_TAIL = 1e-4
 DECEPTION = 0.0125
 # times what was predicted, beyond which a gain has to be that of scores and Hessians: what they
 # miss, squared, may be so many times the gain times what was predicted. From plateaus 1e3 was seen,
-# of steps to where differences of log-gamma functions are rounding 1e4 to 1e50
-LUCKY_GAIN = 10.0
-MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN = 5e3
+# of steps to where differences of log-gamma functions are rounding 3e3 to 1e50
+LUCKY_GAIN = 3.0
+MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN = 2e3
+MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
@@ -104,7 +105,11 @@ def is_too_good(state: State, trial: Point, gain: Array, noise: Array) -> Array:
     asked = (gain > LUCKY_GAIN * predicted) & (state.steps > 0)
     if is_nowhere(asked):
         return asked
-    allowed = MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN * gain * predicted
+    is_small = predicted <= MIN_PREDICTED_GAIN
+    share = namespace(gain).where(
+        is_small, MAX_SQUARED_MISMATCH_OF_SMALL_STEPS, MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN
+    )
+    allowed = share * gain * predicted
     return asked & ~(_mismatch(state, trial) ** 2 <= allowed)
 
 
