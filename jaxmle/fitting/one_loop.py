@@ -29,8 +29,9 @@ from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import Kink, without
 from jaxmle.verdict.limit import Limit, arrived, at_kink, to_shape
-from jaxmle.verdict.profile_walk import Walk, begin_walk, look
-from jaxmle.verdict.shape import Found, Shape, found
+from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.shape import Found, Shape, read_profile
+from jaxmle.verdict.walk_record import Walk
 
 CLIMB, FOLLOW, LOOK, LAST = range(4)
 Evaluate = Callable[[Array], Point]
@@ -128,7 +129,7 @@ def _blanks(
         far = to_limit(state)
         why = to_shape(logarithms, state, far)
         walk = begin_walk(state, why, why.asked)
-        seen = found(why, state, walk)
+        seen = read_profile(why, state, walk)
         limit = arrived(state, far, why, walk, seen)
         if kink is not None:
             limit = at_kink(limit, kink)
@@ -231,7 +232,9 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
     ends = (search.stage == FOLLOW) & ~any_member(search.far.active)
     search = _changed("stage why walk", ends, to_look, search)
     ends = (search.stage == LOOK) & ~any_member(search.walk.active)
-    seen = _apart(ends, lambda: found(search.why, _explored(search), search.walk), blanks.seen)
+    seen = _apart(
+        ends, lambda: read_profile(search.why, _explored(search), search.walk), blanks.seen
+    )
     limit = _apart(ends, lambda: _limit(search, seen), blanks.search.limit)
     names = "goes_on stage is_open begun state limit"
     return _changed(names, ends, partial(_concluded, limit), search)

@@ -46,8 +46,8 @@ SOURCE = {
         "the same model is identified where each column is shuffled by itself."
     ),
     2: (
-        " The cause is the model: with other data of this kind, and at other parameters, as many "
-        "combinations are free."
+        " It is the model, not the data: with other data of this kind, and at other parameters, as "
+        "many combinations are free."
     ),
 }
 

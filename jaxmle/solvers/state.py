@@ -95,6 +95,7 @@ class State(NamedTuple):
     # (k, ...) the latest trial at which ℓ or a derivative was NaN, since the last full Newton step;
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
     wall: Array
+    origin: Array  # (k, ...) where the climb set out
 
 
 def noise_of(point: Point) -> Array:
@@ -209,6 +210,7 @@ def start(z: Array, like: Point) -> State:
         streak=count,
         rough=~yes,
         wall=flat + xp.nan,
+        origin=z,
     )
 
 

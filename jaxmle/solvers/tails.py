@@ -24,6 +24,12 @@ MIN_PREDICTED_GAIN = (
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
 DECREMENT_OF_A_PLAIN_TAIL = 1e-4
 DECEPTION = 0.0125
+# times what was predicted, beyond which a gain has to be that of scores and Hessians: what they
+# miss, squared, may be so many times the gain times what was predicted. From plateaus 1e3 was seen,
+# of steps to where differences of log-gamma functions are rounding 3e3 to 1e50
+LUCKY_GAIN = 3.0
+MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN = 2e3
+MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
@@ -89,6 +95,22 @@ def is_deceived(state: State, trial: Point, noise: Array) -> Array:
     if is_nowhere(asked):
         return asked
     return asked & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
+
+
+def is_too_good(state: State, trial: Point, gain: Array, noise: Array) -> Array:
+    """Whether a step gains far more than was predicted, and scores and Hessians at its ends are
+    wilder still: it leads far out, to where differences of log-gamma functions are rounding.
+    """
+    predicted = namespace(trial.z).maximum(state.predicted, 0.0) + noise
+    asked = (gain > LUCKY_GAIN * predicted) & (state.steps > 0)
+    if is_nowhere(asked):
+        return asked
+    is_small = predicted <= MIN_PREDICTED_GAIN
+    share = namespace(gain).where(
+        is_small, MAX_SQUARED_MISMATCH_OF_SMALL_STEPS, MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN
+    )
+    allowed = share * gain * predicted
+    return asked & ~(_mismatch(state, trial) ** 2 <= allowed)
 
 
 def _mismatch(state: State, trial: Point) -> Array:

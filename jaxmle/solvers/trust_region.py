@@ -49,10 +49,10 @@ from jaxmle.solvers.tails import (
     FADED,
     MIN_PREDICTED_GAIN,
     RECEDES,
-    SHARP,
     TAIL,
     is_deceived,
     is_rough,
+    is_too_good,
     lands,
     leap_along,
     lengthened,
@@ -206,7 +206,7 @@ def read(state: State, trial: Point) -> Reading:
     accept = (finite & ~deceived) & xp.where(
         leapt,
         rises & lands(state, trial, newton, shows),
-        xp.where(polishing, better, first | rises),
+        xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
     )
     blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
     return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall)
@@ -241,11 +241,7 @@ def _noted(state: State, reading: Reading) -> State:
     alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= EVEN_GAIN)
     even = _int(xp, xp.where(accept, xp.where(alike, state.even + 1, 0), state.even))
     small = (
-        reading.finite
-        & state.full
-        & (state.streak >= 0)
-        & (state.predicted <= MIN_PREDICTED_GAIN)
-        & (state.predicted >= SHARP)
+        reading.finite & state.full & (state.streak >= 0) & (state.predicted <= MIN_PREDICTED_GAIN)
     )
     rough = is_rough(state, trial, newton, signature, reading.noise, small)
     streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)

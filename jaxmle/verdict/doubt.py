@@ -26,6 +26,7 @@ FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further
 CLEAN_DECREMENT_RATIO = 0.05  # of the last full Newton step: converging faster than linearly
 CLEAN_INFORMATION_CHANGE = 0.1  # by the last full Newton step
+DECREMENT_OF_NOTHING = 1e-24  # below it no step converges any more
 SHARPEST = 1e8  # standard errors from a coordinate to zero
 
 
@@ -97,7 +98,10 @@ def is_clean(state: State) -> Array:
     """
     shows = state.signature
     steady = namespace(shows.information).abs(shows.information - 1.0) <= CLEAN_INFORMATION_CHANGE
-    return steady & ((shows.decrement <= CLEAN_DECREMENT_RATIO) | (state.newton.decrement <= 1e-24))
+    return steady & (
+        (shows.decrement <= CLEAN_DECREMENT_RATIO)
+        | (state.newton.decrement <= DECREMENT_OF_NOTHING)
+    )
 
 
 def came_along_tail(state: State, bar: Array) -> Array:
@@ -120,7 +124,7 @@ def is_collapse(state: State) -> Array:
 def remember_rise(state: State, before: State) -> State:
     """A climb from where ℓ was seen to rise, with the way it came, unless it saw a tail itself."""
     xp = namespace(state.point.z)
-    way = Tail(
+    path = Tail(
         before.point.z,
         state.point.z - before.point.z,
         before.point.value,
@@ -128,7 +132,7 @@ def remember_rise(state: State, before: State) -> State:
         xp.full_like(state.tail.length, TAIL),
     )
     keeps = state.tail.length >= TAIL
-    return state._replace(tail=select(keeps, state.tail, way))
+    return state._replace(tail=select(keeps, state.tail, path))
 
 
 def climbed_on(state: State) -> Array:

@@ -24,10 +24,11 @@ from jaxmle.solvers.state import (
     noise_of,
     select,
 )
-from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, RECEDES, TAIL
+from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, PROVED, RECEDES, TAIL
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
+DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
 BACK = tuple(2.0 * 1.25**i for i in range(20))
@@ -71,7 +72,7 @@ def is_suspect(state: State) -> tuple[Array, Array, Array]:
         & (tail.length >= TAIL)
         & (
             tail.decrement
-            <= xp.maximum(xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, 1e-5), noise)
+            <= xp.maximum(xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, PROVED), noise)
         )
         & below,
         noise,
@@ -145,7 +146,11 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     tries = xp.where(first & ~sound, e.tries + 1, e.tries)
     followed = select(sound, point, e.followed)
     moved = first & ~sound
-    arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
+    arrived = ~moved & (
+        ~sound
+        | (newton.decrement <= DECREMENT_OF_A_SOLVED_REST)
+        | (e.inner >= MAX_STEPS_OF_THE_REST)
+    )
     reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
     trial = xp.where(moved, tail.z + reach * receding(tail.z, tail.move), point.z + newton.step)
     inner = xp.where(moved, 0, e.inner + 1)
@@ -164,13 +169,13 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
 def rest_of(state: State, point: Point) -> NewtonStep:
     """The Newton step of what does not recede."""
     xp = namespace(point.z)
-    one = xp.ones_like(point.value)
+    ones = xp.ones_like(point.value)
     return newton_step(
         information_of(point),
         point.score,
         state.scale,
-        xp.sqrt(xp.finfo(point.z.dtype).eps) * one,
-        xp.inf * one,
+        xp.sqrt(xp.finfo(point.z.dtype).eps) * ones,
+        xp.inf * ones,
     )
 
 

@@ -34,10 +34,13 @@ from jaxmle.solvers.tails import RECEDES
 from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.excursion import information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, is_at_kink
-from jaxmle.verdict.shape import AMPLIFIED, Shape
+from jaxmle.verdict.shape import Shape
+from jaxmle.verdict.walk_record import AMPLIFIED
 
 # times the lowest eigenvalue of R where ℓ is level: what rounding makes of zeros differs so much
 LEVEL_SPREAD = 10.0
+MAX_ROUNDING_OF_VARIANCES = 1e-3  # relative error by which a standard error is still one
+MIN_SHARE_OF_A_MOVE = 1e-3  # of the largest square, from which a coordinate takes part in it
 # c of ℓ = −c·log w at an edge; a GEV law of one value ends with a shape of −1.0024 and c = .0024
 MIN_RATE_AT_EDGE = 3e-4
 SHARP_EDGE = 1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
@@ -93,14 +96,14 @@ def survey(state: State, limit: Limit) -> Survey:
     # One coordinate that recedes alone, as to a bound, is taken out exactly.
     alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0), axis=0) == 1)
     j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
-    found = rarely(troubled, _spectrum, _factor, j, scale, cut, level)
-    cut = xp.where(level, xp.maximum(cut, LEVEL_SPREAD * found[1]), cut)
+    parts = rarely(troubled, _spectrum, _factor, j, scale, cut, level)
+    cut = xp.where(level, xp.maximum(cut, LEVEL_SPREAD * parts[1]), cut)
     if limit.held is not None:
-        held = (j, scale, cut, limit.held, *found)
-        found = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
+        held = (j, scale, cut, limit.held, *parts)
+        parts = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
-    alive = limit.recedes & (found[1] > cut)
+    alive = limit.recedes & (parts[1] > cut)
 
     def deflated(j: Any, scale: Any, cut: Any, level: Any, move: Any, *_: Any) -> Any:
         return _spectrum(_deflated(j, scale, move), scale, cut, level)
@@ -109,7 +112,7 @@ def survey(state: State, limit: Limit) -> Survey:
         scale,
         cut,
         troubled,
-        *rarely(alive, deflated, lambda *a: a[5:], j, scale, cut, level, move, *found),
+        *rarely(alive, deflated, lambda *a: a[5:], j, scale, cut, level, move, *parts),
     )
 
 
@@ -119,7 +122,7 @@ def _deflated(j: Array, scale: Array, move: Array) -> Array:
     """
     xp = namespace(j)
     along = scale * move
-    along = _unit(xp.where(along**2 >= 1e-3 * xp.max(along**2, axis=0), along, 0.0))
+    along = _unit(xp.where(along**2 >= MIN_SHARE_OF_A_MOVE * xp.max(along**2, axis=0), along, 0.0))
     keep = identity(j) - outer(along, along)
     sizes = outer(scale, scale)
     return sizes * product(product(keep, j / sizes), keep)
@@ -149,8 +152,8 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of
     # 1.7 ε tr R⁻¹ were seen.
-    conditioned = 2 * eps * spectrum.vif <= 1e-3
-    fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks
+    conditioned = 2 * eps * spectrum.vif <= MAX_ROUNDING_OF_VARIANCES
+    fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks & ~rough
     vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
     cases = (
         (is_at_kink(limit), Status.CONVERGED),
@@ -162,7 +165,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             | escaped
             | blown
             | _diverges_at_edge(state)
-            | (growth & ~quiet)
+            | (growth & ~quiet & ~rough)
             | (shape == Shape.ENDLESS),
             Status.UNBOUNDED,
         ),
@@ -297,9 +300,9 @@ def _spectrum(
     """
     xp = namespace(j)
     values, q = eigh(j / outer(scale, scale))
-    kept = values > xp.where(level, xp.maximum(cut, LEVEL_SPREAD * values[0]), cut)
-    vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0), axis=0)
-    dead = xp.where(kept, 0.0, 1.0).astype(j.dtype)
+    counts = values > xp.where(level, xp.maximum(cut, LEVEL_SPREAD * values[0]), cut)
+    vif = xp.sum(xp.where(counts, 1.0 / xp.where(counts, values, 1.0), 0.0), axis=0)
+    dead = xp.where(counts, 0.0, 1.0).astype(j.dtype)
     return from_eigen(q, dead), values[0], q[:, 0], vif
 
 
@@ -309,8 +312,8 @@ def _beside(
     """The same beside the directions held at a kink: those are the null space."""
     keep = identity(j) - held
     rest = product(product(keep, j / outer(scale, scale)), keep) + held
-    found = _spectrum(rest, namespace(j).ones_like(scale), cut, cut < 0)
-    return held, found[1], found[2], found[3]
+    parts = _spectrum(rest, namespace(j).ones_like(scale), cut, cut < 0)
+    return held, parts[1], parts[2], parts[3]
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:

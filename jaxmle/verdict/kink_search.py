@@ -117,7 +117,7 @@ def begin_search(state: State, active: Array) -> Search:
         ),
         weights=flat,
         centre=jax.tree.map(xp.asarray, state.point),
-        found=no,
+        is_found=no,
     )
 
 
@@ -291,23 +291,23 @@ def _to_line(
     search: Search, direction: Array, slope: Array, level: Array, leaving: Array, slack: Array
 ) -> Search:
     xp = namespace(search.z)
-    one = xp.ones_like(slope)
+    ones = xp.ones_like(slope)
     blank = search.line.lower
     lower = blank._replace(
-        t=0.0 * one, value=search.value, slope=slope, score=search.cells.score[0], known=one > 0
+        t=0.0 * ones, value=search.value, slope=slope, score=search.cells.score[0], known=ones > 0
     )
-    upper = blank._replace(t=xp.inf * one, known=one < 0)
+    upper = blank._replace(t=xp.inf * ones, known=ones < 0)
     line = Line(
         direction,
         slope,
         xp.where(level, slack, 0.0),
         level,
         leaving,
-        one,
+        ones,
         xp.zeros_like(search.line.trials),
         lower,
         upper,
-        0.0 * one,
+        0.0 * ones,
     )
     return search._replace(
         stage=xp.zeros_like(search.stage) + SEARCHING,
@@ -357,7 +357,7 @@ def _searched(state: State, search: Search, point: Point) -> Search:
     def unfinished() -> Search:
         return _either(closed, lambda: _turned(search), onward)
 
-    return _either(enough, lambda: _kept(search, point), unfinished)
+    return _either(enough, lambda: _retained(search, point), unfinished)
 
 
 def _between(search: Search, risen: Array, narrow: Array) -> Array:
@@ -380,7 +380,7 @@ def _between(search: Search, risen: Array, narrow: Array) -> Array:
     return xp.where(inside, t, low.t + 0.5 * width)
 
 
-def _kept(search: Search, point: Point) -> Search:
+def _retained(search: Search, point: Point) -> Search:
     """Go on from a trial at which the slope is small; the surface that was left is free."""
     xp = namespace(point.z)
     slots = xp.arange(search.jumps.shape[0])
@@ -480,5 +480,5 @@ def _to_check(search: Search) -> Search:
         stage=xp.zeros_like(search.stage) + CHECKING,
         place=xp.zeros_like(search.place),
         trial=search.z,
-        found=xp.ones_like(search.found),
+        is_found=xp.ones_like(search.is_found),
     )

@@ -24,6 +24,7 @@ MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
 MAX_SCALED_STEP = 1e3
 OFFSET_EXPONENT = 0.5  # √ε scaled units (1.5e-8 in float64) from a vertex into its cells
 NEARER = 100.0  # factor by which the cells are looked at again
+ROUNDING_OF_WEIGHTS = 1e-6
 SHARE_OF_JUMP_KEPT = 0.5  # of a jump: less says that the surface was lost
 SAME_JUMP = 0.01  # relative difference of the jumps a hundred times nearer
 DECREMENT_TO_LEAVE = 1e-6  # of the free coordinates, below which a surface may be left
@@ -80,7 +81,7 @@ class Search(NamedTuple):
     cells: Point  # (k + 1, …) the cell on the lower side of all surfaces, then across each one
     weights: Array  # (k,) the share λ of each jump in the combination that is zero
     centre: Point  # the vertex itself
-    found: Array
+    is_found: Array
 
 
 class Kink(NamedTuple):
@@ -136,9 +137,9 @@ def _dual(normals: Array, held: Array) -> tuple[Array, Array]:
     xp = namespace(normals)
     masked = xp.where(held[:, None], normals, 0.0)
     u, sizes, v = xp.linalg.svd(masked, full_matrices=False)
-    kept = sizes > xp.sqrt(xp.finfo(sizes.dtype).eps) * MIN_JUMP
-    inverse = xp.where(kept, 1.0 / xp.where(kept, sizes, 1.0), 0.0)
-    spanned = xp.where(kept[:, None], v, 0.0)
+    independent = sizes > xp.sqrt(xp.finfo(sizes.dtype).eps) * MIN_JUMP
+    inverse = xp.where(independent, 1.0 / xp.where(independent, sizes, 1.0), 0.0)
+    spanned = xp.where(independent[:, None], v, 0.0)
     return (u * inverse[None, :]) @ v, spanned.T @ spanned
 
 
@@ -269,12 +270,14 @@ def next_place(search: Search, place: Array) -> Array:
     return xp.min(xp.where(open_slots, slots, k + 1)).astype(xp.int32)
 
 
-def ended(search: Search, found: Any = False) -> Search:
+def ended(search: Search, is_found: Any = False) -> Search:
     """The search at its end, and whether it found a maximum at a kink."""
     xp = namespace(search.trial)
     over = xp.asarray(OVER).astype(xp.int32)
     return search._replace(
-        stage=over, active=xp.zeros_like(search.active), found=found | xp.zeros_like(search.found)
+        stage=over,
+        active=xp.zeros_like(search.active),
+        is_found=is_found | xp.zeros_like(search.is_found),
     )
 
 
@@ -289,14 +292,14 @@ def _checks(search: Search, place: Array) -> tuple[Array, Array, Array]:
     slot = (place - 2) // 2
     chosen = xp.arange(k) == slot
     sign = xp.where(place % 2 == 0, 1.0, -1.0)
-    one = sign * xp.sum(xp.where(chosen[:, None], crossings, 0.0), axis=0)
+    single = sign * xp.sum(xp.where(chosen[:, None], crossings, 0.0), axis=0)
     every = xp.sum(xp.where(held[:, None], crossings, 0.0), axis=0)
     share = xp.where(place % 2 == 0, 1.0 - search.weights, search.weights)
     crossing = xp.sum(search.normals[:k] * crossings, axis=1)
     slope = -xp.sum(xp.where(chosen, share * search.jumps[:k] * crossing, 0.0))
     jump = xp.sum(xp.where(chosen, search.jumps[:k], 0.0))
     wide = xp.maximum(WIDER * offset_of(search), 1e3 * search.noise / xp.maximum(jump, MIN_JUMP))
-    direction = xp.where(place == 1, every, one)
+    direction = xp.where(place == 1, every, single)
     return direction, xp.where(place == 1, offset_of(search), wide), slope
 
 
@@ -329,7 +332,7 @@ def checked(state: State, search: Search, point: Point) -> Search:
     # The cell across all surfaces: if jumps do not add up, the cells must enclose zero themselves.
     there = score - hessian @ (offset_of(search) * direction)
     add_up = xp.max(xp.abs(there - seen.joint)) <= 0.05 * largest
-    enclosed = xp.sum(search.weights) <= 1.0 + 1e-6
+    enclosed = xp.sum(search.weights) <= 1.0 + ROUNDING_OF_WEIGHTS
     sides = add_up | enclosed
 
     # ℓ falls as the slopes at both ends say.
@@ -340,17 +343,17 @@ def checked(state: State, search: Search, point: Point) -> Search:
     falls = (xp.abs(change - expected) <= allowed) & (end <= 0.01 * largest) & (change <= noise)
 
     right = xp.where(place == 0, at_vertex, xp.where(place == 1, sides, falls))
-    found = search.found & right & is_finite(point)
+    is_found = search.is_found & right & is_finite(point)
     slot = next_place(search, xp.maximum(place - 2, -1) // 2 + 1)
     later = xp.where((place >= 2) & (place % 2 == 0), place + 1, 2 * slot)
     following = xp.where(place == 0, 1, later)
     search = search._replace(
-        centre=select(place == 0, point, search.centre), found=found, place=following
+        centre=select(place == 0, point, search.centre), is_found=is_found, place=following
     )
     aim, reach, _ = _checks(search, following)
     onward = search._replace(trial=search.z + (reach * aim / search.scale).astype(point.z.dtype))
-    over = ~found | (following >= 2 * (k + 1))
-    return select(over, ended(search, found), onward)
+    over = ~is_found | (following >= 2 * (k + 1))
+    return select(over, ended(search, is_found), onward)
 
 
 def kink_of(state: State, search: Search) -> Kink:
@@ -371,11 +374,11 @@ def kink_of(state: State, search: Search) -> Kink:
         point = point._replace(
             aux=point.aux._replace(x=search.centre.aux.x, jacobian=search.centre.aux.jacobian)
         )
-    point = select(search.found, point, state.point)
+    point = select(search.is_found, point, state.point)
     _, projector = _dual(search.normals, search.jumps > 0)
     code = AT_A_KINK + xp.where(search.is_level, LEVEL_BETWEEN_KINKS, 0)
     return Kink(
-        xp.where(search.found, code, 0).astype(xp.int32),
+        xp.where(search.is_found, code, 0).astype(xp.int32),
         point,
         search.scale,
         projector,

@@ -32,6 +32,7 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
+    DONE,
     Point,
     State,
     noise_of,
@@ -55,7 +56,8 @@ from jaxmle.verdict.excursion import (
 )
 from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_walk import begin_walk, look
-from jaxmle.verdict.shape import AMPLIFIED, Found, Shape, found
+from jaxmle.verdict.shape import Found, Shape, read_profile
+from jaxmle.verdict.walk_record import AMPLIFIED
 
 ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
@@ -67,6 +69,8 @@ GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says l
 # hides its curvature, and ℓ rises by 1e-6 some standard errors off, with a noise of 1e-9
 GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
 VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
+# up to which a climb that has spent its steps is near enough to an end for its shape to be asked
+DECREMENT_OF_A_SLOW_CLIMB = 1e-2
 
 
 class Limit(NamedTuple):
@@ -217,6 +221,13 @@ def _is_singular(state: State) -> Array:
     return _is_settled(state) & ~(state.newton.definite & state.newton.convex)
 
 
+def _is_spent(state: State) -> Array:
+    """Whether the climb has spent its steps so near to an end that ℓ may be followed further than
+    they led: a bent ridge is climbed by a thousandth of its length at a time.
+    """
+    return (state.phase != DONE) & (state.newton.decrement <= DECREMENT_OF_A_SLOW_CLIMB)
+
+
 def _null_direction(state: State) -> Array:
     """One generic unit vector of the null space, in scaled coordinates: the sum of its
     eigenvectors.
@@ -234,8 +245,9 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
     singular = _is_singular(state)
     null = rarely(singular, _null_direction, lambda s: xp.zeros_like(s.point.z), state)
     why = doubt(logarithms, state, singular, null)
-    faded = (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)
-    asked = _is_settled(state) & (why.asked | state.rough | faded | climbed_on(state))
+    faded = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
+    ended = _is_settled(state) | _is_spent(state)
+    asked = ended & (why.asked | state.rough | faded | climbed_on(state))
     return asked, why._replace(asked=asked)
 
 
@@ -253,10 +265,13 @@ def arrived(
     recession = has_receded(state, far)
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
-    seen = found(why, state, walk) if seen is None else seen
+    seen = read_profile(why, state, walk) if seen is None else seen
+    # Where the steps are spent, no climb sets out anew.
+    spent = (seen.shape == Shape.RISES) & (state.phase != DONE)
+    shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
     seen = seen._replace(
-        shape=xp.where(passed, int(Shape.RISES), seen.shape),
-        point=select(passed, far.higher, seen.point),
+        shape=xp.where(passed, int(Shape.RISES), shape),
+        point=select(passed, far.higher, select(spent, state.point, seen.point)),
     )
     fades = seen.onward & ~passed & _is_fading(state, seen.point)
     fades = fades & (seen.shape == Shape.RISES)
@@ -278,7 +293,8 @@ def arrived(
     level = seen.shape == Shape.LEVEL
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
     size = xp.abs(state.point.z)
-    weakness = xp.where(level & (why.curvature > 0), 2.0 / xp.maximum(unit, 1.0) ** 2, 0.0)
+    # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
+    weakness = xp.where(level, 2.0 * why.curvature / xp.maximum(unit**2, 1.0 * why.curvature), 0.0)
     return Limit(
         point=point,
         # what has vanished has no information in units of the coordinates themselves
@@ -304,7 +320,8 @@ def _has_vanished(state: State, shape: Array) -> Array:
     xp = namespace(state.point.z)
     moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
     gone = (state.point.absolute <= VANISHED) & (state.rise > VANISHED)
-    return gone & xp.any(moves, axis=0) & (shape == Shape.UNKNOWN)
+    nowhere = (shape == Shape.UNKNOWN) | (shape == Shape.VANISHING)
+    return gone & xp.any(moves, axis=0) & nowhere
 
 
 def _is_fading(state: State, ahead: Point) -> Array:

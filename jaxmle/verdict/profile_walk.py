@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     column,
+    diagonal,
     dot,
     members_of,
     outer,
@@ -36,51 +37,35 @@ from jaxmle.solvers.state import (
     select_lazily,
     without_dust,
 )
-from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
+from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, climbed_on
+from jaxmle.verdict.walk_record import (
+    BESIDE,
+    CHECK,
+    CLEAR_FALL,
+    EACH,
+    FALL_RATIO,
+    FAR,
+    NOISE,
+    NOISE_PROBES,
+    OFFSETS,
+    OVER,
+    RETURN,
+    TESTS,
+    WALK,
+    Walk,
+    bar_at,
+    bar_of,
+    is_amplified,
+    is_credible,
+    passes,
+    slope_of,
+)
 
-# Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
-# standard error that rounding made still short, to where any tail has ended.
-OFFSETS = (1e-10, *(10.0**i for i in range(-8, -1)), 0.1, 0.5, *(2.5 * 5.0**i for i in range(20)))
-FAR = OFFSETS.index(2.5 * 5.0**7)  # 195 312: what rounding makes of two collinear columns shows
-FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
-MAX_RETREATS = 3  # offsets tried a quarter of the way where the rest cannot be solved
+MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
+MAX_EXPONENT_OF_A_RIDGE = 3.0  # of z_j, by which another coordinate may go with it
 UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
 PUSH = 0.1  # in units of the metric
-CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
-ROUNDINGS_OF_A_DISTANCE = 64.0
-NOISE_PROBES = 5  # points a few ulps away whose value tells the noise
-TESTS, NOISE, WALK, CHECK, OVER = range(5)
-
-
-class Walk(NamedTuple):
-    """The profile so far, and the point that is asked for next."""
-
-    trial: Array  # (k, ...)
-    active: Array  # (...)
-    outset: Array  # (k, ...) dz/dz_j at the end of the climb
-    stage: Array  # TESTS, NOISE, WALK, CHECK, OVER
-    side: Array  # 0 upwards, 1 downwards
-    place: Array  # the place in OFFSETS that is aimed at
-    offset: Array  # signed, in units, of the trial
-    corrections: Array
-    retreats: Array
-    steps: Array
-    anchor: Array  # (k, ...) the last point of this side at which the rest was solved
-    tangent: Array  # (k, ...) dz/dz_j there
-    anchor_offset: Array
-    tests: Array  # (2, ...) change of ℓ at ±½, NaN where the rest was not solved
-    changes: Array  # (2, offsets, ...) the same along the walk
-    level_reach: Array  # (2, ...) the offset up to which ℓ is level
-    noise: Array  # how much ℓ differs between points that should have one value
-    noise_there: Array  # the same at the highest point
-    falling: Array  # (2, ...) points a little below the end of the climb
-    highest: Point
-    near: Point  # the end of the climb with the rest solved again
-    level: Point  # the outermost point within noise of the end of the climb
-    outermost: Point  # the outermost point that is not below it
-    reach: Array  # the offset there
-    before: Array  # (k, ...) the solved point before the outermost one
 
 
 def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
@@ -95,7 +80,7 @@ def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
     walks = (why.curvature == 0.0) | why.is_noisy
     first = _aim(why, state.point.z, tangent, nothing, half)
     return Walk(
-        xp.where(walks, _shaken(state.point.z, why, 0), first),
+        xp.where(walks, _shaken(state.point.z, 0), first),
         active,
         tangent,
         xp.where(walks, NOISE, TESTS).astype(xp.int32),
@@ -108,11 +93,15 @@ def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
         state.point.z,
         tangent,
         nothing,
+        state.point.value,
+        slope_of(why, state.point, tangent),
         xp.full((2, *members), xp.nan, dtype),
         xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
         xp.zeros((2, *members), dtype),
         noise_of(state.point),
         nothing,
+        nothing,
+        xp.zeros(members, bool),
         xp.zeros((2, *members), dtype=xp.int32),
         state.point,
         state.point,
@@ -169,7 +158,20 @@ def _aim(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) ->
     return anchor + (end - start) * why.unit * tangent
 
 
-def _shaken(z: Array, why: Doubt, turn: Any) -> Array:
+def _aim_by_powers(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) -> Array:
+    """The aim along z_i ∝ z_jᵉ with the same tangent: a ridge z_i z_j = c leaves its tangent soon,
+    and this never. Linear in what has no such power.
+    """
+    xp = namespace(anchor)
+    held = xp.sum(why.coordinate * anchor, axis=0)
+    growth = 1.0 + (end - start) * why.unit / xp.where(held == 0, 1.0, held)
+    power = tangent * held / xp.where(anchor == 0, 1.0, anchor)
+    bends = (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
+    by_power = anchor * xp.where(bends, growth, 1.0) ** xp.where(bends, power, 0.0)
+    return xp.where(bends, by_power, _aim(why, anchor, tangent, start, end))
+
+
+def _shaken(z: Array, turn: Any) -> Array:
     """A point a few ulps away in every coordinate; two turns go different ways."""
     xp = namespace(z)
     sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)
@@ -184,10 +186,64 @@ def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     stage = walk.stage
     shaking = (stage == NOISE) | (stage == CHECK)
     walk = walk._replace(steps=(walk.steps + 1).astype(xp.int32))
-    return select_lazily(
-        shaking,
-        lambda: _listen(why, state, walk, point),
-        lambda: _explore(why, state, walk, point),
+    beside = (stage == EACH) | (stage == RETURN)
+
+    def moved() -> Walk:
+        return select_lazily(
+            beside,
+            lambda: _seen_beside(state, walk, point),
+            lambda: _explore(why, state, walk, point),
+        )
+
+    after = select_lazily(shaking, lambda: _listen(why, state, walk, point), moved)
+    return _look_beside(why, state, after)
+
+
+def _look_beside(why: Doubt, state: State, walk: Walk) -> Walk:
+    """Where both sides are over, what is looked at beside the profile, in this order.
+
+    Where ℓ is rough, half a unit along each coordinate: it may be rounding that curves ℓ in another
+    than the one that was followed. Coordinates that ℓ does not depend on, where they set out: what
+    the others have reached since may have made a slope of the plateau that the climb left them on.
+    At last the noise of the highest point, if it is above the end of the climb.
+    """
+    xp = namespace(walk.trial)
+    z = state.point.z
+    k = z.shape[0]
+    turn = walk.corrections
+    over = walk.stage == BESIDE
+    if is_nowhere(over):
+        return walk
+    scale = metric_of(state.point.hessian, state.point.score)
+    flat = diagonal(state.point.hessian) == 0
+    tests = is_amplified(state, walk) & (why.curvature > 0) & ~walk.hollow & (turn < k)
+    returns = xp.any(flat, axis=0) & ~climbed_on(state) & (turn <= k) & ~tests
+    higher = walk.highest.value > state.point.value + bar_of(state, walk)
+    chosen = column(np.arange(k), z) == turn
+    off = z + xp.where(chosen, HALF / scale, 0.0)
+    trial = xp.where(returns, xp.where(flat, state.origin, z), _shaken(walk.highest.z, 0))
+    stage = xp.where(returns, RETURN, xp.where(higher, CHECK, OVER))
+    return walk._replace(
+        stage=xp.where(over, xp.where(tests, EACH, stage), walk.stage),
+        active=walk.active & (~over | tests | returns | higher),
+        corrections=xp.where(over & ~tests, 0, turn),
+        trial=xp.where(over, xp.where(tests, off, trial), walk.trial),
+    )
+
+
+def _seen_beside(state: State, walk: Walk, point: Point) -> Walk:
+    """Whether ℓ falls along one coordinate, the others held, by a third of its parabola; or is
+    higher where flat ones set out.
+    """
+    xp = namespace(point.z)
+    tests = walk.stage == EACH
+    falls = point.value - state.point.value <= -0.5 * HALF**2 / FALL_RATIO
+    higher = is_finite(point) & (point.value > walk.highest.value + bar_of(state, walk))
+    return walk._replace(
+        hollow=walk.hollow | (tests & ~falls),
+        highest=select(~tests & higher, point, walk.highest),
+        corrections=xp.where(tests, walk.corrections + 1, len(state.point.z) + 1),
+        stage=xp.full_like(walk.stage, BESIDE),
     )
 
 
@@ -199,18 +255,22 @@ def _listen(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     slope = 0.5 * (near.score + point.score)
     heard = xp.abs(point.value - near.value - dot(slope, point.z - near.z))
     heard = xp.where(xp.isfinite(heard), heard, 0.0)
+    metric = metric_of(state.point.hessian, state.point.score)
+    difference = (point.hessian - near.hessian) / outer(metric, metric)
+    blur = xp.max(xp.abs(xp.where(xp.isfinite(difference), difference, 0.0)), axis=(0, 1))
     turn = walk.corrections + 1
     again = turn < NOISE_PROBES
     walk = walk._replace(
+        blur=xp.maximum(walk.blur, xp.where(checks, 0.0, blur)),
         noise=xp.maximum(walk.noise, xp.where(checks, 0.0, heard)),
         noise_there=xp.maximum(walk.noise_there, xp.where(checks, heard, 0.0)),
     )
-    begun = _next_side(why, state, walk._replace(stage=xp.asarray(WALK), side=xp.asarray(-1)))
+    walking = _next_side(why, state, walk._replace(stage=xp.asarray(WALK), side=xp.asarray(-1)))
     over = walk._replace(stage=xp.asarray(OVER), active=xp.zeros_like(walk.active))
-    ended = select(checks, over, begun)
+    ended = select(checks, over, walking)
     return select(
         again,
-        walk._replace(trial=_shaken(near.z, why, turn), corrections=turn),
+        walk._replace(trial=_shaken(near.z, turn), corrections=turn),
         ended._replace(corrections=xp.where(again, turn, 0)),
     )
 
@@ -225,6 +285,7 @@ def _explore(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     solved = finite & (rest.decrement <= enough)
     corrects = finite & ~solved & (walk.corrections < MAX_CORRECTIONS)
     above = finite & ~rest.is_concave & (point.value > walk.highest.value)
+    above = above & ~is_amplified(state, walk)
     above = above & (point.value - state.point.value > bar_at(why, state, walk, walk.offset))
     walk = walk._replace(highest=select(above, point, walk.highest))
     return select_lazily(
@@ -240,6 +301,8 @@ def _arrive(
     """Note the profile at a solved point, or that there is none, and aim at the next."""
     xp = namespace(point.z)
     tests = walk.stage == TESTS
+    slope = slope_of(why, point, tangent)
+    solved = solved & is_credible(why, state, walk, point, slope)
     change = xp.where(solved, point.value - state.point.value, xp.nan)
     reached = solved & (xp.abs(walk.offset) >= 0.999 * _offset_at(walk, walk.place))
     bar = bar_at(why, state, walk, walk.offset)
@@ -252,7 +315,12 @@ def _arrive(
     ends = ~retreats & (last | fallen | ~solved)
 
     def onward() -> Walk:
-        return _onward(why, walk, point.z, tangent, solved & ~retreats, retreats, reached)
+        keeps = solved & ~retreats
+        next_walk = _onward(why, walk, point.z, tangent, keeps, retreats, reached)
+        return next_walk._replace(
+            anchor_value=xp.where(keeps, point.value, walk.anchor_value),
+            anchor_slope=xp.where(keeps, slope, walk.anchor_slope),
+        )
 
     def along() -> Walk:
         return select_lazily(ends, lambda: _next_side(why, state, walk), onward)
@@ -311,7 +379,7 @@ def _onward(
     sign = xp.where(walk.side == 0, 1.0, -1.0)
     following = walk.place + reached
     target = sign * _offset_at(walk, walk.place)
-    shorter = 0.25 ** (walk.retreats + 1) * (target - walk.anchor_offset)
+    shorter = 0.25**walk.retreats * (target - walk.anchor_offset)
     anchor = xp.where(keeps, z, walk.anchor)
     direction = xp.where(keeps, tangent, walk.tangent)
     start = xp.where(keeps, walk.offset, walk.anchor_offset)
@@ -324,7 +392,11 @@ def _onward(
         place=xp.where(retreats, walk.place, following),
         corrections=xp.zeros_like(walk.corrections),
         retreats=xp.where(keeps, xp.where(reached, 0, walk.retreats), walk.retreats + 1),
-        trial=_aim(why, anchor, direction, start, aim),
+        trial=select(
+            keeps,
+            _aim(why, anchor, direction, start, aim),
+            _aim_by_powers(why, anchor, direction, start, aim),
+        ),
     )
 
 
@@ -333,28 +405,6 @@ def _offset_at(walk: Walk, place: Array) -> Array:
     xp = namespace(walk.trial)
     offsets = xp.asarray(np.array(OFFSETS, dtype=walk.trial.dtype))
     return offsets[xp.minimum(place, len(OFFSETS) - 1)]
-
-
-def bar_of(state: State, walk: Walk) -> Array:
-    """A change of ℓ that noise, or what the climb has left to gain, explains."""
-    return 10 * walk.noise + 4 * namespace(walk.noise).minimum(state.newton.decrement, 1e-6)
-
-
-def bar_at(why: Doubt, state: State, walk: Walk, offset: Any) -> Array:
-    """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
-    xp = namespace(walk.noise)
-    scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
-    # along a flat coordinate there is no other unit than its own
-    own = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
-    scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, own))
-    length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale, axis=0)
-    return bar_of(state, walk) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(walk.noise.dtype).eps * length
-
-
-def passes(why: Doubt, tests: Array) -> Array:
-    """Which sides (2, ...) fall at ±½ as the parabola says."""
-    parabola = 0.5 * why.curvature * HALF**2
-    return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
 
 
 def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
@@ -366,22 +416,20 @@ def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
         side=xp.ones_like(walk.side),
         offset=-HALF * xp.ones_like(walk.offset),
         corrections=xp.zeros_like(walk.corrections),
-        trial=_aim(why, state.point.z, walk.outset, zero, -HALF * xp.ones_like(zero)),
+        trial=_aim(why, state.point.z, walk.first_tangent, zero, -HALF * xp.ones_like(zero)),
     )
     done = xp.all(passes(why, walk.tests), axis=0)
     listen = walk._replace(
         stage=xp.where(done, OVER, NOISE),
         active=walk.active & ~done,
         corrections=xp.zeros_like(walk.corrections),
-        trial=_shaken(state.point.z, why, 0),
+        trial=_shaken(state.point.z, 0),
     )
     return select(first, other, listen)
 
 
 def _next_side(why: Doubt, state: State, walk: Walk) -> Walk:
-    """The walk at the outset of its next side; past the second the highest point is checked, if it
-    is higher than the end of the climb.
-    """
+    """The walk at the outset of its next side; past the second, beside the profile."""
     xp = namespace(walk.trial)
     side = walk.side + 1
     zero = xp.zeros_like(walk.offset)
@@ -393,20 +441,13 @@ def _next_side(why: Doubt, state: State, walk: Walk) -> Walk:
         corrections=xp.zeros_like(walk.corrections),
         retreats=xp.zeros_like(walk.retreats),
         anchor=state.point.z,
-        tangent=walk.outset,
+        tangent=walk.first_tangent,
         anchor_offset=zero,
-        trial=_aim(why, state.point.z, walk.outset, zero, aim),
+        anchor_value=state.point.value,
+        anchor_slope=slope_of(why, state.point, walk.first_tangent),
+        trial=_aim(why, state.point.z, walk.first_tangent, zero, aim),
     )
-    higher = walk.highest.value > state.point.value + bar_of(state, walk)
-    check = walk._replace(
-        stage=xp.where(higher, CHECK, OVER),
-        active=walk.active & higher,
-        corrections=xp.zeros_like(walk.corrections),
-        trial=_shaken(walk.highest.z, why, 0),
+    over = walk._replace(
+        stage=xp.full_like(walk.stage, BESIDE), corrections=xp.zeros_like(walk.corrections)
     )
-    return select(side < 2, onward, check)
-
-
-def walk_asked(walk: Walk) -> Array:
-    """Whether a walk was made."""
-    return walk.steps > 0
+    return select(side < 2, onward, over)

@@ -49,10 +49,10 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
     shape = np.shape(fit.status)
     if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > MAX_GRADIENT_BYTES:
         return np.zeros(shape, bool)
-    bent = ~straight(fit.layout) & (np.asarray(roots) == np.arange(len(fit.names)))
+    curved = ~straight(fit.layout) & (np.asarray(roots) == np.arange(len(fit.names)))
     at_bound = np.asarray(fit.witness.bound) != 0
     return (np.asarray(fit.status) == int(Status.SEPARATED)) & ~np.any(
-        (bent & ~np.isfinite(fit.x)) | at_bound, axis=-1
+        (curved & ~np.isfinite(fit.x)) | at_bound, axis=-1
     )
 
 

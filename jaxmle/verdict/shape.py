@@ -16,25 +16,27 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
-from jaxmle.solvers.state import Point, State, noise_of, select
+from jaxmle.solvers.state import Point, State, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
-from jaxmle.verdict.profile_walk import (
+from jaxmle.verdict.excursion import RECEDING_SHARE
+from jaxmle.verdict.walk_record import (
     CLEAR_FALL,
     FALL_RATIO,
     OFFSETS,
     Walk,
     bar_at,
     bar_of,
+    is_amplified,
     passes,
     walk_asked,
 )
 
 BEYOND = OFFSETS.index(12.5)  # a side that stays level so far has no end
 MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times as far
-AMPLIFIED = 100.0  # times the rounding of a sum of terms: noise that the user's function makes
-AMPLIFIED_NOISE = 1e-9  # in units of ℓ
 EVEN_STEPS = 6  # steps of even gain in a row that make growth without end
 SWALLOWING_NOISE = 0.05  # in units of ℓ
+MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
+MAX_BLUR = 0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 
 
@@ -117,7 +119,7 @@ def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
     )
 
 
-def found(why: Doubt, state: State, walk: Walk) -> Found:
+def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
     """Read the profile."""
     xp = namespace(walk.trial)
     sides = _sides(why, state, walk)
@@ -126,7 +128,7 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     top = xp.maximum(top, walk.highest.value - state.point.value)
     rises = (top > sides.bar) & (top > 10 * walk.noise_there)
     # Where rounding is far above that of a sum, level ground may be what it hides.
-    amplified = walk.noise > xp.maximum(AMPLIFIED * noise_of(state.point), AMPLIFIED_NOISE)
+    amplified = is_amplified(state, walk)
     cases = (
         (~walk_asked(walk), Shape.NOT_ASKED),
         (_is_sound(why, walk, sides), Shape.PARABOLA),
@@ -138,13 +140,17 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     shape = xp.asarray(int(Shape.UNKNOWN), dtype=xp.int32)
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
+    # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
+    peaks = (shape == Shape.PARABOLA) | (shape == Shape.PEAK)
+    blurred = (walk.blur > MAX_BLUR) | walk.hollow
+    shape = xp.where(peaks & blurred, int(Shape.UNKNOWN), shape)
     end = select(rises, walk.outermost, walk.level)
     point = select(shape == Shape.LEVEL, walk.near, state.point)
     point = select(shape == Shape.RISES, walk.highest, point)
     point = select(shape == Shape.TAIL, end, point)
-    way = end.z - walk.before
+    move = end.z - walk.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
-    way = xp.where(xp.abs(way) > 1e-3 * (1 + xp.abs(end.z)), way, 0.0)
+    move = xp.where(xp.abs(move) > RECEDING_SHARE * (1 + xp.abs(end.z)), move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
     high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
     onward = rises & xp.any(high, axis=0)
@@ -152,7 +158,7 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     return Found(
         shape=shape,
         point=point,
-        move=xp.where(shape == Shape.TAIL, way, 0.0),
+        move=xp.where(shape == Shape.TAIL, move, 0.0),
         sharp=sharp & ~amplified,
         blurred=sharp & amplified,
         onward=onward,
@@ -191,6 +197,9 @@ def _rising(
     """Where ℓ rises: for ever, to a limit, or to a point to climb on from."""
     xp = namespace(walk.trial)
     at_end = _back(walk.changes, sides.last, 0)
+    # the rest may have been solved once more on the way to an offset where it could not be
+    outermost = walk.outermost.value - state.point.value
+    at_end = xp.maximum(at_end, xp.where(amplified, -xp.inf, outermost))
     ends_high = xp.any((sides.is_open | sides.fades) & (at_end >= top - sides.bar), axis=0)
     grows = xp.any(sides.is_open & sides.steady, axis=0)
     # Growth that goes on beyond the scale of the point itself.
@@ -209,7 +218,7 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     xp = namespace(walk.trial)
     reach = walk.level_reach
     # Level so far that the parabola, or without one a curve of fourth order, would have shown.
-    fourth_order = xp.where(reach >= 1e-3, 0.01 * reach**4, 0.0)
+    fourth_order = xp.where(reach >= MIN_REACH_OF_A_QUARTIC, 0.01 * reach**4, 0.0)
     curved = why.curvature > 0
     would_show = xp.where(curved, 0.1 * why.curvature * reach**2, fourth_order)
     near = xp.all(would_show >= sides.bar, axis=0)

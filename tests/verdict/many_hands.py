@@ -250,7 +250,7 @@ def _of_quotient(right, single):
         known = ~np.isnan(np.diag(right.vcov))
         stderr = np.sqrt(np.diag(right.vcov))
         edges = [j for j in range(len(q)) if jacobian[0, j] != 0]
-        if known[edges].all():
+        if edges and known[edges].all():
             row = jacobian[0, edges]
             stderr[0] = np.sqrt(row @ right.vcov[np.ix_(edges, edges)] @ row)
         else:

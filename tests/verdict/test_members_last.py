@@ -208,7 +208,7 @@ def test_each_evaluation_leads_on_as_it_does_alone(which):
     """From the same point of a walk, step by step, so that no rounding is carried along."""
     body, given, e = list(bodies())[which == "walk"]
     active = []
-    for _ in range(25):
+    for _ in range(40):
         active.append(e.active)
         point = points_of(range(MEMBERS), e.trial, e.active)
         moved = where_active(e.active, body, given, e, point)

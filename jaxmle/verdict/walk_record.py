@@ -1,0 +1,109 @@
+"""What a walk along the profile likelihood knows, and which changes of ℓ on it count."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import dot
+from jaxmle.solvers.linalg import metric_of
+from jaxmle.solvers.state import Point, State, noise_of
+from jaxmle.verdict.doubt import HALF, Doubt
+
+# Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
+# standard error that rounding made still short, to where any tail has ended.
+OFFSETS = (1e-10, *(10.0**i for i in range(-8, -1)), 0.1, 0.5, *(2.5 * 5.0**i for i in range(20)))
+FAR = OFFSETS.index(2.5 * 5.0**7)  # 195 312: what rounding makes of two collinear columns shows
+FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
+CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
+ROUNDINGS_OF_A_DISTANCE = 64.0
+AMPLIFIED = 100.0  # times the rounding of a sum of terms: noise that the user's function makes
+AMPLIFIED_NOISE = 1e-9  # in units of ℓ
+MAX_SHARE_OF_SLOPES = 3.0  # of a gain beside what the steeper end of the way promises
+NOISE_PROBES = 5  # points a few ulps away whose value tells the noise
+TESTS, NOISE, WALK, BESIDE, EACH, RETURN, CHECK, OVER = range(8)
+
+
+class Walk(NamedTuple):
+    """The profile so far, and the point that is asked for next."""
+
+    trial: Array  # (k, ...)
+    active: Array  # (...)
+    first_tangent: Array  # (k, ...) dz/dz_j at the end of the climb
+    stage: Array  # TESTS, NOISE, WALK, BESIDE, EACH, RETURN, CHECK, OVER
+    side: Array  # 0 upwards, 1 downwards
+    place: Array  # the place in OFFSETS that is aimed at
+    offset: Array  # signed, in units, of the trial
+    corrections: Array
+    retreats: Array
+    steps: Array
+    anchor: Array  # (k, ...) the last point of this side at which the rest was solved
+    tangent: Array  # (k, ...) dz/dz_j there
+    anchor_offset: Array
+    anchor_value: Array  # ℓ there
+    anchor_slope: Array  # dℓ/dz_j there, per unit
+    tests: Array  # (2, ...) change of ℓ at ±½, NaN where the rest was not solved
+    changes: Array  # (2, offsets, ...) the same along the walk
+    level_reach: Array  # (2, ...) the offset up to which ℓ is level
+    noise: Array  # how much ℓ differs between points that should have one value
+    noise_there: Array  # the same at the highest point
+    blur: Array  # how much their scaled Hessians differ
+    hollow: Array  # along some coordinate ℓ does not fall as its standard error says
+    falling: Array  # (2, ...) points a little below the end of the climb
+    highest: Point
+    near: Point  # the end of the climb with the rest solved again
+    level: Point  # the outermost point within noise of the end of the climb
+    outermost: Point  # the outermost point that is not below it
+    reach: Array  # the offset there
+    before: Array  # (k, ...) the solved point before the outermost one
+
+
+def walk_asked(walk: Walk) -> Array:
+    """Whether a walk was made."""
+    return walk.steps > 0
+
+
+def bar_of(state: State, walk: Walk) -> Array:
+    """A change of ℓ that noise, or what the climb has left to gain, explains."""
+    return 10 * walk.noise + 4 * namespace(walk.noise).minimum(state.newton.decrement, 1e-6)
+
+
+def bar_at(why: Doubt, state: State, walk: Walk, offset: Any) -> Array:
+    """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
+    xp = namespace(walk.noise)
+    scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
+    # along a flat coordinate there is no other unit than its own
+    unit = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
+    scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, unit))
+    length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale, axis=0)
+    return bar_of(state, walk) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(walk.noise.dtype).eps * length
+
+
+def passes(why: Doubt, tests: Array) -> Array:
+    """Which sides (2, ...) fall at ±½ as the parabola says."""
+    parabola = 0.5 * why.curvature * HALF**2
+    return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
+
+
+def slope_of(why: Doubt, point: Point, tangent: Array) -> Array:
+    """How ℓ changes per unit of z_j along the profile, whose tangent is dz/dz_j (k, ...)."""
+    return why.unit * dot(point.score, tangent)
+
+
+def is_amplified(state: State, walk: Walk) -> Array:
+    """Whether ℓ is far rougher than rounding makes a sum of its terms."""
+    xp = namespace(walk.noise)
+    return walk.noise > xp.maximum(AMPLIFIED * noise_of(state.point), AMPLIFIED_NOISE)
+
+
+def is_credible(why: Doubt, state: State, walk: Walk, point: Point, slope: Array) -> Array:
+    """Whether ℓ gains from the anchor to here what its slopes allow, where it is rough: a function
+    that has lost all its digits is smooth again, at another height.
+    """
+    xp = namespace(slope)
+    steeper = xp.maximum(xp.abs(slope), xp.abs(walk.anchor_slope))
+    promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(walk.offset - walk.anchor_offset)
+    gain = point.value - walk.anchor_value
+    bar = bar_at(why, state, walk, walk.offset)
+    return ~is_amplified(state, walk) | (gain <= promised + bar)

@@ -1,0 +1,181 @@
+"""What was seen to go wrong far from any data: where differences of large numbers are rounding, where a ridge bends away for ever, and
+where a climb leaves a coordinate behind on level ground. Right answers are closed forms or bounds that hold for every parameter.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.special import log_ndtr
+from jax.scipy.stats import norm
+from numpy.testing import assert_allclose
+
+import jaxmle as jm
+from jaxmle.special import gammaln
+
+from .answers import POSITION_IN_STDERR, expect
+
+# ---------------------------------------------------------------- 1: all standard errors were lost beside a ridge
+
+# Of 60 birds marked in the first year 30 are seen again in the second and 8 not before the third; of 50 marked in the second, 28.
+RELEASED = np.array([60.0, 50.0])
+SEEN = np.array([30.0, 8.0, 28.0])
+
+
+def recapture(q, d):
+    """Survival and recapture of two years; of the second only the product enters."""
+    phi, p = q["phi"], q["p"]
+    last = phi[1] * p[1]
+    cells = jnp.stack([phi[0] * p[0], phi[0] * (1 - p[0]) * last, last])
+    missed = jnp.stack([1 - cells[0] - cells[1], 1 - cells[2]])
+    never = jnp.stack([RELEASED[0] - d[0] - d[1], RELEASED[1] - d[2]])
+    return jnp.sum(d * jnp.log(cells)) + jnp.sum(never * jnp.log(missed))
+
+
+def test_1_beside_a_product_of_declared_probabilities_the_others_keep_their_standard_errors():
+    """Three cells and three combinations: φ₁ = a + b/λ and p₂ = a/φ₁ of the observed shares a, b and λ, with their covariance."""
+    start = {"phi": np.full(2, 0.5), "p": np.full(2, 0.5)}
+    fit = jm.fit(recapture, start, SEEN, constraints=jm.interval(0, 1))
+    expect(fit, "UNIDENTIFIED")
+    a, b, last = SEEN / RELEASED[[0, 0, 1]]
+    phi = a + b / last
+    shares = np.zeros((3, 3))
+    shares[:2, :2] = (np.diag([a, b]) - np.outer([a, b], [a, b])) / RELEASED[0]
+    shares[2, 2] = last * (1 - last) / RELEASED[1]
+    of_phi = np.array([1, 1 / last, -b / last**2])
+    of_p = np.array([1 / phi, 0, 0]) - a / phi**2 * of_phi
+    stderr = [np.sqrt(g @ shares @ g) for g in (of_phi, of_p)]
+    # the end of a ridge is solved to 1e-4 standard errors only
+    assert_allclose([fit.params["phi"][0], fit.params["p"][0]], [phi, a / phi], rtol=1e-4)
+    assert_allclose([fit.stderr["phi"][0], fit.stderr["p"][0]], stderr, rtol=1e-3)
+    assert np.isnan([fit.stderr["phi"][1], fit.stderr["p"][1]]).all()
+
+
+# ---------------------------------------------------------------- 10: a ridge that bends away was left at the limit of steps
+
+
+@pytest.mark.parametrize("steps", [1000])
+def test_10_growth_that_does_not_level_off_is_at_infinity_in_a_raw_vector(steps):
+    """Asymptote and rate go to ∞ and 0 along a hyperbola, of which each step climbs a thousandth: the supremum on this side of it is
+    the straight line of least squares.
+    """
+    rng = np.random.default_rng(0)
+    age = np.repeat(np.arange(1, 9), 2).astype(float)
+    rng.normal(size=16)
+    length = 5 + 3 * age + 0.05 * age**2 + rng.normal(size=16) * 0.3
+    residuals = length - np.polyval(np.polyfit(age, length, 1), age)
+    supremum = -8 * (np.log(2 * np.pi * np.mean(residuals**2)) + 1)
+
+    def growth(t, d):
+        return norm.logpdf(d[1], t[0] * (1 - jnp.exp(-t[1] * (d[0] - t[2]))), jnp.exp(t[3]))
+
+    start = np.array([60.0, 0.1, 0.0, 1.0])
+    fit = jm.fit(growth, start, (age, length), max_steps=steps, progress=False)
+    expect(fit, "SEPARATED")
+    assert fit.x[0] == np.inf
+    assert_allclose(fit.loglik, supremum, atol=1e-3)
+
+
+def test_10_a_regular_climb_that_has_spent_its_steps_says_so():
+    """The look beyond the last step is for ridges: a step short of a maximum nothing else is claimed."""
+    x = np.linspace(-2, 2, 20)
+    y = (x + np.sin(9 * x) > 0).astype(float)
+
+    def logistic(t, d):
+        return d[1] * (t[0] + t[1] * d[0]) - jnp.logaddexp(0.0, t[0] + t[1] * d[0])
+
+    fit = jm.fit(logistic, np.array([1.0, 1.0]), (x, y), max_steps=3)
+    expect(fit, "MAX_STEPS")
+
+
+@pytest.mark.parametrize("start", [[-1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [-0.5, -1.0, 0.5]])
+def test_10_cuts_by_the_logarithm_of_their_distance_recede_with_the_slope_that_separates(start):
+    """An ordered logit whose covariate separates the three categories, one cut at −0.7 and one at 0.8 of it: all probabilities go to
+    one, along a way that bends as the distance of the cuts grows with the slope.
+    """
+    x = np.linspace(-2, 2, 60)
+    y = np.digitize(x, [-0.7, 0.8])
+
+    def ordered(t, d):
+        low = t[0] - t[2] * d[0]
+        high = low + jnp.exp(t[1])
+        middle = jax.nn.log_sigmoid(high) + jax.nn.log_sigmoid(-low)
+        middle = middle + jnp.log(-jnp.expm1(-jnp.exp(t[1])))
+        ends = jnp.where(d[1] == 0, jax.nn.log_sigmoid(low), jax.nn.log_sigmoid(-high))
+        return jnp.where(d[1] == 1, middle, ends)
+
+    fit = jm.fit(ordered, np.array(start), (x, y))
+    expect(fit, "SEPARATED", x=[-np.inf, np.inf, np.inf], loglik=0.0)
+
+
+# ---------------------------------------------------------------- 17: a climb was led on by rounding
+
+
+def purchases(p, d):
+    """The BG/NBD law of x purchases, the last at tx, until T, as it is mostly written (Fader, Hardie & Lee 2005)."""
+    r, alpha, a, b, x = p["r"], p["alpha"], p["a"], p["b"], d["x"]
+    gammas = gammaln(r + x) - gammaln(r) + gammaln(a + b) + gammaln(b + x)
+    gammas = gammas - gammaln(b) - gammaln(a + b + x)
+    alive = -(r + x) * jnp.log(alpha + d["T"])
+    gone = jnp.log(a) - jnp.log(b + jnp.maximum(x, 1) - 1) - (r + x) * jnp.log(alpha + d["tx"])
+    known = jnp.where(x > 0, jnp.logaddexp(alive, gone), alive)
+    return gammas + r * jnp.log(alpha) + known
+
+
+def test_17_eight_customers_are_not_led_to_a_log_likelihood_of_a_hundred_by_rounding():
+    """With one purchase at most the share b/(a + b) alone matters, and ℓ = −15.1310 where none returns; differences of log-gamma
+    functions of 1e17 are 40 off. By the compiler's options the way ends in noise or at log 0.
+    """
+    data = {
+        "x": np.array([1.0, 1, 0, 0, 0, 1, 0, 0]),
+        "tx": np.array([12.04954129, 0.65098263, 0, 0, 0, 15.78859819, 0, 0]),
+        "T": np.full(8, 40.0),
+    }
+    names = ("r", "alpha", "a", "b")
+    fit = jm.fit(purchases, dict.fromkeys(names, 1.0), data, constraints=jm.positive)
+    assert fit.verdict.name not in ("CONVERGED", "UNBOUNDED", "SADDLE"), fit.explain()
+    assert not fit.loglik > -15.13
+
+
+@pytest.mark.parametrize("log_tau", [-1.0, 0.0, 0.5])
+def test_17_a_curvature_that_differs_a_few_ulps_away_is_no_standard_error(log_tau):
+    """A normal law and an exponential of mean τ: for lighter tails than normal τ goes to zero, where second derivatives of the normal
+    distribution function are rounding; a curvature of 18 was a standard error of 0.24.
+    """
+    y = np.array([-2, -1.5, -1, -0.6, -0.3, 0, 0.25, 0.55, 0.9, 1.4] * 15)
+
+    def modified(t, y):
+        s, tau = jnp.exp(t[1]), jnp.exp(t[2])
+        z = (y - t[0]) / s
+        return -t[2] + s**2 / (2 * tau**2) - (y - t[0]) / tau + log_ndtr(z - s / tau)
+
+    fit = jm.fit(modified, np.array([0.5, -0.5, log_tau]), y)
+    assert fit.verdict.name in ("SEPARATED", "IMPRECISE"), fit.explain()
+    assert np.isnan(fit.se[2])
+    normal = -75 * (np.log(2 * np.pi * y.var()) + 1)
+    assert_allclose(fit.loglik, normal, atol=1e-4)
+
+
+# ---------------------------------------------------------------- 8: a coordinate left behind on a plateau
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_8_an_amplitude_that_the_noise_left_behind_is_taken_up_again(unit):
+    """From zero, data in thousandths make the noise grow a thousandfold before the signal does: ℓ then is level in amplitude and
+    rate, until they are tried again from where they set out.
+    """
+    rng = np.random.default_rng(3)
+    x = np.linspace(0, 4, 40)
+    y = 2 * np.exp(-0.8 * x) + 0.1 * rng.normal(size=40)
+
+    def decay(t, d):
+        mean = jnp.exp(t[0] - jnp.exp(t[1]) * d[0])
+        return norm.logpdf(d[1], mean, jnp.exp(t[2]))
+
+    right = jm.fit(decay, np.array([np.log(2.0), -0.2, -2.3]), (x, y))
+    fit = jm.fit(decay, np.zeros(3), (x, y * unit))
+    expect(right, "CONVERGED")
+    expect(fit, "CONVERGED")
+    shift = np.log(unit) * np.array([1.0, 0.0, 1.0])
+    assert_allclose((fit.x - shift - right.x) / right.se, 0, atol=POSITION_IN_STDERR)
+    assert jax.tree.leaves(fit.stderr)[0].shape == (3,)
