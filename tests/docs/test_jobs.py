@@ -11,6 +11,7 @@ import subprocess
 import tokenize
 from pathlib import Path
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -58,9 +59,13 @@ def answers_of(script, folder):
             ["Rscript", "-e", code], cwd=folder, check=True, capture_output=True, text=True
         )
         return json.loads(out.stdout.split("@")[-1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        answers = runpy.run_path(str(script))["answers"]
+    before = jax.config.jax_enable_x64
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            answers = runpy.run_path(str(script))["answers"]
+    finally:  # a job may ask for float64 everywhere
+        jax.config.update("jax_enable_x64", before)
     arrays = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
     return {
         name: (array[::20] if np.size(array) > MANY else array).tolist()

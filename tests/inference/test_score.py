@@ -249,7 +249,7 @@ def test_score_tests_that_cannot_be_made_are_refused_or_say_why(null, batch):
         score_test(student, batch, Y, params=lambda p: {"mu": p["nu"]})
     with pytest.raises(TypeError, match="Fit|fit"):
         score_test(logit, DATA, null)
-    with pytest.raises(ValueError, match="one by one"):
+    with pytest.raises(ValueError, match="each member alone"):
         score_test(student, batch, list(Y), params=to_full)
     stopped = jm.fit(jm.fix(logit, SMOKE_HT), START, DATA, max_steps=1)
     assert score_test(logit, stopped, DATA).code == Reason.NOT_CONVERGED

@@ -138,7 +138,8 @@ def test_what_parameters_may_not_be(case):
 
 def test_a_likelihood_is_a_function():
     with pytest.raises(
-        TypeError, match=r"loglik must be a function of \(params, data\); got float"
+        TypeError,
+        match=r"loglik must be a function of \(params, data\), or a model such as .*; got float",
     ):
         jm.nll(3.0)
 
