@@ -11,7 +11,6 @@ import subprocess
 import tokenize
 from pathlib import Path
 
-import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -59,13 +58,9 @@ def answers_of(script, folder):
             ["Rscript", "-e", code], cwd=folder, check=True, capture_output=True, text=True
         )
         return json.loads(out.stdout.split("@")[-1])
-    before = jax.config.jax_enable_x64
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            answers = runpy.run_path(str(script))["answers"]
-    finally:  # a job may ask for float64 everywhere
-        jax.config.update("jax_enable_x64", before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        answers = runpy.run_path(str(script))["answers"]
     arrays = {name: np.asarray(value, dtype=float) for name, value in answers.items()}
     return {
         name: (array[::20] if np.size(array) > MANY else array).tolist()
