@@ -49,7 +49,7 @@ def timed(call: Any, times: int = 2) -> tuple[Any, float, float]:
 def distance(batch: Any, reference: Any) -> dict[str, Any]:
     """The largest difference in standard errors among members that converge in both, and how many verdicts differ."""
     both = np.asarray(batch.converged) & np.asarray(reference.converged)
-    moved = np.abs(batch.x - reference.x)[both] / reference.se[both]
+    moved = np.abs(batch.x[both] - reference.x[both]) / reference.se[both]
     differ = int(np.sum(np.asarray(batch.status) != np.asarray(reference.status)))
     largest = float(moved.max(initial=0.0))
     return {"max_se": largest, "verdicts_differ": differ, "converged": int(both.sum())}

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.batch import programs as passes
 from jaxmle.batch import solver
@@ -32,7 +33,14 @@ from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
-from jaxmle.runtime.device import to_device, to_float32
+from jaxmle.runtime.device import (
+    filled_up,
+    members_put,
+    members_taken,
+    rows_taken,
+    to_device,
+    to_float32,
+)
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
@@ -162,16 +170,27 @@ class Programs:
         )
 
     def laid_out(
-        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], blocks: int
+        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], schedule: Schedule
     ) -> list[jax.Array]:
         """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
-        are zeros, and never active.
+        are zeros, and never active. An accelerator fills its block up with the last member.
         """
+        blocks = schedule.blocks
         by_columns = form.designs(single(per_member, 2), common)
-        leaves = [
-            np.swapaxes(leaf, -1, -2) if i in by_columns else leaf
-            for i, leaf in enumerate(per_member)
-        ]
+
+        def turned(leaves: list[Any]) -> list[Any]:
+            return [
+                leaf.swapaxes(-1, -2) if i in by_columns else leaf for i, leaf in enumerate(leaves)
+            ]
+
+        # one core of the host takes a hundred times as long over it as an accelerator
+        if self.machine.on_accelerator:
+            placed = self._placed(per_member, blocks)
+            return turned([filled_up(leaf, 1, schedule.block_size) for leaf in placed])
+        return self._placed(turned(per_member), blocks)
+
+    def _placed(self, leaves: list[np.ndarray], blocks: int) -> list[jax.Array]:
+        """Leaves of so many blocks on the devices."""
         if self.mesh is None:
             return [to_device(leaf, blocks) for leaf in leaves]
         leaves = [
@@ -186,8 +205,11 @@ class Programs:
 
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
-        shape = (piece.blocks, piece.schedule.block_size)
+        block_size = piece.schedule.block_size
         slots = self.slots(piece)
+        if self.machine.on_accelerator:  # of few members few are sent there
+            block_size = min(block_size, slots)
+        shape = (piece.blocks, block_size)
         flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
         per_member = []
         common = []
@@ -202,7 +224,7 @@ class Programs:
         return Chunk(
             self,
             flat.form,
-            self.laid_out(flat.form, per_member, common, piece.schedule.blocks),
+            self.laid_out(flat.form, per_member, common, piece.schedule),
             common,
             members_last(np.broadcast_to(base, (slots, self.problem.layout.p))),
             members_last(np.pad(flat.data_id, padding)[:slots]),
@@ -232,14 +254,15 @@ class Chunk:
     data_id: np.ndarray  # (2, slots)
     active: np.ndarray  # (slots,) whether a slot holds a member of its own
 
-    def run(self, name: str, active: np.ndarray, *args: Any) -> Any:
+    def run(self, name: str, active: Array, *args: Any) -> Any:
         """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
         slots = len(active)
         members = self.per_member[0].shape[0] * self.per_member[0].shape[1]
 
         def wider(leaf: Any) -> Any:
-            return np.pad(np.asarray(leaf), [(0, 0)] * (np.ndim(leaf) - 1) + [(0, members - slots)])
+            pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
+            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, members - slots)])
 
         if slots < members:
             active, args = jax.tree.map(wider, (active, args))
@@ -259,7 +282,7 @@ class Chunk:
             loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
         return loaded[key]
 
-    def evaluate(self, z: Array, active: np.ndarray) -> Point:
+    def evaluate(self, z: Array, active: Array) -> Point:
         """Value, score and Hessian of the active slots at z (k, slots)."""
         return self.run("evaluate", active, z)
 
@@ -303,7 +326,7 @@ class Chunk:
         """
         single_precision = replace(self, per_member=[to_float32(leaf) for leaf in self.per_member])
 
-        def evaluate(z: Array, active: np.ndarray) -> Point:
+        def evaluate(z: Array, active: Array) -> Point:
             return single_precision.run("evaluate_in_float32", active, z)
 
         machine = self.programs.machine
@@ -397,13 +420,9 @@ class Chunk:
         if not len(slots):
             return state
         few = np.resize(slots, SLOTS_FOR_STRAGGLERS)
-        late = self._taken(few, np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)).climb_on(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[..., few], state), to_the_end
-        )
-        state = jax.tree.map(np.array, state)
-        for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(late), strict=True):
-            whole[..., slots] = np.asarray(part)[..., : len(slots)]
-        return state
+        active = np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)
+        late = self._taken(few, active).climb_on(members_taken(state, few), to_the_end)
+        return members_put(state, np.where(active, few, len(self.active)), late)
 
     def _taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
         """The members in these slots as a chunk of its own, with room for as many blocks as
@@ -412,14 +431,18 @@ class Chunk:
         blocks, block_size = self.per_member[0].shape[:2]
         whole = np.resize(slots, -(-len(slots) // block_size) * block_size)
 
+        on_accelerator = self.programs.machine.on_accelerator
+
         def taken(leaf: Any) -> Any:
             shape = leaf.shape[2:]
+            if on_accelerator:  # it has one block
+                return rows_taken(leaf.reshape(-1, *shape), whole).reshape(leaf.shape)
             members = np.asarray(leaf).reshape(-1, *shape)[whole]
-            return members.reshape(-1, block_size, *shape)
+            return to_device(members.reshape(-1, block_size, *shape), blocks)
 
         return replace(
             self,
-            per_member=[to_device(taken(leaf), blocks) for leaf in self.per_member],
+            per_member=[taken(leaf) for leaf in self.per_member],
             base=self.base[:, slots],
             data_id=self.data_id[:, slots],
             active=active,
@@ -445,8 +468,8 @@ def few_left(counts: Counts) -> bool:
 def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
     """``new`` for the members chosen (b,), ``old`` for the others."""
 
-    def one_leaf(a: Any, b: Any) -> np.ndarray:
-        return np.where(chosen, np.asarray(a), np.asarray(b)).astype(b.dtype)
+    def one_leaf(a: Any, b: Any) -> Array:
+        return namespace(a).where(chosen, a, b).astype(b.dtype)
 
     return jax.tree.map(one_leaf, new, old)
 

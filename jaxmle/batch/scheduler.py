@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.batch import solver
 from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Chunk, Piece, Programs, WarmStart, flat_members
@@ -35,6 +36,7 @@ from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import portable_tree, precision, to_numpy
+from jaxmle.runtime.device import members_fetched
 from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.state import start
@@ -104,7 +106,7 @@ class Scheduler:
         live = data + size * sum(length) * (p + 6)
         record = self.record_bytes(k, p, size)
         sizes = Sizes(self.inputs.source.members, members, data, live, record)
-        on_accelerator = self.devices[0].platform != "cpu"
+        on_accelerator = self.programs.machine.on_accelerator
         return cut(sizes, len(self.devices), self.free, self.block, on_accelerator)
 
     @staticmethod
@@ -340,7 +342,7 @@ class Scheduler:
         return [
             *(leaf[:count] for leaf in jax.tree.leaves(fit)),
             slots,
-            *(np.asarray(leaf)[slots] for leaf in jax.tree.leaves(members_first((state, warm)))),
+            *jax.tree.leaves(members_first(members_fetched((state, warm), slots))),
         ]
 
     def _states(self, piece: Piece) -> Any:
@@ -417,7 +419,7 @@ def _parts(members: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
     """``new`` for these members (b,), ``old`` for the others."""
-    return jax.tree.map(lambda a, b: np.where(these, a, b), new, old)
+    return jax.tree.map(lambda a, b: namespace(a).where(these, a, b), new, old)
 
 
 def _cap(steps: Array) -> int:

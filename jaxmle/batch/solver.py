@@ -64,7 +64,7 @@ STEPS_TO_GATHER = 3.0
 # decrement (0.45 SE) from which the Newton step that ends an approach in single precision is taken
 # unseen
 DECREMENT_OF_UNSEEN_STEP = 0.1
-Evaluate = Callable[[Array, np.ndarray], Point]  # z (k, b), active (b,) → points
+Evaluate = Callable[[Array, Array], Point]  # z (k, b), active (b,) → points
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
@@ -74,6 +74,7 @@ class Climb(NamedTuple):
     state: State
     trial: Array  # (k, b)
     running: Array  # (b,)
+    before: Array  # (b,) who ran before the latest step
 
 
 def _idle(point: Point, running: Array) -> Point:
@@ -111,7 +112,7 @@ def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
             before = before._replace(point=_idle(state.point, running))
     moved = _where_active(running, advance, (), before, trial)
     state = moved if before is state else select(running, moved, state)
-    return Climb(state, state.point.z + state.move, running & is_running(state, cap))
+    return Climb(state, state.point.z + state.move, running & is_running(state, cap), running)
 
 
 class Counts(NamedTuple):
@@ -162,7 +163,7 @@ def climb_on(
 ) -> State:
     """Climb on from states."""
     running = running_of(state, active, cap, machine)
-    now = Climb(state, machine.run(_trial, (), state), running)
+    now = Climb(state, machine.run(_trial, (), state), running, running)
     return _go_on(evaluate, now, _counts_at_start(running), cap, enough, machine)
 
 
@@ -194,9 +195,12 @@ def approach_in_float32(
     state = machine.run(start, (), z32, first)
     caps = _each(rounds - 1, active)
     now = machine.run(_step, (), state, first, active, caps)
-    while np.any(running := np.asarray(machine.run(_climbs, (), now))):
-        trial = evaluate(now.trial, running)
-        now = machine.run(_step, (), now.state, trial, running, caps)
+    running = machine.run(_climbs, (), now)
+    while np.any(machine.fetched(running)):
+        for _ in range(machine.steps_a_look):
+            trial = evaluate(now.trial, running)
+            now = machine.run(_step, (), now.state, trial, running, caps)
+            running = machine.run(_climbs, (), now)
     return machine.run(_approached, (), now.state, z)
 
 
@@ -230,17 +234,19 @@ def _go_on(
     evaluate: Evaluate, now: Climb, counts: Counts, cap: int, enough: Enough, machine: Machine
 ) -> State:
     limits = _each(cap, now.running)
-    while np.any(running := np.asarray(now.running)):
-        counts = Counts(counts.all, counts.now, int(np.sum(running)))
-        if enough(counts):
+    while True:
+        before, running = machine.fetched((now.before, now.running))
+        counts = Counts(counts.all, int(np.sum(before)), int(np.sum(running)))
+        if not counts.now or enough(counts):
             break
         if machine.in_numpy and are_few(running):
             lanes = lanes_of(running)
             some = evaluate_lanes(evaluate, lanes, len(running))
             state = _go_on(some, members(now, lanes), counts, cap, enough, machine)
             return with_members(now.state, lanes, state)
-        trial = evaluate(now.trial, running)
-        now = machine.run(_step, (), now.state, trial, running, limits)
+        for _ in range(machine.steps_a_look):
+            trial = evaluate(now.trial, now.running)
+            now = machine.run(_step, (), now.state, trial, now.running, limits)
     return now.state
 
 
@@ -277,7 +283,7 @@ def explore(
     if not may_have_kinks:
         return _explored(evaluate, state, active, nonlinear, machine)
     search = machine.run_compiled(_to_kink, (), state, active)
-    search = _walk(evaluate, partial(machine.run_compiled, _proceed, (), state), search)
+    search = _walk(evaluate, partial(machine.run_compiled, _proceed, (), state), search, machine)
     kink = machine.run_compiled(kink_of, (), state, search)
     others = machine.run_compiled(without, (), kink, state)
     limit = _explored(evaluate, others, active, nonlinear, machine)
@@ -294,15 +300,16 @@ def _explored(
     if machine.in_numpy:
         return explore_members(evaluate, state, nonlinear, active)
     far = machine.run(_to_limit, (), state, active)
-    far = _walk(evaluate, partial(machine.run, _follow, (), state), far)
+    far = _walk(evaluate, partial(machine.run, _follow, (), state), far, machine)
     why, walk = machine.run(_to_shape, (nonlinear,), state, far, active)
-    walk = _walk(evaluate, partial(machine.run, _examined, (), why, state), walk)
+    walk = _walk(evaluate, partial(machine.run, _examined, (), why, state), walk, machine)
     return machine.run(arrived, (), state, far, why, walk)
 
 
-def _walk(evaluate: Evaluate, body: Callable[[Any, Point], Any], e: Any) -> Any:
-    while np.any(active := np.asarray(e.active)):
-        e = body(e, evaluate(e.trial, active))
+def _walk(evaluate: Evaluate, body: Callable[[Any, Point], Any], e: Any, machine: Machine) -> Any:
+    while np.any(machine.fetched(e.active)):
+        for _ in range(machine.steps_a_look):
+            e = body(e, evaluate(e.trial, e.active))
     return e
 
 

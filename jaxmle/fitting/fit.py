@@ -50,6 +50,7 @@ from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import call_of, identity, with_response_id
 from jaxmle.runtime.compile import compiled, precision, tracing
+from jaxmle.runtime.device import left_on_device
 from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES
 from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
@@ -86,7 +87,8 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         base = posed.base
         check_rows(problem, base, posed.data)
         problem = with_structure(problem, base, posed)
-        passes = Passes.on_host(problem, base, posed.data, codes)
+        placed = left_on_device(posed.given, posed.data)
+        passes = Passes.on_host(problem, base, posed.data, codes, placed)
         if ends_by_score(problem, options):
             return fit_by_score(passes, posed, options.progress)
         manner = Manner(options.progress, sampler_of(posed.data, posed.rows or 0))

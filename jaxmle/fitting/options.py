@@ -116,6 +116,7 @@ class Posed:
     data: Data
     rows: int | None  # how many terms the data suggest; None where there are no data
     dtype: Any
+    given: Data  # the data as they were given
 
     @property
     def layout(self) -> Layout:
@@ -216,12 +217,13 @@ def _read_values(
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
     check_start(layout, params)
-    data = host_data(data, dtype)
+    given = data
+    data = host_data(given, dtype)
     rows = rows_of(loglik, data)
     check_fixed(loglik, layout, params, data)
     check_values(loglik, data)
     chart = chart_of(loglik, layout, may_be_empty)
-    return Posed(loglik, chart, params, data, rows, dtype)
+    return Posed(loglik, chart, params, data, rows, dtype, given)
 
 
 def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:
@@ -232,11 +234,12 @@ def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dt
     _refuse_non_real(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
     check_coding(loglik, data)
-    data = traced_data(data, dtype)
+    given = data
+    data = traced_data(given, dtype)
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)
-    return Posed(loglik, chart_of(loglik, layout), params, data, rows, dtype)
+    return Posed(loglik, chart_of(loglik, layout), params, data, rows, dtype, given)
 
 
 def _refuse_non_real(params: Params) -> None:

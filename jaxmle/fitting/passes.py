@@ -231,10 +231,14 @@ class Passes:
         return cls(problem, base, data, data, codes, lambda name: partial(PASSES[name], problem))
 
     @classmethod
-    def on_host(cls, problem: Problem, base: Array, data: Data, codes: Codes) -> Passes:
-        """The passes as compiled programs, with the data placed on the device once."""
+    def on_host(
+        cls, problem: Problem, base: Array, data: Data, codes: Codes, device_data: Data = None
+    ) -> Passes:
+        """The passes as compiled programs, with the data placed on the device once; arrays of
+        ``device_data``, which are the same, are there already.
+        """
         loglik = problem.loglik
-        device_data = jax.tree.map(to_device, data)
+        device_data = jax.tree.map(to_device, data if device_data is None else device_data)
         with_counts = counted(loglik, device_data, _counts(loglik, data), base.dtype)
         summed = replace(problem, loglik=with_counts)
 

@@ -33,6 +33,7 @@ from jaxmle.likelihood.designs import MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT, gradie
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.shards import over_automatic_mesh
 
 CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
 # the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of
@@ -145,8 +146,11 @@ def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | Non
 
 def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | None:
     """Rows of a regression are independent by declaration, so a long pass is always taken in
-    blocks that stay in the cache.
+    blocks that stay in the cache; but not where devices may share the rows, for each of them would
+    gather every block.
     """
+    if over_automatic_mesh(data):
+        return block_rows
     usual = usual_block_rows(layout.p)
     return block_rows or (usual if (data_length(data) or 0) >= 4 * usual else None)
 

@@ -7,11 +7,14 @@ own large arrays never do; what it copies itself goes through small pages. NumPy
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmle._types import Array, Tree
 
 ALIGNED = 64  # bytes
 MIN_BYTES_FOR_HUGE_PAGES = 2**22  # bytes from which NumPy asks for huge pages
@@ -53,3 +56,85 @@ def to_device(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Arra
     aligned = room[first : first + size].view(dtype).reshape(shape)
     np.copyto(aligned[: leaf.shape[0]], leaf, casting="same_kind")
     return jax.device_put(aligned)
+
+
+def left_on_device(given: Tree, read: Tree) -> Tree:
+    """The arrays that were ``read`` on the host from those ``given``; in their place those that
+    were given, where these are on the device that computes, in the precision of what was read.
+    """
+    structure: Any = jax.tree.structure(given)
+    if structure != jax.tree.structure(read):  # columns of a frame
+        return read
+    devices = jnp.zeros(()).devices()
+
+    def left(array: Any, host: np.ndarray) -> Array:
+        if not isinstance(array, jax.Array) or array.devices() != devices:
+            return host
+        if array.dtype == host.dtype:
+            return array
+        # on a CPU NumPy has done it already, and faster
+        return host if jax.default_backend() == "cpu" else array.astype(host.dtype)
+
+    return jax.tree.map(left, given, read)
+
+
+# ---------------------------------------------------------------- some of many, on the device
+
+
+def members_taken(tree: Tree, index: np.ndarray) -> Tree:
+    """The members ``index`` (m,) of arrays whose last axis is over members, where these are."""
+    return jax.tree.map(lambda leaf: _taken(leaf, index), tree)
+
+
+def members_put(tree: Tree, index: np.ndarray, part: Tree) -> Tree:
+    """The arrays of ``tree``, members last, with those of ``part`` (…, m) at ``index`` (m,); of an
+    index beyond the members nothing is put.
+    """
+
+    def put(leaf: Array, values: Array) -> Array:
+        if isinstance(leaf, jax.Array):
+            return _put(leaf, index, values)
+        whole = np.array(leaf)
+        inside = index < whole.shape[-1]
+        whole[..., index[inside]] = np.asarray(values)[..., inside]
+        return whole
+
+    return jax.tree.map(put, tree, part)
+
+
+def members_fetched(tree: Tree, index: np.ndarray) -> Tree:
+    """``members_taken`` on the host. No others leave the device: a power of two of them is taken,
+    for few programs, and the repeated ones are left out.
+    """
+    count = len(index)
+    several = np.resize(index, 1 << max(count - 1, 0).bit_length()) if count else index[:0]
+    return jax.tree.map(lambda leaf: np.asarray(_taken(leaf, several))[..., :count], tree)
+
+
+def rows_taken(leaf: jax.Array, index: np.ndarray) -> jax.Array:
+    """Entries ``index`` of the leading axis of an array, where it is."""
+    return _taken_on_device(leaf, index, 0)
+
+
+def filled_up(leaf: jax.Array, axis: int, size: int) -> jax.Array:
+    """The array with its last entry along an axis repeated to so many, where it is."""
+    missing = size - leaf.shape[axis]
+    if not missing:
+        return leaf
+    return jnp.pad(leaf, [(0, missing * (i == axis)) for i in range(leaf.ndim)], mode="edge")
+
+
+def _taken(leaf: Array, index: np.ndarray) -> Array:
+    if isinstance(leaf, jax.Array):
+        return _taken_on_device(leaf, index, -1)
+    return np.take(leaf, index, axis=-1)
+
+
+@partial(jax.jit, static_argnums=2)
+def _taken_on_device(leaf: jax.Array, index: Array, axis: int) -> jax.Array:
+    return jnp.take(leaf, index, axis=axis, mode="clip")
+
+
+@jax.jit
+def _put(leaf: jax.Array, index: Array, values: Array) -> jax.Array:
+    return leaf.at[..., index].set(jnp.asarray(values, leaf.dtype), mode="drop")

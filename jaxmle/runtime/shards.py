@@ -6,6 +6,7 @@ no sharding.
 from __future__ import annotations
 
 import jax
+from jax.sharding import AxisType
 
 from jaxmle._types import Tree
 
@@ -55,3 +56,16 @@ def refuse_explicit_rows(data: Tree) -> None:
                 "explicit mesh, over which no fit runs under a trace. Call fit outside of jit, "
                 "where each device sums its rows, or jax.sharding.reshard the array first"
             )
+
+
+def over_automatic_mesh(data: Tree) -> bool:
+    """Whether devices may share arrays: their types name several devices that jax shares work
+    among by itself, though not which axis each of them has a part of.
+    """
+    for leaf in jax.tree.leaves(data):
+        mesh = getattr(getattr(jax.typeof(leaf), "sharding", None), "mesh", None)
+        kinds = getattr(mesh, "axis_types", ())
+        sizes = getattr(mesh, "axis_sizes", ())
+        if any(k == AxisType.Auto and n > 1 for k, n in zip(kinds, sizes, strict=True)):
+            return True
+    return False

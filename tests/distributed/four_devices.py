@@ -162,12 +162,32 @@ def collectives():
         )
         held = (rows.arrays, rows.present)
         compiled = jax.jit(program).lower(held, np.zeros(Q)).compile()
-    text = compiled.as_text()
-    names = ["all-reduce", "all-gather", "all-to-all", "collective-permute"]
-    counts = {name: text.count(f" {name}(") + text.count(f" {name}-start(") for name in names}
+    counts = counted_collectives(compiled.as_text())
     return counts | {"temporary": compiled.memory_analysis().temp_size_in_bytes}
+
+
+def counted_collectives(text):
+    """How many there are of each kind in a compiled program."""
+    names = ["all-reduce", "all-gather", "all-to-all", "collective-permute"]
+    return {name: text.count(f" {name}(") + text.count(f" {name}-start(") for name in names}
+
+
+def under_jit():
+    """The collectives of a fit under ``jit``, of rows that an automatic mesh shares, and how far it is off."""
+    data = {"x": np.tile(X, (2, 1)), "y": np.tile(Y, 2)}  # more than a pass takes in one block
+    fit = jm.fit(jm.models.logistic(), START, data)
+    shared = placed(data)
+    found = {}
+    for name, loglik in {"declared": jm.models.logistic(), "a function": binary}.items():
+        with jax.enable_x64(True):
+            run = jax.jit(lambda rows, loglik=loglik: jm.fit(loglik, START, rows).x)
+            compiled = run.lower(shared).compile()
+            off = np.max(np.abs((np.asarray(compiled(shared)) - fit.x) / fit.se))
+        found[name] = counted_collectives(compiled.as_text()) | {"off": float(off)}
+    return found
 
 
 if __name__ == "__main__":
     found = {"fits": dict(fits()), "errors": errors(), "collectives": collectives()}
+    found["under jit"] = under_jit()
     print(json.dumps(found | {"devices": len(jax.devices())}))

@@ -68,6 +68,16 @@ def test_a_pass_is_one_all_reduce_and_gathers_nothing(found):
     }
 
 
+@pytest.mark.parametrize("kind", ["declared", "a function"])
+def test_under_jit_rows_that_an_automatic_mesh_shares_are_not_gathered(found, kind):
+    """The symptom: blocks of a declared regression took all rows to every device, by nine all-gathers."""
+    program = found["under jit"][kind]
+    assert program.pop("off") < TOLERANCE
+    reductions = program.pop("all-reduce")
+    assert 1 <= reductions <= 4  # how many are merged into one is the compiler's choice
+    assert set(program.values()) == {0}
+
+
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [

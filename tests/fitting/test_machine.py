@@ -1,6 +1,8 @@
-"""The state machine of a batch compiled, as on an accelerator, gives what it gives in NumPy."""
+"""The state machine of a batch compiled, as on an accelerator, gives what it gives in NumPy, and looks and fetches little."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +46,22 @@ def fits(monkeypatch, loglik, data, machine):
     return jm.fit_batch(loglik, {"level": 0.1, "slope": 0.0}, data, progress=False)
 
 
+LOOKS = []
+
+
+@dataclass(frozen=True)
+class Watched(Machine):
+    """The machine of an accelerator, on a CPU; notes the bytes of each look of the host."""
+
+    def fetched(self, tree):
+        LOOKS.append(sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        return super().fetched(tree)
+
+
+@pytest.mark.parametrize("compiled", [Machine(False), Watched(False, None, True)])
 @pytest.mark.parametrize(("loglik", "single_precision_first"), [(logistic, True), (peaks, False)])
 def test_the_compiled_machine_gives_what_it_gives_in_numpy(
-    monkeypatch, loglik, single_precision_first
+    monkeypatch, loglik, single_precision_first, compiled
 ):
     monkeypatch.setattr(plan, "CHUNK_SIZES", (MEMBERS,))
     if single_precision_first:
@@ -54,7 +69,7 @@ def test_the_compiled_machine_gives_what_it_gives_in_numpy(
         monkeypatch.setattr(scheduler, "MIN_ROWS_A_MEMBER_FOR_FLOAT32", 0)
     data = members()
     in_numpy = fits(monkeypatch, loglik, data, Machine(True))
-    compiled = fits(monkeypatch, loglik, data, Machine(False))
+    compiled = fits(monkeypatch, loglik, data, compiled)
     assert_array_equal(compiled.status, in_numpy.status)
     assert np.sum(in_numpy.status == Status.CONVERGED) >= MEMBERS - 5
     assert in_numpy.status[9] == Status.NONFINITE
@@ -66,3 +81,38 @@ def test_the_compiled_machine_gives_what_it_gives_in_numpy(
     for one, other in zip(jax.tree.leaves(compiled), jax.tree.leaves(in_numpy), strict=True):
         assert one.shape == other.shape
         assert one.dtype == other.dtype
+
+
+MANY = 40
+
+
+@pytest.fixture(scope="module")
+def hard():
+    """Members of which nine are separated, each by another margin."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(MANY, ROWS))
+    y = (rng.random(x.shape) < 1 / (1 + np.exp(-x))).astype(float)
+    y[:9] = x[:9] > np.linspace(-1, 1, 9)[:, None]
+    return {"x": x * np.geomspace(1, 100, MANY)[:, None], "y": y}
+
+
+@pytest.mark.parametrize("few", [8, 16], ids=["in a chunk of their own", "in one round"])
+def test_an_accelerator_is_seldom_waited_for_and_keeps_the_data(monkeypatch, hard, few):
+    """The symptom: the host waited for the device once a step, and fetched a whole chunk for its last members."""
+    monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", few)
+    monkeypatch.setattr(scheduler, "SLOTS_FOR_STRAGGLERS", few)
+    monkeypatch.setattr(chunk, "few_left", lambda counts: counts.now <= few)
+    taken = []
+    rows_taken = chunk.rows_taken
+    monkeypatch.setattr(chunk, "rows_taken", lambda *given: taken.append(1) or rows_taken(*given))
+    in_numpy = fits(monkeypatch, logistic, hard, Machine(True))
+    LOOKS.clear()
+    watched = fits(monkeypatch, logistic, hard, Watched(False, None, True))
+    assert_array_equal(watched.status, in_numpy.status)
+    assert np.sum(watched.status == Status.SEPARATED) >= 9
+    fine = in_numpy.converged
+    assert_allclose(watched.x[fine], in_numpy.x[fine], atol=SAME * np.max(in_numpy.se[fine]))
+    assert bool(taken) == (few == 8)
+    assert len(LOOKS) < np.max(watched.steps) / 2
+    # who runs before a step and after it, a byte each of 128 slots
+    assert max(LOOKS) <= 2 * 128

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import jaxmle as jm
+from jaxmle.fitting import passes
 from jaxmle.fitting.frozen_hessian import (
     LONGEST_STEP_IN_STDERR,
     STDERR_TOLERANCE,
@@ -224,6 +226,28 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
         copy = x.copy()
         x[:] = 0.0
         assert np.array_equal(np.asarray(whole), copy)
+
+
+def test_arrays_that_are_on_the_device_are_not_sent_there_again(monkeypatch):
+    """The symptom: they went to the host, and back from it."""
+    sent = []
+    monkeypatch.setattr(passes, "to_device", lambda leaf: sent.append(leaf) or to_device(leaf))
+    rng = np.random.default_rng(4)
+    data = {"x": rng.normal(size=(60, 2)), "y": rng.poisson(2.0, 60)}
+    alone = jm.fit(jm.models.poisson(), data=data)
+    assert [type(leaf) for leaf in sent] == [np.ndarray, np.ndarray]
+    sent.clear()
+    with jax.enable_x64(True):
+        there = jax.tree.map(jnp.asarray, data)
+    fit = jm.fit(jm.models.poisson(), data=there)
+    assert sent[0] is there["x"] and sent[1] is there["y"]
+    assert np.array_equal(fit.x, alone.x) and np.array_equal(fit.data_id, alone.data_id)
+    sent.clear()
+    narrow = there | {"x": there["x"].astype(jnp.float32)}  # on a CPU NumPy has widened it already
+    fit = jm.fit(jm.models.poisson(), data=narrow)
+    assert sent[0].dtype == np.float64 and isinstance(sent[0], np.ndarray)
+    wide = data | {"x": data["x"].astype(np.float32).astype(float)}
+    assert np.array_equal(fit.x, jm.fit(jm.models.poisson(), data=wide).x)
 
 
 @pytest.mark.parametrize("rows", [5, MIN_BYTES_FOR_HUGE_PAGES // 8])

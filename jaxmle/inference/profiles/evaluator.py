@@ -211,7 +211,7 @@ class _Blocks:
             jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same
         ]
         active = np.zeros(schedule.slots, bool)
-        laid = self.programs.laid_out(self.flat.form, apart, common, schedule.blocks)
+        laid = self.programs.laid_out(self.flat.form, apart, common, schedule)
         empty = np.zeros((0, 2), np.uint32)
         self.loaded.update(
             index=index,
