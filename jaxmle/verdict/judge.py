@@ -164,7 +164,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             (state.outcome == RUNAWAY)
             | escaped
             | blown
-            | _diverges_at_edge(state)
+            | _diverges_at_edge(state, limit.noise)
             | (growth & ~quiet & ~rough)
             | (shape == Shape.ENDLESS),
             Status.UNBOUNDED,
@@ -189,9 +189,10 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     return status
 
 
-def _diverges_at_edge(state: State) -> Array:
+def _diverges_at_edge(state: State, noise: Array) -> Array:
     """Whether ℓ = −c·log w at the end, w the distance to an edge of the support too small for this
     precision: s²/ℓ" is c there. Where ℓ has a limit, such as −√w, it is as small as the fall to it.
+    Where a few ulps change ℓ by more than c, slope and curvature are rounding.
     """
     xp = namespace(state.point.z)
     ended = (state.outcome == EXHAUSTED) | (state.outcome == STUCK)
@@ -202,7 +203,7 @@ def _diverges_at_edge(state: State) -> Array:
     bend = quadratic(state.point.hessian / outer(metric, metric), slope)
     rate = xp.sum(slope**2, axis=0) ** 2 / xp.where(bend > 0, bend, xp.inf)
     sharp = xp.max(metric * xp.abs(state.point.z), axis=0) >= SHARP_EDGE
-    return ended & ((state.outcome == EXHAUSTED) | sharp) & (rate >= MIN_RATE_AT_EDGE)
+    return ended & ((state.outcome == EXHAUSTED) | sharp) & (rate >= xp.maximum(MIN_RATE_AT_EDGE, noise))
 
 
 def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:

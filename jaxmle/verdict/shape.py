@@ -16,10 +16,11 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
-from jaxmle.solvers.state import Point, State, select
+from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.walk_record import (
+    AMPLIFIED,
     CLEAR_FALL,
     FALL_RATIO,
     OFFSETS,
@@ -126,7 +127,9 @@ def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
     changes = walk.changes
     top = xp.max(xp.where(sides.known & (changes > sides.bars), changes, -xp.inf), axis=(0, 1))
     top = xp.maximum(top, walk.highest.value - state.point.value)
-    rises = (top > sides.bar) & (top > 10 * walk.noise_there)
+    # Where a few ulps change ℓ by a good part of a unit, its height is no evidence.
+    audible = xp.maximum(SWALLOWING_NOISE, AMPLIFIED * noise_of(state.point))
+    rises = (top > sides.bar) & (top > 10 * walk.noise_there) & (walk.noise_there <= audible)
     # Where rounding is far above that of a sum, level ground may be what it hides.
     amplified = is_amplified(state, walk)
     cases = (
@@ -242,7 +245,7 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     gradual = xp.any(sides.gradual, axis=0)
     tail = one_way & (sides.came | gradual | (xp.any(sides.falls, axis=0) & ~clean))
     return (
-        (one_way & sides.came & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
+        (one_way & (sides.came | gradual) & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(sides.stays, axis=0) | near) & ~amplified, Shape.LEVEL),
