@@ -37,6 +37,7 @@ from jaxmle.solvers.state import (
     Point,
     Signature,
     State,
+    has_risen,
     is_finite,
     noise_of,
     null_cut,
@@ -74,9 +75,11 @@ EVEN_GAIN = 0.2  # of ℓ, by a step that counts among those that gain alike: a 
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
 GROWING_STEPS_OF_RUNAWAY = 30
-# times ℓ at the start, and one, that ℓ > 0 has risen by where it explodes: no density does, whose
+# times ℓ at the start, and one, by which ℓ > 0 has risen where it explodes: no density does, whose
 # logarithm is at most 709 a coordinate, and a wrong sign gets there in a dozen steps
-RISE_OF_EXPLOSION = 1e12
+RISE_OF_EXPLOSION = 1e9
+# the same where many steps have gained alike, or two and the next one overflows
+RISE_OF_SLOW_EXPLOSION = 1e3
 # rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
 MAX_NOISE_OF_COLLAPSE = 1.0
 MIN_SCALED_LENGTH_OF_OWN_STEP = (
@@ -311,11 +314,14 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
     """Whether ℓ rises faster and faster, curving upwards, to values that no density has: a
     log-likelihood of the wrong sign.
     """
-    value = reading.trial.value
-    outset = namespace(value).abs(value - noted.rise)
-    faster = (state.gain > 0) & (reading.gain >= state.gain) & ~reading.newton.convex
-    huge = (value > 0) & (noted.rise > RISE_OF_EXPLOSION * (1.0 + outset))
-    return reading.accept & faster & huge
+    xp = namespace(reading.trial.z)
+    accept = reading.accept
+    upwards = ~reading.newton.convex
+    faster = accept & (state.gain > 0) & (reading.gain >= state.gain)
+    faster = faster & has_risen(noted, reading.trial, RISE_OF_EXPLOSION)
+    overflows = ~xp.isnan(reading.wall[0]) & (state.even + state.runaway >= 2)
+    evenly = xp.where(accept, noted.even >= GROWING_STEPS_OF_RUNAWAY, overflows)
+    return upwards & (faster | (evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)))
 
 
 def _outcome(state: State, noted: State, reading: Reading) -> Array:
