@@ -166,8 +166,8 @@ def has_wall(state: State) -> Array:
 
 def has_risen(state: State, point: Point, times: float) -> Array:
     """Whether ℓ > 0 at a point has risen by so many ``times`` what it was at the start, and one."""
-    outset = namespace(point.value).abs(point.value - state.rise)
-    return (point.value > 0) & (state.rise > times * (1.0 + outset))
+    initial = namespace(point.value).abs(point.value - state.rise)
+    return (point.value > 0) & (state.rise > times * (1.0 + initial))
 
 
 def start(z: Array, like: Point) -> State:

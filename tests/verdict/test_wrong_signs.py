@@ -9,7 +9,7 @@ from jax.scipy.stats import t as student
 
 import jaxmle as jm
 
-MAX_STEPS_TO_TELL = 20
+MAX_STEPS_OF_A_WRONG_SIGN = 20
 RNG = np.random.default_rng(0)
 Y = RNG.normal(2.0, 1.5, 50)
 X = RNG.normal(size=(50, 2))
@@ -73,15 +73,15 @@ IN_A_BATCH = ("squares", "counts_added", "student")
 TRACED = ("squares",)
 
 
-def is_told_soon(fit):
-    return fit.verdict == jm.Status.UNBOUNDED and int(fit.steps) <= MAX_STEPS_TO_TELL
+def is_unbounded_soon(fit):
+    return fit.verdict == jm.Status.UNBOUNDED and int(fit.steps) <= MAX_STEPS_OF_A_WRONG_SIGN
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_sign_climbed_for_thousands_of_steps(name):
     loglik, size, data = CASES[name]
     fit = jm.fit(loglik, np.zeros(size), data, progress=False)
-    assert is_told_soon(fit), (fit.verdict.name, int(fit.steps))
+    assert is_unbounded_soon(fit), (fit.verdict.name, int(fit.steps))
     assert "heck the sign" in fit.explain()
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_sign_climbed_for_thousands_of_steps_in_a_batch(name):
     starts = np.stack([np.zeros(size), np.full(size, 0.3)])
     data = jax.tree.map(lambda leaf: np.stack([leaf] * 2), data)
     fits = jm.fit_batch(loglik, starts, data, params_axis=0, progress=False)
-    assert all(is_told_soon(fits[i]) for i in range(2)), (fits.status, fits.steps)
+    assert all(is_unbounded_soon(fits[i]) for i in range(2)), (fits.status, fits.steps)
 
 
 @pytest.mark.parametrize("name", TRACED)
@@ -101,7 +101,7 @@ def test_a_wrong_sign_climbed_for_thousands_of_steps_under_jit(name):
         program = jax.jit(lambda start, y: jm.fit(loglik, start, y))
         fit = program(np.zeros(size), data)
     assert int(fit.status) == jm.Status.UNBOUNDED
-    assert int(fit.steps) <= MAX_STEPS_TO_TELL
+    assert int(fit.steps) <= MAX_STEPS_OF_A_WRONG_SIGN
 
 
 def test_a_log_likelihood_that_rises_far_above_zero_is_not_of_the_wrong_sign():
