@@ -247,10 +247,12 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     one_way = xp.any(one_way, axis=0)
     gradual = xp.any(sides.gradual, axis=0)
     tail = one_way & (sides.came | gradual | (xp.any(sides.falls, axis=0) & ~clean))
+    # A logarithm that is level downwards and falls gradually upwards is that of a bound.
+    to_limit = sides.came | (gradual & why.is_logarithm)
     # A maximum of eighth order is level near by, and falls both ways as a hill does.
     hill = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
-        (one_way & (sides.came | gradual) & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
+        (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(sides.stays, axis=0) | (near & ~hill)) & ~amplified, Shape.LEVEL),
