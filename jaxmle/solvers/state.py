@@ -164,6 +164,12 @@ def has_wall(state: State) -> Array:
     return ~namespace(state.wall).isnan(state.wall[0])
 
 
+def has_risen(state: State, point: Point, times: float) -> Array:
+    """Whether ℓ > 0 at a point has risen by so many ``times`` what it was at the start, and one."""
+    initial = namespace(point.value).abs(point.value - state.rise)
+    return (point.value > 0) & (state.rise > times * (1.0 + initial))
+
+
 def start(z: Array, like: Point) -> State:
     """The state before the first evaluation, which every later step treats as a trial: at minus
     infinity, any finite point is a gain.

@@ -9,6 +9,7 @@ from typing import Any
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
+    diagonal,
     dot,
     quadratic,
 )
@@ -29,6 +30,7 @@ DECEPTION = 0.0125
 # of steps to where differences of log-gamma functions are rounding 3e3 to 1e50
 LUCKY_GAIN = 3.0
 MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN = 2e3
+SHARPER = 1e6  # times the metric before a step: what a gain shows after it is asked for
 MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
@@ -39,6 +41,11 @@ PROVED = 1e-5
 # decrement, which holds all that is not along it,
 LEAP_SLOPE_TOLERANCE = 2.0
 LEAP_DECREMENT_TOLERANCE = 100.0  # this one
+# 1 − r from which steps that shrink by the same ratio r, to within this share of 1 − r, have a sum:
+# r is .909 on −t¹² for ever; on the tail of a normal distribution function, the slowest that was
+# seen to grow towards one, 1 − r falls by 1/k at the kth of at most 40 steps
+MIN_SHRINKAGE = 0.01
+MAX_CHANGE_OF_SHRINKAGE = 0.01
 MAX_SHARE_OF_LUCKY_DECREMENT = 1e-6  # of the one before it, up to which a step has met the maximum
 
 
@@ -53,7 +60,10 @@ def lengthened(
     """
     is_informative = newton.definite | ~state.newton.definite
     recedes = (
-        fresh & _recedes(signature, newton) & is_informative & (state.newton.decrement >= SHARP)
+        fresh
+        & _recedes(state, signature, newton)
+        & is_informative
+        & (state.newton.decrement >= SHARP)
     )
     length = state.streak + 1
     return select(
@@ -98,18 +108,21 @@ def is_deceived(state: State, trial: Point, noise: Array) -> Array:
 
 
 def is_too_good(state: State, trial: Point, gain: Array, noise: Array) -> Array:
-    """Whether a step gains far more than was predicted, and scores and Hessians at its ends are
-    wilder still: it leads far out, to where differences of log-gamma functions are rounding.
+    """Whether a step gains far more than was predicted, or leads to where ℓ is a million times as
+    sharp, and scores and Hessians at its ends are wilder still: it leads far out, to where
+    differences of log-gamma functions are rounding.
     """
-    predicted = namespace(trial.z).maximum(state.predicted, 0.0) + noise
-    asked = (gain > LUCKY_GAIN * predicted) & (state.steps > 0)
+    xp = namespace(trial.z)
+    predicted = xp.maximum(state.predicted, 0.0) + noise
+    sharper = xp.abs(diagonal(trial.hessian)) > (SHARPER * state.scale) ** 2
+    asked = ((gain > LUCKY_GAIN * predicted) | xp.any(sharper, axis=0)) & (state.steps > 0)
     if is_nowhere(asked):
         return asked
     is_small = predicted <= MIN_PREDICTED_GAIN
-    share = namespace(gain).where(
+    share = xp.where(
         is_small, MAX_SQUARED_MISMATCH_OF_SMALL_STEPS, MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN
     )
-    allowed = share * gain * predicted
+    allowed = share * xp.maximum(gain, 0.0) * predicted
     return asked & ~(_mismatch(state, trial) ** 2 <= allowed)
 
 
@@ -156,17 +169,26 @@ def streak_after(state: State, signature: Signature, newton: NewtonStep) -> Arra
     """
     xp = namespace(state.point.z)
     plain = xp.where(
-        state.streak < 0, TAIL - 1, xp.where(_recedes(signature, newton), state.streak + 1, 0)
+        state.streak < 0,
+        TAIL - 1,
+        xp.where(_recedes(state, signature, newton), state.streak + 1, 0),
     )
     return xp.where(state.leap > 0, -1, xp.where(state.full, plain, state.streak))
 
 
-def _recedes(signature: Signature, newton: NewtonStep) -> Array:
+def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
+    """Whether information dies along a step that is no shorter than the one before. Steps that
+    shrink geometrically have a sum, and end at a point, such as a maximum of twelfth order.
+    """
+    shrinkage = 1.0 - signature.step
+    change = namespace(shrinkage).abs(shrinkage - (1.0 - state.signature.step))
+    is_geometric = (shrinkage >= MIN_SHRINKAGE) & (change <= MAX_CHANGE_OF_SHRINKAGE * shrinkage)
     return (
         (signature.information < RECEDES)
         & (signature.step >= 0.9)
         & (signature.decrement < 0.9)
         & newton.convex
+        & ~is_geometric
     )
 
 

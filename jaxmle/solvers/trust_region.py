@@ -37,6 +37,7 @@ from jaxmle.solvers.state import (
     Point,
     Signature,
     State,
+    has_risen,
     is_finite,
     noise_of,
     null_cut,
@@ -74,6 +75,11 @@ EVEN_GAIN = 0.2  # of ℓ, by a step that counts among those that gain alike: a 
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
 GROWING_STEPS_OF_RUNAWAY = 30
+# times ℓ at the start, and one, by which ℓ > 0 has risen where it explodes: no density does, whose
+# logarithm is at most 709 a coordinate, and a wrong sign gets there in a dozen steps
+RISE_OF_EXPLOSION = 1e9
+# the same where many steps have gained alike, or two and the next one overflows
+RISE_OF_SLOW_EXPLOSION = 1e3
 # rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
 MAX_NOISE_OF_COLLAPSE = 1.0
 MIN_SCALED_LENGTH_OF_OWN_STEP = (
@@ -124,14 +130,16 @@ def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
     return xp.maximum(length, slope)
 
 
-def is_blind(metric: Array, z: Array, before: Array) -> Array:
-    """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, and
-    it grows worse than it was ``before`` (k,): a climb towards a collapse, not one down from a mean
-    of e⁷⁰.
+def is_blind(metric: Array, z: Array, before: State) -> Array:
+    """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, as
+    it did not in the state ``before``: a climb towards a collapse, neither one down from a mean of
+    e⁷⁰ nor one that set out where ℓ is rounding.
     """
     xp = namespace(z)
-    blind = 16 * xp.finfo(z.dtype).eps * metric * xp.abs(z) > 1.0
-    return xp.any(blind & (metric >= before), axis=0)
+    ulps = 16 * xp.finfo(z.dtype).eps
+    blind = ulps * metric * xp.abs(z) > 1.0
+    sees = ulps * before.scale * xp.abs(before.point.z) <= 1.0
+    return xp.any(blind & sees & (metric >= before.scale), axis=0)
 
 
 def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
@@ -208,7 +216,7 @@ def read(state: State, trial: Point) -> Reading:
         rises & lands(state, trial, newton, shows),
         xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
     )
-    blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
+    blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
     return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall)
 
 
@@ -302,6 +310,20 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
     return undiminished & longer & own
 
 
+def _explodes(state: State, noted: State, reading: Reading) -> Array:
+    """Whether ℓ rises faster and faster, curving upwards, to values that no density has: a
+    log-likelihood of the wrong sign.
+    """
+    xp = namespace(reading.trial.z)
+    accept = reading.accept
+    upwards = ~reading.newton.convex
+    faster = accept & (state.gain > 0) & (reading.gain >= state.gain)
+    faster = faster & has_risen(noted, reading.trial, RISE_OF_EXPLOSION)
+    overflows = ~xp.isnan(reading.wall[0]) & (state.even + state.runaway >= 2)
+    evenly = xp.where(accept, noted.even >= GROWING_STEPS_OF_RUNAWAY, overflows)
+    return upwards & (faster | (evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)))
+
+
 def _outcome(state: State, noted: State, reading: Reading) -> Array:
     """Whether and why the climb ends with this trial."""
     trial = reading.trial
@@ -320,7 +342,7 @@ def _outcome(state: State, noted: State, reading: Reading) -> Array:
     outcome = xp.where(accept & reading.blind & ~first, EXHAUSTED, RUNNING)
     # From far off ℓ rises for long too: by less than it is below zero.
     beyond = (noted.rise + trial.value > 0) & (noted.runaway >= GROWING_STEPS_OF_RUNAWAY)
-    outcome = xp.where(beyond, RUNAWAY, outcome)
+    outcome = xp.where(beyond | _explodes(state, noted, reading), RUNAWAY, outcome)
     opens = ~state.full & (state.steps <= FIRST_STEPS)
     patience = xp.where(opens, FIRST_STEPS, MAX_ROUNDS_WITHOUT_GAIN)
     outcome = xp.where((noted.idle >= patience) | (noted.refused >= LIMIT), STUCK, outcome)

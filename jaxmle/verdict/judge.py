@@ -25,6 +25,7 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
+    has_risen,
     has_wall,
     noise_of,
     null_cut,
@@ -43,6 +44,9 @@ MAX_ROUNDING_OF_VARIANCES = 1e-3  # relative error by which a standard error is 
 MIN_SHARE_OF_A_MOVE = 1e-3  # of the largest square, from which a coordinate takes part in it
 # c of ℓ = −c·log w at an edge; a GEV law of one value ends with a shape of −1.0024 and c = .0024
 MIN_RATE_AT_EDGE = 3e-4
+RISE_TO_OVERFLOW = (
+    30.0  # times ℓ at the start, and one, where a climb that curves upwards overflows
+)
 SHARP_EDGE = 1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
 
 
@@ -155,6 +159,8 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     conditioned = 2 * eps * spectrum.vif <= MAX_ROUNDING_OF_VARIANCES
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks & ~rough
     vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
+    overflown = (state.outcome == STUCK) & ~quiet & has_wall(state) & ~state.newton.convex
+    overflown = overflown & has_risen(state, point, RISE_TO_OVERFLOW)
     cases = (
         (is_at_kink(limit), Status.CONVERGED),
         (state.outcome == NOT_FINITE, Status.NONFINITE),
@@ -164,7 +170,8 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             (state.outcome == RUNAWAY)
             | escaped
             | blown
-            | _diverges_at_edge(state)
+            | overflown
+            | _diverges_at_edge(state, limit.noise)
             | (growth & ~quiet & ~rough)
             | (shape == Shape.ENDLESS),
             Status.UNBOUNDED,
@@ -189,9 +196,10 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     return status
 
 
-def _diverges_at_edge(state: State) -> Array:
+def _diverges_at_edge(state: State, noise: Array) -> Array:
     """Whether ℓ = −c·log w at the end, w the distance to an edge of the support too small for this
     precision: s²/ℓ" is c there. Where ℓ has a limit, such as −√w, it is as small as the fall to it.
+    Where a few ulps change ℓ by more than c, slope and curvature are rounding.
     """
     xp = namespace(state.point.z)
     ended = (state.outcome == EXHAUSTED) | (state.outcome == STUCK)
@@ -202,7 +210,11 @@ def _diverges_at_edge(state: State) -> Array:
     bend = quadratic(state.point.hessian / outer(metric, metric), slope)
     rate = xp.sum(slope**2, axis=0) ** 2 / xp.where(bend > 0, bend, xp.inf)
     sharp = xp.max(metric * xp.abs(state.point.z), axis=0) >= SHARP_EDGE
-    return ended & ((state.outcome == EXHAUSTED) | sharp) & (rate >= MIN_RATE_AT_EDGE)
+    return (
+        ended
+        & ((state.outcome == EXHAUSTED) | sharp)
+        & (rate >= xp.maximum(MIN_RATE_AT_EDGE, noise))
+    )
 
 
 def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:

@@ -16,10 +16,11 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
-from jaxmle.solvers.state import Point, State, select
+from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.walk_record import (
+    AMPLIFIED,
     CLEAR_FALL,
     FALL_RATIO,
     OFFSETS,
@@ -35,6 +36,9 @@ BEYOND = OFFSETS.index(12.5)  # a side that stays level so far has no end
 MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times as far
 EVEN_STEPS = 6  # steps of even gain in a row that make growth without end
 SWALLOWING_NOISE = 0.05  # in units of ℓ
+MAX_NOISE_OF_RISE = (
+    1e-4  # in units of ℓ, at the point it rises to: a climb from there shows no more
+)
 MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
 MAX_BLUR = 0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
@@ -126,7 +130,9 @@ def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
     changes = walk.changes
     top = xp.max(xp.where(sides.known & (changes > sides.bars), changes, -xp.inf), axis=(0, 1))
     top = xp.maximum(top, walk.highest.value - state.point.value)
-    rises = (top > sides.bar) & (top > 10 * walk.noise_there)
+    # Where a few ulps change ℓ so much, its height is no evidence.
+    quiet = walk.noise_there <= xp.maximum(MAX_NOISE_OF_RISE, AMPLIFIED * noise_of(state.point))
+    rises = (top > sides.bar) & (top > 10 * walk.noise_there) & quiet
     # Where rounding is far above that of a sum, level ground may be what it hides.
     amplified = is_amplified(state, walk)
     cases = (
@@ -241,11 +247,15 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     one_way = xp.any(one_way, axis=0)
     gradual = xp.any(sides.gradual, axis=0)
     tail = one_way & (sides.came | gradual | (xp.any(sides.falls, axis=0) & ~clean))
+    # A logarithm that is level downwards and falls gradually upwards is that of a bound.
+    to_limit = sides.came | (gradual & why.is_logarithm)
+    # A maximum of eighth order is level near by, and falls both ways as a hill does.
+    hill = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
-        (one_way & sides.came & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
+        (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
-        ((one_way | xp.all(sides.stays, axis=0) | near) & ~amplified, Shape.LEVEL),
+        ((one_way | xp.all(sides.stays, axis=0) | (near & ~hill)) & ~amplified, Shape.LEVEL),
     )
 
 

@@ -179,3 +179,67 @@ def test_8_an_amplitude_that_the_noise_left_behind_is_taken_up_again(unit):
     shift = np.log(unit) * np.array([1.0, 0.0, 1.0])
     assert_allclose((fit.x - shift - right.x) / right.se, 0, atol=POSITION_IN_STDERR)
     assert jax.tree.leaves(fit.stderr)[0].shape == (3,)
+
+
+# ---------------------------------------------------------------- a member of a batch rose to rounding, and was unbounded
+
+NORMAL_SAMPLE = np.array([-2, -1.5, -1, -0.6, -0.3, 0, 0.25, 0.55, 0.9, 1.4] * 15)
+
+
+def ex_gaussian(t, y):
+    """Location, log scale, log mean of the exponential part, as it is mostly written: far out a difference of 1e13 and 1e13."""
+    scale, tail = jnp.exp(t[1]), jnp.exp(t[2])
+    z = (y - t[0]) / scale
+    return -t[2] + scale**2 / (2 * tail**2) - (y - t[0]) / tail + log_ndtr(z - scale / tail)
+
+
+def test_a_rise_to_where_a_few_ulps_change_the_likelihood_was_unbounded_in_a_batch():
+    """The supremum is the normal likelihood; an end that stands on rounding is IMPRECISE, and its ℓ no higher than that."""
+    starts = np.array([[0.5, -0.5, v] for v in (-1.0, 0.0, 0.5, -2.0, 1.0)])
+    data = np.stack([NORMAL_SAMPLE] * len(starts))
+    fits = jm.fit_batch(ex_gaussian, starts, data, params_axis=0, progress=False)
+    names = {jm.Status(int(status)).name for status in fits.status}
+    assert names <= {"IMPRECISE", "SINGULAR", "SEPARATED"}
+    limit = -0.5 * len(NORMAL_SAMPLE) * (1 + np.log(2 * np.pi * NORMAL_SAMPLE.var()))
+    assert (fits.loglik <= limit + 1e-6).all()
+    assert_allclose(fits.loglik, limit, atol=0.01)
+
+
+# ---------------------------------------------------------------- a bound reached in one step was unidentified
+
+
+@pytest.mark.parametrize(
+    "zeros", [19, *(pytest.param(n, marks=pytest.mark.thorough) for n in (5, 10, 20, 40))]
+)
+def test_a_dispersion_that_a_first_step_sent_to_its_bound_was_unidentified(zeros):
+    """One count of 4 above zeros: ℓ falls by .47 per unit of dispersion, and at none it is the zero-truncated Poisson maximum."""
+    counts = np.r_[np.zeros(zeros), 4.0]
+    model = jm.families.hurdle(jm.families.negative_binomial_1)
+    fit = jm.fit(model, data=counts, progress=False)
+    mean = 3.92069039  # of the zero-truncated Poisson law: m/(1 − e⁻ᵐ) = 4
+    assert_allclose(mean / -np.expm1(-mean), 4.0, rtol=1e-8)
+    expect(fit, "BOUNDARY", x=[0.0, mean, zeros / (zeros + 1)])
+
+
+# ---------------------------------------------------------------- maxima of high order were at infinity, or not identified
+
+
+def power(order):
+    return lambda t, y: -((t[0] - 1.0) ** order) + 0 * y
+
+
+def power_beside_a_mean(order):
+    return lambda t, y: -((t[0] - 1.0) ** order) - 0.5 * (y - t[1]) ** 2
+
+
+@pytest.mark.parametrize(("make", "size"), [(power, 1), (power_beside_a_mean, 2)])
+@pytest.mark.parametrize("order", [4, 6, 8, 12, 24])
+def test_a_maximum_of_high_order_was_at_infinity_or_not_identified(make, size, order):
+    """ℓ is level to within rounding for (1e-16)^(1/order) about one: there the estimate is, without a standard error."""
+    y = np.random.default_rng(0).normal(size=20)
+    fit = jm.fit(make(order), np.zeros(size), y, progress=False)
+    expect(fit, "SINGULAR")
+    assert abs(fit.params[0] - 1.0) <= 1e-16 ** (1.0 / order)
+    assert np.isnan(fit.se[0])
+    if size == 2:
+        assert_allclose([fit.params[1], fit.se[1]], [y.mean(), 20**-0.5], rtol=1e-6)
