@@ -122,9 +122,10 @@ MEAN_OF_ROWS = (
 STATUS_MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
     Status.UNBOUNDED: (
-        "the likelihood grows without bound {along}; there is no maximum. Look for a variance "
-        "that goes to zero, a component on one point, fewer rows than parameters, or a density "
-        "that is infinite at an edge of its support."
+        "the likelihood grows without bound {along}; there is no maximum. Check the sign of the "
+        "log-likelihood first; then look for a variance that goes to zero, a component on one "
+        "point, fewer rows than parameters, or a density that is infinite at an edge of its "
+        "support."
     ),
     Status.BOUNDARY: (
         "the maximum lies on a bound: {bound}. It has no standard error; those of the other "
