@@ -22,7 +22,6 @@ from jaxmle.models.survival import LATE_ENTRY
 from jaxmle.models.time_order import time_order
 from jaxmle.parameters.arguments import check_choice
 
-
 ROWS_OF_A_TIE = 16  # in the mean, from which sums over ties are shorter than those over rows
 MIN_ROWS_TO_COUNT_TIES = 2**14  # below, nothing is gained
 
