@@ -243,7 +243,8 @@ def limits(
     is_open = lost & np.isnan(at_estimate)
     if not is_open.any():
         return at_estimate
-    known = rays(is_open.reshape(len(is_open), -1).any(axis=1))
+    of_row = is_open.reshape(len(is_open), -1)
+    known = rays(np.asarray(np.any(of_row, axis=1)))
     if known is None or not len(known):
         return at_estimate
     inside = known[0] + np.concatenate([np.zeros_like(known[:1]), SHARE_OF_EDGE * known[1:]])
