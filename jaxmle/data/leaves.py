@@ -18,7 +18,10 @@ from jaxmle.data.table import NAMES_LISTED, Column
 from jaxmle.runtime.compile import precision
 
 OF_CATEGORIES = (*BINARY, *CATEGORIES)
-WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
+WITHOUT_CONSTANT = {
+    "cox": "its baseline hazard takes its place",
+    "ordinal": "its thresholds take its place",
+}
 KEYWORDS = ("offset", "entry", "exposure", "strata")  # of models, that name a leaf
 
 
@@ -102,7 +105,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
         )
     if name in WITHOUT_CONSTANT and INTERCEPT in frame.names:
         raise ValueError(
-            f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: "
+            f"{model!r} takes no constant; {WITHOUT_CONSTANT[name]}: "
             "from_formula(…, intercept=False)"
         )
     if params0 is None:

@@ -25,6 +25,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated_rows
 from jaxmle.record.scales import interval_on
 from jaxmle.runtime.compile import compiled, precision
+from jaxmle.solvers.status import Status
 
 KINDS = ("mean", "link", "quantile", "probability")
 # The scale on which a mean is linear; of models that are not here it is the identity.
@@ -36,7 +37,16 @@ MEAN_LINKS = {
 }  # fmt: skip
 CATEGORIES = ("multinomial", "ordinal")
 BINARY = ("logistic", "probit", "cloglog", "binomial")
+IS_LIMIT = "limit of a separated fit, without an interval"
+NOT_DETERMINED = "not determined by a separated fit"
+# Distances from the point of the verdict, at which the fastest term has moved so many units.
+LIMIT_DISTANCES = (1e5, 1e7)
+SHARE_OF_EDGE = 1e4  # of an edge of the cone, beside the direction inside
+LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are one limit
 POSITIVE = ("gamma", "inverse_gaussian", "aft")  # models of a positive, continuous response
+
+
+Rays = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Quantity(NamedTuple):
@@ -161,9 +171,19 @@ def predictor_of(model: Any) -> Callable[[Tree, Tree], Array]:
 
 
 def predicted(
-    fitted: Fit, quantity: Quantity, leaves: Tree, interval: float | None
+    fitted: Fit,
+    quantity: Quantity,
+    leaves: Tree,
+    interval: float | None,
+    rays: Rays,
 ) -> dict[str, np.ndarray]:
-    """Estimates (n,) or (n, K) with standard errors and intervals, by the names of the columns."""
+    """Estimates (n,) or (n, K) with standard errors and intervals, by the names of the columns;
+    where a separated fit leaves some without an interval, also the reason.
+
+    Args:
+        rays: gives the directions (q, p) along which a separated fit recedes, None if not known,
+            from the rows of ``leaves`` (n,) that are asked about.
+    """
     if interval is not None:
         interval = check_level(interval)
         if fitted.vcov_kind == "none":
@@ -188,12 +208,16 @@ def predicted(
         x = finite_point(fitted)
         value, jacobian = map(np.asarray, run(x, data))
         moved = propagated_rows(fitted, jacobian)
-        # What leaves the estimable space has the value at the estimate itself.
-        if np.any(moved.leaks) and np.any(x != fitted.x):
-            at_estimate = np.asarray(run(fitted.x, data)[0])
-            value = np.where(moved.leaks.reshape(value.shape), at_estimate, value)
+        reason = {}
+        if fitted.verdict == Status.SEPARATED:
+            saturated = np.linalg.norm(jacobian, axis=1) == 0.0  # far out, to the last digit
+            lost = (moved.leaks | saturated).reshape(value.shape)
+            lost &= ~np.isnan(value)  # what is NaN at a finite point misses a value of its row
+            limit = limits(lambda x: np.asarray(run(x, data)[0]), fitted, rays, lost)
+            value = np.where(lost, limit, value)
+            reason = _reasons(value, lost)
     if interval is None:
-        return {"estimate": value}
+        return {"estimate": value, **reason}
     stderr = np.asarray(moved.stderr).reshape(value.shape)
     z = float(scipy.special.ndtri(0.5 + interval / 2))
     ends = np.asarray(interval_on(quantity.scale, value, stderr, z))
@@ -202,7 +226,66 @@ def predicted(
         "std_error": stderr,
         "conf_low": ends[..., 0],
         "conf_high": ends[..., 1],
+        **reason,
     }
+
+
+def limits(
+    evaluate: Callable[[Array], np.ndarray], fitted: Fit, rays: Rays, lost: np.ndarray
+) -> np.ndarray:
+    """What a quantity tends to as a separated fit recedes, of the shape of ``evaluate(x)``; NaN
+    where that depends on how it recedes.
+
+    It is the value at the infinite estimates; where that is ∞ − ∞ or 0·∞, the value far out, if it
+    is the same along every edge of the cone of recession.
+    """
+    at_estimate = evaluate(fitted.x)
+    is_open = lost & np.isnan(at_estimate)
+    if not is_open.any():
+        return at_estimate
+    of_row = is_open.reshape(len(is_open), -1)
+    known = rays(np.asarray(np.any(of_row, axis=1)))
+    if known is None or not len(known):
+        return at_estimate
+    inside = known[0] + np.concatenate([np.zeros_like(known[:1]), SHARE_OF_EDGE * known[1:]])
+    near, far = (
+        np.stack([evaluate(fitted.witness.point + t * d) for d in inside]) for t in LIMIT_DISTANCES
+    )
+    grows = (np.abs(near) > 1.0) & (
+        np.abs(far) > 0.5 * LIMIT_DISTANCES[1] / LIMIT_DISTANCES[0] * np.abs(near)
+    )
+    far = np.where(grows, np.copysign(np.inf, far), far)
+    settled = grows | np.isclose(near, far, rtol=LIMIT_TOLERANCE, atol=LIMIT_TOLERANCE)
+    same = np.all(
+        settled & np.isclose(far, far[0], rtol=LIMIT_TOLERANCE, atol=LIMIT_TOLERANCE), axis=0
+    )
+    return np.where(np.isnan(at_estimate) & same, far[0], at_estimate)
+
+
+def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
+    """Gradients (m, p) of what decides a limit at some rows: the predictors, their differences, and
+    what is left of each entry beyond a predictor, such as a threshold.
+    """
+    layout = fitted.layout
+    predictor = predictor_of(model)
+
+    def flat(x: Array, data: Tree) -> Array:
+        eta = predictor(layout.unravel(x), data)
+        return eta.reshape(eta.shape[0], -1)
+
+    with precision(fitted.dtype):
+        data = host_data(leaves, fitted.dtype, nan=True)
+        slopes = np.asarray(jax.jacfwd(flat)(finite_point(fitted), data))  # (n, K, p)
+    differences = slopes[:, :, None] - slopes[:, None]
+    beyond = np.eye(layout.p) - slopes[:, :, None]
+    return np.concatenate([part.reshape(-1, layout.p) for part in (slopes, differences, beyond)])
+
+
+def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
+    """The column of reasons, "" for a row with a standard error; none where no row needs one."""
+    if not lost.any():
+        return {}
+    return {"reason": np.where(lost, np.where(np.isnan(value), NOT_DETERMINED, IS_LIMIT), "")}
 
 
 def with_rows(

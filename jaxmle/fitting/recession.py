@@ -7,19 +7,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik
 from jaxmle.likelihood.discovery.concavity import is_concave
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, is_exact, scores_at, straight, ways
-from jaxmle.likelihood.structure import term_shape
+from jaxmle.likelihood.structure import roots_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, to_numpy
-from jaxmle.verdict.separation import wants_cone, with_recession_cone
+from jaxmle.verdict.recession_cone import cone_of, distinct, farthest, generators
+from jaxmle.verdict.separation import gaps, wants_cone, with_recession_cone
 
 POINTS_AT_ONCE = 16  # at which the gradients of all terms are held together
+MAX_ASKED = 256  # quantities whose signs in the cone are looked for, a millisecond each
 
 
 def with_cone(
@@ -58,6 +61,40 @@ def with_cone(
         return _scores_at(loglik, layout, points.astype(base.dtype), data)
 
     return with_recession_cone(fit, roots, gradients, exact, further)
+
+
+def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: np.ndarray) -> np.ndarray | None:
+    """Directions (q, p) of the cone along which the likelihood of a separated fit rises, in printed
+    entries: the first inside the cone, the others its edges. Each is so long that the fastest term
+    has a slope of one. None where the cone is not known exactly.
+
+    Args:
+        loglik: the likelihood of the fit, with its weights.
+        data: the rows of the fit, as arrays of its precision.
+        toward: (m, p) gradients of what is asked about: both signs that each has in the cone, it
+            has on the edges.
+    """
+    layout = fit.layout
+    roots = np.asarray(roots_of(loglik, layout))
+    rows = jax.tree.leaves(data)[0].shape[0]
+    if not (is_exact(loglik) and wants_cone(fit, tuple(roots), rows)):
+        return None
+    columns = straight(layout) & (roots == np.arange(layout.p))
+    point = np.asarray(fit.witness.point)
+    if not np.all(np.isfinite(point)):
+        return None
+    ways = _ways(loglik, layout, point.astype(fit.dtype), data)
+    slopes, _ = generators(np.asarray(ways.gradients, float), np.asarray(ways.alive), columns)
+    if not (bool(ways.concave) and len(slopes)):
+        return None
+    slopes = distinct(np.concatenate([slopes, gaps(layout)[:, columns]]))
+    cone = cone_of(slopes)
+    edges = farthest(slopes, distinct(toward[:, columns])[:MAX_ASKED])
+    rays = np.concatenate([cone.rays, edges])
+    rays = rays[np.any(rays != 0, axis=1)]
+    whole = np.zeros((len(rays), layout.p))
+    whole[:, columns] = rays / np.max(np.abs(rays @ slopes.T), axis=1)[:, None]
+    return np.take(whole, np.where(roots >= 0, roots, np.arange(layout.p)), axis=1)
 
 
 def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Ways:

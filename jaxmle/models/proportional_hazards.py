@@ -19,7 +19,11 @@ from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import eta_of
 from jaxmle.models.common.start_values import column
 from jaxmle.models.survival import LATE_ENTRY
+from jaxmle.models.time_order import time_order
 from jaxmle.parameters.arguments import check_choice
+
+ROWS_OF_A_TIE = 16  # in the mean, from which sums over ties are shorter than those over rows
+MIN_ROWS_TO_COUNT_TIES = 2**14  # below, nothing is gained
 
 
 class CoxOptions(NamedTuple):
@@ -88,7 +92,7 @@ def _sorted(
     group = jnp.zeros(time.shape, jnp.int32)
     if options.strata is not None:
         group = jnp.asarray(data[options.strata]).astype(jnp.int32)
-    order = jnp.lexsort((-event, time) if options.strata is None else (-event, time, group))
+    order = time_order(None if options.strata is None else group, time, event)
     eta, time, event, w, group = (a[order] for a in (eta, time, event, w, group))
     n = eta.shape[0]
     fresh_group = jnp.concatenate([jnp.ones(1, bool), group[1:] != group[:-1]])
@@ -139,32 +143,73 @@ def second_order(
 
     With x̄ the mean of x in the risk set of an event, of mass m and risk S0, the score is
     Σ w x − Σ m x̄, and the Hessian Σ m x̄x̄' − Σ_j r_j E_j x_j x_j', E_j = Σ m/S0 over the events
-    up to the time of j. So there are 2q + 3 sums where automatic derivatives have some q² of them.
+    up to the time of j. All but the last is added up by whole ties.
     """
     x = jnp.asarray(data["x"])
     if options.entry is not None or x.ndim != 2 or jnp.shape(params["beta"]) != (x.shape[1],):
         return None
     rows = _sorted(params, data, options)
-    risk = rows.risk[:, None]
-    x = (x - jnp.mean(x, axis=0, keepdims=True))[rows.order]
-    columns = jnp.concatenate([risk, risk * x], axis=1)
-    left = _sums_to_the_end(columns, rows.fresh_group)[rows.first]
-    share, mass = rows.shares(options.ties)
+    x = x - jnp.mean(x, axis=0, keepdims=True)
+    n = x.shape[0]
+    few = n // ROWS_OF_A_TIE
+    if n < MIN_ROWS_TO_COUNT_TIES:
+        return _by_ties(rows, x, options.ties, n)
+    return jax.lax.cond(
+        rows.tie[-1] < few,
+        lambda: _by_ties(rows, x, options.ties, few),
+        lambda: _by_ties(rows, x, options.ties, n),
+    )
+
+
+def _by_ties(rows: _Sorted, x: Array, ties: str, count: int) -> tuple[Array, Array, Array]:
+    """ℓ, its score and its Hessian from sums over the ties, of which there are at most ``count``.
+
+    The risk set of an event of which a share s of its tie's events is gone is R + (1 − s)E, with E
+    the tie's events and R all others at risk: sums of positive numbers.
+
+    Args:
+        x: (n, q) the design about its mean, in the order of the data.
+    """
+    n = x.shape[0]
+
+    def unsorted(values: Array) -> jax.Array:
+        return jnp.zeros(n, values.dtype).at[rows.order].set(values, unique_indices=True)
+
+    def of_tie(values: Array) -> jax.Array:
+        return jax.ops.segment_sum(values, rows.tie, count, indices_are_sorted=True)
+
+    risk = unsorted(rows.risk)[:, None]
+    half = unsorted(2 * rows.tie + (rows.event > 0))
+    halves = jax.ops.segment_sum(jnp.concatenate([risk, risk * x], axis=1), half, 2 * count)
+    events = halves[1::2]
+    others = halves[0::2]
+    fresh = of_tie(rows.fresh_group.astype(int)) > 0
+    open_end = jnp.append(~fresh[1:], False)[:, None]  # a later tie of the same stratum
+    later = jnp.roll(_sums_to_the_end(others + events, fresh), -1, axis=0)
+    others = others + jnp.where(open_end, later, 0.0)
+    share, mass = rows.shares(ties)
     has_event = rows.event > 0
-    if options.ties == "efron":
-        left = left - share[:, None] * rows.in_tie(rows.event[:, None] * columns)
-    left = jnp.where(has_event[:, None], left, 1.0)
-    mean = left[:, 1:] / left[:, :1]
-    hazard = jnp.where(has_event, mass / left[:, 0], 0.0)
+    rest = jnp.where(has_event, 1.0 - share, 0.0)
+    left = jnp.where(has_event, others[rows.tie, 0] + rest * events[rows.tie, 0], 1.0)
+    hazard = jnp.where(has_event, mass / left, 0.0)
     total_event = jnp.where(has_event, rows.w, 0.0)
-    value = jnp.sum(total_event * rows.eta - mass * jnp.log(left[:, 0]))
-    score = total_event @ x - mass @ mean
-    last_of_group = jnp.concatenate([rows.fresh_group[1:], jnp.ones(1, bool)])
-    so_far = _sums_to_the_end(hazard[::-1], last_of_group[::-1])[::-1]
-    last = jax.ops.segment_max(jnp.arange(x.shape[0]), rows.tie, x.shape[0])[rows.tie]
-    exposure = so_far[last] - rows.event * rows.in_tie(share * hazard)
-    inner = (rows.risk * exposure)[:, None] * x
-    return value, score, (mass[:, None] * mean).T @ mean - inner.T @ x
+    value = jnp.sum(total_event * rows.eta - mass * jnp.log(left))
+    increment = of_tie(hazard)
+    increment_of_events = of_tie(rest * hazard)
+    means = increment @ others[:, 1:] + increment_of_events @ events[:, 1:]
+    score = unsorted(total_event) @ x - means
+    squared = hazard / left
+    moments = of_tie(jnp.stack([squared, rest * squared, rest**2 * squared], axis=1))
+    a = others[:, 1:]
+    b = events[:, 1:]
+    mixed = a.T @ (moments[:, 1:2] * b)
+    outer = a.T @ (moments[:, :1] * a) + mixed + mixed.T + b.T @ (moments[:, 2:] * b)
+    last = jnp.append(fresh[1:], True)
+    so_far = _sums_to_the_end(increment[::-1], last[::-1])[::-1]
+    shift = (increment_of_events - increment)[rows.tie]
+    exposure = so_far[rows.tie] + jnp.where(has_event, shift, 0.0)
+    inner = unsorted(rows.risk * exposure)[:, None] * x
+    return value, score, outer - inner.T @ x
 
 
 def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:

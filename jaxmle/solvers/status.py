@@ -34,11 +34,22 @@ class Status(IntEnum):
     CONVERGED = 10
     STATIONARY = 11
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return _formatted(self, spec)
+
 
 def _name(code: Any) -> str:
     """The name of a code, or the number where it is none."""
     known = int(code) in {int(status) for status in Status}
     return Status(int(code)).name if known else str(int(code))
+
+
+def _formatted(code: Any, spec: str) -> str:
+    """The name, or the number where the specification is one of numbers."""
+    return format(_name(code) if not spec or spec[-1] in "s<>^" else int(code), spec)
 
 
 class StatusCode(np.int32):
@@ -51,7 +62,7 @@ class StatusCode(np.int32):
         return f"<Status.{_name(self)}: {int(self)}>"
 
     def __format__(self, spec: str) -> str:
-        return format(_name(self) if not spec or spec[-1] in "s<>^" else int(self), spec)
+        return _formatted(self, spec)
 
 
 class StatusCodes(np.ndarray):

@@ -94,6 +94,18 @@ def cone_of(rows: np.ndarray) -> Cone:
     )
 
 
+def farthest(rows: np.ndarray, toward: np.ndarray) -> np.ndarray:
+    """The directions (2q, k) of the cone of rows (m, k) that are nearest to each of ``toward``
+    (q, k) and to its opposite: where v'd takes both signs in the cone, it does on these two.
+    """
+    scale = power_scale(rows)
+    g = distinct(rows / scale)
+    g = g / np.linalg.norm(g, axis=1)[:, None]
+    both_signs = [sign * _unit(v) for v in toward / scale for sign in (1.0, -1.0)]
+    edges = [_project(g, v) for v in both_signs]
+    return np.array(edges).reshape(-1, rows.shape[1]) / scale
+
+
 def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The projection of v (k,) on {d : gd ≥ 0}; where that fails another d of the cone with v'd
     > 0, or zeros if there is none.

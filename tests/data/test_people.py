@@ -272,3 +272,52 @@ def test_models_of_different_designs_are_compared(births):
     other = jm.from_formula("smoke ~ age + lwt", births).fit(models.logistic())
     with pytest.raises(ValueError, match="other data"):
         jm.lr_test(small, other)
+
+
+# ---------------------------------------------------------------- predictions of separated data
+
+QUASI = pd.DataFrame(
+    {"a": np.repeat([0.0, 1.0], 4), "b": np.tile(np.arange(4.0), 2), "y": [0, 1, 0, 1, 1, 1, 1, 1]}
+)
+SPLIT = pd.DataFrame({"x": [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], "y": [0, 0, 0, 1, 1, 1]})
+
+
+def test_predictions_of_quasi_separated_data_are_those_of_the_limit():
+    """Where they do not depend on the infinite coefficient they are those of the other rows."""
+    frame = jm.from_formula("y ~ a + b", QUASI)
+    found = frame.predict(frame.fit(models.logistic()))
+    rest = jm.from_formula("y ~ b", QUASI[QUASI.a == 0])
+    other = rest.predict(rest.fit(models.logistic()))
+    columns = ["estimate", "std_error", "conf_low", "conf_high"]
+    assert_allclose(found.loc[:3, columns], other[columns], rtol=1e-6)
+    assert found.estimate[4:].tolist() == [1.0] * 4
+    assert found[columns[1:]][4:].isna().all(axis=None)
+    assert (found.reason[:4] == "").all() and found.reason[4:].str.startswith("limit").all()
+
+
+@pytest.mark.parametrize("model", [models.logistic, models.probit])
+def test_predictions_of_completely_separated_data_are_zero_or_one_or_open(model):
+    """Between the classes, at -1 < x < 1, a threshold may lie anywhere."""
+    frame = jm.from_formula("y ~ x", SPLIT)
+    fit = frame.fit(model())
+    assert frame.predict(fit, interval=None).estimate.tolist() == [0.0] * 3 + [1.0] * 3
+    new = frame.predict(fit, {"x": [-1.0, -0.99, 0.0, 0.99, 1.0, np.nan]})
+    assert_allclose(new["estimate"], [0.0, np.nan, np.nan, np.nan, 1.0, np.nan])
+    starts = [reason.split(" ")[0] for reason in new["reason"]]
+    assert starts == ["limit", "not", "not", "not", "limit", ""]
+    link = frame.predict(fit, {"x": [-1.0, 0.0, 1.0]}, kind="link")
+    assert_allclose(link["estimate"], [-np.inf, np.nan, np.inf])
+
+
+def test_probabilities_of_separated_classes_are_open_between_neighbours_only():
+    table = {"x": [-3.0, -2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0], "y": list("aaabbccc")}
+    frame = jm.from_formula("y ~ x", table)
+    found = frame.predict(frame.fit(models.multinomial(3)), {"x": [-2.0, -0.5, 0.2, 5.0]})
+    nan = np.nan
+    expected = [[1, 0, 0], [nan, nan, 0], [0, 1, 0], [0, 0, 1]]
+    assert_allclose(found["estimate"].reshape(4, 3), expected, atol=1e-12)
+
+
+def test_a_fit_that_is_not_separated_has_no_column_of_reasons(poisson):
+    frame, fit = poisson
+    assert "reason" not in frame.predict(fit)

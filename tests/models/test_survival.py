@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle import models
 from jaxmle.models.proportional_hazards import CoxOptions, cox_loglik, second_order
+from jaxmle.models.time_order import time_order
 
 LUNG = jm.datasets.load("lung").data
 MONTH = np.ceil(LUNG["time"] / 30)
@@ -200,3 +201,39 @@ def test_conditional_logit_with_several_cases_is_the_sum_over_all_choices():
         sum(terms),
         rtol=1e-12,
     )
+
+
+def test_heavy_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihood():
+    """Above 2**14 rows, in which case there is another program for few distinct times."""
+    rng = np.random.default_rng(5)
+    n = 2**14
+    data = {
+        "x": rng.normal(size=(n, 2)),
+        "time": rng.integers(1, 30, n) / 7.0,
+        "event": rng.integers(0, 2, n) * 1.0,
+        "stratum": rng.integers(0, 3, n),
+        "w": rng.random(n) + 0.5,
+    }
+    options = CoxOptions("efron", "stratum", None, "w", None)
+
+    def of_beta(beta, data):
+        return cox_loglik({"beta": beta}, data, options)
+
+    def three(beta, data):
+        by_ties = second_order({"beta": beta}, data, options)
+        return by_ties, jax.value_and_grad(of_beta)(beta, data), jax.hessian(of_beta)(beta, data)
+
+    with jax.enable_x64(True):
+        found, (value, score), hessian = jax.jit(three)(np.array([0.02, -0.4]), data)
+        assert_allclose(found[0], value, rtol=1e-13)
+        assert_allclose(found[1], score, rtol=1e-9)
+        assert_allclose(found[2], hessian, rtol=1e-10)
+
+
+def test_rows_are_in_the_order_of_time_with_events_first():
+    rng = np.random.default_rng(6)
+    time = rng.choice([-np.inf, -2.5, -1e-300, -0.0, 0.0, 1e-300, 3.0, np.inf], 200)
+    event = rng.integers(0, 2, 200) * 1.0
+    with jax.enable_x64(True):
+        order = np.asarray(time_order(None, jax.numpy.asarray(time), jax.numpy.asarray(event)))
+    assert np.array_equal(order, np.lexsort((np.arange(200), -event, time)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 
 import numpy as np
 import pytest
@@ -44,6 +45,12 @@ def test_no_public_record_of_arrays_compares_them():
             held = [str(field.type) for field in dataclasses.fields(value)]
             has_arrays = any(word in kind for kind in held for word in arrays)
             assert not (has_arrays and value.__dataclass_params__.eq), name
+
+
+def test_a_verdict_prints_its_name_and_counts_as_a_number():
+    assert f"{jm.Status.CONVERGED}" == str(jm.Status.CONVERGED) == "CONVERGED"
+    assert f"{jm.Status.CONVERGED:>10s}|{jm.Status.CONVERGED:d}" == " CONVERGED|10"
+    assert jm.Status.CONVERGED == 10 and json.dumps(jm.Status.CONVERGED) == "10"
 
 
 def test_a_status_prints_its_name_and_indexes_as_a_number():

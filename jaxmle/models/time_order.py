@@ -1,0 +1,34 @@
+"""The order of rows by stratum, time and event, by two sorts of whole numbers where these hold 64
+bits: XLA sorts one array of them three times as fast as several arrays of floating numbers.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle._types import Array
+
+WORD = 64  # bits of a key
+
+
+def time_order(group: Array | None, time: Array, event: Array) -> jax.Array:
+    """The order (n,) of rows by stratum (None for one), time, and events first."""
+    if group is not None or time.dtype != jnp.float64:
+        return jnp.lexsort((-event, time) if group is None else (-event, time, group))
+    n = time.shape[0]
+    key = _ordered_bits(time)
+    rank = jnp.searchsorted(jnp.sort(key), key).astype(jnp.uint64)
+    position_bits = max(1, (n - 1).bit_length())
+    tied = 2 * rank + (event <= 0).astype(jnp.uint64)
+    packed = tied << jnp.uint64(position_bits) | jnp.arange(n, dtype=jnp.uint64)
+    return (jnp.sort(packed) & jnp.uint64(2**position_bits - 1)).astype(int)
+
+
+def _ordered_bits(x: Array) -> jax.Array:
+    """Whole numbers without a sign that are ordered as float64 numbers are: the bits of a negative
+    one are turned over, of others the sign; −0 is 0.
+    """
+    bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint64)
+    sign = jnp.uint64(2 ** (WORD - 1))
+    return jnp.where(bits >= sign, ~bits, bits | sign)
