@@ -36,15 +36,6 @@ def _compiled_programs_end_before_memory_does():
         gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def _precision_stays_as_it_was():
-    """marginaleffects, and a user's script, switch float64 on for the whole process."""
-    before = jax.config.jax_enable_x64
-    yield
-    if jax.config.jax_enable_x64 != before:
-        jax.config.update("jax_enable_x64", before)
-
-
 def _is_full():
     """Whether this process should let go of its compiled programs; True where that cannot be told."""
     maps, sizes = Path("/proc/self/maps"), Path("/proc/self/statm")
