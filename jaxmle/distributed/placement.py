@@ -80,6 +80,8 @@ def placement_of(data: Tree) -> Placement | None:
         TypeError: an array is spread over devices by no mesh.
         ValueError: another axis than the rows is shared, or two leaves lie differently.
     """
+    if jax.device_count() == 1:
+        return None
     placed: dict[str, Placement] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         if isinstance(leaf, jax.Array) and not is_traced(leaf):
