@@ -166,7 +166,9 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
     *_, u, sound = jax.lax.fori_loop(
         0, MAX_MULTIPLIER_FACTORISATIONS, probe, (low, low, high, steepest, jnp.zeros((), bool))
     )
-    return u * jnp.minimum(1.0, radius / jnp.maximum(jnp.sqrt(jnp.sum(u**2)), tiny)), sound
+    # λ > 0 says that ℓ still rises along u: what is as good as at the bound goes there
+    share = radius / jnp.maximum(jnp.sqrt(jnp.sum(u**2)), tiny)
+    return u * jnp.where(sound, share, jnp.minimum(1.0, share)), sound
 
 
 def within(

@@ -57,6 +57,7 @@ from jaxmle.verdict.walk_record import (
     bar_of,
     is_amplified,
     is_credible,
+    is_sound_but_unclean,
     passes,
     slope_of,
 )
@@ -202,8 +203,9 @@ def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
 def _look_beside(why: Doubt, state: State, walk: Walk) -> Walk:
     """Where both sides are over, what is looked at beside the profile, in this order.
 
-    Where ℓ is rough, half a unit along each coordinate: it may be rounding that curves ℓ in another
-    than the one that was followed. Coordinates that ℓ does not depend on, where they set out: what
+    Where ℓ is rough, or the climb did not end as one does at a maximum though the coordinate that
+    was tested is sound, half a unit along each coordinate: it may be rounding that curves ℓ in
+    another than the one that was followed. Coordinates that ℓ does not depend on, where they set out: what
     the others have reached since may have made a slope of the plateau that the climb left them on.
     At last the noise of the highest point, if it is above the end of the climb.
     """
@@ -216,7 +218,8 @@ def _look_beside(why: Doubt, state: State, walk: Walk) -> Walk:
         return walk
     scale = metric_of(state.point.hessian, state.point.score)
     flat = diagonal(state.point.hessian) == 0
-    tests = is_amplified(state, walk) & (why.curvature > 0) & ~walk.hollow & (turn < k)
+    asks = is_amplified(state, walk) | is_sound_but_unclean(why, state, walk)
+    tests = asks & (why.curvature > 0) & ~walk.hollow & (turn < k)
     returns = xp.any(flat, axis=0) & ~climbed_on(state) & (turn <= k) & ~tests
     higher = walk.highest.value > state.point.value + bar_of(state, walk)
     chosen = column(np.arange(k), z) == turn
@@ -408,7 +411,9 @@ def _offset_at(walk: Walk, place: Array) -> Array:
 
 
 def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
-    """From the test of one side to that of the other, then to the noise, or to the end."""
+    """From the test of one side to that of the other, then beside the profile, to the noise, or to
+    the end.
+    """
     xp = namespace(walk.trial)
     first = walk.side == 0
     zero = xp.zeros_like(walk.offset)
@@ -419,9 +424,10 @@ def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
         trial=_aim(why, state.point.z, walk.first_tangent, zero, -HALF * xp.ones_like(zero)),
     )
     done = xp.all(passes(why, walk.tests), axis=0)
+    beside = is_sound_but_unclean(why, state, walk)
     listen = walk._replace(
-        stage=xp.where(done, OVER, NOISE),
-        active=walk.active & ~done,
+        stage=xp.where(done, xp.where(beside, BESIDE, OVER), NOISE),
+        active=walk.active & (~done | beside),
         corrections=xp.zeros_like(walk.corrections),
         trial=_shaken(state.point.z, 0),
     )

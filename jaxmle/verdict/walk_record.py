@@ -9,7 +9,7 @@ from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import dot
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of
-from jaxmle.verdict.doubt import HALF, Doubt
+from jaxmle.verdict.doubt import HALF, Doubt, is_clean
 
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
 # standard error that rounding made still short, to where any tail has ended.
@@ -84,6 +84,13 @@ def passes(why: Doubt, tests: Array) -> Array:
     """Which sides (2, ...) fall at ±½ as the parabola says."""
     parabola = 0.5 * why.curvature * HALF**2
     return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
+
+
+def is_sound_but_unclean(why: Doubt, state: State, walk: Walk) -> Array:
+    """Whether both sides passed, and the climb did not converge faster than linearly all the same:
+    the coordinate that was tested is not the one that kept it from that.
+    """
+    return namespace(walk.tests).all(passes(why, walk.tests), axis=0) & ~is_clean(state)
 
 
 def slope_of(why: Doubt, point: Point, tangent: Array) -> Array:

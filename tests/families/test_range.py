@@ -62,7 +62,7 @@ GRIDS = {
     "slow NB1": (jf.negative_binomial_1, {"dispersion": SHAPES, "mean": [1e-8, 0.3, 1e4, 1e9]}, WHOLE),
     "zero-inflated Poisson": (jf.zero_inflated(jf.poisson), {"rate": [1e-30, 1e-7, 1.0, 1e7], "zero": [1e-140, 1e-12, 0.3, 1 - 1e-12]}, WHOLE),
     "hurdle Poisson": (jf.hurdle(jf.poisson), {"rate": [1e-30, 1e-7, 1.0, 1e7], "zero": [1e-140, 1e-12, 0.3, 1 - 1e-12]}, WHOLE),
-    "slow zero-truncated Poisson": (jf.truncated(jf.poisson, 0), {"rate": [1e-30, 1e-7, 1.0, 700.0, 1e7]}, WHOLE),
+    "zero-truncated Poisson": (jf.truncated(jf.poisson, 0), {"rate": [1e-30, 1e-7, 1.0, 700.0, 1e7]}, WHOLE),
     "rounded exponential": (jf.rounded(jf.exponential), {"rate": SCALES, "width": [1e-30, 1.0, 1e30]}, HALF),
     "rounded normal": (jf.rounded(jf.normal), {"loc": LOCS[:3], "scale": [1e-30, 1e-7, 1.0, 1e7, 1e30], "width": [1e-7, 1.0]}, LINE),
     "rounded logistic": (jf.rounded(jf.logistic), {"loc": LOCS[:3], "scale": [1e-30, 1e-7, 1.0, 1e7, 1e30], "width": [1e-7, 1.0]}, LINE),

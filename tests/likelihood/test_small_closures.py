@@ -179,10 +179,11 @@ def test_no_door_computes_what_a_function_closes_over_in_bytes():
     fit = jm.fit(loglik, START, ROWS)
     found = [
         jm.fit_batch(loglik, START, np.zeros((2, 4)), progress=False).params["a"][1],
+        jax.jit(lambda a: jm.fit(loglik, {"a": a}, ROWS).params["a"])(jnp.zeros(())),
         jax.vmap(lambda d: jm.fit(loglik, START, d).params["a"])(jnp.zeros((2, 4)))[0],
         jm.fit(loglik, START, ROWS, dtype="float32").params["a"],
     ]
-    assert_allclose([float(one) for one in found], np.full(3, MEAN_SQUARE), rtol=1e-6)
+    assert_allclose([float(one) for one in found], np.full(4, MEAN_SQUARE), rtol=1e-6)
     assert_allclose(jm.score(loglik)(START, ROWS)["a"], 2 * np.sum(Y**2.0), rtol=1e-13)
     y = jnp.asarray(BYTES)
     assert_allclose(

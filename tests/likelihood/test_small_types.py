@@ -62,9 +62,10 @@ def test_no_door_computes_in_bytes():
         jm.fit_batch(less, start, {"y": np.stack([y, y])}, progress=False).params["a"][1],
         jm.fit_batch(less, start, [{"y": y}, {"y": y[:4]}], progress=False).params["a"][0],
         jm.fit_groups(less, start, table, by="g", progress=False).fits.params["a"][0],
+        jax.jit(lambda a: jm.fit(less, {"a": a}, {"y": y}).params["a"])(jnp.zeros(())),
         jax.jit(jax.vmap(fitted))(jnp.stack([y, y]))[0],
     ]
-    assert_allclose([float(one) for one in found], np.full(4, 0.2), rtol=1e-6)
+    assert_allclose([float(one) for one in found], np.full(5, 0.2), rtol=1e-6)
     score = jm.score(less)
     assert_allclose(score(start, {"y": y})["a"], 2 * np.sum(BELOW - 1.0), rtol=1e-12)
     traced = jax.jit(lambda y: score({"a": 0.0}, {"y": y})["a"])(y)

@@ -227,8 +227,6 @@ def test_a_step_bounded_by_factors_gains_what_the_one_by_eigenvectors_does(p):
     assert np.all(np.linalg.norm(u, axis=1) <= radius * (1 + 1e-9))
     assert np.all(gain > 0)
     assert np.mean(gain >= 0.99 * best) >= 0.95
-    # near the hard case, by LAPACK's factors, one gains .93
-    assert np.all(gain[sound] >= 0.9 * best[sound])
-    assert np.mean(gain[sound] >= 0.97 * best[sound]) >= 0.99
+    assert np.all(gain[sound] >= 0.97 * best[sound])
     assert 0.3 < sound.mean() < 1.0
     assert np.all(gain <= best * (1 + 1e-4))  # the other step is found by halving
