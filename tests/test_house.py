@@ -90,12 +90,6 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
-# Files whose identifiers are not read yet: the state machine is being rewritten.
-UNREAD = ("fitting/one_loop.py", "solvers/newton_step.py", "solvers/trust_region.py")
-READ = [path for path in SOURCES if not path.relative_to(PACKAGE).as_posix().startswith(UNREAD)]
-BY_FILE_READ = pytest.mark.parametrize(
-    "path", READ, ids=lambda path: str(path.relative_to(PACKAGE))
-)
 # They name no quantity, or are metaphors of ours.
 NOT_WORDS = frozenset(
     [
@@ -147,7 +141,7 @@ def body_lines(node):
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
 
 
-@BY_FILE_READ
+@BY_FILE
 def test_identifiers_are_words_of_the_field(path):
     bound = [
         (name, line)
@@ -180,7 +174,7 @@ def test_most_bodies_have_at_most_40_lines():
     assert len(long) <= 0.01 * len(functions), long
 
 
-@BY_FILE_READ
+@BY_FILE
 def test_a_tolerance_that_decides_something_has_a_name(path):
     """Numbers up to a thousandth, or from 1e5 on, in a comparison."""
     unnamed = [

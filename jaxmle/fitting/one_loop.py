@@ -52,7 +52,7 @@ class Search(NamedTuple):
     goes_on: Array  # () some member's search does
     stage: Array  # () CLIMB, FOLLOW, LOOK, LAST
     is_open: Array  # () this member's search goes on
-    begun: Start
+    origin: Start
     state: State
     kink: Kink | None
     far: Excursion
@@ -86,15 +86,15 @@ def search_in_one_loop(
         blanks = blanks._replace(search=blanks.search._replace(point=None))
     yes = jnp.ones((), bool)
     blank = blanks.search
-    outset = _like(start(z, blank.state.point), blank.state)
-    begun = blank._replace(goes_on=yes, is_open=yes, state=outset)
+    first = _like(start(z, blank.state.point), blank.state)
+    at_start = blank._replace(goes_on=yes, is_open=yes, state=first)
 
     def body(search: Search) -> Search:
         point = evaluate(_trial(search))
         after = _on(problem, blanks, search, point, bare(point))
         return _next_stage(lambda z: bare(evaluate(z)), problem, blanks, after)
 
-    end = jax.lax.while_loop(lambda search: search.goes_on, body, begun)
+    end = jax.lax.while_loop(lambda search: search.goes_on, body, at_start)
     limit = end.limit
     at_end = with_user_scale(chart, z, limit.point) if end.point is None else end.point
     if not may_have_kinks:
@@ -134,8 +134,8 @@ def _blanks(
         if kink is not None:
             limit = at_kink(limit, kink)
         no = why.asked
-        begun = Start(count, z, state.point.value, count)
-        search = Search(no, count, no, begun, state, kink, far, why, walk, limit, full)
+        origin = Start(count, z, state.point.value, count)
+        search = Search(no, count, no, origin, state, kink, far, why, walk, limit, full)
         return Blanks(search, read(state, point), seen)
 
     shapes = jax.eval_shape(shapes_at, z)
@@ -171,8 +171,8 @@ def _changed(
     """The search with the parts of these names that ``change`` gives where a condition holds.
     Nothing but these is copied out of the branch.
     """
-    kept = tuple(getattr(search, name) for name in names.split())
-    parts = jax.lax.cond(holds, lambda: _like(change(search), kept), lambda: kept)
+    before = tuple(getattr(search, name) for name in names.split())
+    parts = jax.lax.cond(holds, lambda: _like(change(search), before), lambda: before)
     return search._replace(**dict(zip(names.split(), parts, strict=True)))
 
 
@@ -236,16 +236,18 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
         ends, lambda: read_profile(search.why, _explored(search), search.walk), blanks.seen
     )
     limit = _apart(ends, lambda: _limit(search, seen), blanks.search.limit)
-    names = "goes_on stage is_open begun state limit"
+    names = "goes_on stage is_open origin state limit"
     return _changed(names, ends, partial(_concluded, limit), search)
 
 
 def _remembered(search: Search) -> Tail:
     """The tail of a climb: the way it came where it set out from an earlier one's end."""
     state = search.state
-    before = state._replace(point=state.point._replace(z=search.begun.z, value=search.begun.value))
+    before = state._replace(
+        point=state.point._replace(z=search.origin.z, value=search.origin.value)
+    )
     came_by = remember_rise(state, before).tail
-    return select(search.is_open & (search.begun.rises > 0), came_by, state.tail)
+    return select(search.is_open & (search.origin.rises > 0), came_by, state.tail)
 
 
 def _limit(search: Search, seen: Found) -> Limit:
@@ -253,7 +255,7 @@ def _limit(search: Search, seen: Found) -> Limit:
     limit = arrived(_explored(search), search.far, search.why, search.walk, seen)
     if search.kink is not None:
         limit = at_kink(limit, search.kink)
-    return limit._replace(steps=limit.steps + search.begun.steps)
+    return limit._replace(steps=limit.steps + search.origin.steps)
 
 
 def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
@@ -261,16 +263,16 @@ def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
     from there.
     """
     state = search.state
-    begun = search.begun
+    origin = search.origin
     limit = select(search.is_open, seen, search.limit)
-    rises = search.is_open & (limit.shape == Shape.RISES) & (begun.rises < MAX_RISES)
-    again = Start(begun.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
+    rises = search.is_open & (limit.shape == Shape.RISES) & (origin.rises < MAX_RISES)
+    again = Start(origin.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
     climbs_on = any_member(rises)
     return (
         climbs_on if search.point is None else search.goes_on,
         jnp.where(climbs_on, CLIMB, LAST),
         rises,
-        select(rises, again, begun),
+        select(rises, again, origin),
         select(rises, start(limit.point.z, state.point), state),
         limit,
     )

@@ -188,10 +188,10 @@ def within(
 
     def by_eigenvectors(needed: Array, usual: tuple[Array, Array]) -> tuple[Array, Array]:
         arguments = (j, s, scale, cut, slack, radius, side)
-        found: tuple[Array, Array] = rarely(
+        step: tuple[Array, Array] = rarely(
             needed, lambda *a: trust_step(*a[:7]), lambda *a: a[7:], *arguments, *usual
         )
-        return found
+        return step
 
     if isinstance(needed, bool | np.bool_ | np.ndarray) or is_cheap_to_run(j):
         return by_eigenvectors(needed, usual)
@@ -258,8 +258,8 @@ def trust_step(
     # completed to the radius that way.
     weakest = column(np.arange(len(g)), g) == xp.argmin(curvature, axis=0)
     missing = xp.sqrt(xp.maximum(radius**2 - xp.sum(u**2, axis=0), 0.0))
-    seen = xp.sum(xp.where(weakest, g, 0.0), axis=0)
-    sign = xp.where(seen == 0.0, side, xp.sign(seen))
+    along_weakest = xp.sum(xp.where(weakest, g, 0.0), axis=0)
+    sign = xp.where(along_weakest == 0.0, side, xp.sign(along_weakest))
     short = (floor > cut) & (missing > 0.1 * radius)
     u = xp.where(weakest & short, u + sign * missing, u)
     gain = dot(g, u) - 0.5 * xp.sum(xp.where(quiet, 0.0, values) * u**2, axis=0)

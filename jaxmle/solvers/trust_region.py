@@ -306,8 +306,8 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
     before = norm(reading.scale * state.last)
     longer = (length >= 1.4 * before) & (length >= MIN_SCALED_LENGTH_OF_OWN_STEP)
     undiminished = (reading.gain >= 0.9 * state.gain) & (reading.gain > reading.noise)
-    own = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.leap > 0)
-    return undiminished & longer & own
+    by_newton = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.leap > 0)
+    return undiminished & longer & by_newton
 
 
 def _explodes(state: State, noted: State, reading: Reading) -> Array:

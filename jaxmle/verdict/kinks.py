@@ -25,7 +25,7 @@ MAX_SCALED_STEP = 1e3
 OFFSET_EXPONENT = 0.5  # √ε scaled units (1.5e-8 in float64) from a vertex into its cells
 NEARER = 100.0  # factor by which the cells are looked at again
 ROUNDING_OF_WEIGHTS = 1e-6
-SHARE_OF_JUMP_KEPT = 0.5  # of a jump: less says that the surface was lost
+MIN_REMAINING_SHARE_OF_JUMP = 0.5  # of a jump: less says that the surface was lost
 SAME_JUMP = 0.01  # relative difference of the jumps a hundred times nearer
 DECREMENT_TO_LEAVE = 1e-6  # of the free coordinates, below which a surface may be left
 MIN_JUMP = 1e-7  # scaled
@@ -236,7 +236,7 @@ def jumps_of(search: Search) -> Jumps:
     size = xp.sqrt(xp.sum(jump**2, axis=1))
     before = search.jumps[:k]
     alive = (before > 0) & (
-        xp.sum(jump * search.normals[:k], axis=1) >= SHARE_OF_JUMP_KEPT * before
+        xp.sum(jump * search.normals[:k], axis=1) >= MIN_REMAINING_SHARE_OF_JUMP * before
     )
     moved = xp.sqrt(xp.sum((jump - before[:, None] * search.normals[:k]) ** 2, axis=1))
     same = xp.all((before == 0) | (alive & (moved <= SAME_JUMP * before)))

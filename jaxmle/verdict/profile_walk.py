@@ -203,10 +203,10 @@ def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
 def _look_beside(why: Doubt, state: State, walk: Walk) -> Walk:
     """Where both sides are over, what is looked at beside the profile, in this order.
 
-    Where ℓ is rough, or the climb did not end as one does at a maximum though the coordinate that
-    was tested is sound, half a unit along each coordinate: it may be rounding that curves ℓ in
-    another than the one that was followed. Coordinates that ℓ does not depend on, where they set out: what
-    the others have reached since may have made a slope of the plateau that the climb left them on.
+    Where ℓ is rough, or the climb ended slowly though the coordinate that was tested is sound, half
+    a unit along each coordinate: it may be rounding that curves ℓ in another than that one.
+    Coordinates that ℓ does not depend on, where they set out: what the others have reached since
+    may have made a slope of the plateau that the climb left them on.
     At last the noise of the highest point, if it is above the end of the climb.
     """
     xp = namespace(walk.trial)

@@ -103,9 +103,9 @@ def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
     gradual = walk.falling >= 2
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
-    first_kept = gains[0] >= SHRINKING * gains[1]
-    second_kept = gains[1] >= SHRINKING * gains[2]
-    fades = stays & grows & ~first_kept & ~second_kept & (last > OFFSETS.index(HALF))
+    last_holds = gains[0] >= SHRINKING * gains[1]
+    before_holds = gains[1] >= SHRINKING * gains[2]
+    fades = stays & grows & ~last_holds & ~before_holds & (last > OFFSETS.index(HALF))
     return _Sides(
         bar=bar,
         bars=bars,
@@ -118,7 +118,7 @@ def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
         gradual=gradual,
         backwards=backwards,
         came=came,
-        steady=grows & first_kept & second_kept,
+        steady=grows & last_holds & before_holds,
         fades=fades & (gradual | (came & backwards))[::-1],
     )
 
