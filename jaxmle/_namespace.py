@@ -2,16 +2,125 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+# Python's numbers that take the type of an array or a number of NumPy's beside which they stand
+WEAK_BESIDE: dict[Any, tuple[type, ...]] = {
+    np.float64: (float, int, bool),
+    np.float32: (float, int, bool),
+    np.int64: (int, bool),
+    np.int32: (int, bool),
+    np.bool_: (bool,),
+}
+
+# ---------------------------------------------------------------- NumPy with a road for numbers
+
+# The state of one fit is mostly single numbers, for which NumPy's functions take twenty times as
+# long as the arithmetic. These return what NumPy's do, for numbers as numbers, never as arrays of
+# no axis.
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    if type(condition) is not np.bool_:
+        return np.where(condition, a, b)
+    chosen, other = (a, b) if condition else (b, a)
+    kind = type(chosen)
+    beside = type(other)
+    if kind is np.ndarray:
+        if beside is np.ndarray:
+            if chosen.dtype is other.dtype and chosen.shape == other.shape:
+                return chosen
+        elif beside in WEAK_BESIDE.get(chosen.dtype.type, ()) or beside is chosen.dtype.type:
+            return chosen
+    elif kind in WEAK_BESIDE:
+        if beside is kind or beside in WEAK_BESIDE[kind]:
+            return chosen
+    elif kind in WEAK_BESIDE.get(beside, ()):
+        return beside(chosen)
+    elif beside is np.ndarray and kind in WEAK_BESIDE.get(other.dtype.type, ()):
+        filled = np.empty_like(other)
+        filled.fill(chosen)
+        return filled
+    return np.where(condition, a, b)[()]
+
+
+def _any(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return x if type(x) is np.bool_ else np.logical_or.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _all(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return x if type(x) is np.bool_ else np.logical_and.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return np.add.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return np.minimum.reduce(x, axis=axis, keepdims=keepdims)
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    if type(a) is np.float64 and type(b) in (np.float64, float):
+        return a if a >= b or a != a else np.float64(b)
+    return np.maximum(a, b)
+
+
+def _minimum(a: Any, b: Any) -> Any:
+    if type(a) is np.float64 and type(b) in (np.float64, float):
+        return a if a <= b or a != a else np.float64(b)
+    return np.minimum(a, b)
+
+
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    return _minimum(_maximum(x, low), high)
+
+
+def _zeros(shape: Any, dtype: Any = float) -> Any:
+    return np.zeros(shape, dtype)[()]
+
+
+def _ones(shape: Any, dtype: Any = float) -> Any:
+    return np.ones(shape, dtype)[()]
+
+
+def _zeros_like(x: Any) -> Any:
+    return np.zeros(np.shape(x), x.dtype)[()]
+
+
+FOR_NUMBERS = {
+    "where": _where,
+    "any": _any,
+    "all": _all,
+    "sum": _sum,
+    "max": _max,
+    "min": _min,
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "clip": _clip,
+    "zeros": _zeros,
+    "ones": _ones,
+    "zeros_like": _zeros_like,
+}
+HOST: Any = types.ModuleType("host", "NumPy, and quick with numbers.")
+vars(HOST).update({name: getattr(np, name) for name in np.__all__} | FOR_NUMBERS)
+
+
+# ---------------------------------------------------------------- which of the two
+
 
 def namespace(x: Any) -> Any:
     """NumPy for what is NumPy's, on the host; jax.numpy for the rest, under a trace."""
-    return np if isinstance(x, np.ndarray | np.generic) else jnp
+    return HOST if isinstance(x, (np.ndarray, np.generic)) else jnp
 
 
 def is_traced(value: Any) -> bool:
@@ -25,4 +134,4 @@ def is_nowhere(condition: Any) -> bool:
     """Whether a condition is known, on the host, to hold for nobody: what follows from it need not
     be computed then.
     """
-    return isinstance(condition, np.ndarray | np.generic) and not np.any(condition)
+    return isinstance(condition, (np.ndarray, np.generic)) and not _any(condition)

@@ -17,7 +17,7 @@ from jaxmle.fitting.options import (
     check_source,
     refuse_without_source,
 )
-from jaxmle.likelihood.contract import FitsItself
+from jaxmle.likelihood.contract import fits_itself
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.record.fit import Fit
 
@@ -100,7 +100,7 @@ def fit(
     if shared is not None:
         weights = shared.weights
         clusters = shared.clusters
-    elif isinstance(data, FitsItself):
+    elif fits_itself(data):
         weights, clusters = data.given(weights, clusters)
     options = Options(
         constraints=constraints,

@@ -17,7 +17,7 @@ from jaxmle.distributed.shared import SharedRows
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights, check_weights_given
-from jaxmle.likelihood.contract import FitsItself, data_length
+from jaxmle.likelihood.contract import data_length, fits_itself
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
@@ -142,7 +142,7 @@ def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
     if isinstance(data, DistributedRows):
         data.given(weights, clusters)
         return data.shared
-    if tracing() or isinstance(data, FitsItself):
+    if tracing() or fits_itself(data):
         return None
     placement = placement_of(data)
     if placement is None:

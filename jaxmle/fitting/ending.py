@@ -25,7 +25,7 @@ from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
 from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.verdict.judge import Verdict, root_of
 from jaxmle.verdict.limit import is_at_kink
 
@@ -117,11 +117,11 @@ def complete(
     if family is not None and verdict.kink is not None:
         verdict, vcov = by_family(family, problem.layout, verdict, point, n, parts.vcov)
         parts = parts._replace(vcov=vcov)
-    failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
+    failed = is_one_of(verdict.status, Status.NONFINITE, Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray):
         parts = parts._replace(row=_row_where(failed, passes, point.aux.x, parts.row))
     elif failed:
-        nonfinite = verdict.status == Status.NONFINITE
+        nonfinite = is_one_of(verdict.status, Status.NONFINITE)
         search_row = passes.first_rough if nonfinite else passes.first_bad
         walled = nonfinite and not np.isnan(verdict.wall[0])
         x = problem.chart.to_user(verdict.wall, passes.base) if walled else point.aux.x
@@ -167,7 +167,7 @@ def _with_error(
     breads = 0.5 if problem.kind in ("observed", "expected") else 1.0
     share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
     worst = xp.max(xp.where(xp.isfinite(share), share, 0.0), axis=0)
-    doubtful = (verdict.status == Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
+    doubtful = is_one_of(verdict.status, Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
     lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
     gone = lost[:, None] | lost[None, :]
     digits = -xp.log10(xp.maximum(worst, xp.finfo(variance.dtype).tiny))

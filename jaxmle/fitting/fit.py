@@ -35,7 +35,7 @@ from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.without_curvature import ends_by_score, fit_at_point, fit_by_score
-from jaxmle.likelihood.contract import FitsItself
+from jaxmle.likelihood.contract import fits_itself
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.linear_predictors import as_regression
@@ -55,7 +55,7 @@ from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES
 from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.state import DONE, Point, State
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.solvers.trust_region import advance, begin, proposed, step
 from jaxmle.verdict.judge import Verdict
 
@@ -65,50 +65,52 @@ MIN_ROWS_FOR_OPAQUE_BLOCKS = 16 * CACHED_OPAQUE
 
 def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> Fit:
     """``fit`` with its options as one record."""
-    if isinstance(data, FitsItself):
+    if fits_itself(data):
         return data.fit_with(loglik, params0, options)
     posed = read(loglik, params0, data, options, may_be_empty=True)
+    model = call_of(loglik)
     if tracing():
-        return replace(fit_under_trace(posed, options), model=call_of(loglik))
-    fitted = replace(fit_on_host(posed, options), model=call_of(loglik))
-    fitted = with_response_id(fitted, loglik, posed.loglik, posed.data)
-    return with_signals(fitted, loglik, posed.loglik, posed.data)
+        return replace(fit_under_trace(posed, options), model=model)
+    # one context, within which closures are looked at once
+    with precision(posed.dtype), np.errstate(all="ignore"):
+        fitted = fit_on_host(posed, options, model)
+        fitted = with_response_id(fitted, loglik, posed.loglik, posed.data)
+        return with_signals(fitted, loglik, posed.loglik, posed.data)
 
 
-def fit_on_host(posed: Posed, options: Options) -> Fit:
+def fit_on_host(posed: Posed, options: Options, model: str) -> Fit:
     """The fit of a problem on the host: check, pose, search, conclude."""
     if not posed.chart.k:
-        return fit_at_point(posed, options)
+        return replace(fit_at_point(posed, options), model=model)
     check_bandwidth(options.vcov, posed.rows)
     clusters = options.clusters
     codes = () if clusters is None else cluster_codes(clusters, posed.rows)
-    with precision(posed.dtype), np.errstate(all="ignore"):
-        problem = problem_of(posed.loglik, posed.chart, options)
-        base = posed.base
-        check_rows(problem, base, posed.data)
-        problem = with_structure(problem, base, posed)
-        placed = left_on_device(posed.given, posed.data)
-        passes = Passes.on_host(problem, base, posed.data, codes, placed)
-        if ends_by_score(problem, options):
-            return fit_by_score(passes, posed, options.progress)
-        manner = Manner(options.progress, sampler_of(posed.data, posed.rows or 0))
+    problem = problem_of(posed.loglik, posed.chart, options)
+    base = posed.base
+    check_rows(problem, base, posed.data)
+    problem = with_structure(problem, base, posed)
+    placed = left_on_device(posed.given, posed.data)
+    passes = Passes.on_host(problem, base, posed.data, codes, placed)
+    if ends_by_score(problem, options):
+        return replace(fit_by_score(passes, posed, options.progress), model=model)
+    manner = Manner(options.progress, sampler_of(posed.data, posed.rows or 0))
+    verdict, reached, steps_before, head = search_on_host(passes, manner)
+    # where a climb with a wrong Hessian ends, nothing may be finite
+    points = [verdict.point.aux.x, base][: 2 - is_one_of(verdict.status, Status.CONVERGED)]
+    rules = check_rules(problem.loglik, problem.layout, points, passes.device_data)
+    if rules.hessian:  # the climb used a wrong one
+        passes = passes.on(posed.data)
         verdict, reached, steps_before, head = search_on_host(passes, manner)
-        # where a climb with a wrong Hessian ends, nothing may be finite
-        points = [verdict.point.aux.x, base][: 2 - (verdict.status == Status.CONVERGED)]
-        rules = check_rules(problem.loglik, problem.layout, points, passes.device_data)
-        if rules.hessian:  # the climb used a wrong one
-            passes = passes.on(posed.data)
-            verdict, reached, steps_before, head = search_on_host(passes, manner)
-        data_id = identity(posed.loglik, posed.data, posed.dtype)
-        n = _number_of_observations(passes, posed)
-        fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
-        road = road_of(posed.loglik, problem.loglik)
-        fitted = replace(fitted, road=", ".join([road, *head]))
-        if fitted.verdict == Status.UNIDENTIFIED and posed.rows is not None:
-            fitted = traced_to(fitted, passes, verdict.point.z)
-        fitted = with_rules(fitted, problem.loglik, rules)
-        base, data = passes.base, passes.device_data
-        return with_cone(fitted, problem.loglik, problem.roots, base, data, posed.rows)
+    data_id = identity(posed.loglik, posed.data, posed.dtype)
+    n = _number_of_observations(passes, posed)
+    fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
+    road = road_of(posed.loglik, problem.loglik)
+    fitted = replace(fitted, road=", ".join([road, *head]), model=model)
+    if fitted.verdict is Status.UNIDENTIFIED and posed.rows is not None:
+        fitted = traced_to(fitted, passes, verdict.point.z)
+    fitted = with_rules(fitted, problem.loglik, rules)
+    base, data = passes.base, passes.device_data
+    return with_cone(fitted, problem.loglik, problem.roots, base, data, posed.rows)
 
 
 def check_rows(problem: Problem, base: Array, data: Data) -> None:
@@ -175,13 +177,13 @@ def search_on_host(passes: Passes, manner: Manner) -> tuple[Verdict, Reach, Arra
     if resumed is not None:
         arguments = _climb_and_rest(passes, manner, None, resumed.z, resumed.radius)
         verdict, reached = search(*arguments)
-        if verdict.status == Status.CONVERGED:
+        if is_one_of(verdict.status, Status.CONVERGED):
             return verdict, reached, resumed.steps, []
     z = problem.chart.to_free(passes.base)
     head = head_start(passes, z, manner.sampler)
     if head is not None:
         result = _search_from_head(passes, head, manner)
-        if result is not None and result[0].status == Status.CONVERGED:
+        if result is not None and is_one_of(result[0].status, Status.CONVERGED):
             return *result, [HEAD_START]
     steps = np.asarray(0)
     if isinstance(problem.solver, LBFGS | Optax):

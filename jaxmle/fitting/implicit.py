@@ -42,7 +42,7 @@ from jaxmle.runtime.modes import no_mode
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.limit import is_at_kink
 
@@ -153,7 +153,7 @@ def _doubted(
     off = jax.lax.map(off_at, jnp.stack(places))
     error = error_of_hessian(off[1], jax.lax.stop_gradient(point.aux.hessian))
     method = FORWARD_OVER_REVERSE if differentiation is None else differentiation.method
-    believed = (verdict.status == Status.CONVERGED) | ~jnp.any(off > 0)
+    believed = is_one_of(verdict.status, Status.CONVERGED) | ~jnp.any(off > 0)
     return verdict._replace(
         status=jnp.where(believed, verdict.status, int(Status.STALLED))
     ), point._replace(aux=point.aux._replace(hessian_by=Differentiation(method, error)))

@@ -22,6 +22,7 @@ from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point, State, Tail, select, start
+from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.trust_region import Reading, accepted, is_running, proposed, read
 from jaxmle.verdict.doubt import Doubt, remember_rise
 from jaxmle.verdict.excursion import Excursion, follow, to_limit
@@ -265,7 +266,7 @@ def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
     state = search.state
     origin = search.origin
     limit = select(search.is_open, seen, search.limit)
-    rises = search.is_open & (limit.shape == Shape.RISES) & (origin.rises < MAX_RISES)
+    rises = search.is_open & is_one_of(limit.shape, Shape.RISES) & (origin.rises < MAX_RISES)
     again = Start(origin.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
     climbs_on = any_member(rises)
     return (

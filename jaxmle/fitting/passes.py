@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik
-from jaxmle.fitting.objective import Objective
+from jaxmle.fitting.objective import Objective, drop_user_scale, with_user_scale
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, reach
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
@@ -35,10 +35,11 @@ from jaxmle.likelihood.structure import (
 from jaxmle.likelihood.terms import Expected, expected_information, not_finite, row_terms_of
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import compiled
-from jaxmle.runtime.device import to_device
+from jaxmle.runtime.device import placed
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.state import Point, State
+from jaxmle.solvers.status import is_one_of
 from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.judge import Verdict, judge, survey
 from jaxmle.verdict.kink_search import seek_kink
@@ -149,6 +150,27 @@ def _evaluate(problem: Problem, base: Array, data: Data, codes: Codes, z: Array)
     return objective_of(problem, base, data)(z)
 
 
+def _evaluate_alone(problem: Problem, base: Array, data: Data, codes: Codes, z: Array) -> Point:
+    """The evaluation as a program returns it: without what ``_evaluated`` knows."""
+    point = _evaluate(problem, base, data, codes, z)._replace(z=None)
+    return drop_user_scale(problem.chart, point) if problem.chart.is_identity else point
+
+
+def _evaluated(
+    chart: Chart, program: Callable[..., Point], base: Array, data: Data, codes: Codes, z: Array
+) -> Point:
+    """The evaluation at z (k,) by its program, in NumPy."""
+    bare = program(base, data, codes, z)
+    value, absolute = (np.asarray(number)[()] for number in (bare.value, bare.absolute))
+    score, hessian = (np.asarray(array) for array in (bare.score, bare.hessian))
+    z = z.astype(score.dtype, copy=False)  # a program in float32 takes it so
+    point = Point(z, value, absolute, score, hessian, bare.curvature, bare.aux)
+    if point.curvature is not None or point.aux is not None:
+        rest = jax.tree.map(np.asarray, (point.curvature, point.aux))
+        point = point._replace(curvature=rest[0], aux=rest[1])
+    return with_user_scale(chart, base, point) if chart.is_identity else point
+
+
 def _slopes(problem: Problem, base: Array, data: Data, codes: Codes, z: Array) -> Slope:
     return objective_of(problem, base, data).slopes(z)
 
@@ -200,7 +222,7 @@ def compile_pass(problem: Problem, name: str) -> Callable[..., Any]:
     user's function for all who ask for it.
     """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
-    run = PASSES[name]
+    run = _evaluate_alone if name == "evaluate" else PASSES[name]
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         return partial(run, replace(bare, loglik=loglik))
@@ -238,13 +260,15 @@ class Passes:
         ``device_data``, which are the same, are there already.
         """
         loglik = problem.loglik
-        device_data = jax.tree.map(to_device, data if device_data is None else device_data)
+        device_data = jax.tree.map(placed, data if device_data is None else device_data)
         with_counts = counted(loglik, device_data, _counts(loglik, data), base.dtype)
         summed = replace(problem, loglik=with_counts)
 
         @cache  # looked up once a fit, and only if it runs
         def program_of(name: str) -> Callable[..., Any]:
             program = compile_pass(summed, name)
+            if name == "evaluate":
+                return partial(_evaluated, problem.chart, program)
             return lambda *args: jax.tree.map(np.array, program(*args))
 
         return cls(problem, base, data, device_data, codes, program_of)
@@ -370,7 +394,7 @@ def search(
 
     state, limit = climbed(z)
     for _ in range(MAX_RISES):
-        if limit.shape != Shape.RISES:
+        if not is_one_of(limit.shape, Shape.RISES):
             break
         before = state.steps + limit.steps
         state, limit = climbed(limit.point.z, state)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import HOST, is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
@@ -26,7 +26,7 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh, from_eigen
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import State
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.verdict.judge import Survey, Verdict
 from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
@@ -59,9 +59,12 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
         x: the printed entries at the limit, (p, ...).
     """
     xp = namespace(state.point.z)
+    if is_nowhere(limit.recedes):
+        nowhere = xp.zeros_like(x)
+        return Reach(nowhere.astype(xp.int32), nowhere.astype(bool), limit.recedes)
     touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * limit.move) ** 2
-    pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | (limit.shape == Shape.TAIL)
+    pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | is_one_of(limit.shape, Shape.TAIL)
     receding = limit.recedes & touched & (limit.move != 0) & pushed
 
     def moves(coordinates: Array) -> Array:
@@ -162,21 +165,17 @@ def conclude(
     # One step of scaled length one along each null direction, seen on the user's scale.
     steps = user.jacobian / verdict.scale[None, :]
     null = _times(steps, verdict.null)
-    along = times(user.jacobian, verdict.direction)
-    incidence = _incidence(chart, user.x).astype(user.x.dtype)
-    has_coordinate = column(chart.own_coordinate, user.x)
-    direction = xp.where(has_coordinate, times(incidence, verdict.direction), along)
+    along, direction = _recession(chart, verdict, user)
     fate = _estimability(chart, verdict, reached, steps, null, along, direction)
     no_variance = _without_variance(verdict, fate, steps, vcov)
-    hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
-    no_variance = no_variance | xp.any(hidden, axis=1)
+    if not is_nowhere(verdict.hidden):
+        hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
+        no_variance = no_variance | xp.any(hidden, axis=1)
     masked = xp.where(no_variance[:, None] | no_variance[None, :], xp.nan, vcov)
     # the square root sees a safe value where the result is NaN, for the sake of its derivative
     variance = xp.where(no_variance, 1.0, diagonal(vcov))
     se = xp.sqrt(xp.where(no_variance, xp.nan, variance))
-    entries = np.arange(len(roots))
-    leaders = np.where(roots >= 0, roots, entries)
-    follow = slice(None) if np.array_equal(leaders, entries) else leaders
+    follow = _leaders(roots)
     return Conclusion(
         x=_estimates(chart, verdict, reached, fate, user.x)[follow],
         se=se[follow],
@@ -188,6 +187,28 @@ def conclude(
         projector=_lost_directions(fate, null),
         point=user.x[follow],
     )
+
+
+def _leaders(roots: np.ndarray) -> Any:
+    """For each printed entry the one it follows, itself where it is fixed: an index."""
+    entries = np.arange(len(roots))
+    if (roots == entries).all():
+        return slice(None)
+    return np.where(roots >= 0, roots, entries)
+
+
+def _recession(chart: Chart, verdict: Verdict, user: UserScale) -> tuple[Array, Array]:
+    """The direction of the verdict on the user's scale, (p, ...), and the same by the free
+    coordinate where an entry has one of its own.
+    """
+    if is_nowhere(verdict.direction):
+        nowhere = np.zeros_like(user.x)
+        return nowhere, nowhere
+    along = times(user.jacobian, verdict.direction)
+    incidence = _incidence(chart, user.x).astype(user.x.dtype)
+    has_coordinate = column(chart.own_coordinate, user.x)
+    own = times(incidence, verdict.direction)
+    return along, namespace(user.x).where(has_coordinate, own, along)
 
 
 def _estimability(
@@ -214,8 +235,12 @@ def _estimability(
         return xp.sqrt(xp.sum(rows**2, axis=1))
 
     estimable = length(null) <= MAX_NULL_SHARE_OF_ESTIMABLE * length(steps)
-    separated = status == Status.SEPARATED
-    on_bounds = (status == Status.BOUNDARY) | separated
+    separated = is_one_of(status, Status.SEPARATED)
+    on_bounds = is_one_of(status, Status.BOUNDARY) | separated
+    if is_nowhere(on_bounds):
+        no_sign = xp.zeros_like(along)
+        none = no_sign.astype(bool)
+        return _Estimability(on_bounds, none, none, estimable, none, no_sign)
     at_bound = (xp.abs(reached.bound) == 1) & on_bounds
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
@@ -226,7 +251,7 @@ def _estimability(
     touched = (diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None]
     concerned = xp.any(_incidence(chart, along) & touched, axis=1) & ~estimable
     # Beside a bound too, what is free has no estimate, where it is an entry of its own.
-    free_at_bound = (status == Status.BOUNDARY) & has_coordinate & (reached.bound == 0)
+    free_at_bound = is_one_of(status, Status.BOUNDARY) & has_coordinate & (reached.bound == 0)
     undetermined = concerned & ~infinite & ~at_bound & (separated | free_at_bound)
     # each is unbounded along the tail that was followed, with its sign there
     sign = xp.where(infinite, xp.sign(direction), 0.0)
@@ -240,11 +265,12 @@ def _estimates(
     xp = namespace(x)
     status = verdict.status
     sign = fate.sign
-    low, high = (column(end, x) for end in np.array(chart.layout.bounds).T)
-    x = xp.where(fate.infinite, xp.where(sign == 0, xp.nan, sign * xp.inf), x)
-    x = xp.where(fate.at_bound, xp.where(reached.bound < 0, low, high), x)
-    x = xp.where(fate.undetermined, xp.nan, x)
-    return xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
+    if not is_nowhere(fate.on_bounds):
+        low, high = (column(end, x) for end in np.array(chart.layout.bounds).T)
+        x = xp.where(fate.infinite, xp.where(sign == 0, xp.nan, sign * xp.inf), x)
+        x = xp.where(fate.at_bound, xp.where(reached.bound < 0, low, high), x)
+        x = xp.where(fate.undetermined, xp.nan, x)
+    return xp.where(is_one_of(status, Status.NONFINITE, Status.UNBOUNDED), xp.nan, x)
 
 
 def _without_variance(verdict: Verdict, fate: _Estimability, steps: Array, vcov: Array) -> Array:
@@ -254,7 +280,7 @@ def _without_variance(verdict: Verdict, fate: _Estimability, steps: Array, vcov:
     variance = diagonal(vcov)
     inflation = variance / xp.maximum(xp.sum(steps**2, axis=1), limits.tiny)
     is_rounding = (limits.eps * inflation > 0.1) | (verdict.digits <= 0)
-    blurred = is_rounding & (verdict.status == Status.IMPRECISE)
+    blurred = is_rounding & is_one_of(verdict.status, Status.IMPRECISE)
     no_estimate = fate.infinite | fate.at_bound | ~fate.estimable
     return verdict.lost | no_estimate | blurred | (variance <= 0)
 
@@ -272,7 +298,7 @@ def _lost_directions(fate: _Estimability, null: Array) -> Array:
     bounds = xp.where(square, identity(square), 0.0).astype(null.dtype)
     lost = xp.concatenate([lost, bounds], axis=1)
     # a projector is a verdict: it has no derivative
-    constant = lost if xp is np else jax.lax.stop_gradient(lost)
+    constant = lost if xp is HOST else jax.lax.stop_gradient(lost)
     needed = xp.any(constant != 0, axis=(0, 1))
     return rarely(needed, _projector, lambda null: product(null, transposed(null)), constant)
 
@@ -356,8 +382,8 @@ def record(
     def real(value: Any) -> Any:
         return xp.asarray(value).astype(dtype)[()]
 
-    failed = verdict.status == Status.NONFINITE
-    boundless = verdict.status == Status.UNBOUNDED
+    failed = is_one_of(verdict.status, Status.NONFINITE)
+    boundless = is_one_of(verdict.status, Status.UNBOUNDED)
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
     differentiation = user.hessian_by

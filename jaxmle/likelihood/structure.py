@@ -106,7 +106,7 @@ def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Char
         ValueError: where they leave none, unless ``may_be_empty``.
     """
     held = roots_of(loglik, layout) != np.arange(layout.p)
-    chart = Chart(layout, tuple(held.tolist()))
+    chart = layout.chart(tuple(held.tolist()))
     if not chart.k and not may_be_empty:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     return chart
@@ -150,7 +150,9 @@ def count(loglik: Loglik, data: Tree, terms: Callable[[], float]) -> Array:
                     ]
                 )
             )
-    return jnp.asarray(data_length(data) or terms()) if isinstance(times, float) else jnp.sum(times)
+    if isinstance(times, float):
+        return (jnp if tracing() else np).asarray(data_length(data) or terms())
+    return jnp.sum(times)
 
 
 def _rows(loglik: Loglik, data: Tree) -> int:
@@ -174,8 +176,8 @@ def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[i
 
 def shapes_of(data: Tree) -> tuple[Any, ...]:
     """What a program knows of its data: their tree, shapes and types, hashable."""
-    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
-    return jax.tree.structure(data), shapes
+    leaves, structure = jax.tree.flatten(data)
+    return structure, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
 
 
 def linear_designs(loglik: Any, data: Tree) -> Tree:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
@@ -241,7 +241,7 @@ def _with_dispersion(
     alpha = dispersion(y, mu)
     error = xp.sqrt(2 * xp.maximum(xp.sum(mu**2, axis=-1), 1e-3))
     doubt = xp.abs(xp.sum((y - mu) ** 2 - mu, axis=-1)) < _DOUBTFUL_DISPERSION * error
-    if xp is not np:
+    if xp is not HOST:
         better, inside = _best_dispersion(y, x, shift, beta, alpha)
         return xp.where(doubt[..., None], better, beta), xp.where(doubt, inside, alpha)
     if doubt.any():
@@ -264,7 +264,7 @@ def _best_dispersion(
     refine = functools.partial(_at_dispersion, y, x, shift, beta)
     betas, values = (
         map(np.stack, zip(*map(refine, tried), strict=True))
-        if xp is np
+        if xp is HOST
         else jax.vmap(refine)(tried)
     )
     best = xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf), axis=0)[None]
@@ -287,7 +287,7 @@ def _at_dispersion(
 
 def _negative_binomial_terms(y: Array, eta: Array, alpha: Array) -> Array:
     """ℓ but for log y!, plainly: 1e-9 of it at the least α tried, 1e-6."""
-    gamma_function = scipy.special.gammaln if namespace(y) is np else gammaln
+    gamma_function = scipy.special.gammaln if namespace(y) is HOST else gammaln
     size = 1 / alpha
     odds = alpha * namespace(y).exp(eta)
     clumping = gamma_function(y + size) - gamma_function(size) + y * namespace(y).log(alpha)

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
@@ -29,6 +29,12 @@ from jaxmle.parameters.constraints import (
     free,
 )
 from jaxmle.parameters.short_names import short_names, term_of
+
+# Layouts that fits have in common: of dictionaries, lists and tuples, whose structures keep no
+# object of a user's alive, and so few entries that their names take little memory
+LAYOUTS_SHARED = 32
+MAX_ENTRIES_OF_SHARED_LAYOUT = 2**12
+PLAIN_KEYS = (jax.tree_util.DictKey, jax.tree_util.SequenceKey)
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,26 @@ class Layout:
         ends = np.cumsum([0, *(leaf.size for leaf in self.leaves)])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
 
-    def __hash__(self) -> int:
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.treedef, self.leaves))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Nothing that was computed goes along: strings hash otherwise in another process."""
+        return Layout, (self.treedef, self.leaves)
+
+    @cached_property
+    def _charts(self) -> dict[tuple[bool, ...], Chart]:
+        return {}
+
+    def chart(self, held: tuple[bool, ...]) -> Chart:
+        """The chart of the entries that are not ``held`` (p,), made once."""
+        if held not in self._charts:
+            self._charts[held] = Chart(self, held)
+        return self._charts[held]
 
     def ravel(self, params: Tree) -> Array:
         """The printed entries of ``params``, (p,)."""
@@ -392,19 +416,29 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
     with_path, treedef = jax.tree_util.tree_flatten_with_path(params)
     if not with_path:
         raise ValueError("params has no leaves: a log-likelihood needs at least one parameter")
+    names = [path_name(path) for path, _ in with_path]
     leaves = tuple(
-        Leaf(
-            path_name(path),
-            tuple(np.shape(value)),
-            _constraint_at(constraints, path, path_name(path)),
-        )
-        for path, value in with_path
+        Leaf(name, tuple(np.shape(value)), _constraint_at(constraints, path, name))
+        for name, (path, value) in zip(names, with_path, strict=True)
     )
     _check_all_used(constraints, params)
-    layout = Layout(treedef, leaves)
+    size = sum(math.prod(leaf.shape) for leaf in leaves)
+    is_plain = all(isinstance(key, PLAIN_KEYS) for path, _ in with_path for key in path)
+    if is_plain and size <= MAX_ENTRIES_OF_SHARED_LAYOUT:
+        return _shared(treedef, leaves)
+    return _checked(Layout(treedef, leaves))
+
+
+@lru_cache(maxsize=LAYOUTS_SHARED)
+def _shared(treedef: Any, leaves: tuple[Leaf, ...]) -> Layout:
+    """One layout, with what it computes of itself, for all fits of such parameters."""
+    return _checked(Layout(treedef, leaves))
+
+
+def _checked(layout: Layout) -> Layout:
     if not layout.p:
         raise ValueError("params holds no numbers: every leaf is empty")
-    _check_distinct(leaves)
+    _check_distinct(layout.leaves)
     return layout
 
 

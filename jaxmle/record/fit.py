@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle._namespace import is_traced, namespace
+from jaxmle._namespace import HOST, is_traced, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
@@ -149,7 +149,7 @@ class Fit:
         xp = namespace(flat)
         flatter = xp.moveaxis(columns, 1, -1).reshape(-1, len(self.names))
         unravel = self.layout.unravel_entries
-        trees = [unravel(row) for row in flatter] if xp is np else None
+        trees = [unravel(row) for row in flatter] if xp is HOST else None
         stacked = (
             jax.vmap(unravel)(flatter)
             if trees is None

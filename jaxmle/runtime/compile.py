@@ -27,6 +27,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -104,14 +105,39 @@ class Memo:
         self.seen = self.seen._replace(facts=now.facts, by_identity=now.by_identity)
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A likelihood tree with what is kept of its functions."""
+
+    loglik: Any
+    functions: list[Any]
+    memos: list[Memo]
+    portable: Any  # the tree of portable copies
+    structure: Any  # of that tree
+    leaves: list[Any]
+
+    @property
+    def pieces(self) -> dict[Any, Any]:
+        """What was compiled, and asked, of the likelihood before."""
+        return self.memos[0].pieces if self.memos else {}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that its functions depend on is watched, and no code was met that may change
+        it.
+        """
+        return not any(memo.seen.hidden or memo.seen.changes for memo in self.memos)
+
+
 class _Procedure(threading.local):
-    """The memos looked up in the procedure under way: a fit looks at what its likelihood closes
-    over once.
+    """The memos looked up in the procedure under way, and the likelihoods made of their copies in
+    each precision: a fit looks at what its likelihood closes over once.
     """
 
     depth = 0
     calling: Sequence[tuple[Any, Memo]] = ()
     memos: dict[tuple[int, str], tuple[Any, Memo]] | None = None
+    held: dict[tuple[int, Any], Held] | None = None
 
 
 _PROCEDURE = _Procedure()
@@ -130,6 +156,7 @@ def precision(dtype: Any) -> Iterator[None]:
         _PROCEDURE.depth -= 1
         if not _PROCEDURE.depth:
             _PROCEDURE.memos = None
+            _PROCEDURE.held = None
 
 
 def _memo(function: Callable[..., Any]) -> Memo:
@@ -209,11 +236,10 @@ def compiled(
         key: hashable; what distinguishes this piece from others made of the same likelihood.
         make: from a likelihood to the function to compile. Called under the trace only.
     """
-    functions = functions_of(loglik)
-    memos = [_memo(function) for function in functions]
-    piece, leaves = _piece(loglik, key, make, functions, memos)
+    held = _held(loglik)
+    piece, leaves = _piece(held, key, make)
     arrays = [jnp.asarray(viewed(leaf)) for leaf in leaves]
-    return lambda *args: _called(functions, memos, piece, arrays, *args)
+    return partial(_called, held, piece, arrays)
 
 
 def cached_under_trace(
@@ -230,8 +256,9 @@ def cached_under_trace(
     memos = [_memo(function) for function in functions]
     if any(memo.seen.traced or memo.seen.hidden for memo in memos) or not _hashable(key):
         return _in_place(make(map_functions(loglik, portable_copy)))
-    piece, leaves = _piece(loglik, key, make, functions, memos)
-    return lambda *args: _called(functions, memos, piece, leaves, *args)
+    held = _made(loglik, functions, memos)
+    piece, leaves = _piece(held, key, make)
+    return partial(_called, held, piece, leaves)
 
 
 def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -242,21 +269,41 @@ def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _held(loglik: Any) -> Held:
+    """What is kept of a likelihood tree, in the precision that is switched on; looked up once in a
+    procedure.
+    """
+    place = (id(loglik), jax.dtypes.canonicalize_dtype(np.float64))
+    if _PROCEDURE.held is None:
+        _PROCEDURE.held = {}
+    known = _PROCEDURE.held.get(place) if _PROCEDURE.depth else None
+    if known is not None:
+        return known
+    functions = functions_of(loglik)
+    held = _made(loglik, functions, [_memo(function) for function in functions])
+    if _PROCEDURE.depth and not held.leaves:  # the weights of all replicates would stay in memory
+        _PROCEDURE.held[place] = held
+    return held
+
+
+def _made(loglik: Any, functions: list[Any], memos: list[Memo]) -> Held:
+    copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
+    portable = map_functions(loglik, lambda _: next(copies))
+    leaves, structure = jax.tree.flatten(portable)
+    return Held(loglik, functions, memos, portable, structure, leaves)
+
+
 def _piece(
-    loglik: Any,
-    key: Any,
-    make: Callable[[Any], Callable[..., Any]],
-    functions: list[Any],
-    memos: list[Memo],
+    held: Held, key: Any, make: Callable[[Any], Callable[..., Any]]
 ) -> tuple[Callable[..., Any], list[Any]]:
     """The jitted ``make`` of the portable copy, from the first function's memo, and the
     likelihood's leaves.
     """
-    copied = _copied(loglik, functions, memos)
-    if any(memo.contradicted for memo in memos):
-        copied = _once_differentiable(copied)
-    leaves, treedef = jax.tree.flatten(copied)
-    pieces = memos[0].pieces if memos else {}
+    leaves = held.leaves
+    treedef = held.structure
+    if any(memo.contradicted for memo in held.memos):
+        leaves, treedef = jax.tree.flatten(_once_differentiable(held.portable))
+    pieces = held.pieces
     if (key, treedef) not in pieces:
 
         def likelihood_piece(leaves: list[Any], *args: Any) -> Any:
@@ -276,23 +323,16 @@ def portable_copy(function: Any) -> Any:
     return portable(function, look(function)) if _memo(function).seen.narrow else function
 
 
-def _copied(loglik: Any, functions: list[Any], memos: list[Memo]) -> Any:
-    copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
-    return map_functions(loglik, lambda _: next(copies))
-
-
 def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
     """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the
     compiled pieces.
     """
-    functions = functions_of(loglik)
-    memos = [_memo(function) for function in functions]
-    portable = _copied(loglik, functions, memos)
-    facts = memos[0].pieces if memos else {}
-    whole = ("fact", key, jax.tree.structure(portable))
+    held = _held(loglik)
+    facts = held.pieces
+    whole = ("fact", key, held.structure)
     if whole not in facts:
-        with _calling(functions, memos), _learning():
-            facts[whole] = find(portable)
+        with _calling(held), _learning():
+            facts[whole] = find(held.portable)
     return facts[whole]
 
 
@@ -305,12 +345,12 @@ def portable_tree(loglik: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _calling(functions: list[Any], memos: list[Memo]) -> Iterator[None]:
+def _calling(held: Held) -> Iterator[None]:
     """Says whose pieces are called, to a trace that may come of it."""
     before = _PROCEDURE.calling
     _PROCEDURE.calling = [
         (function, memo)
-        for function, memo in zip(functions, memos, strict=True)
+        for function, memo in zip(held.functions, held.memos, strict=True)
         if memo.seen.changes and not memo.seen.hidden
     ]
     try:
@@ -330,42 +370,37 @@ def _learning() -> Iterator[None]:
         memo.learn(function)
 
 
-def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
-    hidden = any(memo.seen.hidden for memo in memos)
-    timed = _timed(functions, memos, piece) if hidden else contextlib.nullcontext()
-    with _calling(functions, memos), timed, _noticed(functions, memos, piece):
-        try:
+def _called(held: Held, piece: Any, *args: Any) -> Any:
+    try:
+        if held.is_plain and held.memos and id(piece) in held.memos[0].called:
             return piece(*args)
-        except (
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # a JaxRuntimeError is a RuntimeError
-            if "Expected: float64, Actual: float32" in str(error):
-                raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
-            raise
+        with _calling(held), _timed(held, piece), _noticed(held, piece):
+            return piece(*args)
+    except (RuntimeError, TypeError, ValueError) as error:  # a JaxRuntimeError is a RuntimeError
+        if "Expected: float64, Actual: float32" in str(error):
+            raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
+        raise
 
 
-def _noticed(
-    functions: list[Any], memos: list[Memo], piece: Any
-) -> contextlib.AbstractContextManager[None]:
+def _noticed(held: Held, piece: Any) -> contextlib.AbstractContextManager[None]:
     """Around a call of a piece: of the first one a word where it takes long."""
-    if not memos or id(piece) in memos[0].called:
+    if not held.memos or id(piece) in held.memos[0].called:
         return contextlib.nullcontext()
-    memos[0].called.add(id(piece))
-    if not is_of_user(functions[0]):
+    held.memos[0].called.add(id(piece))
+    function = held.functions[0]
+    if not is_of_user(function):
         return contextlib.nullcontext()
-    return said_if_long(getattr(functions[0], "__name__", type(functions[0]).__name__))
+    return said_if_long(getattr(function, "__name__", type(function).__name__))
 
 
 @contextlib.contextmanager
-def _timed(functions: list[Any], memos: list[Memo], piece: Any) -> Iterator[None]:
+def _timed(held: Held, piece: Any) -> Iterator[None]:
     """Around a call of a piece: the first one compiles it, and where that is done again by each
     procedure and takes long a warning says so, once for each function.
     """
     hidden = [
         (function, memo)
-        for function, memo in zip(functions, memos, strict=True)
+        for function, memo in zip(held.functions, held.memos, strict=True)
         if memo.seen.hidden and id(piece) not in memo.timed
     ]
     began = time.perf_counter()

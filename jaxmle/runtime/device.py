@@ -17,6 +17,9 @@ import numpy as np
 from jaxmle._types import Array, Tree
 
 ALIGNED = 64  # bytes
+# bytes of an array below which a program that takes it from NumPy's memory, in 2 µs, costs a fit of
+# ten evaluations less than to place it first, in 30 µs
+MIN_BYTES_TO_PLACE = 2**16
 MIN_BYTES_FOR_HUGE_PAGES = 2**22  # bytes from which NumPy asks for huge pages
 
 
@@ -58,10 +61,21 @@ def to_device(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Arra
     return jax.device_put(aligned)
 
 
+def placed(leaf: Any) -> Any:
+    """The array where programs that read it many times find it: on the device, but for a small one
+    of NumPy's.
+    """
+    if isinstance(leaf, np.ndarray) and leaf.nbytes < MIN_BYTES_TO_PLACE:
+        return leaf
+    return to_device(leaf)
+
+
 def left_on_device(given: Tree, read: Tree) -> Tree:
     """The arrays that were ``read`` on the host from those ``given``; in their place those that
     were given, where these are on the device that computes, in the precision of what was read.
     """
+    if not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(given)):
+        return read
     structure: Any = jax.tree.structure(given)
     if structure != jax.tree.structure(read):  # columns of a frame
         return read

@@ -16,15 +16,19 @@ import xxhash
 
 from jaxmle._types import Tree
 
+BITS_64 = 0xFFFFFFFFFFFFFFFF
+
 
 def fingerprint(data: Tree) -> np.ndarray:
     """The fingerprint of one data set: two halves (2,) uint32 of 64 bits over values,
     positions, types and shapes.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
-    if not leaves:
-        return np.zeros(2, np.uint32)
-    return fingerprints([leaf[None] for leaf in leaves], None)[0]
+    total = 0
+    for place, leaf in enumerate(leaves):
+        rows = len(leaf) if leaf.ndim else 1
+        total = _chained(total, rows, _kind(leaf.dtype, leaf.shape, place), _digest(leaf))
+    return _halves(total)
 
 
 def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
@@ -38,36 +42,32 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
         leaves: arrays (b, n, ...).
         lengths: for each leaf how many rows of each member are its own, (b,); the rest is padding.
     """
-    total = np.zeros(leaves[0].shape[0], dtype=np.uint64)
+    total: Any = np.zeros(leaves[0].shape[0], dtype=np.uint64)
     with np.errstate(over="ignore"):
         for place, leaf in enumerate(leaves):
             rows = None if lengths is None else lengths[place]
             whole = leaf.shape[1] if leaf.ndim > 1 else 1
             n = np.full(len(leaf), whole) if rows is None else rows
-            total = total ^ _mixed(n.astype(np.uint64) + _kind(leaf, place))
-            total = _mixed(total + _hashes(leaf, rows))
-    halves = [total >> np.uint64(32), total & np.uint64(0xFFFFFFFF)]
-    return np.stack(halves, axis=1).astype(np.uint32)
+            kind = np.uint64(_kind(leaf.dtype, leaf.shape[1:], place))
+            total = _chained(total, n.astype(np.uint64), kind, _hashes(leaf, rows))
+    return _halves(total)
 
 
 def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
     """The ``fingerprint`` (2,) of one data set whose leaves come in pieces of rows, in their
     order.
     """
-    total = np.zeros(1, np.uint64)
-    with np.errstate(over="ignore"):
-        for place, pieces in enumerate(leaves):
-            state = xxhash.xxh3_64()
-            rows = 0
-            kind = np.uint64(0)
-            for piece in pieces:
-                native = piece.astype(piece.dtype.newbyteorder("="), copy=False)
-                state.update(np.ascontiguousarray(native).reshape(-1).view(np.uint8).data)
-                rows += len(piece)
-                kind = _kind(piece[None], place)
-            total = total ^ _mixed(np.array([rows], np.uint64) + kind)
-            total = _mixed(total + np.uint64(state.intdigest()))
-    return np.array([total[0] >> np.uint64(32), total[0] & np.uint64(0xFFFFFFFF)], np.uint32)
+    total = 0
+    for place, pieces in enumerate(leaves):
+        state = xxhash.xxh3_64()
+        rows = 0
+        kind = 0
+        for piece in pieces:
+            state.update(_bytes_of(piece))
+            rows += len(piece)
+            kind = _kind(piece.dtype, piece.shape, place)
+        total = _chained(total, rows, kind, state.intdigest())
+    return _halves(total)
 
 
 def digest_of_arrays(arrays: Iterable[Any]) -> str:
@@ -82,12 +82,26 @@ def digest_of_arrays(arrays: Iterable[Any]) -> str:
     return str(state.hexdigest())
 
 
-def _kind(leaf: np.ndarray, place: int) -> np.uint64:
+def _kind(dtype: np.dtype, shape: tuple[int, ...], place: int) -> int:
     """What makes equal bytes different data: dtype, trailing shape, and the place among the
     leaves.
+
+    Args:
+        shape: of the leaf of one member.
     """
-    text = f"{leaf.dtype.name} {leaf.ndim} {leaf.shape[2:]} {place}"
-    return np.uint64(xxhash.xxh3_64_intdigest(text.encode()))
+    text = f"{dtype.name} {len(shape) + 1} {shape[1:]} {place}"
+    return xxhash.xxh3_64_intdigest(text.encode())
+
+
+def _digest(leaf: np.ndarray) -> int:
+    """The hash of all bytes of one leaf."""
+    return xxhash.xxh3_64_intdigest(_bytes_of(leaf))
+
+
+def _bytes_of(leaf: np.ndarray) -> Any:
+    """The bytes of one leaf in row order, numbers in the byte order of this machine."""
+    native = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(native).reshape(-1).view(np.uint8).data
 
 
 def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
@@ -112,11 +126,24 @@ def _bytes(leaf: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(native).reshape(len(leaf), width).view(np.uint8)
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
+# The functions that follow take integers of Python's, of one data set, or arrays uint64, of many.
+
+
+def _chained(total: Any, rows: Any, kind: Any, digest: Any) -> Any:
+    """The fingerprint so far with one leaf more."""
+    return _mixed(((total ^ _mixed((rows + kind) & BITS_64)) + digest) & BITS_64)
+
+
+def _mixed(x: Any) -> Any:
     """A bijection of 64-bit integers that scatters neighbours (the finaliser of splitmix64:
     Steele, Lea & Flood 2014, OOPSLA).
     """
-    x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = (x + 0x9E3779B97F4A7C15) & BITS_64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & BITS_64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & BITS_64
+    return x ^ (x >> 31)
+
+
+def _halves(total: Any) -> np.ndarray:
+    """A fingerprint as two halves, (..., 2) uint32."""
+    return np.ascontiguousarray(np.array([total >> 32, total & 0xFFFFFFFF], np.uint32).T)

@@ -51,7 +51,7 @@ def quadratic(m: Array, v: Array) -> Array:
 
 def transposed(m: Array) -> Array:
     """M' (k, p, ...) of a matrix (p, k, ...)."""
-    return namespace(m).swapaxes(m, 0, 1)
+    return m.T if m.ndim == 2 else namespace(m).swapaxes(m, 0, 1)
 
 
 def symmetric(m: Array) -> Array:

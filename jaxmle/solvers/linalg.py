@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     diagonal,
@@ -88,6 +88,11 @@ def least_pivot(factor: Array | Rows) -> Array:
     """The least pivot (...) of a factor; 0 where the matrix is not positive definite, for a pivot
     that is lost makes all after it NaN.
     """
+    if isinstance(factor, np.ndarray) and factor.ndim == 2:
+        pivots = factor.diagonal()
+        least = np.minimum.reduce(pivots)
+        is_sound = least > 0 and np.isfinite(np.add.reduce(pivots))
+        return least if is_sound else np.zeros_like(least)
     xp = jnp if isinstance(factor, list) else namespace(factor)
     pivots = (
         jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else diagonal(factor)
@@ -188,7 +193,7 @@ def metric_of(j: Array, s: Array) -> Array:
     tiny = xp.finfo(j.dtype).tiny ** 0.5
     slope = xp.abs(s)
     known = xp.where(d > tiny, d, slope)
-    if xp is np and np.all(known > tiny):
+    if xp is HOST and np.all(known > tiny):
         return known
     safe = xp.where(known > tiny, known, 1.0)
     coupling = xp.max(xp.where((known > tiny)[:, None], xp.abs(j) / safe[:, None], 0.0), axis=0)

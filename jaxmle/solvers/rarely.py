@@ -62,8 +62,10 @@ def rarely(
     An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every
     member, always.
     """
-    if isinstance(needed, bool | np.bool_ | np.ndarray):
-        return _rarely_on_host(np.asarray(needed), rare, usual, args)
+    if isinstance(needed, (bool, np.bool_)):
+        return rare(*args) if needed else usual(*args)
+    if isinstance(needed, np.ndarray):
+        return _rarely_on_host(needed, rare, usual, args)
     if is_cheap_to_run(*args):
         return _for_all_if_any(needed, rare, usual, args)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     column,
@@ -113,7 +113,7 @@ def without_dust(point: Point) -> Point:
     length = xp.maximum(1.0, xp.abs(point.z))
     own_curvature = xp.abs(diagonal(point.hessian))
     little = (xp.abs(point.score) * length <= noise) & (own_curvature * length**2 <= noise)
-    if xp is np and not np.any(little):
+    if xp is HOST and not np.any(little):
         return point
     curvature = xp.abs(point.hessian)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
@@ -224,12 +224,12 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     """The leaves of ``new`` where the condition (...) holds, else those of ``old``, in the types of
     the latter.
     """
-    if isinstance(condition, bool | np.bool_):
+    if isinstance(condition, (bool, np.bool_)):
         return new if condition else old
     xp = namespace(jax.tree.leaves(old)[0])
-    if xp is np and np.all(condition):  # without a copy
+    if xp is HOST and np.all(condition):  # without a copy
         return jax.tree.map(_chosen, new, old, old)
-    if xp is np and not np.any(condition):
+    if xp is HOST and not np.any(condition):
         return jax.tree.map(_chosen, old, new, old)
 
     def chosen(a: Any, b: Any) -> Any:
@@ -242,10 +242,10 @@ def select_lazily(condition: Array, new: Callable[[], Any], old: Callable[[], An
     """``select`` from what two functions return; on the host what nobody asks for is not
     computed, and the types are those of the one that is.
     """
-    if isinstance(condition, np.ndarray | np.generic):
-        if np.all(condition):
+    if isinstance(condition, (np.ndarray, np.generic)):
+        if HOST.all(condition):
             return new()
-        if not np.any(condition):
+        if not HOST.any(condition):
             return old()
     return select(condition, new(), old())
 

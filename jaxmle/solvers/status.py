@@ -41,6 +41,16 @@ class Status(IntEnum):
         return _formatted(self, spec)
 
 
+def is_one_of(code: Any, *names: IntEnum) -> Any:
+    """Whether a code (...) is one of those named, a status or another. NumPy takes 4 µs to compare
+    a number with a member of an enumeration, and 0.04 µs to compare it with an integer.
+    """
+    found = code == int(names[0])
+    for name in names[1:]:
+        found = found | (code == int(name))
+    return found
+
+
 def _name(code: Any) -> str:
     """The name of a code, or the number where it is none."""
     known = int(code) in {int(status) for status in Status}

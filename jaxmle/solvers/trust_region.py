@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     norm,
@@ -43,6 +43,7 @@ from jaxmle.solvers.state import (
     null_cut,
     null_cut_of,
     select,
+    select_lazily,
     start,
     without_dust,
 )
@@ -188,7 +189,7 @@ def proposed(state: State) -> State:
 
 
 def _int(xp: Any, value: int | Array) -> Array:
-    return xp.asarray(value).astype(xp.int32)
+    return value.astype(xp.int32) if hasattr(value, "astype") else xp.asarray(value, xp.int32)[()]
 
 
 def read(state: State, trial: Point) -> Reading:
@@ -278,15 +279,25 @@ def _noted(state: State, reading: Reading) -> State:
 
 def _radius_after(state: State, reading: Reading) -> Array:
     """The trust radius for the next step."""
-    xp = namespace(state.radius)
-    length = norm(reading.scale * state.move)
-    opening = first_radius(reading.newton, reading.trial.score, reading.scale)
-    grown = trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
-    # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
-    share = xp.where(reading.finite, 0.25, 0.1) ** (1 + state.refused // 4)
-    shrunk = share.astype(state.radius.dtype) * norm(state.scale * state.move)
-    usual = xp.where(reading.accept, grown, shrunk)
-    return xp.where(state.steps == 0, opening, xp.where(state.leap > 0, state.radius, usual))
+
+    def opening() -> Array:
+        return first_radius(reading.newton, reading.trial.score, reading.scale)
+
+    def grown() -> Array:
+        length = norm(reading.scale * state.move)
+        return trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
+
+    def shrunk() -> Array:
+        # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
+        share = namespace(state.radius).where(reading.finite, 0.25, 0.1)
+        share = share ** (1 + state.refused // 4)
+        return share.astype(state.radius.dtype) * norm(state.scale * state.move)
+
+    def later() -> Array:
+        usual = select_lazily(reading.accept, grown, shrunk)
+        return select(state.leap > 0, state.radius, usual)
+
+    return select_lazily(state.steps == 0, opening, later)
 
 
 def _gains_nothing(state: State, reading: Reading) -> Array:
@@ -302,12 +313,15 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
     Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A
     radius that grows back from nothing doubles too.
     """
+    undiminished = (reading.gain >= 0.9 * state.gain) & (reading.gain > reading.noise)
+    by_newton = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.leap > 0)
+    asked = undiminished & by_newton
+    if is_nowhere(asked):
+        return asked
     length = norm(reading.scale * state.move)
     before = norm(reading.scale * state.last)
     longer = (length >= 1.4 * before) & (length >= MIN_SCALED_LENGTH_OF_OWN_STEP)
-    undiminished = (reading.gain >= 0.9 * state.gain) & (reading.gain > reading.noise)
-    by_newton = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.leap > 0)
-    return undiminished & longer & by_newton
+    return asked & longer
 
 
 def _explodes(state: State, noted: State, reading: Reading) -> Array:
@@ -371,36 +385,42 @@ def _information(hessian: Array) -> Array:
     return -symmetric(hessian)
 
 
+def _directions_from(state: State) -> Any:
+    """The curvature (k, k, ...) from which directions are taken, or what computes it."""
+    if state.point.curvature is None:
+        return jax.tree_util.Partial(_information, state.point.hessian)
+    return namespace(state.point.z).where(
+        state.phase == POLISHING, _information(state.point.hessian), state.point.curvature
+    )
+
+
 def _propose(state: State) -> State:
     """The next move: the full Newton step while it is trusted, else the best within the trust
     region; along a recession several at once.
     """
     xp = namespace(state.point.z)
     polishing = state.phase == POLISHING
-    j: Any = jax.tree_util.Partial(_information, state.point.hessian)
+    plain = state.newton
     if state.point.curvature is not None:
-        j = xp.where(polishing, _information(state.point.hessian), state.point.curvature)
-    cut = _cut(state.point)
-    slack = _slack(state.point)
-    plain = (
-        state.newton
-        if state.point.curvature is None
-        else newton_step(j, state.point.score, state.scale, cut, slack)
-    )
+        j = _directions_from(state)
+        cut = _cut(state.point)
+        plain = newton_step(j, state.point.score, state.scale, cut, _slack(state.point))
     whole = polishing | (plain.convex & (norm(state.scale * plain.step) <= state.radius))
-    side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
     running = state.phase != DONE
-    move, predicted = within(
-        running & ~whole,
-        (plain.step, plain.decrement),
-        j,
-        state.point.score,
-        state.scale,
-        cut,
-        slack,
-        state.radius,
-        side,
-    )
+    move, predicted = plain.step, plain.decrement
+    if not is_nowhere(running & ~whole):
+        side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
+        move, predicted = within(
+            running & ~whole,
+            (move, predicted),
+            _directions_from(state),
+            state.point.score,
+            state.scale,
+            _cut(state.point),
+            _slack(state.point),
+            state.radius,
+            side,
+        )
     leap, far = leap_along(state, whole & running)
     # A tail e⁻ᵗ still has 2δ to gain.
     move = xp.where(leap > 0, far, move)

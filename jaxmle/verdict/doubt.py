@@ -52,17 +52,8 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     """
     xp = namespace(state.point.z)
     k = state.point.z.shape[0]
-    scale = metric_of(state.point.hessian, state.point.score)
-    vif = _inflation(state, scale)
-    sound = xp.all(xp.isfinite(vif), axis=0)
-    vif = xp.where(sound, vif, 1.0)
-    stderr = xp.sqrt(vif) / scale
+    scale, vif, stderr, curved, suspicion, sound = _suspicion(logarithms, state)
     size = xp.abs(state.point.z)
-    curved = column(np.array(logarithms or (False,) * k), size)
-    suspicion = xp.maximum(
-        vif / MAX_VIF, stderr / (WIDE * xp.where(curved, 1.0, xp.clip(size, 1.0, LONG)))
-    )
-    suspicion = xp.maximum(suspicion, xp.where(curved, size / FAR_OUT, 0.0))
     suspicion = xp.where(singular, xp.abs(null), suspicion)
     last = xp.abs(scale * state.last)
     moved = last / xp.maximum(xp.max(last, axis=0), xp.finfo(last.dtype).tiny)
@@ -81,6 +72,46 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     far_out = xp.any(curved & (size >= FAR_OUT), axis=0)
     is_noisy = state.rough | (state.tail.length >= TAIL) | far_out
     return Doubt(asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy)
+
+
+class Suspicion(NamedTuple):
+    """How doubtful the end of a climb is along each coordinate, by what is cheap to see."""
+
+    scale: Array  # D (k, ...)
+    vif: Array  # (k, ...)
+    stderr: Array  # (k, ...)
+    curved: Array  # (k, ...) the coordinate is a logarithm
+    degree: Array  # (k, ...) from one on the coordinate is in doubt
+    sound: Array  # (...) the information is definite
+
+
+def _suspicion(logarithms: tuple[bool, ...], state: State) -> Suspicion:
+    xp = namespace(state.point.z)
+    scale = metric_of(state.point.hessian, state.point.score)
+    vif = _inflation(state, scale)
+    sound = xp.all(xp.isfinite(vif), axis=0)
+    vif = xp.where(sound, vif, 1.0)
+    stderr = xp.sqrt(vif) / scale
+    size = xp.abs(state.point.z)
+    curved = column(np.array(logarithms or (False,) * len(size)), size)
+    width = xp.clip(size, 1.0, LONG)
+    far = xp.zeros_like(size)
+    if any(logarithms):
+        width = xp.where(curved, 1.0, width)
+        far = xp.where(curved, size / FAR_OUT, 0.0)
+    degree = xp.maximum(xp.maximum(vif / MAX_VIF, stderr / (WIDE * width)), far)
+    return Suspicion(scale, vif, stderr, curved, degree, sound)
+
+
+def is_doubtful(logarithms: tuple[bool, ...], state: State, singular: Array) -> Array:
+    """Whether ``doubt`` would ask for the shape of ℓ."""
+    *_, degree, sound = _suspicion(logarithms, state)
+    return singular | _is_strange(state, degree, sound)
+
+
+def _is_strange(state: State, degree: Array, sound: Array) -> Array:
+    strange = namespace(degree).max(degree, axis=0) >= 1.0
+    return sound & (strange | ~is_clean(state))
 
 
 def _inflation(state: State, scale: Array) -> Array:

@@ -28,9 +28,9 @@ from jaxmle.solvers.state import (
     has_risen,
     has_wall,
     noise_of,
-    null_cut,
+    null_cut_of,
 )
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.solvers.tails import RECEDES
 from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.excursion import information_of
@@ -46,6 +46,20 @@ MIN_SHARE_OF_A_MOVE = 1e-3  # of the largest square, from which a coordinate tak
 MIN_RATE_AT_EDGE = 3e-4
 RISE_TO_OVERFLOW = (
     30.0  # times ℓ at the start, and one, where a climb that curves upwards overflows
+)
+# of which no covariance means anything; and those that may have directions without an estimate
+LOST = (
+    Status.NONFINITE,
+    Status.UNBOUNDED,
+    Status.SADDLE,
+    Status.STALLED,
+    Status.MAX_STEPS,
+)
+WITH_NULL_DIRECTIONS = (
+    Status.BOUNDARY,
+    Status.SEPARATED,
+    Status.UNIDENTIFIED,
+    Status.SINGULAR,
 )
 SHARP_EDGE = 1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
 
@@ -91,20 +105,25 @@ def survey(state: State, limit: Limit) -> Survey:
     kinked = is_at_kink(limit)
     metric = metric_of(point.hessian, point.score)
     scale = xp.where(limit.recedes | kinked, limit.scale, metric)
-    cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
+    cut = null_cut_of(point.hessian, metric)
+    cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), cut)
     cut = xp.maximum(cut, limit.weakness)
-    level = limit.shape == Shape.LEVEL
+    level = is_one_of(limit.shape, Shape.LEVEL)
     troubled = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
     j = information_of(point)
     move = limit.move
-    # One coordinate that recedes alone, as to a bound, is taken out exactly.
-    alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0), axis=0) == 1)
-    j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
+    nobody_recedes = is_nowhere(limit.recedes)
+    if not nobody_recedes:
+        # One coordinate that recedes alone, as to a bound, is taken out exactly.
+        alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0), axis=0) == 1)
+        j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
     parts = rarely(troubled, _spectrum, _factor, j, scale, cut, level)
     cut = xp.where(level, xp.maximum(cut, LEVEL_SPREAD * parts[1]), cut)
     if limit.held is not None:
         held = (j, scale, cut, limit.held, *parts)
         parts = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
+    if nobody_recedes:
+        return Survey(scale, cut, troubled, *parts)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
     alive = limit.recedes & (parts[1] > cut)
@@ -145,10 +164,10 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     decrement = limit.decrement
     quiet = decrement <= xp.maximum(xp.maximum(DECREMENT_USABLE, noise_of(point)), limit.noise)
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
-    level = shape == Shape.LEVEL
-    peaks = shape == Shape.PARABOLA
-    rises = shape == Shape.RISES
-    unknown = shape == Shape.UNKNOWN
+    level = is_one_of(shape, Shape.LEVEL)
+    peaks = is_one_of(shape, Shape.PARABOLA)
+    rises = is_one_of(shape, Shape.RISES)
+    unknown = is_one_of(shape, Shape.UNKNOWN)
     # ℓ was measured to be far rougher than a sum of its terms is
     rough = unknown & (limit.noise > AMPLIFIED * noise_of(point))
     escaped = (state.longest >= ESCAPE) & (rises | ~settled)
@@ -158,7 +177,9 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     # 1.7 ε tr R⁻¹ were seen.
     conditioned = 2 * eps * spectrum.vif <= MAX_ROUNDING_OF_VARIANCES
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks & ~rough
-    vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
+    vanishing = is_one_of(shape, Shape.VANISHING) | (
+        is_one_of(shape, Shape.PEAK) & ~is_clean(state)
+    )
     overflown = (state.outcome == STUCK) & ~quiet & has_wall(state) & ~state.newton.convex
     overflown = overflown & has_risen(state, point, RISE_TO_OVERFLOW)
     cases = (
@@ -173,7 +194,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             | overflown
             | _diverges_at_edge(state, limit.noise)
             | (growth & ~quiet & ~rough)
-            | (shape == Shape.ENDLESS),
+            | is_one_of(shape, Shape.ENDLESS),
             Status.UNBOUNDED,
         ),
         ((quiet & (lowest < -cut) & troubled & ~level & ~unknown) | rises, Status.SADDLE),
@@ -234,36 +255,25 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     distance = xp.sqrt(2 * limit.decrement)
     status = _status_of(state, limit, spectrum, bound_only)
 
-    lost = (
-        (status == Status.NONFINITE)
-        | (status == Status.UNBOUNDED)
-        | (status == Status.SADDLE)
-        | (status == Status.STALLED)
-        | (status == Status.MAX_STEPS)
-    )
-    keeps_null = (
-        (status == Status.BOUNDARY)
-        | (status == Status.SEPARATED)
-        | (status == Status.UNIDENTIFIED)
-        | (status == Status.SINGULAR)
-        | kinked
-    )
+    lost = is_one_of(status, *LOST)
+    keeps_null = is_one_of(status, *WITH_NULL_DIRECTIONS) | kinked
     null = xp.where(keeps_null, null, 0.0)
-    singular_signature = (status == Status.SINGULAR) & ~troubled
-    last = _unit(scale * state.last)
-    null = xp.where(singular_signature, outer(last, last), null)
-    moves = limit.recedes | (status == Status.UNBOUNDED) | singular_signature
-    direction = xp.where(
-        moves,
-        xp.where(limit.recedes, limit.move, state.last),
-        xp.where((lowest <= cut) & ~kinked, weakest / scale, 0.0),
-    )
-    largest = xp.max(xp.abs(direction), axis=0)
-    direction = direction / xp.maximum(largest, xp.finfo(point.z.dtype).tiny)
+    singular_signature = is_one_of(status, Status.SINGULAR) & ~troubled
+    if not is_nowhere(singular_signature):
+        last = _unit(scale * state.last)
+        null = xp.where(singular_signature, outer(last, last), null)
+    moves = limit.recedes | is_one_of(status, Status.UNBOUNDED) | singular_signature
+    is_weak = (lowest <= cut) & ~kinked
+    direction = xp.zeros_like(scale)
+    if not is_nowhere(moves | is_weak):
+        weak = xp.where(is_weak, weakest / scale, 0.0)
+        direction = xp.where(moves, xp.where(limit.recedes, limit.move, state.last), weak)
+        largest = xp.max(xp.abs(direction), axis=0)
+        direction = direction / xp.maximum(largest, xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
     digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
     digits = xp.where(
-        (limit.shape == Shape.UNKNOWN) & (status == Status.IMPRECISE), 0.0, digits
+        is_one_of(limit.shape, Shape.UNKNOWN) & is_one_of(status, Status.IMPRECISE), 0.0, digits
     )  # derivatives of rounding noise tell nothing
     return Verdict(
         status=status,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     are_few,
@@ -39,8 +39,9 @@ from jaxmle.solvers.state import (
     null_cut,
     select,
 )
+from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, TAIL
-from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
+from jaxmle.verdict.doubt import Doubt, climbed_on, doubt, is_doubtful
 from jaxmle.verdict.excursion import (
     RECEDING_SHARE,
     Excursion,
@@ -97,7 +98,9 @@ class Limit(NamedTuple):
 
 def needs_excursion(logarithms: tuple[bool, ...], state: State) -> Array:
     """Whether ``explore`` would evaluate the likelihood at all."""
-    return is_suspect(state)[0] | _is_doubtful(logarithms, state)[0]
+    singular = _is_singular(state)
+    asked = _is_asked(state, is_doubtful(logarithms, state, singular))
+    return is_suspect(state)[0] | asked
 
 
 def unexplored(state: State) -> Limit:
@@ -245,10 +248,15 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
     singular = _is_singular(state)
     null = rarely(singular, _null_direction, lambda s: xp.zeros_like(s.point.z), state)
     why = doubt(logarithms, state, singular, null)
+    asked = _is_asked(state, why.asked)
+    return asked, why._replace(asked=asked)
+
+
+def _is_asked(state: State, doubtful: Array) -> Array:
+    """Whether the shape of ℓ is asked for at the end of a climb."""
     faded = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
     ended = _is_settled(state) | _is_spent(state)
-    asked = ended & (why.asked | state.rough | faded | climbed_on(state))
-    return asked, why._replace(asked=asked)
+    return ended & (doubtful | state.rough | faded | climbed_on(state))
 
 
 def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doubt:
@@ -267,14 +275,14 @@ def arrived(
     carried = recession & ~passed
     seen = read_profile(why, state, walk) if seen is None else seen
     # Where the steps are spent, no climb sets out anew.
-    spent = (seen.shape == Shape.RISES) & (state.phase != DONE)
+    spent = is_one_of(seen.shape, Shape.RISES) & (state.phase != DONE)
     shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
     seen = seen._replace(
         shape=xp.where(passed, int(Shape.RISES), shape),
         point=select(passed, far.higher, select(spent, state.point, seen.point)),
     )
     fades = seen.onward & ~passed & _is_fading(state, seen.point)
-    fades = fades & (seen.shape == Shape.RISES)
+    fades = fades & is_one_of(seen.shape, Shape.RISES)
     seen = seen._replace(
         shape=xp.where(fades, int(Shape.TAIL), seen.shape),
         move=xp.where(fades, seen.point.z - state.tail.z, seen.move),
@@ -285,12 +293,12 @@ def arrived(
         point=select(vanished, state.point, seen.point),
         move=xp.where(vanished, receding(state.point.z, state.last), seen.move),
     )
-    tail = seen.shape == Shape.TAIL
+    tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
     limit = select(is_ahead(state, far), state.point, far.followed)
     point = select(carried, limit, seen.point)
     decrement = xp.where(recedes, rest_of(state, point).decrement, state.newton.decrement)
-    level = seen.shape == Shape.LEVEL
+    level = is_one_of(seen.shape, Shape.LEVEL)
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
     size = xp.abs(state.point.z)
     # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
@@ -320,7 +328,7 @@ def _has_vanished(state: State, shape: Array) -> Array:
     xp = namespace(state.point.z)
     moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
     gone = (state.point.absolute <= VANISHED) & (state.rise > VANISHED)
-    nowhere = (shape == Shape.UNKNOWN) | (shape == Shape.VANISHING)
+    nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
     return gone & xp.any(moves, axis=0) & nowhere
 
 
@@ -347,9 +355,11 @@ def _hidden(why: Doubt, shape: Array) -> Array:
     """The coordinates (k, ...) whose standard error would not describe ℓ."""
     xp = namespace(why.coordinate)
     narrow = xp.where(
-        shape == Shape.PEAK, xp.maximum(why.coordinate, 1.0 * why.correlated), 0.0 * why.coordinate
+        is_one_of(shape, Shape.PEAK),
+        xp.maximum(why.coordinate, 1.0 * why.correlated),
+        0.0 * why.coordinate,
     )
-    rounded = (shape == Shape.UNKNOWN) & ~(why.curvature > 0)
+    rounded = is_one_of(shape, Shape.UNKNOWN) & ~(why.curvature > 0)
     return xp.where(rounded, 1.0, narrow)
 
 
@@ -359,9 +369,11 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     for ever.
     """
     xp = namespace(state.point.z)
+    rises = is_one_of(limit.shape, Shape.RISES) & climbed_on(state)
+    if is_nowhere(rises):
+        return limit
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
-    rises = (limit.shape == Shape.RISES) & climbed_on(state)
     amplified = limit.noise > AMPLIFIED * noise_of(state.point)
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)

@@ -21,7 +21,7 @@ from jaxmle.likelihood.recession import Ways, straight
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.verdict.recession_cone import (
     GRADIENT_ROUNDING,
     MIN_PROJECTION_LENGTH,
@@ -46,14 +46,13 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
     """Whether the cone of recession would add to these fits, (b,) or (): separated ones
     whose infinite parameters are straight ones.
     """
-    shape = np.shape(fit.status)
-    if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > MAX_GRADIENT_BYTES:
-        return np.zeros(shape, bool)
+    separated = np.asarray(is_one_of(fit.status, Status.SEPARATED))
+    is_large = 64 * (rows or 0) * len(fit.names) * 8 > MAX_GRADIENT_BYTES
+    if not separated.any() or rows is None or fit.mode != "ML" or is_large:
+        return np.zeros(separated.shape, bool)
     curved = ~straight(fit.layout) & (np.asarray(roots) == np.arange(len(fit.names)))
     at_bound = np.asarray(fit.witness.bound) != 0
-    return (np.asarray(fit.status) == int(Status.SEPARATED)) & ~np.any(
-        (curved & ~np.isfinite(fit.x)) | at_bound, axis=-1
-    )
+    return separated & ~np.any((curved & ~np.isfinite(fit.x)) | at_bound, axis=-1)
 
 
 def with_recession_cone(

@@ -17,6 +17,7 @@ from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
+from jaxmle.solvers.status import is_one_of
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.walk_record import (
@@ -147,13 +148,13 @@ def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
     # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
-    peaks = (shape == Shape.PARABOLA) | (shape == Shape.PEAK)
+    peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK)
     blurred = (walk.blur > MAX_BLUR) | walk.hollow
     shape = xp.where(peaks & blurred, int(Shape.UNKNOWN), shape)
     end = select(rises, walk.outermost, walk.level)
-    point = select(shape == Shape.LEVEL, walk.near, state.point)
-    point = select(shape == Shape.RISES, walk.highest, point)
-    point = select(shape == Shape.TAIL, end, point)
+    point = select(is_one_of(shape, Shape.LEVEL), walk.near, state.point)
+    point = select(is_one_of(shape, Shape.RISES), walk.highest, point)
+    point = select(is_one_of(shape, Shape.TAIL), end, point)
     move = end.z - walk.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
     move = xp.where(xp.abs(move) > RECEDING_SHARE * (1 + xp.abs(end.z)), move, 0.0)
@@ -164,7 +165,7 @@ def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
     return Found(
         shape=shape,
         point=point,
-        move=xp.where(shape == Shape.TAIL, move, 0.0),
+        move=xp.where(is_one_of(shape, Shape.TAIL), move, 0.0),
         sharp=sharp & ~amplified,
         blurred=sharp & amplified,
         onward=onward,

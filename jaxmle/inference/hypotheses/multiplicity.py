@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array
 from jaxmle.parameters.arguments import shown
 
@@ -110,7 +110,7 @@ def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
 
 def _running(xp: Any, what: str, values: Array) -> Array:
     """The running maximum or minimum along the last axis."""
-    if xp is np:
+    if xp is HOST:
         return getattr(np, what).accumulate(values, axis=-1)
     running: dict[str, Callable[..., Array]] = {
         "maximum": jax.lax.cummax,

@@ -68,9 +68,9 @@ def check_indices(
         members: of a batch. Where its members have unequal lengths, what is indexed by rows or
             depends on the data is left alone.
     """
-    leaves, treedef = jax.tree.flatten(data)
     if not has_user_function(loglik):
         return
+    leaves, treedef = jax.tree.flatten(data)
     if not any(map(_may_hold_codes, leaves)) and not closes_over_integers(loglik):
         return
     if members is None:
@@ -169,6 +169,9 @@ def _may_hold_codes(leaf: Array) -> bool:
     """Whether a leaf is of whole numbers, or floats of which a column is, by some of its rows."""
     if leaf.dtype.kind != "f" or leaf.ndim > 2:
         return bool(leaf.dtype.kind in "iu")
+    first = np.asarray(leaf[0])
+    if not (np.rint(first) == first).any():
+        return False
     rows = np.arange(min(LOOKED_AT, len(leaf))) * PROBE_PERIOD % len(leaf)
     some = np.asarray(leaf)[rows]
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import leaf_of
 
@@ -23,9 +23,9 @@ def column(data: Tree, name: str) -> Array:
     real = (
         value
         if np.issubdtype(value.dtype, np.floating)
-        else value.astype(np.float64 if xp is np else xp.result_type(float))
+        else value.astype(np.float64 if xp is HOST else xp.result_type(float))
     )
-    if xp is np and np.isfinite(np.sum(real)):
+    if xp is HOST and np.isfinite(np.sum(real)):
         return real  # no copy of a large design
     return xp.nan_to_num(real, nan=0.0, posinf=0.0, neginf=0.0)
 
