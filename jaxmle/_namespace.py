@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
@@ -98,6 +99,7 @@ def _zeros_like(x: Any) -> Any:
 
 
 FOR_NUMBERS = {
+    "finfo": functools.cache(np.finfo),
     "where": _where,
     "any": _any,
     "all": _all,

@@ -26,7 +26,7 @@ from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric
 from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point
 from jaxmle.solvers.status import Status, is_one_of
-from jaxmle.verdict.judge import Verdict, root_of
+from jaxmle.verdict.judge import Verdict, root_in_batch, root_of
 from jaxmle.verdict.limit import is_at_kink
 
 # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
@@ -47,7 +47,8 @@ class CovarianceParts(NamedTuple):
 
 def bread(point: Point, verdict: Verdict) -> Array:
     """U (k, k, ...) with UU' the inverse observed information on what is estimable."""
-    return root_of(-symmetric(point.hessian), verdict.scale, verdict.null)
+    root = root_in_batch if isinstance(point.z, np.ndarray) else root_of
+    return root(-symmetric(point.hessian), verdict.scale, verdict.null)
 
 
 def observed_covariance(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik
-from jaxmle.fitting.objective import Objective, drop_user_scale, with_user_scale
+from jaxmle.fitting.objective import Objective, UserScale, drop_user_scale
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, reach
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
@@ -150,25 +150,50 @@ def _evaluate(problem: Problem, base: Array, data: Data, codes: Codes, z: Array)
     return objective_of(problem, base, data)(z)
 
 
-def _evaluate_alone(problem: Problem, base: Array, data: Data, codes: Codes, z: Array) -> Point:
-    """The evaluation as a program returns it: without what ``_evaluated`` knows."""
+def _evaluate_packed(
+    problem: Problem, base: Array, data: Data, codes: Codes, z: Array
+) -> Array | Point:
+    """The evaluation as a program returns it: without what follows from z and the chart, and in one
+    array where all of it has known shapes. To fetch an array takes 5 µs, whatever its size.
+    """
+    chart = problem.chart
     point = _evaluate(problem, base, data, codes, z)._replace(z=None)
-    return drop_user_scale(problem.chart, point) if problem.chart.is_identity else point
+    is_usual = point.curvature is None and point.aux.hessian_by is None
+    point = drop_user_scale(chart, point) if chart.x_is_z else point
+    if not is_usual:
+        return point
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(point)])
 
 
-def _evaluated(
-    chart: Chart, program: Callable[..., Point], base: Array, data: Data, codes: Codes, z: Array
+def evaluated(
+    chart: Chart, program: Callable[..., Any], base: Array, data: Data, codes: Codes, z: Array
 ) -> Point:
-    """The evaluation at z (k,) by its program, in NumPy."""
-    bare = program(base, data, codes, z)
-    value, absolute = (np.asarray(number)[()] for number in (bare.value, bare.absolute))
-    score, hessian = (np.asarray(array) for array in (bare.score, bare.hessian))
-    z = z.astype(score.dtype, copy=False)  # a program in float32 takes it so
-    point = Point(z, value, absolute, score, hessian, bare.curvature, bare.aux)
-    if point.curvature is not None or point.aux is not None:
-        rest = jax.tree.map(np.asarray, (point.curvature, point.aux))
-        point = point._replace(curvature=rest[0], aux=rest[1])
-    return with_user_scale(chart, base, point) if chart.is_identity else point
+    """The point at z (k,), in NumPy, by the program of ``"evaluate"``."""
+    result = program(base, data, codes, z)
+    if isinstance(result, jax.Array):
+        return _unpacked(chart, z, np.asarray(result))
+    point = jax.tree.map(np.asarray, result)
+    z = z.astype(point.score.dtype, copy=False)  # a program in float32 takes it so
+    aux = point.aux
+    if chart.x_is_z:
+        aux = UserScale(z, np.eye(chart.k, dtype=z.dtype), point.score, point.hessian, aux)
+    return point._replace(z=z, value=point.value[()], absolute=point.absolute[()], aux=aux)
+
+
+def _unpacked(chart: Chart, z: Array, flat: np.ndarray) -> Point:
+    """The point at z (k,) from all of it in one array."""
+    k = chart.k
+    p = chart.layout.p
+    z = z.astype(flat.dtype, copy=False)
+    end = 2 + k + k * k
+    score = flat[2 : 2 + k]
+    hessian = flat[2 + k : end].reshape(k, k)
+    if chart.x_is_z:
+        user = UserScale(z, np.eye(k, dtype=flat.dtype), score, hessian)
+    else:
+        x, jacobian, of_x, hessian_of_x = np.split(flat[end:], np.cumsum([p, p * k, p]))
+        user = UserScale(x, jacobian.reshape(p, k), of_x, hessian_of_x.reshape(p, p))
+    return Point(z, flat[0], flat[1], score, hessian, None, user)
 
 
 def _slopes(problem: Problem, base: Array, data: Data, codes: Codes, z: Array) -> Slope:
@@ -222,7 +247,7 @@ def compile_pass(problem: Problem, name: str) -> Callable[..., Any]:
     user's function for all who ask for it.
     """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
-    run = _evaluate_alone if name == "evaluate" else PASSES[name]
+    run = _evaluate_packed if name == "evaluate" else PASSES[name]
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         return partial(run, replace(bare, loglik=loglik))
@@ -268,7 +293,7 @@ class Passes:
         def program_of(name: str) -> Callable[..., Any]:
             program = compile_pass(summed, name)
             if name == "evaluate":
-                return partial(_evaluated, problem.chart, program)
+                return partial(evaluated, problem.chart, program)
             return lambda *args: jax.tree.map(np.array, program(*args))
 
         return cls(problem, base, data, device_data, codes, program_of)

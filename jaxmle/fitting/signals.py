@@ -17,7 +17,7 @@ from jaxmle.likelihood.discovery.derivative_rules import Verdict
 from jaxmle.likelihood.discovery.mean_of_rows import is_mean_of_rows
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
-from jaxmle.likelihood.structure import core_of, term_shape
+from jaxmle.likelihood.structure import core_of, shapes_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import is_contradicted, precision, remembered
@@ -72,7 +72,7 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
         data: of one data set.
     """
     with precision(fit.dtype):
-        is_a_mean = _is_mean(tree, fit.layout, jax.tree.map(viewed, data))
+        is_a_mean = _is_mean(tree, fit.layout, data)
     if is_a_mean:
         warn_caller(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:],
@@ -148,9 +148,8 @@ def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
     core = core_of(tree)
     if not isinstance(core, Opaque):
         return False
-    point = np.zeros(layout.p)
-    if term_shape(core, layout, point, data) != ():
+    rows = jax.tree.map(viewed, data)
+    if term_shape(core, layout, np.zeros(layout.p), rows) != ():
         return False
-    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
-    key = ("mean of rows", layout, jax.tree.structure(data), shapes)
-    return bool(remembered(core, key, lambda held: is_mean_of_rows(held, layout, data)))
+    key = ("mean of rows", layout, *shapes_of(rows))
+    return bool(remembered(core, key, lambda held: is_mean_of_rows(held, layout, rows)))

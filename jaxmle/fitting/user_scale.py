@@ -293,6 +293,8 @@ def _lost_directions(fate: _Estimability, null: Array) -> Array:
     """
     xp = namespace(null)
     at_bound = fate.at_bound
+    if is_nowhere(null) and is_nowhere(at_bound):
+        return xp.zeros((len(null), *null.shape[:1], *null.shape[2:]), null.dtype)
     lost = xp.where((at_bound | fate.estimable)[:, None], 0.0, null)
     square = at_bound[:, None] & at_bound[None, :]
     bounds = xp.where(square, identity(square), 0.0).astype(null.dtype)

@@ -269,6 +269,11 @@ class Chart:
         )
 
     @cached_property
+    def x_is_z(self) -> bool:
+        """Whether every entry of x moves freely on its own scale."""
+        return self.is_identity and len(self.moving) == self.layout.p
+
+    @cached_property
     def nonlinear(self) -> tuple[bool, ...]:
         """Which free coordinates are nonlinear functions of x (a log, a logit, a Cholesky factor),
         (k,).
@@ -346,7 +351,7 @@ class Chart:
         """x (p, ...) at the free point z (k, ...); entries that do not move keep their values in
         ``x``. Members may follow where ``is_entrywise``.
         """
-        if self.is_identity and len(self.moving) == self.layout.p:
+        if self.x_is_z:
             return z
         xp = namespace(z)
         start = 0

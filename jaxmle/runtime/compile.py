@@ -115,18 +115,17 @@ class Held:
     portable: Any  # the tree of portable copies
     structure: Any  # of that tree
     leaves: list[Any]
+    # all that its functions depend on is watched, and no code was met that may change it
+    is_plain: bool
 
     @property
     def pieces(self) -> dict[Any, Any]:
         """What was compiled, and asked, of the likelihood before."""
         return self.memos[0].pieces if self.memos else {}
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether all that its functions depend on is watched, and no code was met that may change
-        it.
-        """
-        return not any(memo.seen.hidden or memo.seen.changes for memo in self.memos)
+    def was_called(self, piece: Any) -> bool:
+        """Whether a piece was called before."""
+        return bool(self.memos) and id(piece) in self.memos[0].called
 
 
 class _Procedure(threading.local):
@@ -290,7 +289,8 @@ def _made(loglik: Any, functions: list[Any], memos: list[Memo]) -> Held:
     copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
     portable = map_functions(loglik, lambda _: next(copies))
     leaves, structure = jax.tree.flatten(portable)
-    return Held(loglik, functions, memos, portable, structure, leaves)
+    is_plain = not any(memo.seen.hidden or memo.seen.changes for memo in memos)
+    return Held(loglik, functions, memos, portable, structure, leaves, is_plain)
 
 
 def _piece(
@@ -372,7 +372,7 @@ def _learning() -> Iterator[None]:
 
 def _called(held: Held, piece: Any, *args: Any) -> Any:
     try:
-        if held.is_plain and held.memos and id(piece) in held.memos[0].called:
+        if held.is_plain and held.was_called(piece):
             return piece(*args)
         with _calling(held), _timed(held, piece), _noticed(held, piece):
             return piece(*args)
@@ -384,7 +384,7 @@ def _called(held: Held, piece: Any, *args: Any) -> Any:
 
 def _noticed(held: Held, piece: Any) -> contextlib.AbstractContextManager[None]:
     """Around a call of a piece: of the first one a word where it takes long."""
-    if not held.memos or id(piece) in held.memos[0].called:
+    if not held.memos or held.was_called(piece):
         return contextlib.nullcontext()
     held.memos[0].called.add(id(piece))
     function = held.functions[0]

@@ -21,7 +21,7 @@ MIN_MEMBERS_TO_LEAVE = 16  # of a batch from which members are gathered into one
 
 def dot(a: Array, b: Array) -> Array:
     """a'b (...) of vectors (k, ...)."""
-    return a @ b if a.ndim == b.ndim == 1 else namespace(a).sum(a * b, axis=0)
+    return _matmul(a, b) if a.ndim == b.ndim == 1 else namespace(a).sum(a * b, axis=0)
 
 
 def norm(a: Array) -> Array:
@@ -33,7 +33,7 @@ def norm(a: Array) -> Array:
 def times(m: Array, v: Array) -> Array:
     """The vector Mv (p, ...) of a matrix (p, k, ...) and a vector (k, ...)."""
     if m.ndim == 2 and v.ndim == 1:
-        return m @ v
+        return _matmul(m, v)
     return namespace(m).einsum("ij...,j...->i...", m, v)
 
 
@@ -46,7 +46,14 @@ def product(m: Array, n: Array) -> Array:
 
 def quadratic(m: Array, v: Array) -> Array:
     """v'Mv (...) of a matrix (k, k, ...) and a vector (k, ...)."""
-    return v @ m @ v if m.ndim == 2 and v.ndim == 1 else dot(v, times(m, v))
+    if m.ndim == 2 and v.ndim == 1:
+        return _matmul(_matmul(v, m), v)
+    return dot(v, times(m, v))
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    """``a @ b``, of small arrays of NumPy's in a third of the time."""
+    return a.dot(b) if isinstance(b, np.ndarray) else a @ b
 
 
 def transposed(m: Array) -> Array:

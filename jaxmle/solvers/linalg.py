@@ -16,6 +16,7 @@ from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     diagonal,
+    identity,
     product,
     times,
     transposed,
@@ -133,6 +134,14 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
     return jnp.stack(out)
 
 
+def inverse_factor(r: Array) -> Array:
+    """L⁻¹ (p, p, ...) where R = LL'."""
+    factor = factored(r, unrolled=True)
+    if isinstance(factor, np.ndarray) and factor.ndim == 2:
+        return np.linalg.inv(factor)
+    return solve_lower(factor, identity(r) + namespace(r).zeros_like(r), unrolled=True)
+
+
 def _solved_by_rows(factor: Array, b: Array) -> Array:
     """L⁻¹ b for many factors (p, p, n), b (p, n) or (p, q, n)."""
     out = np.empty_like(b)
@@ -191,9 +200,11 @@ def metric_of(j: Array, s: Array) -> Array:
     xp = namespace(j)
     d = xp.sqrt(xp.abs(diagonal(j)))
     tiny = xp.finfo(j.dtype).tiny ** 0.5
+    if xp is HOST and xp.all(d > tiny):
+        return d
     slope = xp.abs(s)
     known = xp.where(d > tiny, d, slope)
-    if xp is HOST and np.all(known > tiny):
+    if xp is HOST and xp.all(known > tiny):
         return known
     safe = xp.where(known > tiny, known, 1.0)
     coupling = xp.max(xp.where((known > tiny)[:, None], xp.abs(j) / safe[:, None], 0.0), axis=0)

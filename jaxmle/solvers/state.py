@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._namespace import HOST, namespace
+from jaxmle._namespace import HOST, is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     column,
@@ -111,9 +111,12 @@ def without_dust(point: Point) -> Point:
     xp = namespace(point.z)
     noise = xp.minimum(noise_of(point), MAX_DUST)
     length = xp.maximum(1.0, xp.abs(point.z))
+    little = xp.abs(point.score) * length <= noise
+    if is_nowhere(little):
+        return point
     own_curvature = xp.abs(diagonal(point.hessian))
-    little = (xp.abs(point.score) * length <= noise) & (own_curvature * length**2 <= noise)
-    if xp is HOST and not np.any(little):
+    little = little & (own_curvature * length**2 <= noise)
+    if is_nowhere(little):
         return point
     curvature = xp.abs(point.hessian)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature

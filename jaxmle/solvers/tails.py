@@ -203,6 +203,7 @@ def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny
     before = -quadratic(state.point.hessian, d)
+    is_known = before > tiny
     # In units of the metric, or of the coordinate where that makes the steps shrink less: what
     # recedes has a metric that dies, and is hidden by what converges beside it.
     size = 1.0 + xp.abs(trial.z)
@@ -211,10 +212,9 @@ def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -
         length = xp.sum((unit * d) ** 2, axis=0)
         return xp.sqrt(length / xp.maximum(xp.sum((unit * state.last) ** 2, axis=0), tiny))
 
+    after = -quadratic(trial.hessian, d)
     return Signature(
-        information=xp.where(
-            before > tiny, -quadratic(trial.hessian, d) / xp.where(before > tiny, before, 1.0), 1.0
-        ),
+        information=xp.where(is_known, after / xp.where(is_known, before, 1.0), 1.0),
         decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
         step=xp.maximum(ratio(scale), ratio(1.0 / size)),
     )

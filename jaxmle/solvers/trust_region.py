@@ -139,6 +139,8 @@ def is_blind(metric: Array, z: Array, before: State) -> Array:
     xp = namespace(z)
     ulps = 16 * xp.finfo(z.dtype).eps
     blind = ulps * metric * xp.abs(z) > 1.0
+    if is_nowhere(blind):
+        return xp.any(blind, axis=0)
     sees = ulps * before.scale * xp.abs(before.point.z) <= 1.0
     return xp.any(blind & sees & (metric >= before.scale), axis=0)
 
@@ -173,7 +175,8 @@ class Reading(NamedTuple):
     shows: Signature  # as if the move were a full Newton step
     noise: Array
     gain: Array
-    wall: Array  # (k, ...) the trial where ℓ or a derivative is NaN there, else NaN
+    walled: Array  # ℓ or a derivative is NaN at the trial
+    wall: Array  # (k, ...) the trial where that is so, else NaN
 
 
 def accepted(state: State, reading: Reading) -> State:
@@ -197,7 +200,8 @@ def read(state: State, trial: Point) -> Reading:
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
-    wall = xp.where(finite | (trial.value == -xp.inf), xp.nan, trial.z)
+    walled = ~(finite | (trial.value == -xp.inf))
+    wall = xp.where(walled, trial.z, xp.nan)
     trial = without_dust(trial)
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
@@ -210,7 +214,9 @@ def read(state: State, trial: Point) -> Reading:
     first = state.steps == 0
     rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
     leapt = state.leap > 0
-    shows = signature_of(state, trial, newton, scale)
+    shows = state.signature
+    if not is_nowhere(state.full | leapt):
+        shows = signature_of(state, trial, newton, scale)
     deceived = is_deceived(state, trial, noise) & finite & ~first & ~leapt
     accept = (finite & ~deceived) & xp.where(
         leapt,
@@ -218,7 +224,20 @@ def read(state: State, trial: Point) -> Reading:
         xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
     )
     blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
-    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall)
+    return Reading(
+        trial,
+        newton,
+        scale,
+        finite,
+        accept,
+        deceived,
+        blind,
+        shows,
+        noise,
+        gain,
+        walled,
+        wall,
+    )
 
 
 def _judge(state: State, reading: Reading) -> State:
@@ -226,10 +245,14 @@ def _judge(state: State, reading: Reading) -> State:
     xp = namespace(reading.trial.z)
     noted = _noted(state, reading)
     outcome = _outcome(state, noted, reading)
-    moved = noted._replace(point=reading.trial, newton=reading.newton, scale=reading.scale)
-    after = select(reading.accept, moved, noted)
-    return after._replace(
-        outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
+    here = (reading.trial, reading.newton, reading.scale)
+    point, newton, scale = select(reading.accept, here, (state.point, state.newton, state.scale))
+    return noted._replace(
+        point=point,
+        newton=newton,
+        scale=scale,
+        outcome=_int(xp, outcome),
+        phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE)),
     )
 
 
@@ -254,8 +277,6 @@ def _noted(state: State, reading: Reading) -> State:
     )
     rough = is_rough(state, trial, newton, signature, reading.noise, small)
     streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
-    left_wall = xp.isnan(reading.wall) & accept & state.full
-    walled = ~xp.isnan(reading.wall) | left_wall
     return state._replace(
         idle=_int(xp, idle),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
@@ -273,7 +294,7 @@ def _noted(state: State, reading: Reading) -> State:
         rise=state.rise + xp.where(accept & ~first, gain, 0.0),
         last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
-        wall=xp.where(walled, reading.wall, state.wall),
+        wall=xp.where(reading.walled | (accept & state.full), reading.wall, state.wall),
     )
 
 
@@ -331,9 +352,11 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
     xp = namespace(reading.trial.z)
     accept = reading.accept
     upwards = ~reading.newton.convex
+    if is_nowhere(upwards):
+        return upwards
     faster = accept & (state.gain > 0) & (reading.gain >= state.gain)
     faster = faster & has_risen(noted, reading.trial, RISE_OF_EXPLOSION)
-    overflows = ~xp.isnan(reading.wall[0]) & (state.even + state.runaway >= 2)
+    overflows = reading.walled & (state.even + state.runaway >= 2)
     evenly = xp.where(accept, noted.even >= GROWING_STEPS_OF_RUNAWAY, overflows)
     return upwards & (faster | (evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)))
 
@@ -407,7 +430,8 @@ def _propose(state: State) -> State:
         plain = newton_step(j, state.point.score, state.scale, cut, _slack(state.point))
     whole = polishing | (plain.convex & (norm(state.scale * plain.step) <= state.radius))
     running = state.phase != DONE
-    move, predicted = plain.step, plain.decrement
+    move = plain.step
+    predicted = plain.decrement
     if not is_nowhere(running & ~whole):
         side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
         move, predicted = within(

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.leading_axes import column, identity, outer, transposed
-from jaxmle.solvers.linalg import factored, metric_of, solve_lower
+from jaxmle.solvers.leading_axes import column, outer, transposed
+from jaxmle.solvers.linalg import inverse_factor, metric_of
 from jaxmle.solvers.state import State, Tail, select
 from jaxmle.solvers.tails import TAIL
 
@@ -118,9 +118,7 @@ def _inflation(state: State, scale: Array) -> Array:
     """The variance inflation factors (k, ...): the diagonal of R⁻¹."""
     hessian = state.point.hessian
     r = -0.5 * (hessian + transposed(hessian)) / outer(scale, scale)
-    unit_matrix = identity(r) + namespace(r).zeros_like(r)
-    half = solve_lower(factored(r, unrolled=True), unit_matrix, unrolled=True)
-    return namespace(r).sum(half**2, axis=0)
+    return namespace(r).sum(inverse_factor(r) ** 2, axis=0)
 
 
 def is_clean(state: State) -> Array:

@@ -14,7 +14,14 @@ from jaxmle.solvers.leading_axes import (
     quadratic,
     transposed,
 )
-from jaxmle.solvers.linalg import cholesky, eigh, factored, from_eigen, metric_of, solve_lower
+from jaxmle.solvers.linalg import (
+    cholesky,
+    eigh,
+    from_eigen,
+    inverse_factor,
+    metric_of,
+    solve_lower,
+)
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
     DONE,
@@ -304,14 +311,8 @@ def _factor(j: Array, scale: Array, cut: Array, level: Array) -> tuple[Array, Ar
     tr R⁻¹ bounds the condition: 1/λ_min ≤ tr R⁻¹ ≤ k/λ_min.
     """
     xp = namespace(j)
-    vif = xp.sum(_inverse_factor(j, scale) ** 2, axis=(0, 1))
+    vif = xp.sum(inverse_factor(j / outer(scale, scale)) ** 2, axis=(0, 1))
     return xp.zeros_like(j), 1.0 / vif, xp.zeros_like(scale), vif
-
-
-def _inverse_factor(j: Array, scale: Array) -> Array:
-    """L⁻¹ (k, k, ...) where R = LL'."""
-    eye = identity(j) + namespace(j).zeros_like(j)
-    return solve_lower(factored(j / outer(scale, scale), unrolled=True), eye, unrolled=True)
 
 
 def _spectrum(
@@ -357,4 +358,4 @@ def root_in_batch(j: Array, scale: Array, null: Array) -> Array:
 
 
 def _definite_root(j: Array, scale: Array, null: Array) -> Array:
-    return transposed(_inverse_factor(j, scale)) / scale[:, None]
+    return transposed(inverse_factor(j / outer(scale, scale))) / scale[:, None]

@@ -19,12 +19,13 @@ from jaxmle.batch.machine import for_members
 from jaxmle.batch.members import buckets
 from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, Sizes, cut, free_bytes
 from jaxmle.fitting.options import Options
-from jaxmle.fitting.passes import Problem, compile_pass, problem_of
+from jaxmle.fitting.passes import Problem, compile_pass, evaluated, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.structure import chart_of, substituted, term_shape
 from jaxmle.record.fit import Fit
+from jaxmle.runtime.device import placed
 from jaxmle.solvers.status import Status
 
 Values = tuple[
@@ -121,13 +122,14 @@ class ProfileProblem:
         again.
         """
         base = self.base
-        on_device = jax.tree.map(jax.device_put, self.data)
+        chart = self.problem.chart
+        on_device = jax.tree.map(placed, self.data)
         program = compile_pass(self.problem, "evaluate")
 
         def evaluate(index: np.ndarray, z: np.ndarray) -> Values:
-            points = [program(base, on_device, (), row) for row in z]
+            points = [evaluated(chart, program, base, on_device, (), row) for row in z]
             return tuple(
-                np.stack([np.asarray(leaf) for leaf in leaves])
+                np.stack(leaves)
                 for leaves in zip(
                     *((q.value, 4 * EPS * q.absolute, q.score, q.hessian) for q in points),
                     strict=True,
