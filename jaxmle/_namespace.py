@@ -10,6 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+# a name is found faster than a field of a module
+ARRAY = np.ndarray
+BOOLEAN = np.bool_
+DOUBLE = np.float64
+NUMPYS = (np.ndarray, np.generic)
+ANY: Any = np.logical_or.reduce
+ALL: Any = np.logical_and.reduce
+SUM: Any = np.add.reduce
+MAX: Any = np.maximum.reduce
+MIN: Any = np.minimum.reduce
 # Python's numbers that take the type of an array or a number of NumPy's beside which they stand
 WEAK_BESIDE: dict[Any, tuple[type, ...]] = {
     np.float64: (float, int, bool),
@@ -27,13 +37,13 @@ WEAK_BESIDE: dict[Any, tuple[type, ...]] = {
 
 
 def _where(condition: Any, a: Any, b: Any) -> Any:
-    if type(condition) is not np.bool_:
+    if type(condition) is not BOOLEAN:
         return np.where(condition, a, b)
     chosen, other = (a, b) if condition else (b, a)
     kind = type(chosen)
     beside = type(other)
-    if kind is np.ndarray:
-        if beside is np.ndarray:
+    if kind is ARRAY:
+        if beside is ARRAY:
             if chosen.dtype is other.dtype and chosen.shape == other.shape:
                 return chosen
         elif beside in WEAK_BESIDE.get(chosen.dtype.type, ()) or beside is chosen.dtype.type:
@@ -43,7 +53,7 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
             return chosen
     elif kind in WEAK_BESIDE.get(beside, ()):
         return beside(chosen)
-    elif beside is np.ndarray and kind in WEAK_BESIDE.get(other.dtype.type, ()):
+    elif beside is ARRAY and kind in WEAK_BESIDE.get(other.dtype.type, ()):
         filled = np.empty_like(other)
         filled.fill(chosen)
         return filled
@@ -51,34 +61,34 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
 
 
 def _any(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return x if type(x) is np.bool_ else np.logical_or.reduce(x, axis=axis, keepdims=keepdims)
+    return x if type(x) is BOOLEAN else ANY(x, axis=axis, keepdims=keepdims)
 
 
 def _all(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return x if type(x) is np.bool_ else np.logical_and.reduce(x, axis=axis, keepdims=keepdims)
+    return x if type(x) is BOOLEAN else ALL(x, axis=axis, keepdims=keepdims)
 
 
 def _sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return np.add.reduce(x, axis=axis, keepdims=keepdims)
+    return SUM(x, axis=axis, keepdims=keepdims)
 
 
 def _max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return np.maximum.reduce(x, axis=axis, keepdims=keepdims)
+    return MAX(x, axis=axis, keepdims=keepdims)
 
 
 def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return np.minimum.reduce(x, axis=axis, keepdims=keepdims)
+    return MIN(x, axis=axis, keepdims=keepdims)
 
 
 def _maximum(a: Any, b: Any) -> Any:
-    if type(a) is np.float64 and type(b) in (np.float64, float):
-        return a if a >= b or a != a else np.float64(b)
+    if type(a) is DOUBLE and type(b) in (DOUBLE, float):
+        return a if a >= b or a != a else DOUBLE(b)
     return np.maximum(a, b)
 
 
 def _minimum(a: Any, b: Any) -> Any:
-    if type(a) is np.float64 and type(b) in (np.float64, float):
-        return a if a <= b or a != a else np.float64(b)
+    if type(a) is DOUBLE and type(b) in (DOUBLE, float):
+        return a if a <= b or a != a else DOUBLE(b)
     return np.minimum(a, b)
 
 
@@ -122,7 +132,7 @@ vars(HOST).update({name: getattr(np, name) for name in np.__all__} | FOR_NUMBERS
 
 def namespace(x: Any) -> Any:
     """NumPy for what is NumPy's, on the host; jax.numpy for the rest, under a trace."""
-    return HOST if isinstance(x, (np.ndarray, np.generic)) else jnp
+    return HOST if isinstance(x, NUMPYS) else jnp
 
 
 def is_traced(value: Any) -> bool:
@@ -136,4 +146,4 @@ def is_nowhere(condition: Any) -> bool:
     """Whether a condition is known, on the host, to hold for nobody: what follows from it need not
     be computed then.
     """
-    return isinstance(condition, (np.ndarray, np.generic)) and not _any(condition)
+    return isinstance(condition, NUMPYS) and not _any(condition)

@@ -157,7 +157,7 @@ def _evaluate_packed(
     array where all of it has known shapes. To fetch an array takes 5 µs, whatever its size.
     """
     chart = problem.chart
-    point = _evaluate(problem, base, data, codes, z)._replace(z=None)
+    point = _evaluate(problem, base, data, codes, z)._replace(z=None)  # type: ignore[arg-type]
     is_usual = point.curvature is None and point.aux.hessian_by is None
     point = drop_user_scale(chart, point) if chart.x_is_z else point
     if not is_usual:

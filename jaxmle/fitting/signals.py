@@ -71,8 +71,7 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
         tree: the likelihood as a tree.
         data: of one data set.
     """
-    with precision(fit.dtype):
-        is_a_mean = _is_mean(tree, fit.layout, data)
+    is_a_mean = _is_mean(tree, fit.layout, data, fit.dtype)
     if is_a_mean:
         warn_caller(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:],
@@ -141,7 +140,7 @@ def _is_concave(user_loglik: Any) -> bool:
 # ---------------------------------------------------------------- a mean over rows
 
 
-def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
+def _is_mean(tree: Any, layout: Layout, data: Tree, dtype: np.dtype) -> bool:
     """Whether the likelihood returns one number in which all that depends on the data is
     divided by the number of rows.
     """
@@ -149,7 +148,8 @@ def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
     if not isinstance(core, Opaque):
         return False
     rows = jax.tree.map(viewed, data)
-    if term_shape(core, layout, np.zeros(layout.p), rows) != ():
-        return False
-    key = ("mean of rows", layout, *shapes_of(rows))
-    return bool(remembered(core, key, lambda held: is_mean_of_rows(held, layout, rows)))
+    with precision(dtype):
+        if term_shape(core, layout, np.zeros(layout.p), rows) != ():
+            return False
+        key = ("mean of rows", layout, *shapes_of(rows))
+        return bool(remembered(core, key, lambda held: is_mean_of_rows(held, layout, rows)))

@@ -207,8 +207,8 @@ def _recession(chart: Chart, verdict: Verdict, user: UserScale) -> tuple[Array, 
     along = times(user.jacobian, verdict.direction)
     incidence = _incidence(chart, user.x).astype(user.x.dtype)
     has_coordinate = column(chart.own_coordinate, user.x)
-    own = times(incidence, verdict.direction)
-    return along, namespace(user.x).where(has_coordinate, own, along)
+    entrywise = times(incidence, verdict.direction)
+    return along, namespace(user.x).where(has_coordinate, entrywise, along)
 
 
 def _estimability(

@@ -79,6 +79,8 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
     −1 where it is fixed.
     """
     roots = np.arange(layout.p)
+    if isinstance(loglik, Pool) or not parts_of(loglik):
+        return roots
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
             inner = loglik.roots(layout)

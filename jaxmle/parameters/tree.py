@@ -19,15 +19,14 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import (
-    CONSTRAINT_KINDS,
     Bounds,
     Constraint,
     Entry,
     Interval,
     Ordered,
     Shape,
-    free,
 )
+from jaxmle.parameters.prefixes import check_all_used, constraint_at
 from jaxmle.parameters.short_names import short_names, term_of
 
 # Layouts that fits have in common: of dictionaries, lists and tuples, whose structures keep no
@@ -101,7 +100,7 @@ class Layout:
     def bounds(self) -> tuple[Bounds, ...]:
         return tuple(bound for leaf in self.leaves for bound in leaf.constraint.bounds(leaf.shape))
 
-    @property
+    @cached_property
     def p(self) -> int:
         return sum(leaf.size for leaf in self.leaves)
 
@@ -423,10 +422,10 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
         raise ValueError("params has no leaves: a log-likelihood needs at least one parameter")
     names = [path_name(path) for path, _ in with_path]
     leaves = tuple(
-        Leaf(name, tuple(np.shape(value)), _constraint_at(constraints, path, name))
+        Leaf(name, tuple(np.shape(value)), constraint_at(constraints, path, name))
         for name, (path, value) in zip(names, with_path, strict=True)
     )
-    _check_all_used(constraints, params)
+    check_all_used(constraints, params)
     size = sum(math.prod(leaf.shape) for leaf in leaves)
     is_plain = all(isinstance(key, PLAIN_KEYS) for path, _ in with_path for key in path)
     if is_plain and size <= MAX_ENTRIES_OF_SHARED_LAYOUT:
@@ -445,65 +444,6 @@ def _checked(layout: Layout) -> Layout:
         raise ValueError("params holds no numbers: every leaf is empty")
     _check_distinct(layout.leaves)
     return layout
-
-
-def _step(tree: Tree, key: Any) -> Tree:
-    """The subtree of a constraint tree under one key of a path; None where it says nothing."""
-    if isinstance(key, jax.tree_util.DictKey):
-        return tree.get(key.key) if isinstance(tree, dict) else None
-    if isinstance(key, jax.tree_util.SequenceKey):
-        return tree[key.idx] if isinstance(tree, (list, tuple)) and key.idx < len(tree) else None
-    name = getattr(key, "name", None)
-    return tree.get(name) if isinstance(tree, dict) else getattr(tree, str(name), None)
-
-
-def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
-    for key in path:
-        if tree is None or isinstance(tree, CONSTRAINT_KINDS):
-            break
-        tree = _step(tree, key)
-    if tree is None:
-        return free
-    if not isinstance(tree, CONSTRAINT_KINDS):
-        raise TypeError(
-            f"the constraint for {name or 'theta'} must be one of jaxmle's constraints "
-            f"(positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}"
-        )
-    return tree
-
-
-def _check_all_used(constraints: Tree, params: Tree) -> None:
-    """A constraint that no parameter takes is a misspelling or a tree of another form, not a
-    wish.
-    """
-    if constraints is None or isinstance(constraints, CONSTRAINT_KINDS):
-        return
-    if isinstance(params, list | tuple) and not hasattr(params, "_fields"):
-        if not isinstance(constraints, list | tuple) or len(constraints) > len(params):
-            raise TypeError(_other_form(constraints, f"a sequence of {len(params)} entries"))
-        for sub, inner in zip(constraints, params, strict=False):
-            _check_all_used(sub, inner)
-        return
-    fields = vars(params) if hasattr(params, "__dict__") else {}
-    known = params if isinstance(params, dict) else {*getattr(params, "_fields", ()), *fields}
-    if isinstance(constraints, dict):
-        unknown = [key for key in constraints if key not in known]
-        if unknown:
-            raise ValueError(
-                f"constraints name {unknown[0]!r}, but params has no such entry; it has "
-                f"{sorted(map(str, known))}"
-            )
-        for key, sub in constraints.items():
-            _check_all_used(sub, params[key] if isinstance(params, dict) else getattr(params, key))
-    elif isinstance(params, dict) or (known and not isinstance(constraints, type(params))):
-        raise TypeError(_other_form(constraints, f"entries {sorted(map(str, known))}"))
-
-
-def _other_form(constraints: Tree, has: str) -> str:
-    return (
-        "constraints must be a tree like params, such as {'sigma': jaxmle.positive}: "
-        f"params has {has}; got {shown(constraints)}"
-    )
 
 
 def _check_distinct(leaves: tuple[Leaf, ...]) -> None:

@@ -63,11 +63,10 @@ def to_device(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Arra
 
 def placed(leaf: Any) -> Any:
     """The array where programs that read it many times find it: on the device, but for a small one
-    of NumPy's.
+    of NumPy's that a CPU reads.
     """
-    if isinstance(leaf, np.ndarray) and leaf.nbytes < MIN_BYTES_TO_PLACE:
-        return leaf
-    return to_device(leaf)
+    is_small = isinstance(leaf, np.ndarray) and leaf.nbytes < MIN_BYTES_TO_PLACE
+    return leaf if is_small and jax.default_backend() == "cpu" else to_device(leaf)
 
 
 def left_on_device(given: Tree, read: Tree) -> Tree:

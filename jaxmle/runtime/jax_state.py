@@ -14,16 +14,21 @@ import numpy as np
 
 from jaxmle._namespace import is_traced
 
-TRANSFERS = ("host_to_device", "device_to_device", "device_to_host")
+try:
+    from jax._src.core import trace_state_clean
+except ImportError:  # a future jax
+    trace_state_clean = None  # type: ignore[assignment]
+
+GUARDS = tuple(
+    f"jax_transfer_guard_{transfer}"
+    for transfer in ("host_to_device", "device_to_device", "device_to_host")
+)
 
 
 def tracing() -> bool:
     """Whether we are inside somebody's ``jit``, ``vmap`` or ``grad``."""
-    try:
-        from jax._src.core import trace_state_clean
-    except (
-        ImportError
-    ):  # a future jax: a fresh constant is then a tracer exactly when a trace is open
+    if trace_state_clean is None:
+        # a fresh constant is a tracer exactly when a trace is open
         return is_traced(jnp.zeros(()) + 0)
     return not trace_state_clean()
 
@@ -51,8 +56,7 @@ def precision(dtype: Any) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def without_alarms() -> Iterator[None]:
+def without_alarms() -> contextlib.AbstractContextManager[Any]:
     """A context for our own passes: a trial point may be NaN, data go to the device and back.
 
     ``jax_debug_nans``, ``jax_debug_infs``, a ``transfer_guard`` and strict promotion are for the
@@ -60,15 +64,23 @@ def without_alarms() -> Iterator[None]:
     at all: entering all of them takes 50 µs.
     """
     config: Any = jax.config
+    contexts = []
+    if config.jax_debug_nans:
+        contexts.append(jax.debug_nans(False))
+    if config.jax_debug_infs:
+        contexts.append(jax.debug_infs(False))
+    if config.jax_numpy_dtype_promotion != "standard":
+        contexts.append(jax.numpy_dtype_promotion("standard"))
+    if any(getattr(config, guard, None) for guard in GUARDS):
+        contexts.append(jax.transfer_guard("allow"))
+    return _entered(contexts) if contexts else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _entered(contexts: list[contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        if config.jax_debug_nans:
-            stack.enter_context(jax.debug_nans(False))
-        if config.jax_debug_infs:
-            stack.enter_context(jax.debug_infs(False))
-        if config.jax_numpy_dtype_promotion != "standard":
-            stack.enter_context(jax.numpy_dtype_promotion("standard"))
-        if any(getattr(config, f"jax_transfer_guard_{transfer}", None) for transfer in TRANSFERS):
-            stack.enter_context(jax.transfer_guard("allow"))
+        for context in contexts:
+            stack.enter_context(context)
         yield
 
 

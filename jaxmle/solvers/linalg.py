@@ -90,9 +90,9 @@ def least_pivot(factor: Array | Rows) -> Array:
     that is lost makes all after it NaN.
     """
     if isinstance(factor, np.ndarray) and factor.ndim == 2:
-        pivots = factor.diagonal()
-        least = np.minimum.reduce(pivots)
-        is_sound = least > 0 and np.isfinite(np.add.reduce(pivots))
+        on_host = factor.diagonal()
+        least = on_host.min()
+        is_sound = least > 0 and np.isfinite(on_host.sum())
         return least if is_sound else np.zeros_like(least)
     xp = jnp if isinstance(factor, list) else namespace(factor)
     pivots = (

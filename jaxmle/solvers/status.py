@@ -45,10 +45,10 @@ def is_one_of(code: Any, *names: IntEnum) -> Any:
     """Whether a code (...) is one of those named, a status or another. NumPy takes 4 µs to compare
     a number with a member of an enumeration, and 0.04 µs to compare it with an integer.
     """
-    found = code == int(names[0])
+    is_one = code == int(names[0])
     for name in names[1:]:
-        found = found | (code == int(name))
-    return found
+        is_one = is_one | (code == int(name))
+    return is_one
 
 
 def _name(code: Any) -> str:

@@ -245,8 +245,9 @@ def _judge(state: State, reading: Reading) -> State:
     xp = namespace(reading.trial.z)
     noted = _noted(state, reading)
     outcome = _outcome(state, noted, reading)
-    here = (reading.trial, reading.newton, reading.scale)
-    point, newton, scale = select(reading.accept, here, (state.point, state.newton, state.scale))
+    after = (reading.trial, reading.newton, reading.scale)
+    before = (state.point, state.newton, state.scale)
+    point, newton, scale = select(reading.accept, after, before)
     return noted._replace(
         point=point,
         newton=newton,

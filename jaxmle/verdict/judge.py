@@ -184,9 +184,9 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     # 1.7 ε tr R⁻¹ were seen.
     conditioned = 2 * eps * spectrum.vif <= MAX_ROUNDING_OF_VARIANCES
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks & ~rough
-    vanishing = is_one_of(shape, Shape.VANISHING) | (
-        is_one_of(shape, Shape.PEAK) & ~is_clean(state)
-    )
+    unclean_peak = is_one_of(shape, Shape.PEAK) & ~is_clean(state)
+    vanishing = is_one_of(shape, Shape.VANISHING) | unclean_peak
+    singular = (troubled & (lowest <= cut) & ~unknown) | fading | vanishing
     overflown = (state.outcome == STUCK) & ~quiet & has_wall(state) & ~state.newton.convex
     overflown = overflown & has_risen(state, point, RISE_TO_OVERFLOW)
     cases = (
@@ -206,10 +206,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
         ),
         ((quiet & (lowest < -cut) & troubled & ~level & ~unknown) | rises, Status.SADDLE),
         (settled & level, Status.UNIDENTIFIED),
-        (
-            settled & ((troubled & (lowest <= cut) & ~unknown) | fading | vanishing),
-            Status.SINGULAR,
-        ),
+        (settled & singular, Status.SINGULAR),
         ((state.outcome == STUCK) & ~quiet & has_wall(state), Status.NONFINITE),
         ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),

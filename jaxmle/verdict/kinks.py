@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.state import DONE, RUNNING, SETTLED, STUCK, Point, State, is_finite, select
@@ -100,11 +100,11 @@ def may_be_kinked(state: State) -> Array:
     regular = state.newton.definite & state.newton.convex
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
     unsettled = (state.outcome == STUCK) & (state.newton.decrement > DECREMENT_TO_LEAVE)
-    return (
-        ((settled & ~regular) | unsettled | (state.phase != DONE))
-        & is_finite(state.point)
-        & xp.asarray(state.point.z.shape[0] <= MAX_COORDINATES)
-    )
+    asked = (settled & ~regular) | unsettled | (state.phase != DONE)
+    if is_nowhere(asked):
+        return asked
+    is_small = xp.asarray(state.point.z.shape[0] <= MAX_COORDINATES)
+    return asked & is_finite(state.point) & is_small
 
 
 def without(kink: Kink, state: State) -> State:

@@ -17,7 +17,7 @@ from jaxmle.fitting.frozen_hessian import (
 from jaxmle.fitting.head_start import _turn
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.designs import Column, gram
-from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, to_device
+from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed, to_device
 from jaxmle.solvers.bfgs import Slope, secant_climb
 from jaxmle.solvers.state import POLISHING, Point
 from jaxmle.solvers.trust_region import begin, step
@@ -231,7 +231,7 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
 def test_arrays_that_are_on_the_device_are_not_sent_there_again(monkeypatch):
     """The symptom: they went to the host, and back from it."""
     sent = []
-    monkeypatch.setattr(passes, "to_device", lambda leaf: sent.append(leaf) or to_device(leaf))
+    monkeypatch.setattr(passes, "placed", lambda leaf: sent.append(leaf) or placed(leaf))
     rng = np.random.default_rng(4)
     data = {"x": rng.normal(size=(60, 2)), "y": rng.poisson(2.0, 60)}
     alone = jm.fit(jm.models.poisson(), data=data)

@@ -23,6 +23,7 @@ from jaxmle.likelihood.codes import Index, Pick, indices_of
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
+from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import closes_over_integers, remembered
 
@@ -70,16 +71,15 @@ def check_indices(
     """
     if not has_user_function(loglik):
         return
-    leaves, treedef = jax.tree.flatten(data)
+    leaves = jax.tree.leaves(data)
     if not any(map(_may_hold_codes, leaves)) and not closes_over_integers(loglik):
         return
     if members is None:
         alone = _row_of_one
         members = Members(leaves, [0] * len(leaves), alone, lambda leaf, place: data, True)
-    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
     indices, constants = remembered(
         loglik,
-        ("indices", layout, treedef, shapes),
+        ("indices", layout, *shapes_of(data)),
         lambda portable: indices_of(portable, layout, base, data),
     )
     for index in indices:
