@@ -168,7 +168,7 @@ def _check_indices(
 
 
 def _check_ragged_calls(loglik: Loglik, layout: Layout, base: np.ndarray, source: Ragged) -> None:
-    """Ready models that the likelihood calls read the coding of each member: of all their rows
+    """Built-in models that the likelihood calls read the coding of each member: of all their rows
     together where rows are kept apart.
     """
     if source.padded and len(set(source.part)) == 1:

@@ -22,7 +22,7 @@ BYTES_STARTED_TOGETHER = 2**27  # bytes of data whose start values a model propo
 
 
 def model_starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Params:
-    """The start values that a ready model proposes for each member, (b, …)."""
+    """The start values that a built-in model proposes for each member, (b, …)."""
     check_has_start(loglik)
     filled = np.flatnonzero(source.sizes.min(axis=1) > 0)
     has_shared = any(source.shared[: source.data_leaves])

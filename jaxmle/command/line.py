@@ -1,4 +1,4 @@
-"""``python -m jaxmle``: fit a ready model to a file, fit each group of its rows, describe its
+"""``python -m jaxmle``: fit a built-in model to a file, fit each group of its rows, describe its
 columns. The numbers are those of the calls ``from_formula``, ``fit`` and ``fit_groups``.
 """
 
@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, sentence in (
-        ("fit", _fit, "fit a ready model to all rows, and print its table"),
-        ("groups", _groups, "fit a ready model to each group of rows"),
+        ("fit", _fit, "fit a built-in model to all rows, and print its table"),
+        ("groups", _groups, "fit a built-in model to each group of rows"),
         ("describe", _describe, "list the columns of a file"),
     ):
         command = commands.add_parser(name, help=sentence, description=sentence)
@@ -94,7 +94,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     """What ``fit`` and ``groups`` share."""
     command.add_argument("formula", help="such as 'y ~ x + C(group)'")
     command.add_argument(
-        "--model", default="normal", help="a ready model by its name, or the call that makes it"
+        "--model", default="normal", help="a built-in model by its name, or the call that makes it"
     )
     command.add_argument("--vcov", default="auto", help="HC0 … HC3, cluster, expected, opg, …")
     command.add_argument("--clusters", help="a column")
@@ -200,7 +200,7 @@ def _also(words: list[str]) -> dict[str, str] | None:
 
 
 def _model(text: str, frame: Frame) -> Model:
-    """The ready model that a word, or a call as text, means; nothing is evaluated."""
+    """The built-in model that a word, or a call as text, means; nothing is evaluated."""
     call = text.strip()
     if call in ("multinomial", "ordinal"):
         call = f"{call}(classes={len(frame.levels or ())})"
@@ -210,7 +210,7 @@ def _model(text: str, frame: Frame) -> Model:
         raise ValueError(f"--model {text!r}: {error}") from error
     if model is None:
         raise ValueError(
-            f"--model {text!r} is no ready model: give a name such as logistic, poisson or gamma, "
+            f"--model {text!r} is not a built-in model: give a name such as logistic, poisson or gamma, "
             "or a call such as \"poisson(exposure='years')\""
         )
     return model

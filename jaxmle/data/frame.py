@@ -317,7 +317,7 @@ class Frame:
             level: which quantile, between 0 and 1.
             value: the value that the response does not exceed.
             interval: coverage of the interval; None for the predictions alone.
-            model: the ready model, where the fit does not know it (``fitted.model`` is "").
+            model: the built-in model, where the fit does not know it (``fitted.model`` is "").
 
         Returns:
             A frame of the kind of ``new`` (else of the table), a dict of arrays where a dict came
@@ -327,7 +327,7 @@ class Frame:
             NaN if it has none; a last column, reason, says which rows these are.
 
         Raises:
-            ValueError, TypeError: as ``recode``; a fit without a ready model; a batch; a quantity
+            ValueError, TypeError: as ``recode``; a fit without a built-in model; a batch; a quantity
                 that the model does not have.
 
         >>> import jaxmle as jm

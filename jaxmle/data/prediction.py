@@ -61,7 +61,7 @@ class Quantity(NamedTuple):
 
 
 def ready_model(fitted: Fit, model: Any, what: str) -> Any:
-    """The ready model of one fit: the one that is given, or the one that the record names."""
+    """The built-in model of one fit: the one that is given, or the one that the record names."""
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
         raise TypeError(f"{what} takes the record of a fit first, {hint}; got {shown(fitted)}")
@@ -77,7 +77,7 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
         )
     if not hasattr(ready, "natural") or not hasattr(ready, "law"):
         raise TypeError(
-            f"{what} needs a ready model, such as models.poisson(); got {type(ready).__name__}"
+            f"{what} needs a built-in model, such as models.poisson(); got {type(ready).__name__}"
         )
     return ready
 
@@ -85,7 +85,7 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
 def quantity_of(
     model: Any, kind: str, level: float | None = None, value: float | None = None
 ) -> Quantity:
-    """What a kind of prediction means for a ready model.
+    """What a kind of prediction means for a built-in model.
 
     Raises:
         ValueError, TypeError: a level or value that is missing or not asked for; a quantity that

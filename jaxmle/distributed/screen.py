@@ -30,14 +30,14 @@ class Screening:
     """How the values of shared rows are looked at."""
 
     rows: SharedRows
-    user_loglik: Loglik  # as it was given: a ready model knows its coding
+    user_loglik: Loglik  # as it was given: a built-in model knows its coding
     sample: Data  # rows spread over all shards, on the host
 
     def count(self) -> Count:
         """Look at every row, and count.
 
         Raises:
-            ValueError: for a NaN, a weight that is none, or a value that a ready model does not
+            ValueError: for a NaN, a weight that is none, or a value that a built-in model does not
                 read; in all processes, where one has it.
         """
         values = look_at(self.rows)
@@ -81,7 +81,7 @@ class Screening:
                     raise
 
     def check_functions(self, loglik: Any, layout: Layout, base: Array) -> None:
-        """Codes that index, and ready models that a user's function calls.
+        """Codes that index, and built-in models that a user's function calls.
 
         Args:
             loglik: as a tree, without weights.

@@ -74,7 +74,7 @@ def margins(
             combination.
         by: a column, or a list of them: averages over the rows of each group.
         level, value: as ``Frame.predict``.
-        model: the ready model, where the fit does not know it.
+        model: the built-in model, where the fit does not know it.
         bootstrap: the ``jaxmle.bootstrap`` of the fit: each effect is taken at every replicate, and
             standard errors and percentile intervals are those of the replicates. The rows that are
             averaged over stay those of the table.
@@ -84,7 +84,7 @@ def margins(
 
     Raises:
         ValueError, TypeError: an unknown column or level; a slope of a factor; a fit without a
-            ready model; a batch.
+            built-in model; a batch.
 
     >>> import jaxmle as jm
     >>> table = {
@@ -140,7 +140,7 @@ def _quantity(
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
             raise ValueError(
-                "the fit is not of a ready model: give kind as a function, lambda params, data: …, "
+                "the fit is not of a built-in model: give kind as a function, lambda params, data: …, "
                 "that returns one value for each row"
             )
         return quantity_of(ready_model(fit, model, "margins"), kind, level, value)

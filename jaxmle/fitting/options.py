@@ -165,7 +165,7 @@ def read(
 
 
 def constraints_of(loglik: Loglik, constraints: Tree) -> Tree:
-    """The constraints that were given, or else those that a ready model brings."""
+    """The constraints that were given, or else those that a built-in model brings."""
     return getattr(loglik, "constraints", None) if constraints is None else constraints
 
 
@@ -184,7 +184,7 @@ def check_has_start(loglik: Loglik, name: str = "params0", what: str = "start va
 
 
 def _model_start(loglik: Any, data: Data) -> Params:
-    """The start values that a ready model proposes for these data."""
+    """The start values that a built-in model proposes for these data."""
     check_has_start(loglik)
     rows = data if tracing() else host_data(data, np.float64, nan=True)
     if isinstance(rows, dict) or hasattr(rows, "ndim"):

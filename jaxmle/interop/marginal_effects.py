@@ -31,7 +31,7 @@ def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any
         fit: one fit of ``frame.fit(model)``.
         frame: what ``from_formula`` made.
         kind: "mean" of the response (probabilities of classes), or "link", the linear predictor.
-        model: the ready model, where the fit does not know it.
+        model: the built-in model, where the fit does not know it.
 
     Raises:
         ImportError: marginaleffects is not installed.

@@ -354,7 +354,7 @@ def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
 
 
 def check_values(loglik: Loglik, data: Tree) -> None:
-    """What is known of the values of one data set on the host: the coding that a ready model
+    """What is known of the values of one data set on the host: the coding that a built-in model
     reads, and the weights.
     """
     check_coding(loglik, data)

@@ -401,7 +401,7 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
 
     Returns:
         A log-likelihood of (params, data) that ignores what ``params`` says of the held entries; of
-        a ready model a model, with its start, bounds and predictions.
+        a built-in model a model, with its start, bounds and predictions.
 
     Raises:
         TypeError: for anything but a dictionary from names to numbers or arrays of them.

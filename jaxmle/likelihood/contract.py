@@ -37,7 +37,7 @@ class ReadyModel(Protocol):
 
 @runtime_checkable
 class HandsOn(Protocol):
-    """A ready model that keeps its start, its bounds and its predictions for a likelihood that a
+    """A built-in model that keeps its start, its bounds and its predictions for a likelihood that a
     combinator made of its own.
     """
 
@@ -64,7 +64,7 @@ def as_tree(loglik: Loglik) -> Any:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready
     model as the likelihood it carries, any other callable as ``Opaque``.
 
-    A ready model is any callable object with an attribute ``likelihood``, of any package.
+    A built-in model is any callable object with an attribute ``likelihood``, of any package.
     """
     if not callable(loglik) or isinstance(loglik, type):
         got = repr(loglik) if isinstance(loglik, str) else type(loglik).__name__
@@ -86,7 +86,7 @@ def as_tree(loglik: Loglik) -> Any:
 
 
 def handed_on(loglik: Loglik, tree: Any) -> Any:
-    """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as
+    """A tree that a combinator made of ``loglik``: as the built-in model that ``loglik`` is, else as
     it is.
     """
     if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
@@ -95,7 +95,7 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
 
 
 def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
-    """What a ready model's function brings beside itself as an attribute called ``name``, with what
+    """What a built-in model's function brings beside itself as an attribute called ``name``, with what
     a partial application of it holds; None for other likelihoods.
 
     ``row_terms(params, data)`` (n,) are terms whose gradients are the scores of the rows;
@@ -114,7 +114,7 @@ def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
 
 
 def pooled_on(logliks: tuple[Loglik, ...], tree: Any) -> Any:
-    """A pool of likelihoods: of ready models alone as a pool that keeps what they know."""
+    """A pool of likelihoods: of built-in models alone as a pool that keeps what they know."""
     pooled = getattr(logliks[0], "pooled_with", None)
     ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
     return tree if pooled is None or not ready else pooled(logliks, tree)

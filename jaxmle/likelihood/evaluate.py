@@ -242,7 +242,7 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 def _general(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Accumulated:
-    """The general road: automatic differentiation of the summed terms, but for a ready model that
+    """The general road: automatic differentiation of the summed terms, but for a built-in model that
     brings its sums.
     """
     own_sums = carried(loglik, "second_order")

@@ -122,7 +122,7 @@ class Regression(LikelihoodTree):
     shared: tuple[
         str, ...
     ] = ()  # designs that all members of a batch share: their products of columns are formed once
-    concave: bool = False  # as the user, or the ready model, says
+    concave: bool = False  # as the user, or the built-in model, says
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)

@@ -72,11 +72,11 @@ class Fit:
     ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken,
     "forward over reverse" or, where a part of the likelihood lacks a mode, "reverse over reverse",
     "forward over forward" or "differences of the score"; ``road``: how the terms were summed,
-    "declared" (a regression, a ready model), "found" (a regression that was found in the program of
+    "declared" (a regression, a built-in model), "found" (a regression that was found in the program of
     a function) or "opaque" (a function, differentiated as a whole), of a pool those of its parts;
     then "head start" where the climb began at the maximum of a sample of the rows, "float32 start"
     where members of a batch took their first steps in single precision; "" where it is not known.
-    ``model``: the call that makes the ready model, such as "poisson(offset='offset')", from which
+    ``model``: the call that makes the built-in model, such as "poisson(offset='offset')", from which
     predictions make it again; "" for any other likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm

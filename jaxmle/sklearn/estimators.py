@@ -1,4 +1,4 @@
-"""``MLERegressor`` and ``MLEClassifier``: ready models by scikit-learn's protocol.
+"""``MLERegressor`` and ``MLEClassifier``: built-in models by scikit-learn's protocol.
 
 The protocol is one of inheritance: scikit-learn reads tags, parameters and scores off its base
 classes, and what ``fit`` finds is stored on the estimator.
@@ -51,7 +51,7 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     is predicted.
 
     Args:
-        model: the name of a ready model ("normal", "student_t", "laplace", "poisson",
+        model: the name of a built-in model ("normal", "student_t", "laplace", "poisson",
             "negative_binomial", "gamma", "inverse_gaussian", "beta"), or one that was made, such as
             ``penalize(models.poisson(), ridge(1.0))``.
         fit_intercept: whether a column of ones stands before those of X.
@@ -116,7 +116,7 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
     Of more than two classes "logistic" is the multinomial logit, whose first class is the base.
 
     Args:
-        model: the name of a ready model ("logistic", "probit", "cloglog", "multinomial"), or one
+        model: the name of a built-in model ("logistic", "probit", "cloglog", "multinomial"), or one
             that was made, such as ``penalize(models.logistic(), ridge(1.0))``, which has finite
             estimates where the classes are separated.
         fit_intercept, vcov: as in ``MLERegressor``.
@@ -191,7 +191,7 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _ready(model: Any, names: tuple[str, ...], classes: int = 2) -> Model:
-    """The ready model that an estimator is given, by name or made already."""
+    """The built-in model that an estimator is given, by name or made already."""
     if isinstance(model, str) and model in names:
         return models.multinomial(classes) if model == "multinomial" else getattr(models, model)()
     if isinstance(model, Model) and model.name in names:

@@ -346,7 +346,7 @@ def test_clusters_within_which_rows_look_at_each_other_may_be_drawn():
     assert_allclose(deleted.deleted[3], alone.x, rtol=1e-8)
 
 
-# ---------------------------------------------------------------- ready models
+# ---------------------------------------------------------------- built-in models
 
 COUNTS = [
     {"x": np.column_stack([np.ones(n), RNG.normal(size=n)]), "y": RNG.poisson(2.0, n).astype(float)}

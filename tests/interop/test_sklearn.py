@@ -1,4 +1,4 @@
-"""Ready models by scikit-learn's protocol: its own checks, and the numbers of ``fit``."""
+"""Built-in models by scikit-learn's protocol: its own checks, and the numbers of ``fit``."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Every ready model against data in another coding: one error with what came, what is wanted and the line that recodes."""
+"""Every built-in model against data in another coding: one error with what came, what is wanted and the line that recodes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What was seen to go wrong, continued: symptoms 11 to 21, of ready models, of kinks, of large numbers and of the sentences; the right
+"""What was seen to go wrong, continued: symptoms 11 to 21, of built-in models, of kinks, of large numbers and of the sentences; the right
 answers are closed forms or SciPy's."""
 
 import jax

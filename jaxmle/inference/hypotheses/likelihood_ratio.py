@@ -192,7 +192,7 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(
                 f"fit {place} was made from {what} than the first{where}: log-likelihoods "
-                "compare on the same data only. Ready models and regressions need the same "
+                "compare on the same data only. Built-in models and regressions need the same "
                 "response, rows and weights; for any other function give every model one and "
                 "the same data tree, with all columns in it and the same rows, types and order "
                 "of leaves, and hold what a model leaves out with jaxmle.fix."

@@ -65,7 +65,7 @@ def lint(
         params0: start values, inside their constraints.
         data: tree of arrays sharing the leading axis n. A few dozen rows are enough.
         sample: the likelihood's own simulator ``sample(key, params, data) -> data``, called some 64
-            times; scores must average to zero on it. A ready model brings its own.
+            times; scores must average to zero on it. A built-in model brings its own.
         response: name of the leaf of ``data`` that holds the response; not needed where ``data`` is
             one array.
         support: its values: ``"counts"``, ``"binary"``, ``"real"``, ``"positive"``, ``"unit"``,

@@ -80,7 +80,7 @@ def opaque(loglik: Loglik) -> Any:
     a fit with the usual one is a check of jaxmle by itself.
 
     Args:
-        loglik: a function, a regression, a ready model, or any combinator of these; of a ready
+        loglik: a function, a regression, a built-in model, or any combinator of these; of a ready
             model the start and the constraints are not handed on.
 
     Returns:

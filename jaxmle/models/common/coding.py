@@ -1,4 +1,4 @@
-"""The coding that a ready model wants of its leaves: ranges of single leaves and relations of two,
+"""The coding that a built-in model wants of its leaves: ranges of single leaves and relations of two,
 checked by value on the host.
 
 A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a

@@ -1,4 +1,4 @@
-"""A ready model: a log-likelihood that also knows where to start, how its parameters are
+"""A built-in model: a log-likelihood that also knows where to start, how its parameters are
 bounded, and what it predicts.
 """
 
@@ -126,7 +126,7 @@ class Model:
         return made
 
     def pooled_with(self, members: tuple[Any, ...], tree: Any) -> Any:
-        """The pool of ready models, of which this one is the first."""
+        """The pool of built-in models, of which this one is the first."""
         return Pooled(members, tree)
 
     def check(self, data: Tree) -> None:

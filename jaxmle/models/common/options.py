@@ -1,4 +1,4 @@
-"""Options of ready models: checked by their annotation, and each model made once for the same
+"""Options of built-in models: checked by their annotation, and each model made once for the same
 options.
 """
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def made_once(make: Callable[P, R]) -> Callable[P, R]:
-    """A function that makes a ready model, made once for each set of options, so that what was
+    """A function that makes a built-in model, made once for each set of options, so that what was
     compiled for it is found again.
 
     Options are refused where they are not of the kind that the function's annotations say: a name
@@ -46,7 +46,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood that a ready model carries: how it is pickled where a combinator holds it."""
+    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it."""
     return model.likelihood
 
 
