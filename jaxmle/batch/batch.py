@@ -151,7 +151,7 @@ def fit_members(
         check_rows: False for refits, which answer to the fit that they repeat: the caller has seen
             to it that weights may stand on the terms.
     """
-    instead = "; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
+    instead = "; inside a trace use jax.vmap(lambda data: jaxmle.fit(loglik, params0, data))"
     host_only("fit_batch", instead)
     block = None if block is None else check_count("block", block, 1)
     store = Checkpoint(checkpoint)

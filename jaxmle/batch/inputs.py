@@ -188,7 +188,7 @@ def _in_member(member: int, index: tuple[int, ...]) -> str:
 def _refuse_inner_weights(loglik: Loglik) -> None:
     if isinstance(loglik, Weight):
         raise ValueError(
-            "weights inside the likelihood cannot be cut into members: give them to "
+            "weights inside the likelihood cannot be split into members: pass them as "
             "fit_batch(weights=…)"
         )
     for part in parts_of(loglik):

@@ -49,8 +49,8 @@ def codes(column: Any) -> Codes:
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these rows from "
-            "every leaf first"
+            f"the column has no value in row {gone[0]} ({gone.size} in total): drop these "
+            "rows from every leaf first"
         )
     levels = read.levels()
     place = {level: code for code, level in enumerate(levels)}

@@ -192,8 +192,8 @@ class Frame:
         """The weights and clusters of these rows; others are refused."""
         if weights is not None or clusters is not None:
             raise ValueError(
-                "a Frame has its weights and clusters: name them where it is made, "
-                "jaxmle.from_formula(…, weights=…, clusters=…)"
+                "a Frame already has its weights and clusters: give them when you make "
+                "it, jaxmle.from_formula(…, weights=…, clusters=…)"
             )
         return self.weights, self.clusters
 
@@ -425,12 +425,12 @@ def from_formula(
     check_choice("missing", missing, MISSING_POLICIES)
     if also is not None and not isinstance(also, Mapping):
         raise TypeError(
-            "also is a dictionary from the name of a leaf to a formula '~ w' or a column; got "
-            f"{shown(also)}"
+            "also must be a dictionary from names of leaves to a formula '~ w' or a "
+            f"column; got {shown(also)}"
         )
     by = [by] if isinstance(by, str) else by
     if not isinstance(by, list | tuple) or not all(isinstance(name, str) for name in by):
-        raise TypeError(f"by is the name of a column, or a list of them; got {shown(by)}")
+        raise TypeError(f"by must be the name of a column, or a list of names; got {shown(by)}")
     check_flag("intercept", intercept)
     plan = plan_of(
         formula,

@@ -263,8 +263,8 @@ class GroupFits:
 
     def __repr__(self) -> str:
         headline = (
-            f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; below, "
-            "member i is result.fits[i]"
+            f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; "
+            "member i below is result.fits[i]"
         )
         headline += f"\n{self.note}" * bool(self.note)
         failed = self._failed()
@@ -394,21 +394,19 @@ def _frame_of(
     if formula is None and not isinstance(data, Frame):
         if also is not None:
             raise ValueError(
-                "also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ "
-                "x', also=…)"
+                "also needs a formula: fit_groups(model, None, df, by='store', "
+                "formula='y ~ x', also=…)"
             )
         return None
     if isinstance(data, Frame):
         if any(option is not None for option in (formula, also, weights, clusters)):
             raise ValueError(
-                "a Frame has its formula, weights and clusters already: leave them out"
+                "a Frame already has its formula, weights and clusters: leave them out"
             )
         frame = data
         for name in columns_of_keys(by):
             if name not in frame.labels:
-                raise ValueError(
-                    f"the Frame has kept no labels {name!r}: from_formula(…, by={name!r})"
-                )
+                raise ValueError(f"the Frame has no labels {name!r}: from_formula(…, by={name!r})")
     else:
         frame = from_formula(
             formula or "",
@@ -432,7 +430,7 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
     code, *crossed = cluster_codes(clusters, rows)
     if crossed:
         raise ValueError(
-            f"clusters must hold one label for each of the {rows} rows; a batch has no two-way "
-            "clusters"
+            f"clusters must hold one label for each of the {rows} rows; two-way clusters "
+            "are not available in a batch"
         )
     return np.asarray(code)

@@ -56,9 +56,9 @@ def lost_peers_named() -> Iterator[None]:
         atexit.register(_leave)
         reason = message.strip().splitlines()[0][:200]
         raise PeerLostError(
-            f"process {jax.process_index()} of {jax.process_count()} lost another one: {reason}. "
-            f"It will end with exit code {EXIT_TRY_AGAIN}; start all processes again, with "
-            "checkpoint=folder from where the climb was"
+            f"process {jax.process_index()} of {jax.process_count()} lost another one: "
+            f"{reason}. It will exit with code {EXIT_TRY_AGAIN}; restart all processes, "
+            "with checkpoint=folder to resume the search"
         ) from None
 
 

@@ -56,8 +56,9 @@ class DistributedRows:
         """The weights and clusters of these rows; others are refused."""
         if weights is not None or clusters is not None:
             raise ValueError(
-                "distributed rows have their weights and clusters: give them where the rows are "
-                "made, jaxmle.distributed.rows(…, weights=…, clusters=…)"
+                "distributed rows already have their weights and clusters: give them "
+                "when you make the rows, jaxmle.distributed.rows(…, weights=…, "
+                "clusters=…)"
             )
         return self.shared.weights, self.shared.clusters
 
@@ -179,8 +180,9 @@ def _refuse_local(given: Tree) -> None:
     for leaf in jax.tree.leaves(given):
         if np.ndim(leaf) and not (isinstance(leaf, jax.Array) and len(leaf.devices()) > 1):
             raise ValueError(
-                f"an array {np.shape(leaf)} of this process alone stands beside arrays of all "
-                "processes: give all rows of this process to jaxmle.distributed.rows(…)"
+                f"an array {np.shape(leaf)} belongs to this process only, but other "
+                "arrays belong to all processes: give all rows of this process to "
+                "jaxmle.distributed.rows(…)"
             )
 
 

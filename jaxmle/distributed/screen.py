@@ -54,8 +54,9 @@ class Screening:
         for path, row in zip(paths, values.missing, strict=False):
             if row < self.rows.length:
                 raise ValueError(
-                    f"data{jax.tree_util.keystr(path)} is NaN in row {row}. Drop or impute these "
-                    "rows in every leaf: a likelihood has no meaning for a missing number."
+                    f"data{jax.tree_util.keystr(path)} is NaN in row {row}. Drop or "
+                    "impute these rows in every leaf: a likelihood is not defined for "
+                    "missing values."
                 )
 
     def _refuse_weights(self, values: Values) -> None:
@@ -63,10 +64,10 @@ class Screening:
             return
         negative, fraction = values.weights
         if negative < self.rows.length:
-            raise ValueError(f"weights must be finite and not negative; see row {negative}")
+            raise ValueError(f"weights must be finite and non-negative; see row {negative}")
         if self.rows.weights.kind == "frequency" and fraction < self.rows.length:
             raise ValueError(
-                "frequency weights count repeated rows and must be whole numbers; see row "
+                "frequency weights count repeated rows and must be integers; see row "
                 f"{fraction}. Survey weights are jaxmle.sampling(w)."
             )
 

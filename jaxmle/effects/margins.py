@@ -29,8 +29,8 @@ from jaxmle.runtime.opaque import Opaque
 TITLES = {
     "dydx": "Effects on the {what}",
     "eyex": "Elasticities of the {what}",
-    "dyex": "Changes of the {what} by proportional changes",
-    "eydx": "Proportional changes of the {what}",
+    "dyex": "Changes in the {what} for proportional changes",
+    "eydx": "Proportional changes in the {what}",
     "prediction": "Adjusted predictions of the {what}",
 }
 
@@ -104,7 +104,7 @@ def margins(
     >>> jm.margins(fit, frame, effect="prediction", values={"site": ["a", "b"]}).names
     ('site=a', 'site=b')
     """
-    host_only("margins", "; there, delta of a function of the parameters gives an effect")
+    host_only("margins", "; inside a trace, use delta with a function of the parameters")
     check_fit("margins", fit, alone=True)
     check_choice("effect", effect, EFFECTS)
     source = source_of(data)
@@ -140,8 +140,8 @@ def _quantity(
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
             raise ValueError(
-                "the fit is not of a built-in model: give kind as a function, lambda params, data: …, "
-                "that returns one value for each row"
+                "this is not a fit of a built-in model: give kind as a function, lambda "
+                "params, data: …, that returns one value for each row"
             )
         return quantity_of(ready_model(fit, model, "margins"), kind, level, value)
     check_function("kind", kind, "lambda params, data: jnp.exp(data['x'] @ params['beta'])")
@@ -241,8 +241,8 @@ def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
 def _one_per_row(value: Array, rows: int) -> Array:
     if value.ndim not in (1, 2) or value.shape[0] != rows:
         raise ValueError(
-            f"kind returns one value for each row, shape ({rows},), or ({rows}, K) for classes; "
-            f"got {value.shape}"
+            f"kind must return one value for each row, shape ({rows},), or ({rows}, K) "
+            f"for classes; got {value.shape}"
         )
     return value
 

@@ -78,12 +78,13 @@ class Margins:
             return "No standard errors: the fit has no covariance (vcov=None)."
         if np.any(self.leaks & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters without an estimate of "
-                "their own; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters that the data "
+                "do not determine; fit.explain() names them."
             )
         return (
-            f"No standard error for {listed}: it has no variance at these rows (a prediction at "
-            "its limit), or the fit has no covariance for what it depends on."
+            f"No standard error for {listed}: it has no variance at these rows (a "
+            "prediction at its limit), or the fit has no covariance for the parameters "
+            "it depends on."
         )
 
     def __len__(self) -> int:

@@ -62,7 +62,8 @@ def translated(name: str, foreign: Any) -> Constraint:
     if (low is None and high is None) or getattr(foreign, "is_discrete", False):
         raise ValueError(
             f"{name} has a constraint of kind {kind}, which has no counterpart here: give "
-            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter"
+            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is not a "
+            "parameter"
         )
     return Interval(
         -math.inf if low is None else float(low), math.inf if high is None else float(high)
@@ -296,8 +297,8 @@ def _cdf(made: Any) -> Callable[[Array], Array]:
     if logarithm is not None:
         return lambda y: jnp.exp(logarithm(y))
     raise ValueError(
-        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. "
-        "Give a class that has it, or a family of jaxmle.families"
+        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded "
+        "need one. Give a class that has one, or a family of jaxmle.families"
     )
 
 

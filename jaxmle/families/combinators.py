@@ -311,10 +311,10 @@ def mixture(*families: Family) -> Family:
     (3.0, 4.0)
     """
     if len(families) < 2 or not all(isinstance(family, Family) for family in families):
-        raise TypeError("mixture takes two families or more, such as mixture(normal, normal)")
+        raise TypeError("mixture takes two or more families, such as mixture(normal, normal)")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            "mixture takes families that are all discrete or all continuous; got "
+            "the families of a mixture must be all discrete or all continuous; got "
             f"{', '.join(family.name for family in families)}"
         )
     known = {name: value for family in families for name, value in family.known.items()}

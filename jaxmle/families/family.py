@@ -237,7 +237,7 @@ class Family:
         if not isinstance(data, dict):
             if self.fields:
                 raise ValueError(
-                    f"{self.name} takes data as a dictionary of {self._forms()}; got "
+                    f"{self.name} needs data as a dictionary of {self._forms()}; got "
                     f"{type(data).__name__}"
                 )
             return data, {}

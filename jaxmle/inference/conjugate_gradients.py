@@ -84,7 +84,7 @@ def stderr_by_cg(
     0.5
     """
     if tracing():
-        raise TypeError("stderr_by_cg needs the values of the fit: call it outside of jit and vmap")
+        raise TypeError("stderr_by_cg needs the values of the fit: call it outside jit and vmap")
     given = again(loglik, fit, data, weights=weights, alone=True, what="stderr_by_cg")
     places = _places(fit.layout, terms)
     chart = chart_of(given.weighted, fit.layout)
@@ -106,7 +106,7 @@ def stderr_by_cg(
 def _places(layout: Layout, terms: Any) -> list[int]:
     names = [terms] if isinstance(terms, str) else terms
     if not isinstance(names, list | tuple) or not names:
-        raise TypeError(f"terms is a name of the fit, or a list of them; got {shown(terms)}")
+        raise TypeError(f"terms must be a parameter name, or a list of names; got {shown(terms)}")
     return list(dict.fromkeys(place for name in names for place in layout.find(name)))
 
 

@@ -89,17 +89,18 @@ class Delta:
         listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
         if self.leaks is not None and np.any(np.asarray(self.leaks) & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters without an estimate of "
-                "their own; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters that the data "
+                "do not determine; fit.explain() names them."
             )
         if self.vcov_kind == BY_CONJUGATE_GRADIENTS:
             return (
-                f"No standard error for {listed}: the information is singular or indefinite along "
-                "a direction that moves it, or conjugate gradients did not settle in max_products."
+                f"No standard error for {listed}: the information is singular or "
+                "indefinite along a direction that changes it, or conjugate gradients "
+                "did not converge within max_products."
             )
         return (
-            f"No standard error for {listed}: it has no finite derivative at the estimate, or the "
-            "fit has no covariance for what it depends on."
+            f"No standard error for {listed}: it has no finite derivative at the "
+            "estimate, or the fit has no covariance for the parameters it depends on."
         )
 
     def _estimates(self, level: float) -> Estimates:
@@ -228,7 +229,7 @@ def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
     if names is not None:
         given = [names] if isinstance(names, str) else list(names)
         if len(given) != size or not all(isinstance(name, str) for name in given):
-            raise ValueError(f"names are {size} words, one for each value; got {shown(names)}")
+            raise ValueError(f"names are {size} strings, one for each value; got {shown(names)}")
         return tuple(given)
     leaves, _ = jax.tree_util.tree_flatten_with_path(value)
     listed = []
@@ -249,8 +250,8 @@ def real_value(name: str, value: Tree) -> Tree:
     if not all(_is_real(leaf) for leaf in leaves):
         kinds = sorted({type(leaf).__name__ for leaf in leaves})
         raise TypeError(
-            f"{name} must return floating-point numbers, an array or a tree of them; got "
-            f"{', '.join(kinds)}"
+            f"{name} must return floating-point numbers: a number, an array or a tree of "
+            f"arrays; got {', '.join(kinds)}"
         )
     return jax.tree.map(jnp.asarray, value)
 

@@ -51,8 +51,7 @@ def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any
     ready = ready_model(fit, model, "to_marginaleffects")
     if not isinstance(frame, Frame):
         raise TypeError(
-            "to_marginaleffects takes the Frame that from_formula made, for its columns; got "
-            f"{shown(frame)}"
+            f"to_marginaleffects needs the Frame made by from_formula; got {shown(frame)}"
         )
     return _adapter()(fit, frame, quantity_of(ready, kind))
 
@@ -117,8 +116,8 @@ def _adapter() -> type:
         def get_vcov(self, vcov: Any = True) -> np.ndarray | None:
             if isinstance(vcov, str):
                 raise ValueError(
-                    f"fit with vcov={vcov!r}, and leave vcov=True here: the covariance is that of "
-                    "the fit"
+                    f"fit with vcov={vcov!r}, and leave vcov=True here: the covariance is "
+                    "taken from the fit"
                 )
             return np.asarray(self.model.vcov) if vcov else None
 

@@ -102,16 +102,16 @@ def from_numpyro(
     """
     check_flag("priors", priors)
     if not callable(model) or isinstance(model, type):
-        raise TypeError(f"from_numpyro takes a numpyro model, a function; got {shown(model)}")
+        raise TypeError(f"from_numpyro needs a numpyro model, a function; got {shown(model)}")
     if not isinstance(data, Mapping):
-        raise TypeError(f"data of a numpyro model is {DATA_OF_MODEL}; got {shown(data)}")
+        raise TypeError(f"the data of a numpyro model must be {DATA_OF_MODEL}; got {shown(data)}")
     arguments = {name: np.asarray(leaf) for name, leaf in data.items()}
     sites = _sites(model, {}, arguments)
     latent = {name: site for name, site in sites.items() if _is_latent(name, site)}
     if not any(_is_observed(site) for site in sites.values()):
         raise ValueError(
-            "the model has no observed site: give the response to the argument that obs= reads, "
-            f"in data, {DATA_OF_MODEL}"
+            "the model has no observed site: put the response into data, under the "
+            f"argument that obs= reads, {DATA_OF_MODEL}"
         )
     if not latent:
         raise ValueError("the model has no latent site: there is nothing to estimate")
@@ -149,8 +149,8 @@ def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
         size, subsample = site["args"]
         if subsample is not None and subsample != size:
             raise ValueError(
-                f"plate {name!r} draws {subsample} of its {size} rows: a fit takes all rows; for "
-                "mini-batches there is fit_stochastic"
+                f"plate {name!r} draws {subsample} of its {size} rows, but a fit uses all "
+                "rows; for mini-batches use fit_stochastic"
             )
     if site["type"] == "param":
         return True
@@ -158,8 +158,8 @@ def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
         return False
     if getattr(site["fn"], "is_discrete", False) or site["fn"].support.is_discrete:
         raise ValueError(
-            f"{name!r} is a latent site with whole-number values, which no derivative reaches: sum "
-            "over them in the likelihood, as a mixture does"
+            f"{name!r} is a discrete latent site, which cannot be differentiated: sum "
+            "over its values in the likelihood, as in a mixture"
         )
     return True
 
@@ -176,8 +176,8 @@ def _constraint(name: str, site: Mapping[str, Any]) -> Constraint:
         return translated(name, support)
     except ValueError:
         raise ValueError(
-            f"{name!r} has a support of kind {type(support).__name__.lstrip('_')}, which has no "
-            "counterpart here: write the model with another parametrisation of it"
+            f"{name!r} has a support of kind {type(support).__name__.lstrip('_')}, which "
+            "has no counterpart here: reparametrise the model"
         ) from None
 
 
@@ -187,8 +187,8 @@ def _check_supports(model: Callable[..., Any], data: Tree, made: NumpyroModel) -
     for name, constraint in made.constraints.items():
         if _constraint(name, sites[name]) != constraint:
             raise ValueError(
-                f"the support of {name!r} depends on other parameters: write it as a function of "
-                "one whose support does not, such as share * upper"
+                f"the support of {name!r} depends on other parameters: write it as a "
+                "function of a parameter with a fixed support, such as share * upper"
             )
 
 

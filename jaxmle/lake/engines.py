@@ -34,8 +34,8 @@ def ray(*, num_cpus: float = 1, num_gpus: float = 0, retries: int = 3) -> Execut
         raise ImportError('Ray is not installed: pip install "jaxmle[ray]"') from error
     if not library.is_initialized():
         raise RuntimeError(
-            "Ray is not initialised, and jaxmle starts no cluster: call ray.init() first, or "
-            "ray.init(address='auto') for a cluster that runs"
+            "Ray is not initialised, and jaxmle does not start a cluster: call "
+            "ray.init() first, or ray.init(address='auto') for a running cluster"
         )
     options = {
         "num_cpus": check_number("num_cpus", num_cpus, 0.0, closed=True),

@@ -170,8 +170,8 @@ def _fitted_files(
     fits = gathering.record()
     if request.missing == "warn" and fits.dropped and to_do:
         warnings.warn(
-            f"{fits.dropped:,} of {fits.rows:,} rows dropped for missing values; missing='drop' "
-            "says nothing",
+            f"{fits.dropped:,} of {fits.rows:,} rows dropped for missing values; "
+            "missing='drop' drops them without this warning",
             MissingRowsWarning,
             stacklevel=3,
         )
@@ -226,8 +226,8 @@ def _failure(partition: Partition, outcome: Failed, gathering: Gathering) -> Exc
     """The error of the caller: which file, why, and what is not lost."""
     message = (
         f"{partition.path}: {outcome.reason.rstrip('.')}. {len(gathering.taken):,} of "
-        f"{len(gathering.partitions):,} files are finished and kept in {gathering.folder.path}; "
-        "the same call goes on from them"
+        f"{len(gathering.partitions):,} files are finished and saved in "
+        f"{gathering.folder.path}; the same call resumes after them"
     )
     if outcome.kind == "OSError":
         return OSError(outcome.errno, message)

@@ -68,8 +68,8 @@ class LakeFits:
             polars = needed("polars")
         except ImportError as error:
             raise ImportError(
-                "a lazy frame needs polars, which is not installed: pip install polars; or take "
-                "to_dataset(), a pyarrow data set"
+                "a lazy frame needs polars, which is not installed: pip install polars; "
+                "or use to_dataset(), a pyarrow data set"
             ) from error
         return polars.scan_pyarrow_dataset(self.to_dataset())
 
@@ -85,7 +85,7 @@ class LakeFits:
             lines.append(f"  {self.dropped:,} rows dropped for missing values")
         if self.stale:
             lines.append(
-                f"  {len(self.stale):,} files in the folder are of no file of this source, such "
-                f"as {self.stale[0]}"
+                f"  {len(self.stale):,} files in the folder do not belong to a file of "
+                f"this source, such as {self.stale[0]}"
             )
         return "\n".join(lines)

@@ -88,11 +88,11 @@ def _weight_values(w: Any) -> Any:
     if isinstance(w, np.ma.MaskedArray):
         raise TypeError(
             "weights are a masked array, whose mask would be lost; drop the masked rows "
-            "everywhere, or give them the weight 0"
+            "from every leaf, or give them weight 0"
         )
     is_array = hasattr(w, "__array__") or isinstance(w, list | tuple | int | float | jax.Array)
     if not is_array or isinstance(w, Weights):
-        raise TypeError(f"weights are numbers, one for each row; got {shown(w)}")
+        raise TypeError(f"weights must be numbers, one for each row; got {shown(w)}")
     is_list = isinstance(w, list | tuple) and not any(np.ndim(value) for value in w)
     is_column = hasattr(w, "__array__") and not isinstance(w, np.ndarray | np.generic | jax.Array)
     values = np.asarray(w) if is_list or is_column else w
@@ -162,8 +162,8 @@ def _prior_value(prior: Any, params: Tree) -> Any:
     )
     if not is_number or np.shape(value) != ():
         raise ValueError(
-            "a log prior returns one floating-point number, the sum over the parameters; got "
-            f"{shown(value)}"
+            "a log prior must return one floating-point number, the sum over the "
+            f"parameters; got {shown(value)}"
         )
     return value
 
@@ -193,8 +193,8 @@ class Pool(LikelihoodTree):
         if not isinstance(data, tuple | list) or len(data) != len(self.members):
             got = f"{len(data)} parts" if isinstance(data, tuple | list) else type(data).__name__
             raise ValueError(
-                f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} "
-                f"data sets; got {got}"
+                f"a pool of {len(self.members)} likelihoods needs a tuple of "
+                f"{len(self.members)} data sets; got {got}"
             )
 
 
@@ -235,7 +235,7 @@ class Fix(LikelihoodTree):
         for name in self.names:
             where = layout.find(name)
             if np.any(roots[where] < 0):
-                raise ValueError(f"{name!r} is fixed twice in one dictionary: fix it once")
+                raise ValueError(f"{name!r} is fixed twice in the same dictionary: fix it once")
             roots[where] = -1
         return roots
 
@@ -313,14 +313,15 @@ def check_weights_given(weights: Any) -> None:
     """Refuse weights that do not say what they mean, or that name a column of a table."""
     if not isinstance(weights, Weights):
         raise TypeError(
-            "weights must say what they mean: jaxmle.frequency(w) for repeated rows, "
+            "say what the weights mean: jaxmle.frequency(w) for repeated rows, "
             f"jaxmle.sampling(w) for survey weights; got {type(weights).__name__}"
         )
     if isinstance(weights.values, str):
         raise TypeError(
-            f"weights are numbers, one for each row; got the word {weights.values!r}. The name of "
-            "a column is read only with a formula and its table (from_formula, fit_groups): give "
-            f"the values of the column, jaxmle.{weights.kind}(w)"
+            "weights must be numbers, one for each row; got the string "
+            f"{weights.values!r}. Column names work only with a formula and its table "
+            "(from_formula, fit_groups): give the values of the column, "
+            f"jaxmle.{weights.kind}(w)"
         )
 
 
@@ -429,7 +430,9 @@ def _check_held(name: str, value: Any) -> None:
         return
     masked = isinstance(value, np.ma.MaskedArray)
     if masked or np.asarray(value).dtype.kind not in "fiu" or not np.size(value):
-        raise TypeError(f"fix holds {name!r} at a number or an array of them; got {shown(value)}")
+        raise TypeError(
+            f"fix holds {name!r} at a number or an array of numbers; got {shown(value)}"
+        )
 
 
 def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
@@ -486,11 +489,11 @@ def with_response(loglik: Loglik, law: Law) -> Any:
     """
     if isinstance(law, Exact):
         raise TypeError(
-            "a closed expected information belongs to the declared form: regression(…, "
-            "response=exact(…))"
+            "a closed-form expected information needs a declared regression: "
+            "regression(…, response=exact(…))"
         )
     if not hasattr(law, "with_response") and not hasattr(law, "sampler"):
         raise TypeError(
-            f"law is enumeration(leaf, values) or simulation(sampler, key=…); got {shown(law)}"
+            f"law must be enumeration(leaf, values) or simulation(sampler, key=…); got {shown(law)}"
         )
     return handed_on(loglik, WithResponse(as_tree(loglik), law))

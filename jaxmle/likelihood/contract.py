@@ -16,10 +16,10 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 TERMS_OF_ANOTHER_TYPE = {
-    type(None): ". Does the function end with return?",
-    list: ". Compute with whole arrays, or make one of the list: jnp.stack(terms)",
-    tuple: ". Return the terms alone",
-    dict: ". Return the terms alone",
+    type(None): ". Does the function return its terms?",
+    list: ". Compute with whole arrays, or convert the list: jnp.stack(terms)",
+    tuple: ". Return only the terms",
+    dict: ". Return only the terms",
 }
 
 
@@ -139,11 +139,11 @@ def data_length(data: Tree) -> int | None:
             f"{name} has {n} rows" for n, name in list(lengths.items())[:2]
         )
         raise ValueError(
-            f"every leaf of data must share the leading observation axis: {lengths_in_words}"
+            f"all leaves of data must share the leading observation axis: {lengths_in_words}"
         )
     if 0 in lengths:
         raise ValueError(
-            f"{lengths[0]} has no rows: a likelihood of no observations has no maximum"
+            f"{lengths[0]} has no rows: without observations a likelihood has no maximum"
         )
     return next(iter(lengths), None)
 
@@ -167,8 +167,8 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
         if missing is None:
             raise
         raise TypeError(
-            f"{missing} is None, which holds no number, and the log-likelihood cannot be "
-            "evaluated: give it a start value"
+            f"{missing} is None, and the log-likelihood cannot be evaluated with it: give "
+            "it a start value"
         ) from error
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(
@@ -204,9 +204,9 @@ def need_terms(terms: Array, what: str) -> Array:
     """``terms``, or an error where the likelihood is one scalar and so has none."""
     if terms.ndim == 0:
         raise ValueError(
-            f"{what} needs one log-likelihood term per independent observation, but loglik "
-            "returns one scalar. Return terms of shape (n,), with dependent rows gathered in "
-            "one leading-axis unit, or use vcov='observed'."
+            f"{what} needs one log-likelihood term per independent observation, but "
+            "loglik returns one scalar. Return terms of shape (n,), with dependent rows "
+            "grouped in one unit of the leading axis, or use vcov='observed'."
         )
     return terms
 
@@ -228,8 +228,8 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
         return leaf_of(leaf_of(data, stem, what), rest, f"{what}.{stem}")
     if isinstance(data, np.ndarray | jax.Array):
         raise ValueError(
-            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is wanted: "
-            f"give a dictionary, {{{name!r}: …}}"
+            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is "
+            f"expected: give a dictionary, {{{name!r}: …}}"
         )
     known = (
         sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))

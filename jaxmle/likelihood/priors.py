@@ -64,8 +64,8 @@ def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
     for name, shape in zip(("mean", "sd"), hyper, strict=True):
         if shape not in ((), value):
             raise ValueError(
-                f"the prior's {name} has shape {shape} and the parameter {value}: give one "
-                "number, or one for each entry"
+                f"the prior's {name} has shape {shape} but the parameter has {value}: "
+                "give one number, or one for each entry"
             )
 
 
@@ -129,7 +129,7 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
     """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is
     judged by its type alone.
     """
-    rule = {None: "finite", False: "finite and not negative", True: "finite and positive"}[positive]
+    rule = {None: "finite", False: "finite and non-negative", True: "finite and positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
     if is_traced(value):
         return
@@ -143,4 +143,4 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
 
 def _check_leaf(leaf: Any) -> None:
     if leaf is not None and not isinstance(leaf, str):
-        raise TypeError(f"leaf is the name of one entry of params, or None; got {shown(leaf)}")
+        raise TypeError(f"leaf must be the name of one entry of params, or None; got {shown(leaf)}")

@@ -64,7 +64,7 @@ def linear(x: str, param: str, offset: str | None = None) -> Linear:
     """
     for name, value in (("x", x), ("param", param), ("offset", offset)):
         if not isinstance(value, str) and not (name == "offset" and value is None):
-            raise TypeError(f"{name} is the name of a leaf; got {shown(value)}")
+            raise TypeError(f"{name} must be the name of a leaf; got {shown(value)}")
     return Linear(x, param, offset)
 
 
@@ -151,9 +151,10 @@ class Regression(LikelihoodTree):
                 )
             if jnp.ndim(x) == 1 and jnp.shape(beta) not in ((), (1,)):
                 raise ValueError(
-                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose coefficient is "
-                    f"a scalar, but params[{form.param!r}] has shape {jnp.shape(beta)}; a design "
-                    f"of one column is data[{form.x!r}][:, None]"
+                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose "
+                    f"coefficient is a scalar, but params[{form.param!r}] has shape "
+                    f"{jnp.shape(beta)}; write a design of one column as "
+                    f"data[{form.x!r}][:, None]"
                 )
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
             return (
@@ -341,8 +342,9 @@ class Regression(LikelihoodTree):
 
             return law.whole(*law.expectation(curvature_of_value))
         raise ValueError(
-            "expected information needs the law of the response: regression(…, "
-            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
+            "expected information needs the distribution of the response: regression(…, "
+            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, "
+            "key=…)"
         )
 
     def cross_moments(self, params: Tree, values: Array, data: Tree) -> Array:
@@ -457,16 +459,16 @@ def regression(
     """
     check_function("density", density, "lambda eta, row: …")
     if not isinstance(eta, Mapping) or not all(isinstance(name, str) for name in eta):
-        raise TypeError(f"eta is a dictionary of predictors by name; got {shown(eta)}")
+        raise TypeError(f"eta must be a dictionary of predictors by name; got {shown(eta)}")
     if not eta:
         raise ValueError("regression needs at least one predictor")
     if response is not None and not isinstance(response, Exact | Enumeration | Simulation):
         raise TypeError(
-            "response is exact(…), enumeration(leaf, values) or simulation(sampler, key=…); got "
-            f"{shown(response)}"
+            "response must be exact(…), enumeration(leaf, values) or simulation(sampler, "
+            f"key=…); got {shown(response)}"
         )
     if counts is not None and not isinstance(counts, Mapping):
-        raise TypeError(f"counts is a dictionary from a leaf to a term; got {shown(counts)}")
+        raise TypeError(f"counts must be a dictionary from leaves to terms; got {shown(counts)}")
     for name, form in eta.items():
         if not isinstance(form, Linear | str) and not callable(form):
             raise TypeError(
@@ -475,8 +477,8 @@ def regression(
             )
     if counts and not any(isinstance(form, str) for form in eta.values()):
         raise ValueError(
-            "counts holds terms of constant predictors, but every predictor varies with the row: "
-            "put them in density"
+            "counts is for terms of constant predictors, but every predictor varies with "
+            "the row: put them in density"
         )
     return Regression(
         density,

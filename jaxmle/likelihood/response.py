@@ -148,14 +148,15 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
     24.0
     """
     if not isinstance(leaf, str):
-        raise TypeError(f"leaf is the name of the response in the data; got {shown(leaf)}")
+        raise TypeError(f"leaf must be the name of the response in the data; got {shown(leaf)}")
     array = np.asarray(values)
     if array.ndim != 1 or not array.size or array.dtype.kind not in "fiub":
         raise TypeError(
-            f"values are those that the response can take, such as [0, 1]; got {shown(values)}"
+            "values must be the values that the response can take, such as [0, 1]; got "
+            f"{shown(values)}"
         )
     if not np.all(np.isfinite(array)) or len(np.unique(array)) < array.size:
-        raise ValueError(f"values must be finite and each given once; got {shown(values)}")
+        raise ValueError(f"values must be finite and distinct; got {shown(values)}")
     return Enumeration(leaf, tuple(float(v) for v in array))
 
 

@@ -95,9 +95,8 @@ class EM:
         if lost.size:
             end = "." if lost.size == starts else "; the estimates are a local maximum."
             sentences.append(
-                f"{lost.size} of {starts} starts ended so{end} "
-                "A penalty on small variances keeps components from it (variance_floor= of a "
-                "Gaussian mixture)."
+                f"{lost.size} of {starts} starts ended so{end} A penalty on small "
+                "variances prevents this (variance_floor= of a Gaussian mixture)."
             )
         if self.reached:
             sentences.append(f"{self.reached} of {starts} starts reached this log-likelihood.")
@@ -210,10 +209,11 @@ def _check(
     max_steps: Any,
     newton_steps: Any,
 ) -> None:
-    host_only("em", "; there, jaxmle.fit maximises the likelihood of the mixture")
+    host_only("em", "; inside a trace, use jaxmle.fit to maximise the likelihood of the mixture")
     if not isinstance(model, Model):
         raise TypeError(
-            f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
+            "em needs a model made by gaussian_mixture(…) or mixture_of(…); got "
+            f"{type(model).__name__}"
         )
     check_count("starts", starts, 1, MAX_STARTS)
     check_count("key", key)
@@ -223,8 +223,9 @@ def _check(
     check_number("tolerance", tolerance, low=0.0, closed=True)
     if variance_floor and not isinstance(model, GaussianMixture):
         raise ValueError(
-            "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize "
-            "the components' parameters in a fit of model.loglik instead"
+            "variance_floor is a penalty on covariance matrices and only for "
+            "gaussian_mixture; penalise the components' parameters in a fit of "
+            "model.loglik instead"
         )
     if weights is not None:
         check_weights_given(weights)
@@ -234,8 +235,8 @@ def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
     w = np.asarray(weights.values, float)
     if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
         raise ValueError(
-            f"weights must be finite and not negative, one for each of {n} rows; got shape "
-            f"{w.shape}"
+            f"weights must be finite and non-negative, one for each of {n} rows; got "
+            f"shape {w.shape}"
         )
     return w
 
@@ -244,14 +245,14 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     params = host_params(start, np.float64, "start")
     if not isinstance(params, dict) or "weights" not in params:
         raise ValueError(
-            f"start is a dictionary of parameters with the entry 'weights'; got {shown(start)}"
+            f"start must be a dictionary of parameters with an entry 'weights'; got {shown(start)}"
         )
     layout = layout_of(params, model.constraints)
     check_start(layout, params)
     if len(params["weights"]) != model.components:
         raise ValueError(
-            f"the start has {len(params['weights'])} weights and the model {model.components} "
-            "components"
+            f"the start has {len(params['weights'])} weights, but the model has "
+            f"{model.components} components"
         )
     try:
         shape = jax.eval_shape(_log_joint(model), params, data).shape
@@ -259,8 +260,8 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
         raise ValueError(f"the start does not fit the model and the data: {error}") from None
     if len(shape) != 2 or shape[1] != model.components:
         raise ValueError(
-            f"the start does not fit the model: {model.components} components, but log densities "
-            f"of shape {shape}"
+            f"the start does not fit the model: {model.components} components, but the "
+            f"log densities have shape {shape}"
         )
     return params
 

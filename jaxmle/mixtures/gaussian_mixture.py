@@ -86,15 +86,14 @@ class GaussianMixture:
         y = np.asarray(data) if isinstance(data, np.ndarray | jax.Array) else np.zeros(0)
         if y.ndim not in (1, 2) or not y.size:
             raise ValueError(
-                "a Gaussian mixture takes one array of observations, (n, d), or (n,) where d is "
-                f"1; got {shown(data)}"
+                "a Gaussian mixture needs one array of observations, (n, d), or (n,) if "
+                f"d is 1; got {shown(data)}"
             )
         y = y.astype(float)
         odd = np.argwhere(~np.isfinite(y))
         if len(odd):
             raise ValueError(
-                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: a Gaussian mixture takes "
-                "finite observations"
+                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: observations must be finite"
             )
         y = y[:, None] if y.ndim == 1 else y
         if self.components > len(y):

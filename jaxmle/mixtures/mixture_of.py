@@ -138,8 +138,9 @@ class MixtureOf:
         """
         if self.propose is None:
             raise ValueError(
-                "start is missing: give em(model, start), or mixture_of(component, k, start=…) "
-                "the parameters of one component to draw starts about"
+                "start is missing: give em(model, start), or mixture_of(component, k, "
+                "start=…) with the parameters of one component, around which starts are "
+                "drawn"
             )
         n = data_length(data) or 0
         k = self.components

@@ -218,8 +218,8 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
             coding.Order(
                 "y",
                 trials,
-                f"y counts the successes among data[{trials!r}]; of a proportion it is y * "
-                f"{trials}.",
+                f"y counts the successes among data[{trials!r}]; from a proportion "
+                f"compute y * {trials}.",
             ),
             *coding.optional(offset),
         ),

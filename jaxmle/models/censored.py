@@ -45,7 +45,7 @@ def _check_limits(lower: float, upper: float) -> tuple[float, float]:
     if not low < high:
         raise ValueError(f"lower must be below upper; got {lower} and {upper}")
     if math.isinf(low) and math.isinf(high):
-        raise ValueError("give a finite lower or upper limit; without any the model is normal()")
+        raise ValueError("give a finite lower or upper limit; without one use normal()")
     return low, high
 
 

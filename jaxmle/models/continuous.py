@@ -125,7 +125,7 @@ def _start_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
 
 # ---------------------------------------------------------------- gamma
 
-REMEDY_FOR_ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
+REMEDY_FOR_ZEROS = "model the zeros separately, by models.logistic() of y > 0"
 
 
 def gamma_logpdf(eta: Tree, row: Tree) -> Array:

@@ -196,8 +196,8 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
         raise ValueError(f"level must lie strictly between 0 and 1; got {level!r}")
     if not bandwidth > 0:
         raise ValueError(
-            "bandwidth must be positive: at 0 the likelihood has a corner at its maximum and no "
-            f"information; got {bandwidth!r}"
+            "bandwidth must be positive: at 0 the likelihood has a kink at its maximum "
+            f"and no information; got {bandwidth!r}"
         )
     density = functools.partial(
         _check_density, float(level), float(bandwidth), _log_mass(level, bandwidth)

@@ -162,8 +162,8 @@ def aft(
     core, free = ("weibull", False) if law == "exponential" else (law, True)
     if scale is not None and not free:
         raise ValueError(
-            f"scale={scale!r} models the scale, which exponential times have fixed at 1: say "
-            'aft("weibull", scale=…)'
+            f"scale={scale!r} models the scale, but for exponential times it is fixed at "
+            '1: use aft("weibull", scale=…)'
         )
     modelled: dict[str, Any] = {"log_scale": linear(scale, "gamma")} if scale is not None else {}
     eta = {"eta": linear("x", "beta", offset)} | (modelled or ({"scale": "scale"} if free else {}))
@@ -204,7 +204,7 @@ def _aft_coding(
     if entry is not None:
         rules = (*rules, coding.Order(entry, "time", LATE_ENTRY, strict=True))
     if upper is not None:
-        ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
+        ends = "the lower end of an interval is in time, and its larger upper end in upper"
         rules = (*rules, coding.Order("time", upper, ends, strict=True, when=_between))
     return rules
 
@@ -246,8 +246,8 @@ def _aft_censoring(
 
 
 LATE_ENTRY = (
-    "nobody is observed before entering: entry must lie before the time. Drop these rows from "
-    "every leaf"
+    "nobody is observed before entry: entry must be before the time. Drop these rows "
+    "from every leaf"
 )
 
 

@@ -37,7 +37,7 @@ def distribution(family: Family) -> Model:
     """
     if not isinstance(family, Family):
         raise TypeError(
-            "distribution takes a family, such as jaxmle.families.gamma; got "
+            "distribution needs a family, such as jaxmle.families.gamma; got "
             f"{type(family).__name__}"
         )
     names = (*family.names, *family.known)

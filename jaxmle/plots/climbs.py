@@ -90,8 +90,8 @@ def path_of(
         problem = problem_of(posed.loglik, posed.chart, options)
         if isinstance(problem.solver, LBFGS | Optax):
             raise ValueError(
-                f"{type(problem.solver).__name__} runs inside one program and shows no steps; "
-                "solver=jaxmle.solvers.Newton() does"
+                f"{type(problem.solver).__name__} runs inside one program and does not "
+                "report its steps; solver=jaxmle.solvers.Newton() does"
             )
         base = posed.base
         z, values = _steps_of(Passes.on_host(problem, base, posed.data, ()))
@@ -138,7 +138,7 @@ def trace(
     [10.0, 1.0, 0.01, 0.0]
     """
     if label is not None and not isinstance(label, str):
-        raise TypeError(f"label is a name for the legend, a string; got {shown(label)}")
+        raise TypeError(f"label must be a string, the name in the legend; got {shown(label)}")
     values = numbers(
         climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
     )

@@ -56,8 +56,8 @@ def effects(
         reference = check_number("reference", reference)
     if not hasattr(record, "estimate") or not hasattr(record, "conf_int"):
         raise TypeError(
-            "effects draws a record with estimate and conf_int, such as that of margins or delta; "
-            f"got {shown(record)}"
+            "effects draws a result with estimate and conf_int, such as that of margins "
+            f"or delta; got {shown(record)}"
         )
     estimate, names = _flat(record.estimate)
     ends, _ = _flat(record.conf_int(level), last_axis=2)
@@ -94,5 +94,5 @@ def _flat(tree: Any, last_axis: int | None = None) -> tuple[np.ndarray, list[str
         names += [name + (f"[{', '.join(map(str, index))}]" if index else "") for index in places]
         pieces.append(values.reshape(-1) if last_axis is None else values.reshape(-1, last_axis))
     if not pieces:
-        raise ValueError("the record has no estimate")
+        raise ValueError("the result has no estimate")
     return np.concatenate(pieces), [name or "estimate" for name in names]

@@ -155,17 +155,17 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
         fits = {f"fit {number}": item for number, item in enumerate(fits, 1)}
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(
-            "forest draws a Fit or a Profile, or a dictionary or list of them that is not "
-            f"empty; got {type(fits).__name__}"
+            "forest draws a Fit or a Profile, or a non-empty dictionary or list of them; "
+            f"got {type(fits).__name__}"
         )
     for label, item in fits.items():
         if not isinstance(item, Fit | Profile):
             raise TypeError(f"forest draws Fits and Profiles; {label!r} is a {type(item).__name__}")
         if item.batch_shape:
             raise ValueError(
-                "forest draws fits of one data set "
-                f"each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape "
-                f"{item.batch_shape}: give some members, or draw batch_map"
+                "forest draws single "
+                f"fits{f', and {label!r}' * bool(label) or ', and this'} is a batch of "
+                f"shape {item.batch_shape}: give some members, or use batch_map"
             )
     return {str(label): item for label, item in fits.items()}
 
@@ -175,7 +175,7 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
     if names is None:
         return known
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-        raise TypeError(f"names is a list of parameters; got {names!r}")
+        raise TypeError(f"names must be a list of parameters; got {names!r}")
     return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
 
 
@@ -190,7 +190,9 @@ def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) ->
             continue
         if all(full in known for full in entries):
             return entries
-    raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
+    raise ValueError(
+        f"there is no parameter called {name!r}; the parameters are {', '.join(known[:20])}"
+    )
 
 
 def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
@@ -344,8 +346,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
     if len(fits.batch_shape) != 1 or not len(fits):
         raise ValueError(
-            "batch_map draws a batch with one leading axis over members; this has the shape "
-            f"{fits.batch_shape}"
+            "batch_map needs a batch with one leading axis over members; this one has "
+            f"the shape {fits.batch_shape}"
         )
     j = entry(fits.layout, name)
     x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))

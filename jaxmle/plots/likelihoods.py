@@ -61,11 +61,10 @@ class Slices:
         j = entry(layout, name)
         roots = roots_of(self.tree, layout)
         if roots[j] < 0:
-            raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
+            raise ValueError(f"{name!r} is held by fix, so there is no curve to draw")
         if not chart_of(self.tree, layout).own_coordinate[roots[j]]:
             raise ValueError(
-                f"{name!r} is one of several entries that move together: it cannot move with the "
-                "others held. Draw its profile"
+                f"{name!r} cannot vary while the other entries are held. Draw its profile"
             )
         return int(roots[j])
 
@@ -98,7 +97,7 @@ class Slices:
         top = float(values[-1]) if last and np.isfinite(values[-1]) else float(self.fit.loglik)
         if not np.isfinite(values[:-1]).any():
             raise ValueError(
-                f"the {self.what} is finite nowhere in this picture. {self.fit.explain()}"
+                f"the {self.what} is not finite anywhere in this plot. {self.fit.explain()}"
             )
         return np.where(np.isfinite(values), values, np.nan) - top
 
@@ -138,8 +137,8 @@ class Slices:
         reach = width * float(self.fit.se[j])
         if not (np.isfinite(centre) and np.isfinite(reach) and reach > 0):
             raise ValueError(
-                f"{name} has no standard error to set the width of the picture: give span=(low, "
-                f"high). {self.fit.explain()}"
+                f"{name} has no standard error to set the width of the plot: give "
+                f"span=(low, high). {self.fit.explain()}"
             )
         return max(centre - reach, _short_of(low, centre, MARGIN_TO_BOUND)), min(
             centre + reach, _short_of(high, centre, MARGIN_TO_BOUND)
@@ -281,7 +280,7 @@ def likelihood_surface(
     places = _places(posed, pair)
     spans = (None, None) if span is None else span
     if not isinstance(spans, tuple | list) or len(spans) != 2:
-        raise ValueError(f"span holds two pairs, ((low, high), (low, high)); got {span!r}")
+        raise ValueError(f"span must be two pairs, ((low, high), (low, high)); got {span!r}")
     steps = None if path is None else _steps(path, fit, [entry(fit.layout, name) for name in pair])
     windows = [posed.window(j, width, asked) for j, asked in zip(places, spans, strict=True)]
     if steps is not None and span is None:
@@ -323,7 +322,7 @@ def _places(posed: Slices, pair: Any) -> list[int]:
         or len(pair) != 2
         or not all(isinstance(name, str) for name in pair)
     ):
-        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+        raise TypeError(f"pair must be the names of two parameters; got {pair!r}")
     places = [posed.place(name) for name in pair]
     if places[0] == places[1]:
         raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
@@ -405,7 +404,7 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
     if isinstance(path, Climb):
         if path.names != fit.names:
             raise ValueError(
-                f"the path is of the parameters {', '.join(path.names[:20])}, the fit of "
+                f"the path has the parameters {', '.join(path.names[:20])}, the fit of "
                 f"{', '.join(fit.names[:20])}"
             )
         return path.x[:, places]

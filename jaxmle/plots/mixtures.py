@@ -85,8 +85,8 @@ def _checked(
     variance = numbers(variance, "variance", (1, 3))
     if y.ndim == 2 and y.shape[1] != 2:
         raise ValueError(
-            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two of its columns, "
-            "and of mean and variance"
+            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two columns, "
+            "also of mean and variance"
         )
     rest: tuple[int, ...] = y.shape[1:]
     for name, value, expected in (
@@ -100,10 +100,10 @@ def _checked(
             )
     for name, value in (("y", y), ("weight", weight), ("mean", mean), ("variance", variance)):
         if not np.isfinite(value).all():
-            raise ValueError(f"{name} has values that are not finite; leave them out")
+            raise ValueError(f"{name} has non-finite values; leave them out")
     if np.any(weight <= 0) or abs(weight.sum() - 1) > WEIGHT_TOLERANCE:
         raise ValueError(
-            f"weight must be positive and of sum 1; got {np.array2string(weight, precision=6)}"
+            f"weights must be positive and sum to 1; got {np.array2string(weight, precision=6)}"
         )
     square = variance[:, None, None] if y.ndim == 1 else variance
     if np.abs(square - np.swapaxes(square, 1, 2)).max() > SYMMETRY_TOLERANCE * np.abs(

@@ -92,7 +92,7 @@ def _parts(predicted: Any) -> list[tuple[str, Any]]:
     if isinstance(predicted, tuple | list):
         if len(predicted) != 3:
             raise ValueError(
-                f"predicted must be estimate, lower and upper end; got {len(predicted)} arrays"
+                f"predicted must be the estimate, lower and upper ends; got {len(predicted)} arrays"
             )
         return list(zip(COLUMNS_OF_PREDICTIONS, predicted, strict=True))
     known = list(getattr(predicted, "columns", predicted if isinstance(predicted, dict) else ()))
@@ -192,7 +192,7 @@ def residuals(
     if is_number:
         known &= np.isfinite(variable.astype(float))
     if known.sum() < 2:
-        raise ValueError(f"residuals need two finite rows or more; got {int(known.sum())}")
+        raise ValueError(f"at least two finite residuals are needed; got {int(known.sum())}")
     lost = int((~known).sum())
     values = values[known]
     variable = variable[known]
@@ -223,7 +223,7 @@ def residuals(
     _means(ax, places, values, parts, is_number)
     ax.axhline(0.0, color=GREY, linewidth=1.0, linestyle=":")
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    remark(ax, counted(lost, "row is not finite and left out", "rows are not finite and left out"))
+    remark(ax, counted(lost, "non-finite row is left out", "non-finite rows are left out"))
     return ax
 
 

@@ -56,8 +56,8 @@ def profile(
     computed = np.isfinite(value) & np.isfinite(root)
     if computed.sum() < 2:
         raise ValueError(
-            f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) "
-            "keeps some where the fit has a maximum"
+            f"the profile of {profile.names[j]} has no points to draw: profile(…, "
+            "points=5) stores some if the fit has a maximum"
         )
     value = value[computed]
     root = root[computed]
@@ -113,11 +113,11 @@ def _mark_end(ax: Axes, end: float, cut: float) -> None:
 
 def _which(record: Any, name: str | None) -> int:
     if not isinstance(record, Profile):
-        raise TypeError(f"this picture needs a Profile; got {type(record).__name__}")
+        raise TypeError(f"this plot needs a Profile; got {type(record).__name__}")
     if record.batch_shape:
         raise ValueError(
-            f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: "
-            "give profile[i]"
+            "this plot shows a single profile, but this is a batch of shape "
+            f"{record.batch_shape}: give profile[i]"
         )
     if name is None and len(record.names) == 1:
         return 0
@@ -126,7 +126,7 @@ def _which(record: Any, name: str | None) -> int:
         name = record.layout.names[entries[0]] if len(entries) == 1 else name
     if not isinstance(name, str) or name not in record.names:
         raise ValueError(
-            f"no quantity of this profile is called {shown(name)}; there are "
+            f"this profile has no quantity called {shown(name)}; there are "
             f"{', '.join(record.names[:20])}"
         )
     return record.names.index(name)
@@ -209,11 +209,11 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
     'sigma'
     """
     if not isinstance(contour, Contour):
-        raise TypeError(f"this picture needs a Contour; got {type(contour).__name__}")
+        raise TypeError(f"this plot needs a Contour; got {type(contour).__name__}")
     if np.ndim(contour.curve) != 2:
         raise ValueError(
-            "this picture is of one contour, and this is that of a batch: make it of one fit, "
-            "fit[i]"
+            "this plot shows a single contour, but this is that of a batch: compute it "
+            "for one fit, fit[i]"
         )
     edge = np.where(
         np.all(np.isfinite(contour.closed), axis=1, keepdims=True), contour.closed, np.nan
@@ -235,7 +235,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
     ax.plot(*contour.estimate, "X", color=INK, markersize=8, linestyle="none", label="estimate")
     ax.set(xlabel=contour.names[0], ylabel=contour.names[1])
     why = (
-        f"of {len(edge) - 1} points of the edge {'is' if lost == 1 else 'are'} not drawn: at "
+        f"of {len(edge) - 1} boundary points {'is' if lost == 1 else 'are'} not drawn: at "
         "infinity, or not found"
     )
     ax.legend(

@@ -55,7 +55,7 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     [75.0]
     """
     if not isinstance(calibration, Calibration):
-        raise TypeError(f"this picture needs a Calibration; got {type(calibration).__name__}")
+        raise TypeError(f"this plot needs a Calibration; got {type(calibration).__name__}")
     names = calibration.names
     kinds = list(calibration.intervals)
     ax = axes(ax, (6.0, 1.3 + 0.3 * len(names) * max(1.0, 0.6 * len(kinds))))

@@ -59,7 +59,7 @@ def qq(
     values = np.sort(values[~np.isnan(values)])
     n = len(values)
     if n < 2:
-        raise ValueError(f"residuals must hold two numbers or more; got {n} and {missing} NaN")
+        raise ValueError(f"at least two residuals are needed; got {n} and {missing} NaN")
     ranks = _ranks(n)
     low, high = scipy.special.ndtri(band(ranks, n, level, draws, seed))
     quantile = scipy.special.ndtri((np.arange(1, n + 1) - 0.5) / n)
@@ -158,8 +158,8 @@ def pit(
         raise ValueError("all values are NaN")
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
-            f"probability integral transforms lie between 0 and 1; got {values.min():g} to "
-            f"{values.max():g}. For residuals, draw qq"
+            "probability integral transforms must lie between 0 and 1; got "
+            f"{values.min():g} to {values.max():g}. For residuals use qq"
         )
     bins = int(np.clip(np.rint(np.sqrt(n)), 5, 20)) if bins is None else bins
     bins = check_count("bins", bins, 2, MOST_BINS)

@@ -87,6 +87,6 @@ def outside_of_traces(fit: Record, what: str) -> None:
     """A ``TypeError`` where the fit's values are not known yet."""
     if any(is_traced(leaf) for leaf in jax.tree.leaves(fit)):
         raise TypeError(
-            f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has "
-            "none: call it outside, on the fit that comes out"
+            f"{what}() needs the values of the fit, which do not exist under a trace "
+            "(jit, vmap, grad): call it outside, on the returned fit"
         )

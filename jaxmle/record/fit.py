@@ -182,7 +182,7 @@ class Fit:
         """The status of one fit, by name."""
         if self.batch_shape:
             raise ValueError(
-                "a batch has one status for each member: read fit.status, or fit[i].verdict"
+                "a batch has one status for each member: use fit.status, or fit[i].verdict"
             )
         return Status(int(self.status))
 
@@ -269,7 +269,7 @@ class Fit:
     def __getitem__(self, index: Any) -> Fit:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
-            raise TypeError("this is one fit, not a batch: it has no members to index")
+            raise TypeError("this is a single fit, not a batch: it cannot be indexed")
         try:
             np.empty(self.batch_shape, bool)[index]
         except (IndexError, TypeError, ValueError):
@@ -293,7 +293,9 @@ class Fit:
         """
         xp = namespace(self.loglik)
         if not isinstance(kind, str):
-            raise TypeError(f"kind names the covariance in tables, a string; got {shown(kind)}")
+            raise TypeError(
+                f"kind must be a string, the name of the covariance in tables; got {shown(kind)}"
+            )
         if not is_traced(vcov):
             vcov = check_covariance(vcov, self.vcov.shape, self.se)
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)

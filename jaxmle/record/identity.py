@@ -22,7 +22,9 @@ from jaxmle.record.contents import Record
 from jaxmle.runtime.fingerprint import fingerprint
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-DESIGNS_OF_A_MODEL = frozenset({"x", "z"})  # a built-in model that declares no regression reads these
+DESIGNS_OF_A_MODEL = frozenset(
+    {"x", "z"}
+)  # a built-in model that declares no regression reads these
 
 
 def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:

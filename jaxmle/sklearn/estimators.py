@@ -40,8 +40,8 @@ REGRESSIONS = (
 BINARY_MODELS = ("logistic", "probit", "cloglog")
 INTERCEPT = "Intercept"
 INTERPOLATED = (
-    "The rows are fitted exactly, and coefficients are least squares of minimal norm; they have no "
-    "standard errors."
+    "The rows are fitted exactly. The coefficients are the least-squares solution of "
+    "minimal norm; they have no standard errors."
 )
 STATUSES_WITHOUT_POINT = (Status.NONFINITE, Status.UNBOUNDED)
 
@@ -161,7 +161,7 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
         self.model_ = _ready(name, (*BINARY_MODELS, "multinomial"), count)
         if count > 2 and self.model_.name in BINARY_MODELS:
             raise ValueError(
-                f"y has {count} classes and {self.model_!r} is of two: model='multinomial'"
+                f"y has {count} classes and {self.model_!r} is for two: use model='multinomial'"
             )
         weights = _weights(self, sample_weight, X)
         response = codes.astype(np.int64)
@@ -198,7 +198,7 @@ def _ready(model: Any, names: tuple[str, ...], classes: int = 2) -> Model:
         return model
     got = repr(model) if isinstance(model, Model) else shown(model)
     raise ValueError(
-        f"model is one of {', '.join(names)}, by name or made already, such as "
+        f"model is one of {', '.join(names)}, by name or as an object, such as "
         f"models.{names[0]}(); got {got}"
     )
 

@@ -88,7 +88,7 @@ def multistart(
     """
     host_only(
         "multistart",
-        "; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts",
+        "; inside a trace use jax.vmap(lambda start: jaxmle.fit(loglik, start, data))",
     )
     options = Options(
         constraints=constraints_of(loglik, constraints),
@@ -104,7 +104,7 @@ def multistart(
     check_params_axis(params_axis)
     if has(as_tree(loglik), Weight):
         raise ValueError(
-            "weights inside the likelihood cannot be shared by a batch: give them to "
+            "weights inside the likelihood cannot be shared by a batch: pass them as "
             "multistart(weights=…)"
         )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
@@ -279,25 +279,25 @@ def _notes(result: Multistart) -> tuple[str, ...]:
     sentences = (
         (
             result.unbounded > 0,
-            f"The likelihood is unbounded: {_many(result.unbounded, 'start')} climbed without "
-            f"end, so {end}",
+            f"The likelihood is unbounded: {_many(result.unbounded, 'start')} kept rising "
+            f"without end, so {end}",
         ),
         (
             top >= 0,
-            f"{_many(len(higher), 'start')} that did not converge reached more, up to "
-            f"{likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): "
-            f"fits[{top}].explain().",
+            f"{_many(len(higher), 'start')} that did not converge reached a higher value, "
+            f"up to {likelihood(float(fits.loglik[top]))} "
+            f"({Status(int(fits.status[top])).name}): fits[{top}].explain().",
         ),
         (
             twins > 1,
-            f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes "
-            "them one.",
+            f"{twins} maxima are equally high: if labels can be exchanged, symmetric= "
+            "counts these as one.",
         ),
         (
             lone > 0 and len(fits) > 1,
             _many(lone, "maximum was found by one start", "maxima were found by one start each")
             + ": more starts may find others.",
         ),
-        (not maxima, f"No start converged. The best ends so: {result.best.explain()}"),
+        (not maxima, f"No start converged. The best start: {result.best.explain()}"),
     )
     return tuple(sentence for holds, sentence in sentences if holds)

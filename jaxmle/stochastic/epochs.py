@@ -166,8 +166,9 @@ class Run:
             carry, path = _unpacked(stored, carry)
         if len(path) - 1 > epochs:
             raise ValueError(
-                f"the checkpoint {str(store.folder)!r} holds {len(path) - 1} epochs, more than "
-                f"epochs={epochs}. Ask for as many, or give another folder."
+                f"the checkpoint {str(store.folder)!r} holds {len(path) - 1} epochs, more "
+                f"than epochs={epochs}. Give at least that many epochs, or another "
+                "folder."
             )
         report = _Report(epochs, progress)
         stopped = _stop(path, epochs, patience)
@@ -244,7 +245,7 @@ class Run:
             layout,
             layout.ravel(jax.tree.map(np.asarray, params)),
             self.data,
-            remedy="Gather dependent rows in one leading-axis unit, or use jaxmle.fit",
+            remedy="Group dependent rows in one unit of the leading axis, or use jaxmle.fit",
         )
 
     def _identity(
@@ -277,7 +278,7 @@ def _split(w: np.ndarray, share: float, key: Array) -> tuple[np.ndarray, np.ndar
     if not (len(held) and len(train) and w[held].sum() > 0 and w[train].sum() > 0):
         raise ValueError(
             f"held_out={share} of {n} rows leaves {len(train)} to train on and "
-            f"{len(held)} held out, and both need rows of positive weight"
+            f"{len(held)} held out, but both need rows with positive weight"
         )
     return train, held
 
@@ -288,7 +289,9 @@ def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
     expected = str(jax.tree.structure(data))
     got = str(jax.tree.structure(other))
     if expected != got:
-        raise ValueError(f"held_out must be a tree like data, {expected}; got {got}")
+        raise ValueError(
+            f"held_out must be a tree with the structure of data, {expected}; got {got}"
+        )
     data_length(other)
     for (path, leaf), like in zip(
         jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(data), strict=True
@@ -334,10 +337,10 @@ def _packed(carry: _Carry, path: list[tuple[float, float]]) -> list[np.ndarray]:
 def _check_stored(like: _Carry, stored: list[np.ndarray]) -> None:
     """Arrays of a checkpoint are a path and a place of this run."""
     if not stored or stored[0].ndim != 2 or stored[0].shape[1] != 2 or not len(stored[0]):
-        raise ValueError("it has no path of values")
+        raise ValueError("it has no history of values")
     expected = [(leaf.shape, leaf.dtype) for leaf in _arrays(like)]
     if [(leaf.shape, leaf.dtype) for leaf in stored[1:]] != expected or stored[0].dtype != float:
-        raise ValueError("its arrays have other shapes or types than this run writes")
+        raise ValueError("its arrays do not have the shapes and types that this run writes")
 
 
 def _unpacked(stored: list[np.ndarray], like: _Carry) -> tuple[_Carry, list[tuple[float, float]]]:

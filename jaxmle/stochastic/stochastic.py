@@ -116,7 +116,7 @@ def fit_stochastic(
     ... )
     ((4, 2), True, 2.0)
     """
-    host_only("fit_stochastic", "; there, use jaxmle.fit or optax itself")
+    host_only("fit_stochastic", "; inside a trace, use jaxmle.fit or optax itself")
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     options = Options(
         constraints=constraints, vcov=vcov, weights=weights, dtype=dtype, progress=progress
@@ -125,7 +125,7 @@ def fit_stochastic(
     posed = read(loglik, params0, data, options)
     names = checked_names(polish_over, polish, loglik, posed.params)
     if posed.rows is None:
-        raise ValueError("data has no arrays: there are no rows to draw batches of")
+        raise ValueError("data has no arrays: there are no rows to draw batches from")
     with precision(posed.dtype), np.errstate(all="ignore"), Checkpoint(checkpoint) as store:
         x = posed.layout.ravel(posed.params)
         check_calls(posed.loglik, posed.layout, x, posed.data)
@@ -161,12 +161,10 @@ def _check_options(
     if schedule is not None:
         check_function("schedule", schedule, "optax.cosine_decay_schedule(1.0, 1000)")
     if patience is not None and held_out is None:
-        raise ValueError(
-            "patience watches held-out rows: give held_out=0.1, or a tree of other rows"
-        )
+        raise ValueError("patience needs held-out rows: give held_out=0.1, or a tree of other rows")
     if isinstance(held_out, bool) or (isinstance(held_out, int | float) and not 0 < held_out < 1):
         raise ValueError(
-            f"held_out must be a share between 0 and 1 or a tree of rows; got {held_out!r}"
+            f"held_out must be a fraction between 0 and 1 or a tree of rows; got {held_out!r}"
         )
     if polish is not None:
         check_choice("polish", polish, tuple(POLISHERS))
@@ -176,7 +174,7 @@ def _check_kind(loglik: Loglik) -> None:
     """Batches are rows of one data set, and the prior is one of the parameters alone."""
     if has(loglik, Pool):
         raise ValueError(
-            "a pool has several data sets, and a batch is rows of one: fit it with jaxmle.fit"
+            "a pool has several data sets, but a mini-batch is rows of one: fit it with jaxmle.fit"
         )
     if jeffreys_of(loglik) is not None:
         raise ValueError("jeffreys's prior needs every row at once: fit it with jaxmle.fit")

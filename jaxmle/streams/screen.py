@@ -109,13 +109,13 @@ class Coding:
         if bad.any():
             row = int(np.argmax(bad))
             raise ValueError(
-                f"weights must be finite and not negative; {where((row,))} has {w[row]}"
+                f"weights must be finite and non-negative; {where((row,))} has {w[row]}"
             )
         fraction = w != np.floor(w)
         if self.weight_kind == "frequency" and fraction.any():
             row = int(np.argmax(fraction))
             raise ValueError(
-                "frequency weights count repeated rows and must be whole numbers; "
+                "frequency weights count repeated rows and must be integers; "
                 f"{where((row,))} has {w[row]}. Survey weights are jaxmle.sampling(w)."
             )
 

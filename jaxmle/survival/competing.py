@@ -57,8 +57,8 @@ def aalen_johansen(
     observed = read_observed(time, cause, entry, weights, causes=True)
     if observed.is_sampled:
         raise ValueError(
-            "aalen_johansen takes frequency weights; the variance under sampling weights is not "
-            "available. kaplan_meier and nelson_aalen have it"
+            "aalen_johansen takes only frequency weights: the variance under sampling "
+            "weights is not available. kaplan_meier and nelson_aalen have it"
         )
     causes = np.unique(observed.event[observed.event > 0]).astype(int)
     if not len(causes):

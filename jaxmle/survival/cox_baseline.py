@@ -168,15 +168,15 @@ def _check_vcov(cox: CoxFit, kind: str) -> None:
         return
     if cox.vcov_kind not in ROBUST:
         raise ValueError(
-            f"the bands of a Cox curve take the covariance of the model or a sandwich of one sum, "
-            f"{', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with vcov='observed', or give "
-            "fit.params for curves without bands"
+            "the bands of a Cox curve need the model-based covariance or a one-way "
+            f"sandwich, {', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with "
+            "vcov='observed', or give fit.params for curves without bands"
         )
     if kind == "kalbfleisch-prentice":
         raise ValueError(
-            "the bands of kind='kalbfleisch-prentice' are Greenwood's, and this fit has the "
-            f"covariance {cox.vcov_kind}: take kind='breslow', or give fit.params for curves "
-            "without bands"
+            "the bands of kind='kalbfleisch-prentice' are Greenwood's, but this fit has "
+            f"the covariance {cox.vcov_kind}: use kind='breslow', or give fit.params for "
+            "curves without bands"
         )
 
 

@@ -79,7 +79,7 @@ class StepCurve:
         2.5
         """
         if self.quantity != "survival":
-            raise ValueError(f"quantile is of a survival function; this is of {self.quantity}")
+            raise ValueError(f"quantile needs a survival function; this is the {self.quantity}")
         level = 1 - check_number("p", p, 0.0, 1.0)
         curves = (self.estimate, self.lower, self.upper)
         return np.array([_crossing(self.times, curve, level) for curve in curves])
@@ -97,8 +97,8 @@ class StepCurve:
         """
         if self.quantity != "survival" or self.variance != "greenwood":
             raise ValueError(
-                "the mean is of a survival function with Greenwood's variance; this is of "
-                f"{self.quantity}, {self.variance}"
+                "the mean needs a survival function with Greenwood's variance; this is "
+                f"the {self.quantity}, {self.variance}"
             )
         until = check_number("until", until, low=0.0)
         if np.isnan(self(until)):
@@ -227,9 +227,9 @@ def check_times(times: Any, name: str = "times") -> np.ndarray:
     try:
         values = np.atleast_1d(np.asarray(times, float))
     except (TypeError, ValueError):
-        raise TypeError(f"{name} are numbers, such as [30, 365]; got {shown(times)}") from None
+        raise TypeError(f"{name} must be numbers, such as [30, 365]; got {shown(times)}") from None
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"{name} are one number or a row of them, (m,); got shape {values.shape}")
+        raise ValueError(f"{name} must be a number or a vector (m,); got shape {values.shape}")
     if np.isnan(values).any() or (values < 0).any():
         raise ValueError(f"{name} must be 0 or more; got {values[~(values >= 0)][0]:g}")
     return values

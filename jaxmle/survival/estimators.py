@@ -103,9 +103,9 @@ def _warn_if_emptied(observed: Observed, table: Table, survival: np.ndarray) -> 
     gone = np.flatnonzero(survival <= 0)
     if len(gone) and gone[0] < len(survival) - 1:
         warnings.warn(
-            f"everybody at risk at {table.times[gone[0]]:g} has the event there, and later rows "
-            "enter after it: S is 0 from there on. Estimate it from a later time, with the rows at "
-            "risk there, or take nelson_aalen",
+            f"everybody at risk at {table.times[gone[0]]:g} has the event then, and later "
+            "rows enter after it, so S is 0 from there on. Estimate S from a later time, "
+            "with the rows at risk then, or use nelson_aalen",
             EmptyRiskSetWarning,
             stacklevel=3,
         )
@@ -156,7 +156,7 @@ def nelson_aalen(
         total = np.cumsum(variance)
         if observed.is_sampled:
             if ties == "efron":
-                raise ValueError('ties="efron" takes frequency weights; got sampling weights')
+                raise ValueError('ties="efron" needs frequency weights; got sampling weights')
             total = _robust(observed, table, 1 / table.n_risk)
     kind = "robust" if observed.is_sampled else "aalen"
     hazard = np.cumsum(jump)
@@ -268,13 +268,13 @@ def read_observed(
         raise ValueError(f"event is {codes[row]:g} in row {row}; it must be {wanted}")
     if (times < 0).any():
         row = int(np.argmax(times < 0))
-        raise ValueError(f"time is {times[row]:g} in row {row}; times are 0 or more")
+        raise ValueError(f"time is {times[row]:g} in row {row}; times must be 0 or more")
     start = None if entry is None else _column("entry", entry, len(times))
     if start is not None and (start >= times).any():
         row = int(np.argmax(start >= times))
         raise ValueError(
-            f"entry is {start[row]:g} in row {row}, where time is {times[row]:g}: nobody is "
-            "observed before entering. Drop such rows"
+            f"entry is {start[row]:g} in row {row}, where time is {times[row]:g}: nobody "
+            "is observed before entry. Drop such rows"
         )
     if weights is None:
         return Observed(times, codes, start, np.ones(len(times)), False)
@@ -293,17 +293,17 @@ def _weights(weights: Any, n: int) -> np.ndarray:
     """The values of frequency or sampling weights, (n,)."""
     if not isinstance(weights, Weights):
         raise TypeError(
-            "weights are jaxmle.frequency(w), w rows alike, or jaxmle.sampling(w); got "
-            f"{shown(weights)}"
+            "weights must be jaxmle.frequency(w), for w identical rows, or "
+            f"jaxmle.sampling(w); got {shown(weights)}"
         )
     w = _column("weights", weights.values, n)
     if (w < 0).any() or not (w > 0).any():
-        raise ValueError("weights must be 0 or more, and one of them above 0")
+        raise ValueError("weights must be 0 or more, and at least one above 0")
     if weights.kind == "frequency" and (w != np.rint(w)).any():
         row = int(np.argmax(w != np.rint(w)))
         raise ValueError(
-            f"frequency weights count rows and are whole numbers; row {row} has {w[row]:g}. "
-            "Survey weights are jaxmle.sampling(w)"
+            f"frequency weights count rows and must be integers; row {row} has "
+            f"{w[row]:g}. Survey weights are jaxmle.sampling(w)"
         )
     return w
 
@@ -313,7 +313,7 @@ def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if kind in ("m", "M") or str(getattr(values, "dtype", "")).startswith("Duration"):
         raise TypeError(
-            f"{name} holds dates or durations; make it a number first, such as its days: "
+            f"{name} holds dates or durations; convert it to numbers first, such as days: "
             f"{name}.dt.days"
         )
     try:
@@ -325,5 +325,5 @@ def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
         raise ValueError(f"{name} must have the shape {wanted}; got {column.shape}")
     if not np.isfinite(column).all():
         row = int(np.argmin(np.isfinite(column)))
-        raise ValueError(f"{name} is {column[row]} in row {row}: drop or mend such rows")
+        raise ValueError(f"{name} is {column[row]} in row {row}: drop or correct such rows")
     return column

@@ -146,8 +146,8 @@ def hazard(
     check_choice("band", band, HAZARD_BANDS)
     if is_cox(model):
         raise TypeError(
-            "a Cox model leaves its hazard open, which is estimated as jumps at the event times: "
-            "take cumulative_hazard, or a parametric model, models.aft(…)"
+            "the hazard of a Cox model is estimated as jumps at the event times: use "
+            "cumulative_hazard, or a parametric model, models.aft(…)"
         )
     return _of_law(model, fit, data, times, new, None, "hazard", level, band)
 
@@ -232,7 +232,7 @@ def _rows(model: Any, data: Any, new: Any, what: str) -> Tree:
     """The rows to predict for, of a model that has a law of its times."""
     if not isinstance(model, Model) or model.law.log_survival is None:
         raise TypeError(
-            f"{what} is of a model of times, models.aft(…) or models.cox(…); got {shown(model)}"
+            f"{what} needs a model of times, models.aft(…) or models.cox(…); got {shown(model)}"
         )
     return _new_rows(data, new)
 
@@ -245,7 +245,7 @@ def _new_rows(data: Any, new: Any) -> Tree:
 
 def _refuse(name: str, value: Any) -> None:
     if value is not None:
-        raise ValueError(f"{name} is of a Cox model and its baseline; leave {name} out")
+        raise ValueError(f"{name} is only for a Cox model and its baseline; leave {name} out")
 
 
 def _curve(

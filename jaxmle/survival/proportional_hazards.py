@@ -136,8 +136,8 @@ def _members(
         return {name: np.array([j]) for j, name in enumerate(cox.names)}
     if not isinstance(terms, Mapping) or not terms:
         raise TypeError(
-            "terms is a dictionary from a name to its coefficients, such as frame.terms; got "
-            f"{shown(terms)}"
+            "terms must be a dictionary from names to their coefficients, such as "
+            f"frame.terms; got {shown(terms)}"
         )
     layout = getattr(fit, "layout", None)
     places: dict[str, np.ndarray] = {}

@@ -90,7 +90,7 @@ def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarr
 def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Events (n,) and cumulative hazards from entry to time (n,) of a model with a law of times."""
     if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
-        raise TypeError(f"residuals are of models.cox(…) or models.aft(…); got {shown(model)}")
+        raise TypeError(f"residuals need models.cox(…) or models.aft(…); got {shown(model)}")
     rows = host_data(data.data if isinstance(data, Frame) else data, np.float64)
     model.check(rows)
     if isinstance(fit, Fit):
@@ -100,8 +100,9 @@ def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray
     if (event > 1).any():
         row = int(np.argmax(event > 1))
         raise ValueError(
-            f"event is {event[row]:g} in row {row}: the hazard at a time that is left or interval "
-            "censored is not known; model.residuals(params, data, 'quantile', key=…) draws it"
+            f"event is {event[row]:g} in row {row}: the hazard at a left or interval "
+            "censored time is not known; model.residuals(params, data, 'quantile', "
+            "key=…) draws a residual"
         )
     return event, _expected(model, params, rows)
 

@@ -192,7 +192,7 @@ def table(
         raise ValueError("table needs at least one fit")
     for place, fit in enumerate(records):
         if not hasattr(fit, "layout") or not hasattr(fit, "interval"):
-            raise TypeError(f"table shows records of fits; number {place} is {shown(fit)}")
+            raise TypeError(f"table shows fits; number {place} is {shown(fit)}")
         if fit.batch_shape:
             raise ValueError(
                 f"table shows single fits; number {place} is a batch of {fit.batch_shape[0]}: give "
@@ -200,7 +200,7 @@ def table(
             )
     heads = [f"({i + 1})" for i in range(len(records))] if names is None else list(names)
     if len(heads) != len(records) or not all(isinstance(head, str) for head in heads):
-        raise ValueError(f"names are {len(records)} words, one for each fit; got {shown(names)}")
+        raise ValueError(f"names are {len(records)} strings, one for each fit; got {shown(names)}")
     check_choice("below", below, BELOW)
     check_flag("stars", stars)
     check_count("digits", digits, 0, 15)

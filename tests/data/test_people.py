@@ -109,7 +109,7 @@ def test_a_record_from_disk_still_knows_its_model(poisson, tmp_path, births):
         ({"kind": "median"}, "kind must be one of mean, link, quantile, probability"),
         ({"kind": "quantile"}, "needs level"),
         ({"kind": "quantile", "level": 0.5}, "has no standard error"),
-        ({"level": 0.5}, "level belongs to kind='quantile'"),
+        ({"level": 0.5}, "level is only for kind='quantile'"),
         ({"kind": "probability"}, "has no classes"),
         ({"interval": 95}, "level must lie between 0 and 1"),
     ],

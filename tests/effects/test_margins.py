@@ -246,7 +246,7 @@ def test_a_mistake_is_one_sentence(logit, arguments, message):
 
 def test_a_batch_and_other_records_are_refused(logit):
     frame, fit, _ = logit
-    with pytest.raises(TypeError, match="record that fit returned"):
+    with pytest.raises(TypeError, match="result of fit"):
         jm.margins(frame, fit)
     with pytest.raises(TypeError, match="Frame of the fit"):
         jm.margins(fit, 3)

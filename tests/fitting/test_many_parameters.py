@@ -121,5 +121,5 @@ def test_names_that_the_fit_does_not_have_and_other_data_are_refused(stationary)
         jm.stderr_by_cg(PENALISED, stationary, DATA, "gamma")
     with pytest.raises(ValueError, match="not those of the fit"):
         jm.stderr_by_cg(PENALISED, stationary, DATA | {"y": 1 - Y}, "beta[0]")
-    with pytest.raises(TypeError, match="outside of jit"):
+    with pytest.raises(TypeError, match="outside jit"):
         jax.jit(lambda y: jm.stderr_by_cg(PENALISED, stationary, DATA | {"y": y}, "beta"))(Y)

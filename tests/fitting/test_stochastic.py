@@ -232,7 +232,7 @@ NAN = {"x": np.where(np.arange(3) == 1, np.nan, DATA["x"]), "y": DATA["y"]}
         ({"vcov": "HC9"}, ValueError, "vcov"),
         ({"optimizer": optax.adam}, TypeError, "optax transformation"),
         ({"schedule": 0.1}, TypeError, "schedule must be a function"),
-        ({"key": "a"}, TypeError, "whole number or one jax key"),
+        ({"key": "a"}, TypeError, "integer or a single jax key"),
         ({"data": NAN}, ValueError, "NaN in row 0"),
         ({"data": None}, ValueError, "no arrays"),
         ({"start": None}, ValueError, "params0 is missing"),

@@ -410,8 +410,8 @@ def test_other_data_or_another_likelihood_is_refused(fitted):
     ("which", "error", "told"),
     [
         ("tau", ValueError, "no parameter"),
-        (3, TypeError, "which is None"),
-        ([], TypeError, "which is None"),
+        (3, TypeError, "which must be None"),
+        ([], TypeError, "which must be None"),
         ({"g": 1.0}, TypeError, "function"),
         (lambda p: jnp.stack([p["mu"]] * 2), ValueError, "one real number"),
     ],

@@ -114,7 +114,7 @@ PARAMS = {
     "truth values": (
         {"beta": np.zeros(3, bool)},
         TypeError,
-        r"params\['beta'\] has dtype bool; parameters must be floating-point arrays or whole numbers",
+        r"params\['beta'\] has dtype bool; parameters must be floating-point numbers or integers",
     ),
     "complex": (
         {"beta": np.zeros(3, complex)},

@@ -199,7 +199,7 @@ def test_clustered_covariance_is_the_sum_of_squared_dfbeta_of_clusters():
 
 
 def test_leverages_are_refused_for_a_partial_likelihood():
-    with pytest.raises(ValueError, match="take HC0, or CR0 with clusters"):
+    with pytest.raises(ValueError, match="use HC0, or CR0 with clusters"):
         jm.fit(models.cox(), data=ovarian(), vcov="HC3")
 
 

@@ -93,7 +93,7 @@ def test_other_clusters_and_other_covariances_are_refused():
     with pytest.raises(ValueError, match="single rows"):
         survival(model, two, data, TIMES)
     plain = jm.fit(model, data=data)
-    with pytest.raises(ValueError, match="give them to the fit as well"):
+    with pytest.raises(ValueError, match="give them to the fit too"):
         survival(model, plain, data, TIMES, clusters=CLUSTERS)
     with pytest.raises(ValueError, match="is of a Cox model"):
         survival(models.aft("weibull"), {"beta": [0.0]}, data, TIMES, clusters=CLUSTERS)

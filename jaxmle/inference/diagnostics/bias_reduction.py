@@ -98,21 +98,21 @@ def _check(posed: Posed) -> None:
     loglik = posed.loglik
     if has(loglik, Penalize):
         raise ValueError(
-            "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on "
-            "purpose"
+            "mean_br adjusts the score of a likelihood; a penalised likelihood is biased "
+            "by its prior on purpose"
         )
     if not has_law(loglik):
         raise ValueError(NO_LAW)
     if weighting_of(loglik) == "sampling":
         raise ValueError(
-            "mean_br needs expectations under a likelihood, and a sum under sampling weights is "
-            "none; frequency weights are"
+            "mean_br needs expectations under a likelihood, and a sum with sampling "
+            "weights is not a likelihood; use frequency weights"
         )
 
     if posed.chart.k != len(posed.chart.moving):
         raise ValueError(
-            "mean_br needs as many free parameters as entries: no simplex, correlation or "
-            "covariance among them"
+            "mean_br needs every entry to be a free parameter: it cannot be used with a "
+            "simplex, correlation or covariance constraint"
         )
 
 

@@ -69,7 +69,7 @@ class Disagreement:
                 head,
                 *lines,
                 f"sandwich over model variance: from {self.ratios[0]:.3f} to "
-                f"{self.ratios[-1]:.3f} over all directions",
+                f"{self.ratios[-1]:.3f} in all directions",
             ]
         )
 

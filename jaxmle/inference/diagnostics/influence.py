@@ -24,7 +24,7 @@ from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision, tracing
 
-CLUSTER_DEPENDENT_ROWS = "Give clusters= that hold the rows that look at each other"
+CLUSTER_DEPENDENT_ROWS = "Give clusters= that keep dependent rows together"
 
 
 @partial(
@@ -116,8 +116,9 @@ def influence(
     """
     if jeffreys_of(as_tree(loglik)) is not None:
         raise ValueError(
-            "under jeffreys the penalty too depends on each row, and one step leaves that out: "
-            "refit without the row, or ask the likelihood without its penalty"
+            "with jeffreys the penalty also depends on each row, which the one-step "
+            "estimate ignores: refit without the row, or use the likelihood without its "
+            "penalty"
         )
     given = again(
         loglik, fit, data, weights=weights, clusters=clusters, in_axes=in_axes, what="influence"
@@ -126,7 +127,7 @@ def influence(
     clustered = clusters is not None
     codes = given.aligned[2]
     if len(codes) > 1:
-        raise ValueError("influence leaves out one kind of unit: give one label for each row")
+        raise ValueError("two-way clusters are not possible here: give one label for each row")
 
     if not tracing():
         _check_rows(given, codes)

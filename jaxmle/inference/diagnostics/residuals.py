@@ -131,7 +131,7 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
     """
     if sf is not None and below is not None:
         raise ValueError(
-            "sf belongs to a continuous response, below to a discrete one: give one of them"
+            "sf is for a continuous response, below for a discrete one: give only one of them"
         )
     if sf is None:
         u = pit(cdf, below, key=key)
@@ -161,7 +161,7 @@ def _arrays(**named: Any) -> tuple[Any, list[Array]]:
         value.shape not in ((), shape) for value in arrays
     ):  # (n, 1) against (n,) would broadcast to (n, n)
         raise ValueError(
-            "residuals need arrays of one shape; got "
+            "residuals need arrays of the same shape; got "
             + ", ".join(f"{name} {value.shape}" for name, value in zip(named, arrays, strict=True))
         )
     real = xp.result_type(*arrays, float if xp is np else jnp.zeros(()).dtype)

@@ -71,7 +71,7 @@ class HauckDonner:
         )
         notes = (
             (
-                "Where z falls its p-value is too large; take a likelihood-ratio test of "
+                "Where z falls, its p-value is too large; use a likelihood-ratio test of "
                 f"{', '.join(flagged)} instead.",
             )
             if flagged

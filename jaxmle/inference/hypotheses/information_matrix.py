@@ -105,7 +105,7 @@ def information_matrix_test(
     return Test(
         *numbers,
         "Information-matrix",
-        "a right specification",
+        "a correct specification",
         "bootstrap",
     )
 
@@ -148,12 +148,12 @@ def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
         )
     if has(tree, Penalize) or fit.mode != "ML":
         raise ValueError(
-            "the information-matrix test takes a maximum-likelihood fit; at the maximum of a "
-            "penalised likelihood the score has not mean zero"
+            "the information-matrix test needs a maximum-likelihood fit; at the maximum "
+            "of a penalised likelihood the score does not have mean zero"
         )
     if has(tree, Pool):
         raise ValueError(
-            "the information-matrix test takes one likelihood, not a pool: test its members"
+            "the information-matrix test needs one likelihood, not a pool: test its members"
         )
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     check_count("replicates", replicates, MIN_REPLICATES)  # with which p can reach 0.05
@@ -228,8 +228,8 @@ def _drawn(
         for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)
     ):
         raise ValueError(
-            "sample must return data of the structure and shapes of the data it is given, with a "
-            "fresh response"
+            "sample must return data of the same structure and shapes as its input, with "
+            "a new response"
         )
     same = jax.tree.map(
         lambda new, old: bool(np.array_equal(new, np.broadcast_to(np.asarray(old), new.shape))),
@@ -238,7 +238,7 @@ def _drawn(
     )
     if all(jax.tree.leaves(same)):
         raise ValueError(
-            "sample returned the data unchanged: it draws a fresh response from its key"
+            "sample returned the data unchanged: it must draw a new response from its key"
         )
     return jax.tree.map(
         lambda new, unchanged: new[0] if unchanged else new, drawn, same

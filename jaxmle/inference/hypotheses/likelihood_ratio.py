@@ -101,14 +101,14 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
 def _bounded(full: Fit, name: str) -> int:
     """The position of the one entry that H0 puts on a bound."""
     if not isinstance(name, str):
-        raise TypeError(f"on_bound is the name of a parameter; got {shown(name)}")
+        raise TypeError(f"on_bound must be the name of a parameter; got {shown(name)}")
     entries = full.layout.find(name)
     if len(entries) != 1:
-        raise ValueError(f"on_bound names one parameter; {name!r} has {len(entries)} entries")
+        raise ValueError(f"on_bound must name one parameter; {name!r} has {len(entries)} entries")
     if not any(np.isfinite(full.bounds[entries[0]])):
         raise ValueError(
-            f"on_bound={name!r}, but the full fit was given no bound for it: a constraint such "
-            "as jaxmle.positive says where it ends"
+            f"on_bound={name!r}, but the full fit has no bound for it: declare the bound "
+            "by a constraint such as jaxmle.positive"
         )
     return entries[0]
 
@@ -161,7 +161,9 @@ def same_data(fits: Sequence[Fit]) -> None:
     first = fits[0]
     for place, fit in enumerate(fits):
         if not isinstance(fit, Fit):
-            raise TypeError(f"fits are compared; argument {place} is a {type(fit).__name__}")
+            raise TypeError(
+                f"both arguments must be fits; argument {place} is a {type(fit).__name__}"
+            )
     for place, fit in enumerate(fits):
         if fit.batch_shape != first.batch_shape:
             raise ValueError(
@@ -192,10 +194,11 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(
                 f"fit {place} was made from {what} than the first{where}: log-likelihoods "
-                "compare on the same data only. Built-in models and regressions need the same "
-                "response, rows and weights; for any other function give every model one and "
-                "the same data tree, with all columns in it and the same rows, types and order "
-                "of leaves, and hold what a model leaves out with jaxmle.fix."
+                "are comparable only on the same data. Built-in models and regressions "
+                "need the same response, rows and weights. For your own functions, give "
+                "all models the same data tree, with all columns and the same rows, "
+                "types and order of leaves, and fix parameters that a model leaves out "
+                "with jaxmle.fix."
             )
 
 

@@ -83,21 +83,20 @@ def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
     """
     p = pvalues if isinstance(pvalues, jax.Array) else np.asarray(pvalues)
     if isinstance(pvalues, np.ma.MaskedArray) or (p.size and p.dtype.kind not in "fiu"):
-        raise TypeError(f"p-values are an array of numbers between 0 and 1; got {shown(pvalues)}")
+        raise TypeError(
+            f"pvalues must be an array of numbers between 0 and 1; got {shown(pvalues)}"
+        )
     p = p if isinstance(p, jax.Array) else p.astype(float)
     if not p.ndim:
-        raise ValueError("a family of tests is an array of p-values; got one number")
+        raise ValueError("pvalues must be an array; got one number")
     if isinstance(p, np.ndarray) and np.any((p < 0) | (p > 1)):
-        raise ValueError(f"p-values lie between 0 and 1; got {float(p[(p < 0) | (p > 1)][0])}")
+        raise ValueError(f"p-values must lie between 0 and 1; got {float(p[(p < 0) | (p > 1)][0])}")
     if (
         isinstance(axis, bool)
         or not isinstance(axis, int | np.integer)
         or not -p.ndim <= axis < p.ndim
     ):
-        raise ValueError(
-            f"axis must be a whole number, an axis of the {p.ndim} that there are; got "
-            f"{shown(axis)}"
-        )
+        raise ValueError(f"axis must be an integer, one of the {p.ndim} axes; got {shown(axis)}")
     xp = namespace(p)
     p = xp.moveaxis(p, axis, -1)
     order = xp.argsort(p, axis=-1)

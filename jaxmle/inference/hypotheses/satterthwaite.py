@@ -132,14 +132,15 @@ def satterthwaite(
     check_fit("satterthwaite", fit, alone=True)
     if clusters is None and fit.weighting == "frequency":
         raise ValueError(
-            "a row of frequency weight 3 is three units: give clusters, or repeat the rows"
+            "a row with frequency weight 3 is three units: give clusters, or repeat the rows"
         )
     p = len(fit.names)
     matrix = np.eye(p) if contrasts is None else _contrasts(contrasts, p)
     given = again(loglik, fit, data, weights=weights, clusters=clusters, what="satterthwaite")
     if len(given.aligned[2]) > 1:
         raise ValueError(
-            "two-way clusters have no Satterthwaite degrees of freedom: give one label for each row"
+            "there are no Satterthwaite degrees of freedom for two-way clusters: give "
+            "one label for each row"
         )
     source = "expected" if has_law(as_tree(loglik)) else "observed"
     layout = fit.layout
@@ -159,11 +160,12 @@ def _contrasts(contrasts: Any, p: int) -> np.ndarray:
     """Contrasts as a matrix (q, p) of real numbers."""
     array = np.asarray(contrasts)
     if array.dtype.kind not in "fiu" or isinstance(contrasts, np.ma.MaskedArray):
-        raise TypeError(f"contrasts are a matrix of finite numbers; got {shown(contrasts)}")
+        raise TypeError(f"contrasts must be a matrix of finite numbers; got {shown(contrasts)}")
     matrix = np.atleast_2d(array.astype(float))
     if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
         raise ValueError(
-            f"contrasts are finite numbers (q, {p}), in the order of names; got shape {array.shape}"
+            f"contrasts must be finite numbers (q, {p}), in the order of names; got shape "
+            f"{array.shape}"
         )
     return matrix
 

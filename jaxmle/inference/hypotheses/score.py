@@ -98,21 +98,22 @@ def score_test(
     weighting = given.weight_kind or weighting_of(given.loglik)
     if has(given.loglik, Penalize):
         raise ValueError(
-            "a penalised likelihood has no score test: give the likelihood without its prior"
+            "there is no score test for a penalised likelihood: give the likelihood "
+            "without its prior"
         )
     kind = _kind(vcov, given.loglik, clusters, weighting)
     robust = kind.startswith(("HC", "CR"))
     if robust and restricted.vcov_kind == "none":
         raise ValueError(
-            "a robust score test reads the free directions from the covariance of the restricted "
-            "fit, which has none (vcov=None): fit again with one"
+            "a robust score test needs the covariance of the restricted fit, which has "
+            "none (vcov=None): refit with one"
         )
     k = len(tangent(given.loglik, layout).places)
     q = k - restricted.df
     if q < 1:
         raise ValueError(
-            f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full "
-            "likelihood and the restricted fit"
+            f"the likelihood has {k} free parameters, but the fit has {restricted.df}: "
+            "give the full likelihood and the restricted fit"
         )
     place = (restricted.x,) if params is None else _full_point(restricted, params, layout)
     extra = (*place, *((restricted.witness.vcov,) if robust else ()))
@@ -129,13 +130,13 @@ def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) ->
     """Refuse what can be seen without the likelihood."""
     check_kind(vcov, clusters)
     if constraints is not None and params is None:
-        raise ValueError("constraints belong to params: the layout of the fit has its own")
+        raise ValueError("constraints go with params: the fit already has its own")
     if params is not None:
         check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
     if vcov is None:
         raise ValueError(
-            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
-            "'opg' or a robust kind"
+            "a score test needs a covariance: give 'auto', 'expected', 'observed', 'opg' "
+            "or a robust kind"
         )
 
 
@@ -167,7 +168,7 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
         full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), example)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            "params must take the parameters of the restricted fit to those of the full "
+            "params must map the parameters of the restricted fit to those of the full "
             f"likelihood: {error!r}"
         ) from None
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
@@ -181,7 +182,7 @@ def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
         vcov = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else plain
     if weighting == "sampling" and vcov in ("expected", "observed", "opg"):
         raise ValueError(
-            "under sampling weights the information is not the variance of the score: take "
+            "with sampling weights the information is not the variance of the score: use "
             f"vcov='HC0' or clusters; got {vcov!r}"
         )
     return "CR1" if vcov == "cluster" else vcov

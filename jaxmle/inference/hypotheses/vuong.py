@@ -76,8 +76,8 @@ def vuong_test(
     xp = namespace(first)
     if first.shape != second.shape:
         raise ValueError(
-            f"the models have {first.shape[-1]} and {second.shape[-1]} terms: a term of one must "
-            "be the same observation as a term of the other"
+            f"the models have {first.shape[-1]} and {second.shape[-1]} terms: the terms "
+            "of both must be for the same observations"
         )
     n = first.shape[-1]
     m = first - second
@@ -103,7 +103,7 @@ def vuong_test(
         1.0,
         code.astype(xp.int32),
         "Vuong",
-        "two models equally near the truth",
+        "two models equally close to the truth",
         "normal",
         broken=code != 0,
     )

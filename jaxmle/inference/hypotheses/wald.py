@@ -84,7 +84,7 @@ def wald_test(
     check_fit("wald_test", fit)
     if fit.vcov_kind == "none":
         raise ValueError(
-            "the fit has no covariance (vcov=None): fit again with one, or give it with "
+            "the fit has no covariance (vcov=None): refit with one, or add one with "
             "fit.with_vcov(…)"
         )
     if df_residual is not None:
@@ -278,10 +278,10 @@ def joint_tests(
         ]
         terms = {name: list(fit.names[span]) for name, span in free}
         if not terms:
-            raise ValueError("no parameter can be zero inside its bounds: name the terms")
+            raise ValueError("zero is inside the bounds of no parameter: name the terms to test")
     if not isinstance(terms, Mapping) or not terms:
         raise TypeError(
-            "terms is a dictionary from the name of a term to the names of its coefficients"
+            "terms must be a dictionary from names of terms to names of their coefficients"
         )
     return JointTests(
         tuple(terms),

@@ -98,11 +98,11 @@ def lint(
     (False, ['normalised'])
     """
     if tracing():
-        raise ValueError("lint looks at values: call it on the host, outside jit, vmap and grad")
+        raise ValueError("lint needs values: call it outside jit, vmap and grad")
     if sample is not None:
         check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     if response is not None and not isinstance(response, str):
-        raise TypeError(f"response is the name of a leaf of data; got {shown(response)}")
+        raise TypeError(f"response must be the name of a leaf of data; got {shown(response)}")
     key = typed_key(key)
     posed = read(loglik, params0, data, Options(constraints=constraints))
     tree = posed.loglik
@@ -129,7 +129,7 @@ def lint(
 def _findings(probe: Probe) -> list[Finding]:
     findings = [check_shape(probe)]
     if findings[0].passed is False:
-        return _filled(findings, "not checked: the shape comes first")
+        return _filled(findings, "not checked: correct the shape first")
     probe = with_points(probe)
     findings.append(check_finite(probe))
     if findings[1].evidence.get("at") == "the start":
@@ -147,7 +147,7 @@ def _findings(probe: Probe) -> list[Finding]:
         scores = replace(
             scores,
             passed=True,
-            sentence="scores average to zero on simulated data, seen on a second set",
+            sentence="scores average to zero on simulated data, confirmed on a second set",
         )
     rows = _over_members(probe, check_rows)
     mass = check_normalised(probe, total, rows, scores)

@@ -126,7 +126,7 @@ def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int,
         or len(pair) != 2
         or not all(isinstance(name, str) for name in pair)
     ):
-        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+        raise TypeError(f"pair must be the names of two parameters; got {pair!r}")
     chart = posed.problem.chart
     entries = []
     for name in pair:
@@ -138,9 +138,9 @@ def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int,
             )
         root = posed.problem.roots[matches[0]]
         if root < 0 or not chart.own_coordinate[root]:
-            why = "is held by fix" if root < 0 else "is one of several entries that move together"
+            why = "is held by fix" if root < 0 else "cannot vary independently of other entries"
             raise ValueError(
-                f"{name!r} {why}: a contour needs parameters with a free coordinate each"
+                f"{name!r} {why}: a contour needs parameters that can vary independently"
             )
         entries.append(int(root))
     if entries[0] == entries[1]:

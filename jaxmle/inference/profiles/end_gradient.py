@@ -78,22 +78,22 @@ def profile_end(
     """
     check_fit("profile_end", fit, alone=True)
     if not hasattr(found, "at_ends"):
-        raise TypeError(f"found is what profile returned; got {shown(found)}")
+        raise TypeError(f"found must be the result of profile; got {shown(found)}")
     if found.batch_shape:
         raise ValueError("profile_end takes one fit and its profile: index the batch first")
     check_choice("side", side, ("lower", "upper"))
     name = _plain_name(fit, name)
     if name not in found.names or name not in fit.names:
         raise ValueError(
-            f"{name!r} is no parameter of this profile; it has "
+            f"{name!r} is not a parameter of this profile; it has "
             f"{', '.join(n for n in found.names if n in fit.names)}"
         )
     if fit.hessian_by == DIFFERENCES:
         raise TypeError(
-            "the Hessian of this fit is by differences of the score: a part of its likelihood has "
-            "a rule of differentiation that jax cannot differentiate once more, and the end of a "
-            "profile no derivative. Give that part a rule made of functions that have rules; or "
-            "take differences of whole profiles"
+            "the Hessian of this fit was computed by differences of the score: a part of "
+            "its likelihood has a derivative rule that jax cannot differentiate again, "
+            "so the end of a profile has no derivative. Write that rule with functions "
+            "that jax can differentiate, or take differences of whole profiles"
         )
     given = again(loglik, fit, data, weights=weights, what="profile_end")
     tree = map_functions(given.weighted, portable_copy)
@@ -101,7 +101,7 @@ def profile_end(
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
     if entry < 0:
-        raise ValueError(f"{name!r} is held by fix: it has no interval")
+        raise ValueError(f"{name!r} is held by fix and has no interval")
     chart = chart_of(tree, layout)
     end = found.at_ends[found.names.index(name), int(side == "upper")]
     return _end(

@@ -99,8 +99,8 @@ class Profile:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
         if level is not None and abs(level - self.level) > LEVEL_TOLERANCE:
             raise ValueError(
-                f"these ends are those of level {self.level:g}; profile(loglik, fit, data, "
-                f"level={level:g}) solves for others"
+                f"these are the ends for level {self.level:g}; profile(loglik, fit, data, "
+                f"level={level:g}) computes them for another level"
             )
         return np.stack([self.lower, self.upper], axis=-1)
 
@@ -120,7 +120,7 @@ class Profile:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
             raise TypeError(
-                "this is the profile of one fit, not of a batch: it has no members to index"
+                "this is the profile of a single fit, not of a batch: it cannot be indexed"
             )
         return jax.tree.map(lambda leaf: leaf[index], self)
 
@@ -232,9 +232,9 @@ END_MEANING = {
     End.UNBOUNDED: "unbounded: the likelihood never falls that far",
     End.AT_BOUND: "at its bound",
     End.BETTER_MAXIMUM: (
-        "not known: a better maximum than the fit lies that way; fit again from there"
+        "not known: there is a higher maximum in that direction; refit from there"
     ),
-    End.NO_FIT: "not known: the fit has no regular maximum",
+    End.NO_FIT: "not known: the fit did not end at a regular maximum",
     End.STALLED: "not found",
     End.HELD: "held by fix",
 }

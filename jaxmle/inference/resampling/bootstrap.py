@@ -233,17 +233,17 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
     check_choice("vcov", vcov, VCOV_KINDS)
     if kind not in ("pairs", "parametric"):
         raise ValueError(
-            f"studentized intervals are there for pairs and parametric replicates; a {kind!r} "
-            "replicate has no standard error of its own: leave vcov out"
+            f"studentized intervals need pairs or parametric replicates; a {kind!r} "
+            "replicate has no standard error: leave vcov out"
         )
     if vcov in CLUSTER_KINDS:
         raise ValueError(
-            f"vcov={vcov!r} needs clusters, which pairs would tear apart: use kind='cluster'"
+            f"vcov={vcov!r} needs clusters, which kind='pairs' would split: use kind='cluster'"
         )
     if fit.vcov_kind.split(" ")[0] != vcov:
         raise ValueError(
-            f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would "
-            f"be {vcov}: fit(…, vcov={vcov!r}) first, or give "
+            f"the standard errors of the fit are {fit.vcov_kind}, but those of the "
+            f"replicates would be {vcov}: fit(…, vcov={vcov!r}) first, or give "
             f"vcov={fit.vcov_kind.split(' ')[0]!r}"
         )
 
@@ -309,8 +309,8 @@ def _simulated(
     """The refits of data sets simulated from the fit."""
     if refit.options.weights is not None:
         raise ValueError(
-            "a parametric bootstrap simulates one response for each row, so weights have no "
-            "meaning for it: repeat the rows"
+            "a parametric bootstrap simulates one response for each row and cannot use "
+            "weights: repeat the rows"
         )
     if not np.all(np.isfinite(fit.x)):
         raise ValueError(

@@ -120,8 +120,8 @@ class Bootstrap:
         check_choice("kind", kind, INTERVALS)
         if (len(self) + 1) * (1 - level) / 2 < 1 - PLACE_TOLERANCE:
             raise ValueError(
-                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
-                f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
+                f"{len(self)} replicates are too few for a {100 * level:g}% interval, "
+                f"which takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
             )
         if kind == "percentile":
             return ends.percentile(self.replicates, level)
@@ -136,8 +136,8 @@ class Bootstrap:
             return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
         if self.replicate_se is None:
             raise ValueError(
-                "a studentized interval needs a standard error of each replicate: bootstrap(…, "
-                "vcov='observed'), or the kind of the fit"
+                "a studentized interval needs a standard error for each replicate: "
+                "bootstrap(…, vcov='observed'), or the kind of the fit"
             )
         return ends.studentized(
             self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
@@ -147,7 +147,7 @@ class Bootstrap:
         return (
             "bootstrap(…, acceleration='jackknife')"
             if self.kind in ("pairs", "cluster")
-            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or "
+            else f"there are none for {self.kind!r} replicates; use 'percentile', 'basic' or "
             "'studentized'"
         )
 

@@ -107,8 +107,8 @@ def calibrate(
     check_fit("calibrate", fit, alone=True)
     if fit.weighting != "none":
         raise ValueError(
-            f"the fit has {fit.weighting} weights; a simulation makes one response for each row: "
-            "repeat the rows and fit without weights"
+            f"the fit has {fit.weighting} weights, but a simulation makes one response "
+            "for each row: repeat the rows and fit without weights"
         )
     if truth is not None:
         fit = _moved_to(fit, truth)
@@ -118,8 +118,8 @@ def calibrate(
     refit = refit_of("calibrate", loglik, fit, data, params0, options)
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
         raise ValueError(
-            f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no "
-            "truth to simulate from"
+            f"the fit is {fit.verdict.name}: data cannot be simulated at an estimate that "
+            "is infinite or on its bound"
         )
     kinds = _checked_intervals(intervals)
     simulate = simulator_of("calibrate", loglik, sample, fit.params, refit.data)
@@ -156,7 +156,7 @@ def _checked_tests(tests: Any) -> tuple[str, ...]:
     if isinstance(tests, str):
         tests = (tests,)
     if not isinstance(tests, tuple | list):
-        raise TypeError(f"tests is a tuple of {', '.join(TESTS)}; got {shown(tests)}")
+        raise TypeError(f"tests must be a tuple of {', '.join(TESTS)}; got {shown(tests)}")
     return tuple(check_choice("each of tests", test, TESTS) for test in tests)
 
 
@@ -167,8 +167,8 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
         isinstance(name, str) and callable(kind) for name, kind in intervals.items()
     ):
         raise TypeError(
-            "intervals is a dictionary from names to functions of the batch of refits, such as "
-            "{'t': lambda fits: (lower, upper)}"
+            "intervals must be a dictionary from names to functions of the batch of "
+            "refits, such as {'t': lambda fits: (lower, upper)}"
         )
     return dict(intervals)
 
@@ -181,8 +181,8 @@ def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
     kind = vcov if vcov is not None else kind_of_fit if kind_of_fit in VCOV_KINDS else "observed"
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(
-            f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' "
-            "does without"
+            f"the covariance {kind!r} needs clusters=, one label for each row; "
+            "vcov='observed' does not"
         )
     return kind
 

@@ -28,8 +28,8 @@ from jaxmle.runtime.progress import Progress
 from jaxmle.tables.plain import listing, number
 
 RESAMPLE_DEPENDENT_ROWS = (
-    "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' "
-    "or kind='parametric'"
+    "Give clusters= that keep dependent rows together, or bootstrap with kind='block' or "
+    "kind='parametric'"
 )
 
 
@@ -265,7 +265,7 @@ def jackknife(
     bar = Progress(
         total,
         progress,
-        f"{total:,} {'clusters' if units.clustered else 'rows'}, each left out once",
+        f"{total:,} {'clusters' if units.clustered else 'rows'}, each deleted once",
         "jackknife",
     )
     for index, count in chunks(total, 8.0 * len(units.weight)):
@@ -329,7 +329,7 @@ def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
     else:
         labels, *others = cluster_codes(clusters, n)
         if others:
-            raise ValueError("a jackknife of clusters takes one label for each row")
+            raise ValueError("a jackknife of clusters needs one label for each row")
         code[w > 0] = np.unique(np.asarray(labels)[w > 0], return_inverse=True)[1]
         times = np.ones(int(code.max()) + 1)
     if times.sum() < 2:

@@ -74,8 +74,8 @@ def average(
         shape = jax.eval_shape(law.family.log_prob, law.values, np.float64(1.0)).shape
         if shape:
             raise ValueError(
-                f"the parameters of {law.name} have shape {shape}: one law is compared with one, "
-                "so give scalars"
+                f"the parameters of {law.name} have shape {shape}: two distributions are "
+                "compared, so give scalars"
             )
     return _sum(p, value) if p.family.discrete else _quadrature(p, value, laws)
 

@@ -139,8 +139,8 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
         raise TypeError("families must be a list of jaxmle.families, such as [gamma, weibull]")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            "families must be all discrete or all continuous: a probability and a density have "
-            "no common scale"
+            "families must be all discrete or all continuous: a probability and a "
+            "density are not comparable"
         )
     check_choice("criterion", criterion, FAMILY_CRITERIA)
     check_count("replicates", replicates)

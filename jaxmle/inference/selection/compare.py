@@ -279,11 +279,13 @@ def _notes(fits: Sequence[Fit]) -> tuple[str, ...]:
     remarks = (
         (
             any(fit.mode != "ML" for fit in fits),
-            "A penalised fit does not maximise the log-likelihood and has no criteria.",
+            "A penalised fit does not maximise the log-likelihood, so it has no "
+            "information criteria.",
         ),
         (
             any(fit.weighting == "sampling" for fit in fits),
-            "Under sampling weights the weighted sum is no log-likelihood: there are no criteria.",
+            "With sampling weights the weighted sum is not a log-likelihood, so there "
+            "are no information criteria.",
         ),
     )
     return tuple(sentence for holds, sentence in remarks if holds)
@@ -307,8 +309,8 @@ def _table(comparison: Comparison) -> str:
         if int(test.code)
     )
     unsound = tuple(
-        f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not "
-        "known, so that it has no criteria."
+        f"{name} ended {Status(int(s)).name}: its maximum or its number of parameters is "
+        "not known, so it has no information criteria."
         for name, s, v in zip(comparison.names, comparison.status, comparison.aic, strict=True)
         if np.isnan(v) and not comparison.notes
     )

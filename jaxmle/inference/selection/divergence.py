@@ -146,8 +146,8 @@ def kl_divergence(
     key = check_seed("key", key)
     if not is_pair(p):
         raise ValueError(
-            "the divergence from data needs the entropy of their law, which a sample does not "
-            "have; cross_entropy(data, q) differs from it by that constant"
+            "the divergence from data needs the entropy of their distribution, which is "
+            "unknown; cross_entropy(data, q) differs from it by that constant"
         )
     first = distribution_of(p, "p")
     second = distribution_of(q, "q")
@@ -168,7 +168,7 @@ def kl_divergence(
 
 def _numbers(data: Tree) -> Tree:
     """Data as arrays of numbers, a list of them as one array."""
-    wanted = "p is a family and its parameters, or data of numbers, such as an array (n,)"
+    wanted = "p must be a family and its parameters, or numeric data such as an array (n,)"
     try:
         data = np.asarray(data) if isinstance(data, list) else jax.tree.map(np.asarray, data)
     except ValueError:
@@ -186,7 +186,7 @@ def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
     check_host()
     if not is_pair(q):
         raise TypeError(
-            f"q is a family, or a log-likelihood, and its parameters; got {type(q).__name__}"
+            f"q must be a family or a log-likelihood, with its parameters; got {type(q).__name__}"
         )
     data = _numbers(data)
     with precision(np.float64), np.errstate(all="ignore"):

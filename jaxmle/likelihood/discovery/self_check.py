@@ -210,12 +210,13 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
         what = (
             "the sum over the counts that occur"
             if form is loglik
-            else "the regression that was found in the program of the likelihood"
+            else "the regression found in the program of the likelihood"
         )
         warn_caller(
-            f"{what} does not agree with automatic differentiation of the summed terms: {gap}. It "
-            "is not used, and the fit is right without it. Please report this to jaxmle, with the "
-            "likelihood; jaxmle.opaque(loglik) turns such forms off",
+            f"{what} does not agree with automatic differentiation of the summed terms: "
+            f"{gap}. It is not used, and the fit is correct without it. Please report "
+            "this to jaxmle, with the likelihood; jaxmle.opaque(loglik) turns such forms "
+            "off",
             DiscoveryWarning,
         )
     return not gap
@@ -230,7 +231,7 @@ def _gap_of_regression(
     try:
         return _gap((loglik, rows, weights), (form, rows, weights), layout, base)
     except UnlikePrograms:  # the caller warns with this reason
-        return "its program for a few rows is another than for all"
+        return "its program for a few rows differs from that for all rows"
 
 
 def _gap_of_counts(

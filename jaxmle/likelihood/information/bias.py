@@ -240,10 +240,10 @@ def _by_moments(
     """
     if law.cross is None:
         raise ValueError(
-            "the bias needs more of the law of the response than its information: "
-            "exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), or "
-            "with_response(loglik, enumeration(leaf, values)) or with_response(loglik, "
-            "simulation(sampler, key=…))"
+            "the bias needs more about the distribution of the response than its "
+            "information: exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log "
+            "f/∂η_c), or with_response(loglik, enumeration(leaf, values)) or "
+            "with_response(loglik, simulation(sampler, key=…))"
         )
     values, columns, curved = loglik.predictors(layout, x, data)
     m = values.shape[0]

@@ -92,8 +92,8 @@ def hac(
     number = None if isinstance(bandwidth, str) else check_number("bandwidth", bandwidth, low=0.0)
     if weights is not None and number is not None:
         raise ValueError(
-            "weights belong to the choice of a bandwidth: leave them out where lags or bandwidth "
-            "is given"
+            "weights are used only to choose a bandwidth: leave them out if you give "
+            "lags or bandwidth"
         )
     return HAC(kernel, number, None if weights is None else _checked_weights(weights))
 
@@ -101,7 +101,9 @@ def hac(
 def _checked_weights(weights: Any) -> tuple[float, ...]:
     values = np.asarray(weights)
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
-        raise ValueError(f"weights must be finite numbers, one a parameter; got {shown(weights)}")
+        raise ValueError(
+            f"weights must be finite numbers, one for each parameter; got {shown(weights)}"
+        )
     return tuple(float(w) for w in values)
 
 
@@ -114,8 +116,9 @@ def check_bandwidth(kind: Any, rows: int | None) -> None:
     if kind.bandwidth > rows:
         lags = f" (lags={kind.bandwidth - 1:g})" if kind.bandwidth == int(kind.bandwidth) else ""
         raise ValueError(
-            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: the last "
-            "lag must be less than the number of rows, and of the order of its cube root"
+            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: "
+            "the last lag must be less than the number of rows, and should be of the "
+            "order of its cube root"
         )
 
 

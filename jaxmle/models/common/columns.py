@@ -33,14 +33,14 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
     """
     matrix = np.asarray(x, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
-        raise ValueError(f"a design is a matrix (n, q); got shape {matrix.shape}")
+        raise ValueError(f"a design must be a matrix (n, q); got shape {matrix.shape}")
     if not np.all(np.isfinite(matrix)):
         raise ValueError(
             f"the design is not finite in row {int(np.argwhere(~np.isfinite(matrix))[0, 0])}"
         )
     labels = [f"x[{j}]" for j in range(matrix.shape[1])] if names is None else list(names)
     if len(labels) != matrix.shape[1]:
-        raise ValueError(f"the design has {matrix.shape[1]} columns and names has {len(labels)}")
+        raise ValueError(f"the design has {matrix.shape[1]} columns, but names has {len(labels)}")
     # Earlier columns stay where there is a choice: a tiny preference, far below what a real column
     # adds.
     length = np.sqrt(np.sum(matrix**2, axis=0))

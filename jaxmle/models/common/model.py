@@ -270,8 +270,8 @@ class Model:
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
             raise ValueError(
-                "quantile residuals of a discrete response are drawn at random within its step: "
-                "give key=0"
+                "quantile residuals of a discrete response are drawn at random within "
+                "its step, so give key=0"
             )
         extra = () if kind != "quantile" else (key,)
         return self._evaluate(f"{kind}_residual", params, data, y, *extra)
@@ -301,7 +301,7 @@ class Model:
         host.
         """
         if hasattr(params, "params") and hasattr(params, "vcov"):
-            raise TypeError(f"{self!r} takes parameters here: give fit.params, and not the fit")
+            raise TypeError(f"{self!r} takes parameters: give fit.params, not the fit")
         if tracing():
             return run(params, traced_data(data), *args)
         with precision(np.float64):

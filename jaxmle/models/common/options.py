@@ -75,7 +75,9 @@ def _option(name: str, value: Any, kind: str) -> Any:
         return None
     if kind.startswith("str"):
         if not isinstance(value, str):
-            raise TypeError(f"{name} is a word or the name of a leaf of data; got {shown(value)}")
+            raise TypeError(
+                f"{name} must be a keyword or the name of a leaf of data; got {shown(value)}"
+            )
         return str(value)
     if kind.startswith("float"):
         return check_end(name, value)
@@ -83,7 +85,7 @@ def _option(name: str, value: Any, kind: str) -> Any:
         return check_count(name, value, most=MOST_CLASSES)
     if kind == "Family" and not isinstance(value, Family):
         raise TypeError(
-            f"{name} is one of jaxmle.families, such as families.gamma; got {shown(value)}"
+            f"{name} must be one of jaxmle.families, such as families.gamma; got {shown(value)}"
         )
     return value
 
