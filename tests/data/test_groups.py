@@ -444,10 +444,10 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
 @pytest.mark.parametrize(
     ("error", "says", "options"),
     [
-        (ValueError, "NaN in row 2 (1 in all)", {"by": np.array([1, 1, np.nan, 1, 1, 1, 1, 1])}),
+        (ValueError, "NaN in row 2 (1 in total)", {"by": np.array([1, 1, np.nan, 1, 1, 1, 1, 1])}),
         (ValueError, "NaN in row 7", {"by": LATE}),
         (ValueError, "NaN in row 7", {"by": [1] * 7 + [float("nan")]}),
-        (ValueError, "None in row 1 (4 in all)", {"by": MISSING}),
+        (ValueError, "None in row 1 (4 in total)", {"by": MISSING}),
         (ValueError, "by['state'] is None in row 1", {"by": {"year": np.ones(8), "state": MISSING}}),
         (ValueError, "the 8 rows of data; got 7", {"by": np.ones(7)}),
         (ValueError, "by['year'] must hold one code for each of the 8 rows of data; got 9", {"by": {"year": np.ones(9)}}),
