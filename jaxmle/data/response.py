@@ -22,7 +22,7 @@ FORMS = {
 
 
 class EmptyLevelWarning(UserWarning):
-    """No row has a level of an ordered category that is the response.
+    """A level of an ordered categorical response occurs in no row.
 
     >>> import warnings, pandas as pd, jaxmle as jm
     >>> grades = pd.Categorical(["low", "high", "low"], ["low", "middle", "high"], ordered=True)

@@ -16,7 +16,7 @@ MISSING_POLICIES = ("warn", "drop", "refuse")
 
 
 class MissingRowsWarning(UserWarning):
-    """Rows of a table were left out, since they have no value in a column that is used.
+    """Rows of a table were dropped because they have a missing value in a used column.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> table = {"y": np.array([1.0, 2.0, 4.0, 3.0]), "x": np.array([0.0, 1.0, np.nan, 2.0])}

@@ -34,7 +34,7 @@ from jaxmle.solvers.status import (
 
 
 class DerivativeRuleWarning(UserWarning):
-    """A rule of differentiation in the likelihood is not the derivative of its values.
+    """A derivative rule in the likelihood does not match its values.
 
     >>> import warnings, numpy as np, jax, jaxmle as jm
     >>> @jax.custom_jvp
@@ -50,7 +50,7 @@ class DerivativeRuleWarning(UserWarning):
 
 
 class MeanLikelihoodWarning(UserWarning):
-    """A log-likelihood of one number divides the sum over its rows by their number, so that
+    """A log-likelihood that returns one number is a mean over the rows instead of a sum, so
     standard errors are √n times too large.
 
     >>> import warnings, numpy as np, jaxmle as jm

@@ -20,22 +20,22 @@ PREDICTED_KINDS = ("mean", "link")
 
 
 def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any = None) -> Any:
-    """A fit to a formula's frame as the package marginaleffects takes models: ``slopes``,
+    """A fit of a formula's frame as a model for the marginaleffects package: ``slopes``,
     ``comparisons``, ``predictions``, ``datagrid``, ``hypotheses`` and its plots.
 
-    The adapter is a subclass of the package's public ``ModelAbstract``. Its rows are those of the
-    fit, its predictions this package's, its covariance that of the fit, robust after a robust fit.
-    ``jaxmle.margins`` answers the same questions with exact derivatives.
+    The adapter is a subclass of the package's public ``ModelAbstract``. Its rows and its covariance
+    are those of the fit, and its predictions those of jaxmle. ``jaxmle.margins`` computes the same
+    effects with exact derivatives.
 
     Args:
         fit: one fit of ``frame.fit(model)``.
-        frame: what ``from_formula`` made.
+        frame: the ``Frame`` of the fit.
         kind: "mean" of the response (probabilities of classes), or "link", the linear predictor.
-        model: the built-in model, where the fit does not know it.
+        model: the built-in model, if the fit does not know it.
 
     Raises:
-        ImportError: marginaleffects is not installed.
-        TypeError: for what is no fit, and no ``Frame``.
+        ImportError: if marginaleffects is not installed.
+        TypeError: for anything but a fit and a ``Frame``.
 
     >>> import warnings, jaxmle as jm
     >>> table = {"y": [0, 1, 0, 1, 1, 0, 1, 1], "x": [0.1, 0.4, 0.9, 1.2, 1.9, 1.4, 2.5, 0.2]}

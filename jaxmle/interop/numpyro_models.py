@@ -25,11 +25,12 @@ DATA_OF_MODEL = "a dictionary from the model's arguments to arrays, {'x': x, 'y'
 
 @dataclass(frozen=True, eq=False)
 class NumpyroModel:
-    """The likelihood of a numpyro model: callable with ``(params, data)``, and ready for ``fit``.
+    """The likelihood of a numpyro model: a function of ``(params, data)`` that can be passed to
+    ``fit``.
 
     Attributes:
         likelihood: the joint log-likelihood of the observed sites, a function of ``(params,
-            data)``: one term for each row where every site has one, else one number.
+            data)``: one term for each row if every site has one, otherwise one number.
         prior: the log prior of the latent sites, a function of the parameters on their own scale,
             without a Jacobian, for ``penalize``.
         params0: start values by the names of the latent sites: medians of their priors.
@@ -59,23 +60,23 @@ class NumpyroModel:
         return dict(self.params0)
 
     def with_likelihood(self, tree: Any) -> NumpyroModel:
-        """The model with a likelihood that a combinator made of its own."""
+        """The model with the likelihood that a combinator made from it."""
         return replace(self, likelihood=tree)
 
 
 def from_numpyro(
     model: Callable[..., Any], data: Mapping[str, Any], *, priors: bool = False
 ) -> Any:
-    """The joint likelihood of a numpyro model, without its priors; or with them, for MAP.
+    """The joint likelihood of a numpyro model, without its priors, or with them for MAP.
 
     Latent sites (and ``numpyro.param``) become parameters, bounded by their supports; the observed
     ones make the likelihood. Maximum likelihood drops the priors; with ``priors=True`` their
     densities on the scale of the parameters are added, without the Jacobian that samplers need, so
-    that the mode does not depend on how a constraint is mapped.
+    the mode does not depend on the transform of a constraint.
 
     Args:
         model: a numpyro model, a function whose observed sites are given by its arguments.
-        data: a dictionary from these arguments to arrays, as it is then given to ``fit``.
+        data: a dictionary from these arguments to arrays, as passed to ``fit``.
         priors: whether the log priors are added.
 
     Returns:
@@ -83,9 +84,9 @@ def from_numpyro(
         data=data)``.
 
     Raises:
-        ImportError: numpyro is not installed.
-        ValueError: a latent site that is discrete, whose support has no counterpart here or depends
-            on other parameters; subsampled plates; no observed site.
+        ImportError: if numpyro is not installed.
+        ValueError: for a latent site that is discrete, or whose support has no counterpart here or
+            depends on other parameters; for subsampled plates; without an observed site.
 
     >>> import numpy as np, jaxmle as jm
     >>> import numpyro, numpyro.distributions as dist

@@ -15,7 +15,7 @@ from jaxmle.parameters.arguments import shown
 
 def holm(pvalues: Any, axis: int = -1) -> Array:
     """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false
-    rejection at α, however they depend.
+    rejection at α, whatever the dependence.
 
         p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎), j = 1 … m in increasing order
 
@@ -23,14 +23,14 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
 
     Args:
         pvalues: an array of p-values; NaN stays NaN and does not count in m.
-        axis: the axis along which the tests of one family run.
+        axis: the axis along which a family of tests runs.
 
     Returns:
         Adjusted p-values of the same shape.
 
     Raises:
         TypeError: for anything but numbers.
-        ValueError: for a single number, or one outside [0, 1].
+        ValueError: for a single number, or a number outside [0, 1].
 
     >>> import numpy as np
     >>> holm(np.array([0.01, 0.04, 0.03, np.nan])).tolist()
@@ -45,7 +45,7 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
 
 def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
     """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected
-    share of false rejections at α.
+    proportion of false rejections at α.
 
         p̃₍ᵢ₎ = min over j ≥ i of min(1, m p₍ⱼ₎ / j), j = 1 … m in increasing order
 
@@ -54,14 +54,14 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
 
     Args:
         pvalues: an array of p-values; NaN stays NaN and does not count in m.
-        axis: the axis along which the tests of one family run.
+        axis: the axis along which a family of tests runs.
 
     Returns:
         Adjusted p-values of the same shape.
 
     Raises:
         TypeError: for anything but numbers.
-        ValueError: for a single number, or one outside [0, 1].
+        ValueError: for a single number, or a number outside [0, 1].
 
     >>> import numpy as np
     >>> benjamini_hochberg(np.array([0.01, 0.04, 0.03, np.nan])).round(10).tolist()

@@ -88,10 +88,10 @@ class Test:
     """A hypothesis test, or a batch of them (every leaf then has leading axes).
 
     Leaves: ``statistic``; ``df`` its degrees of freedom; ``pvalue``; ``code`` a ``Reason`` as an
-    integer, 0 where there is a p-value; ``replicates`` the simulated data sets behind the p-value,
-    0 where it has a formula. Static: ``kind`` the name of the test; ``hypothesis`` H0 in words;
-    ``law`` of the statistic under H0 (chi2, F, normal, chi-bar-square, bootstrap); ``df_residual``
-    the second degrees of freedom of F, infinite otherwise.
+    integer, 0 if there is a p-value; ``replicates`` the number of simulated data sets behind the
+    p-value, 0 if it has a formula. Static: ``kind`` the name of the test; ``hypothesis`` H0 in
+    words; ``law``, the distribution of the statistic under H0 (chi2, F, normal, chi-bar-square,
+    bootstrap); ``df_residual`` the second degrees of freedom of F, infinite otherwise.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.wald import wald_test
@@ -122,7 +122,9 @@ class Test:
 
     @property
     def reason(self) -> Any:
-        """Why there is no p-value, a sentence or ``""``; for a batch a tuple of them."""
+        """Why there is no p-value, as a sentence; ``""`` if there is one; for a batch a tuple of
+        these.
+        """
         if not self.batch_shape:
             return REASON_MEANING[Reason(int(self.code))]
         return tuple(

@@ -32,10 +32,10 @@ from jaxmle.record.fit import Fit
 )
 @dataclass(frozen=True, eq=False)
 class Satterthwaite:
-    """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the
-    parameters or for each of them.
+    """Estimates (q,) with CR2 standard errors and degrees of freedom, for contrasts or for each
+    parameter.
 
-    ``df`` is at most the number of clusters; NaN where there is no standard error.
+    ``df`` is at most the number of clusters; NaN if there is no standard error.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.satterthwaite import satterthwaite
@@ -91,23 +91,23 @@ def satterthwaite(
     contrasts: Any = None,
     weights: Any = None,
 ) -> Satterthwaite:
-    """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ when the model is right and clusters are
+    """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ if the model is right and clusters are
     independent.
 
     With c a contrast, ã_g = (I − Ã_g)^(−½)c̃ and b_g = Ã_g ã_g in coordinates in which the
     information is the identity (see ``vcov="CR2"``), the variance is V̂ = Σ q_g², q_g = ã_g's̃_g,
-    and under the model Cov(q_g, q_h) = Ω_gh = [g = h] ã_g'b_g − b_g'(2I − ΣÃ)b_h, the second part
-    because the scores are taken at the estimate. Then df = (tr Ω)²/tr Ω². For a linear model these
-    are the degrees of freedom of Bell & McCaffrey with the identity for a working model; for others
-    the scores are treated as normal.
+    and under the model Cov(q_g, q_h) = Ω_gh = [g = h] ã_g'b_g − b_g'(2I − ΣÃ)b_h, where the second
+    part arises because the scores are taken at the estimate. Then df = (tr Ω)²/tr Ω². For a linear
+    model these are the degrees of freedom of Bell & McCaffrey with the identity as working model;
+    for other models the scores are treated as normal.
 
     Args:
-        loglik, fit, data: the likelihood with one term per observation, its fit, and the data given
-            again.
-        clusters: labels (n,); None takes each row for a cluster, and HC2.
+        loglik, fit, data: the likelihood with one term per observation, its fit, and the data of
+            the fit.
+        clusters: labels (n,); None treats each row as a cluster, which gives HC2.
         contrasts: a matrix (q, p) or a vector (p,) in the order of ``fit.names``; None for each
-            parameter by itself.
-        weights: as given to the fit; frequency weights need clusters.
+            parameter separately.
+        weights: those of the fit; frequency weights need clusters.
 
     Returns:
         ``Satterthwaite`` with estimate, stderr and df, (q,).
@@ -126,8 +126,7 @@ def satterthwaite(
     >>> found = satterthwaite(
     ...     normal, jm.fit(normal, {"mean": 0.0}, y), y, clusters=[0, 0, 1, 1, 2, 2]
     ... )
-    >>> round(float(found.df[0]), 6)  # three clusters of one size: G − 1
-    2.0
+    >>> round(float(found.df[0]), 6)  # three clusters of equal size: G − 1 2.0
     """
     check_fit("satterthwaite", fit, alone=True)
     if clusters is None and fit.weighting == "frequency":

@@ -39,35 +39,36 @@ def score_test(
     in_axes: Any = 0,
     constraints: Tree = None,
 ) -> Test:
-    """Score test (Rao's, the Lagrange-multiplier test) of a restricted model inside the full one;
-    only the restricted is fitted.
+    """Score test (Rao's test, the Lagrange-multiplier test) of a restricted model against a full
+    one; only the restricted model is fitted.
 
         S = s(θ̃)' I(θ̃)⁻¹ s(θ̃),  χ² with as many degrees of freedom as restrictions under H0,
 
-    s and I the score and the information of the full likelihood at the restricted estimate θ̃. The
-    robust form takes the step I⁻¹s, of which the restricted directions A are tested with their
-    sandwich V: (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5; Boos 1992,
-    The American Statistician 46, 327–333). That is the Wald test after one Newton step from θ̃.
+    with s and I the score and the information of the full likelihood at the restricted estimate θ̃.
+    The robust form takes the step I⁻¹s and tests its restricted directions A with their sandwich V:
+    (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5; Boos 1992, The American
+    Statistician 46, 327–333). This is the Wald test after one Newton step from θ̃.
 
     Args:
         loglik: the full log-likelihood.
         restricted: the fit under H0 to the same data: of ``fix(loglik, …)`` or ``tie(loglik, …)``;
-            of any smaller likelihood where ``params`` says how its parameters stand in the full
+            or of any smaller likelihood, if ``params`` maps its parameters to those of the full
             one. One fit, or a batch.
-        data: the data of the fit, given again; for a batch stacked as ``fit_batch`` takes them.
-        params: from the tree of the restricted fit to that of ``loglik``, such as ``lambda p: {**p,
-            "shape": 0.0}``.
+        data: the data of the fit; for a batch stacked as in ``fit_batch``.
+        params: a function from the parameters of the restricted fit to those of ``loglik``, such as
+            ``lambda p: {**p, "shape": 0.0}``.
         vcov: the information, ``"expected"``, ``"observed"`` or ``"opg"``; or a robust covariance,
-            ``"HC0"`` … ``"HC3"``, ``"cluster"``. ``"auto"``: expected where the likelihood has a
-            law of its response, else observed; cluster with clusters, HC0 under sampling weights.
+            ``"HC0"`` … ``"HC3"``, ``"cluster"``. ``"auto"``: expected if the likelihood knows the
+            distribution of its response, otherwise observed; cluster with clusters, HC0 with
+            sampling weights.
         clusters, weights: as in ``fit``; for a batch (n,) or (b, n).
         in_axes: for a batch, 0 for the leaves of data with a leading axis over members and None for
-            those that all share.
-        constraints: of the full parameters where ``params`` is given; only ``simplex`` matters.
+            shared leaves.
+        constraints: of the full parameters if ``params`` is given; only ``simplex`` matters.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where the restricted fit did not converge or the
-        information is not positive definite.
+        A ``Test``. NaN with a ``reason`` if the restricted fit did not converge or the information
+        is not positive definite.
 
     Raises:
         ValueError: for data that are not those of the fit, a penalised likelihood, or a likelihood

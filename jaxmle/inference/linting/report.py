@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintReport:
-    """The findings of ``lint``, in the order of its checks; ``ok`` where no check failed.
+    """The findings of ``lint``, in the order of its checks; ``ok`` is True if no check failed.
 
     >>> import numpy as np, jaxmle as jm
     >>> y, bounds = np.array([1.0, 3.0, 2.0, 6.0]), {"sigma": jm.positive}
