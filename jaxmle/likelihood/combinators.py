@@ -36,10 +36,10 @@ class Weights(LikelihoodTree):
 def frequency(w: Any) -> Weights:
     """Frequency weights: a row of weight 3 counts as three rows.
 
-    They count so in the estimates, the standard errors, n and BIC.
+    This applies to the estimates, the standard errors, n and BIC.
 
     Args:
-        w: weights (n,), not negative; for a frame, also the name of its column.
+        w: weights (n,), non-negative; for a frame, also the name of a column.
 
     Returns:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
@@ -61,7 +61,7 @@ def sampling(w: Any) -> Weights:
     """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich.
 
     Args:
-        w: weights (n,), not negative; for a frame, also the name of its column.
+        w: weights (n,), non-negative; for a frame, also the name of a column.
 
     Returns:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
@@ -290,14 +290,14 @@ class WithResponse(LikelihoodTree):
 
 
 def weight(loglik: Loglik, weights: Weights) -> Any:
-    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape
-    (n,). A prior inside stays as it is.
+    """The likelihood with terms weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,). A
+    prior inside is not weighted.
 
     Returns:
         A log-likelihood of (params, data) with terms w_i ℓ_i, (n,).
 
     Raises:
-        TypeError: for a bare array, whose meaning cannot be known.
+        TypeError: for a bare array, whose meaning is unknown.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -340,18 +340,18 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
 
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
-    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP),
-    and is labelled so.
+    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode and is
+    labelled MAP.
 
     Args:
         loglik: any log-likelihood.
-        log_prior: a function of the parameters to one number, such as ``ridge(0.1)``.
+        log_prior: a function of the parameters that returns one number, such as ``ridge(0.1)``.
 
     Returns:
         A log-likelihood of (params, data), one number.
 
     Raises:
-        TypeError: for a prior that is no function.
+        TypeError: if the prior is not a function.
 
     >>> import numpy as np, jaxmle as jm
     >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
@@ -371,13 +371,13 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
 
 
 def pool(*logliks: Loglik) -> Any:
-    """Several likelihoods that share one parameter tree; data is a tuple, one part for each.
+    """Several likelihoods that share one parameter tree; data is a tuple with one element for each.
 
     Returns:
         A log-likelihood of (params, data) with the terms of all parts, one after the other.
 
     Raises:
-        ValueError: without a likelihood.
+        ValueError: if there is no likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> waits = lambda params, t: jnp.log(params["rate"]) - params["rate"] * t
@@ -393,16 +393,17 @@ def pool(*logliks: Loglik) -> Any:
 
 
 def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
-    """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
+    """The likelihood with named entries held fixed: ``fix(loglik, {"sigma": 1.0, "beta[2]":
+    0.0})``.
 
-    The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in
-    no df and has no standard error. A value may lie on a bound where the likelihood is finite:
-    ``fix(models.negative_binomial(), {"alpha": 0.0})`` is the Poisson limit. Where all is held,
+    The parameter tree keeps its shape, so a fit prints the held value, which does not count in df
+    and has no standard error. A value may lie on a bound if the likelihood is finite there:
+    ``fix(models.negative_binomial(), {"alpha": 0.0})`` is the Poisson limit. If everything is held,
     ``fit`` evaluates the likelihood at that point, with df 0.
 
     Returns:
-        A log-likelihood of (params, data) that ignores what ``params`` says of the held entries; of
-        a built-in model a model, with its start, bounds and predictions.
+        A log-likelihood of (params, data) that ignores the held entries of ``params``; for a
+        built-in model, a model with its start, bounds and predictions.
 
     Raises:
         TypeError: for anything but a dictionary from names to numbers or arrays of them.
@@ -439,14 +440,14 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
     """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``.
 
     Args:
-        groups: each a tuple of two or more names, of one entry or of leaves of one size.
+        groups: each a tuple of two or more names, of single entries or of leaves of equal size.
 
     Returns:
-        A log-likelihood of (params, data) that reads the first entry of a group for all of them.
+        A log-likelihood of (params, data) that uses the first entry of a group for all of them.
 
     Raises:
-        TypeError: for a group that is no tuple of at least two names.
-        ValueError: without a group; on use, for leaves of different sizes.
+        TypeError: for a group that is not a tuple of at least two names.
+        ValueError: if there is no group; on use, for leaves of different sizes.
 
     >>> import numpy as np, jaxmle as jm
     >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
@@ -467,25 +468,24 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
 
 
 def with_response(loglik: Loglik, law: Law) -> Any:
-    """The likelihood together with the law of its response, over which expectations are taken.
+    """The likelihood with the distribution of its response, over which expectations are taken.
 
     Args:
-        loglik: any log-likelihood; for an enumeration with the constants of its density.
+        loglik: any log-likelihood; for an enumeration it must include the constants of its density.
         law: ``enumeration(leaf, values)`` or ``simulation(sampler, key=…)``.
 
     Returns:
         A log-likelihood of (params, data) that has an expected information.
 
     Raises:
-        TypeError: for another law; ``exact`` belongs to ``regression(…, response=exact(…))``.
+        TypeError: for another law; ``exact`` works only in ``regression(…, response=exact(…))``.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> bernoulli = lambda p, d: jnp.log(jnp.where(d["y"] == 1, p["p"], 1 - p["p"]))
     >>> model = jm.with_response(bernoulli, jm.enumeration("y", [0, 1]))
     >>> data = {"y": np.array([1.0, 0.0, 0.0, 1.0])}
     >>> information = jm.information(model, "expected")({"p": 0.2}, data)
-    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses
-    25.0
+    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses 25.0
     """
     if isinstance(law, Exact):
         raise TypeError(

@@ -78,13 +78,13 @@ def _named(params: Tree, leaf: str) -> Tree:
 
 
 def ridge(strength: Any, leaf: str | None = None) -> Ridge:
-    """The ridge log prior −strength·‖θ‖²/2, of every parameter or of one leaf.
+    """The ridge log prior −strength·‖θ‖²/2, for all parameters or for one leaf.
 
     Returns:
         A log prior of the parameters, without constants, for ``penalize``.
 
     Raises:
-        TypeError: for a strength that is no number, or a leaf that is no name.
+        TypeError: for a strength that is not a number, or a leaf that is not a name.
         ValueError: for a strength that is negative or not finite.
 
     >>> import jax.numpy as jnp
@@ -97,19 +97,19 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
 
 
 def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
-    """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against
+    """Independent normal priors on all parameters, or on one leaf; mean and sd broadcast against
     it.
 
     Args:
         mean: prior mean, a number or one for each entry.
         sd: prior standard deviation, positive; a number or one for each entry.
-        leaf: name of the only entry of ``params`` with this prior; None for all.
+        leaf: name of the one entry of ``params`` that has this prior; None for all.
 
     Returns:
         A log prior of the parameters, constants included, for ``penalize``.
 
     Raises:
-        TypeError: for hyperparameters that are no numbers, or a leaf that is no name.
+        TypeError: for hyperparameters that are not numbers, or a leaf that is not a name.
         ValueError: for numbers that are not finite, or an sd that is not positive.
 
     >>> import numpy as np, jaxmle as jm

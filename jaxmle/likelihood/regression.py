@@ -422,31 +422,31 @@ def regression(
     counts: Mapping[str, Callable[[Any, Any], Array]] | None = None,
     concave: bool = False,
 ) -> Regression:
-    """A likelihood declared as the log density of one row through named predictors.
+    """A likelihood declared by the log density of one row, as a function of named predictors.
 
     Args:
         density: ``density(eta, row)``, the log density of one row; ``eta`` maps each name to a
-            scalar (or a vector where the coefficients are a matrix), ``row`` is one row of the data
+            scalar (or a vector if the coefficients are a matrix), ``row`` is one row of the data
             tree. Written with jax.numpy functions.
         eta: for each name a ``linear(x, param)`` predictor, the name of a parameter (a constant
             predictor), or any function ``f(params, row)``.
-        response: the law of the response, needed for expected information only.
-        counts: for speed, terms to be added to ``density`` that depend on one leaf of counts and on
-            constant predictors alone: ``counts={"y": term}``, ``term(eta, y)`` with the constant
-            predictors in ``eta``. Where many rows share few counts, such a term (log Γ(y + size) of
-            a negative binomial) is evaluated once for each count. A term may be given for any leaf;
-            others gain nothing.
+        response: the distribution of the response, needed only for expected information.
+        counts: for speed, terms to be added to ``density`` that depend only on one leaf of counts
+            and on constant predictors: ``counts={"y": term}``, ``term(eta, y)`` with the constant
+            predictors in ``eta``. If many rows share few counts, such a term (log Γ(y + size) of a
+            negative binomial) is evaluated once for each distinct count. A term may be given for
+            any leaf, but only counts become faster.
         concave: whether ``density`` is known to be concave in all predictors together. With linear
-            and constant predictors the likelihood then has one maximum at most, and a fit says "the
-            maximum" where it says "a maximum" otherwise. Nothing is computed from it.
+            and constant predictors the likelihood then has at most one maximum, and a fit says "the
+            maximum" instead of "a maximum". Nothing is computed from this.
 
     Returns:
-        A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
+        A log-likelihood ``(params, data) -> (n,)`` whose derivatives are computed as X'r and X'WX.
 
     Raises:
-        TypeError: for a density that is no function, or predictors that are no dictionary of
+        TypeError: if the density is not a function, or the predictors are not a dictionary of
             predictors.
-        ValueError: without a predictor.
+        ValueError: if there is no predictor.
 
     >>> import numpy as np, jax.numpy as jnp
     >>> poisson = regression(

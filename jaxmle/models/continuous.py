@@ -147,8 +147,8 @@ def gamma(*, offset: str | None = None) -> Model:
     """Gamma regression with a log link: mean μ = exp(xβ), variance μ²/shape. Parameters: ``beta``
     (q,) and ``shape``.
 
-    The shape is the maximum-likelihood estimate; software that reports a dispersion from Pearson's
-    χ² has other standard errors.
+    The shape is the maximum-likelihood estimate; software that estimates the dispersion from
+    Pearson's χ² reports different standard errors.
 
     Args:
         offset: name of a data leaf (n,) added to log μ.

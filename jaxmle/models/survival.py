@@ -123,30 +123,30 @@ def aft(
     scale: str | None = None,
     left_censored: bool = False,
 ) -> Model:
-    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg`` and the AFT fitters of
-    lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or ``beta`` and
-    ``gamma`` (r,) where the scale is modelled, exp(zγ).
+    """Accelerated failure time model: log T = xβ + scale·W, as in R's ``survreg`` and the AFT
+    fitters of lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or
+    ``beta`` and ``gamma`` (r,) if the scale is modelled, exp(zγ).
 
     W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal
-    (``"lognormal"``) or logistic (``"loglogistic"``). Weibull's usual shape is 1/scale, its usual
+    (``"lognormal"``) or logistic (``"loglogistic"``). The usual Weibull shape is 1/scale, its usual
     scale exp(xβ). Kalbfleisch & Prentice (2002), section 2.3 and 3.2.
 
     Args:
         law: ``"exponential"``, ``"weibull"``, ``"lognormal"`` or ``"loglogistic"``.
-        entry: name of the leaf of entry times (left truncation), 0 where observed from the origin.
+        entry: name of the leaf of entry times (left truncation), 0 if observed from the origin.
         upper: name of the leaf of upper ends, for interval-censored times.
         offset: name of a data leaf (n,) added to xβ.
         scale: name of the design (n, r) of log scale, with its intercept; None for one scale.
-            Weibull's shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
-        left_censored: True for events and left-censored times without any right-censored one. Their
-            codes, 1 and 2 alone, are those of censored times and events in older software, and are
-            refused else.
+            The Weibull shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
+        left_censored: True if there are events and left-censored times but no right-censored ones.
+            Their codes, only 1 and 2, mean censored times and events in older software, so they are
+            refused otherwise.
 
     Returns:
         A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``; ``event`` is 1 for an event
         at ``time``, 0 for one after it (right censored), 2 for one before it (left censored), 3 for
-        one between ``time`` and ``upper``. Another code is refused. A sample has events only: the
-        law of censoring is not part of the model.
+        one between ``time`` and ``upper``. Other codes are refused. A sample has only events,
+        because the model does not include the censoring.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models

@@ -43,23 +43,23 @@ def forest(
     transform: Callable[[Any], Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Estimates and intervals, a row for each parameter, several fits side by side.
+    """Estimates and intervals, one row for each parameter, with several fits side by side.
 
     Args:
-        fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary
-            by label, or a list. A parameter that a fit does not have is left out there.
-        names: the parameters to draw, from top to bottom, short or whole; None for all.
-        level: coverage of the Wald intervals; a profile has the level that it was made for.
-        reference: a vertical line at this value where it is in the picture; None for none. With a
-            transform it is the value before it: 0 is drawn at exp(0) = 1.
+        fits: a ``Fit`` (Wald intervals) or a ``Profile``, not a batch; or several: a dictionary by
+            label, or a list. A parameter that a fit does not have is left out for that fit.
+        names: the parameters to draw, from top to bottom, by short or full names; None for all.
+        level: coverage of the Wald intervals; a profile keeps the level it was computed for.
+        reference: a vertical line at this value if it is inside the plot; None for no line. With a
+            transform it is the value before transformation: 0 is drawn at exp(0) = 1.
         transform: an increasing function of estimates and ends, such as ``numpy.exp`` for odds and
-            hazard ratios, whose axis is logarithmic.
+            hazard ratios, which are drawn on a logarithmic axis.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. An end that is infinite, or an estimate that is, is an arrow to the edge of
-        the picture. An estimate without an interval is hollow, one end that is not known is left
-        out, and a parameter without an estimate says so in its row.
+        The ``Axes``. An infinite end or estimate is an arrow to the edge of the plot. An estimate
+        without an interval is hollow, an unknown end is left out, and a parameter without an
+        estimate is labelled as such in its row.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, no fits.
@@ -315,17 +315,17 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     Args:
         fits: a batch with one leading axis.
         name: one parameter.
-        truth: a horizontal line, such as the value that data were simulated at.
+        truth: a horizontal line, such as the value from which data were simulated.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: the member across, its estimate up; standard errors where there are 400
-        members or fewer. The height is that of the members that converged; estimates beyond it,
-        infinite ones included, are at the edge, and those that are NaN at the bottom as ticks. The
-        legend counts each status.
+        The ``Axes``: members on the horizontal axis, estimates on the vertical one, with standard
+        errors if there are at most 400 members. The vertical range is that of the converged
+        members; estimates beyond it, also infinite ones, are drawn at the edge, and NaN as ticks at
+        the bottom. The legend counts each status.
 
     Raises:
-        ValueError, TypeError: for one fit, more than one leading axis, an unknown name.
+        ValueError, TypeError: for a single fit, more than one leading axis, or an unknown name.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -336,7 +336,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     ... ]
     >>> fits = jax.tree.map(
     ...     lambda *leaves: np.stack(leaves), *each
-    ... )  # what jm.fit_batch returns, at less work for two
+    ... )  # like the result of jm.fit_batch, but cheaper for two
     >>> plots.batch_map(fits, "rate").get_legend().get_texts()[0].get_text()
     'CONVERGED 2'
     """

@@ -161,26 +161,24 @@ def likelihood_curve(
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The log-likelihood along one parameter, the others held at the estimate, with its
-    second-order expansion there.
+    """The log-likelihood as a function of one parameter, with the others held at the estimate, and
+    its second-order expansion there.
 
     Args:
         loglik, data, weights: those of the fit.
         fit: a ``Fit`` of one data set.
         name: one parameter, such as ``"sigma"`` or ``"beta[1]"``.
-        width: standard errors on each side of the estimate, as far as the bounds allow.
-        span: ends of the picture in place of ``width``; needed where the parameter has no standard
-            error.
-        points: values at which the likelihood is evaluated.
+        width: number of standard errors on each side of the estimate, within the bounds.
+        span: ends of the plot instead of ``width``; needed if the parameter has no standard error.
+        points: number of values at which the likelihood is evaluated.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The height is ℓ less ℓ at the estimate. Values that are not finite are left
-        out.
+        The ``Axes``. The height is ℓ minus ℓ at the estimate. Non-finite values are left out.
 
     Raises:
-        ValueError, TypeError: for a batch, a parameter that is held by ``fix`` or moves with
-            others, no standard error and no span.
+        ValueError, TypeError: for a batch, for a parameter that is held by ``fix`` or moves with
+            others, or without a standard error and a span.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -241,20 +239,20 @@ def likelihood_surface(
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The log-likelihood over two parameters, the others held at the estimate, in contours, with
+    """Contours of the log-likelihood over two parameters, with the others held at the estimate, and
     the path of an optimiser.
 
-    Labelled contours are where 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter ones below
-    have no label.
+    On a labelled contour 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter contours at lower
+    values have no label.
 
     Args:
-        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` along
-            each side.
+        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` is
+            per side.
         pair: names of two parameters.
-        path: steps of an optimiser: what ``path_of`` returns, or an array (m, 2) of the pair, or
-            (m, p) of all parameters. The picture grows to hold it, on each side by at most three
-            times its own width: a path from farther away enters over the edge.
-        span: ((low, high), (low, high)) in place of ``width``.
+        path: steps of an optimiser: the result of ``path_of``, or an array (m, 2) of the pair, or
+            (m, p) of all parameters. The plot grows to contain it, on each side by at most three
+            times its own width; a path from farther away is cut at the edge.
+        span: ((low, high), (low, high)) instead of ``width``.
 
     Returns:
         The ``Axes``.

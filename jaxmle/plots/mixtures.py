@@ -40,20 +40,20 @@ def mixture(
 
     Args:
         y: data (n,), or (n, 2).
-        weight: (k,), positive and of sum 1.
+        weight: (k,), positive, with sum 1.
         mean: (k,), or (k, 2).
         variance: variances (k,), or covariances (k, 2, 2).
-        names: what the axes are called, one or two names; by default y, or y[0] and y[1].
+        names: labels of the axes, one or two; by default y, or y[0] and y[1].
         level: probability of a component inside its ellipse.
-        bins: of the histogram, as NumPy takes them.
+        bins: of the histogram, as in NumPy.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. In one dimension each component's density times its weight and their sum, in
-        two each point with the mark of the component that most probably gave it.
+        The ``Axes``. In one dimension the density of each component times its weight, and their
+        sum; in two dimensions each point has the marker of its most probable component.
 
     Raises:
-        ValueError, TypeError: for shapes that do not agree, weights that are no probabilities,
+        ValueError, TypeError: for shapes that do not match, weights that are not probabilities, or
             variances that are not positive (definite).
 
     >>> import numpy as np

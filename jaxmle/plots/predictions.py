@@ -38,22 +38,22 @@ def predictions(
     ylabel: str = "prediction",
     ax: Axes | None = None,
 ) -> Axes:
-    """Predictions and their intervals over a variable: lines with bands over numbers, points with
-    bars over words.
+    """Predictions with intervals as a function of a variable: lines with bands for numbers, points
+    with bars for categories.
 
     Args:
-        over: (n,) values of the variable, numbers or words.
+        over: (n,) values of the variable, numbers or strings.
         predicted: a table with the columns estimate, conf_low and conf_high, as ``frame.predict``
             returns it; or three arrays (n,), estimate, lower and upper end.
-        by: (n,) labels of groups, a line for each; None for one.
-        xlabel, ylabel: the words at the axes.
+        by: (n,) labels of groups, with one line for each; None for one line.
+        xlabel, ylabel: the labels of the axes.
         ax: where to draw; None for a new figure.
 
     Returns:
         The ``Axes``.
 
     Raises:
-        ValueError, TypeError: for columns that are not there, lengths that differ.
+        ValueError, TypeError: for missing columns or different lengths.
 
     >>> import numpy as np
     >>> from jaxmle import plots
@@ -161,24 +161,23 @@ def residuals(
     bins: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Residuals against fitted values or a covariate, with their means: where the model is right,
-    these lie about zero all along.
+    """Residuals against fitted values or a covariate, with binned means, which are close to zero
+    everywhere if the model is right.
 
     Args:
         residual: (n,), such as ``model.residuals(params, data, "pearson")`` or those of
             ``jaxmle.survival``.
-        against: (n,) fitted values or a covariate: numbers, or words for groups side by side.
-        xlabel, ylabel: the words at the axes.
-        bins: of how many rows of equal size along the axis the means are drawn; √n, at most 30, by
-            default.
+        against: (n,) fitted values or a covariate: numbers, or strings for groups side by side.
+        xlabel, ylabel: the labels of the axes.
+        bins: number of bins, with equally many rows each, for the means; by default √n, at most 30.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: points, means of bins or groups with bars of two standard errors. Rows that
-        are not finite are left out and counted above.
+        The ``Axes``: points, means of bins or groups with bars of two standard errors. Non-finite
+        rows are left out; the title says how many.
 
     Raises:
-        ValueError, TypeError: for other shapes, fewer than two rows.
+        ValueError, TypeError: for other shapes, or fewer than two rows.
 
     >>> from jaxmle import plots
     >>> ax = plots.residuals([0.5, -0.7, 0.1, -1.2], [1.0, 2.0, 3.0, 4.0], bins=2)

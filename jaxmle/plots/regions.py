@@ -29,14 +29,14 @@ def profile(
 
     Args:
         profile: of one fit, with the points of its curve.
-        name: one of its quantities; may be left out where there is one only.
+        name: one of its quantities; may be left out if there is only one.
         fit: the fit, for Wald's parabola ((ψ − ψ̂)/SE)² of a parameter; None leaves it out.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The marks are the points that were computed; between them the signed root of
-        the deviance is interpolated monotonically, which for a normal likelihood is a straight
-        line. An end that is not FOUND is named above the picture.
+        The ``Axes``. Markers are the computed points; between them the signed root of the deviance,
+        a straight line for a normal likelihood, is interpolated monotonically. The title names an
+        end that is not FOUND.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, a profile without points.
@@ -182,7 +182,7 @@ def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -
 
 
 def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None) -> Axes:
-    """The edge of the joint region of two parameters, with Wald's ellipse.
+    """The boundary of the joint region of two parameters, with Wald's ellipse.
 
     Args:
         contour: of one fit.
@@ -190,12 +190,11 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and
-        their number stands above.
+        The ``Axes``. Boundary points that were not found, or lie at infinity, leave a gap; the
+        title says how many.
 
     Raises:
-        ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other
-            parameters.
+        ValueError, TypeError: for a batch, a contour without points, or a fit of other parameters.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.profiles.contour import contour

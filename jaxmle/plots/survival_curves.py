@@ -33,23 +33,23 @@ def survival(
     xlabel: str = "time",
     ax: Axes | None = None,
 ) -> Axes:
-    """Survival curves, cumulative hazards or incidences with their bands: estimated steps, marked
-    with a tick where a time is censored, and curves of models over them.
+    """Survival curves, cumulative hazards or incidences with their bands: estimated steps, with a
+    tick at each censored time, and curves of models drawn over them.
 
     Args:
         curves: a ``StepCurve`` (Kaplan–Meier, Nelson–Aalen, a baseline) or a ``Curve`` of a model,
-            whose rows are a line each; or several by label, in a dictionary: groups, causes, an
+            with one line for each row; or several in a dictionary by label: groups, causes, or an
             estimate and the model that should fit it.
         bands: whether the pointwise bands are drawn.
         censored: whether censored times are marked.
-        xlabel: the words under the axis, such as "days".
+        xlabel: the label of the axis, such as "days".
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The level of the bands stands above.
+        The ``Axes``. The title gives the level of the bands.
 
     Raises:
-        ValueError, TypeError: for other records, curves of different quantities, quantiles, more
+        ValueError, TypeError: for other objects, curves of different quantities, quantiles, or more
             than twelve curves.
 
     >>> from jaxmle import plots

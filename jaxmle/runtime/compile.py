@@ -54,8 +54,8 @@ CALLBACK_IN_SINGLE_PRECISION = (
 
 
 class UnwatchedClosureWarning(UserWarning):
-    """What a likelihood closes over cannot be watched for changes, and compiling it again by each
-    call takes long. Said once for each function.
+    """A likelihood closes over something that cannot be watched for changes, and recompiling it at
+    each call takes long. The warning is given once for each function.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> generator = np.random.default_rng(0)

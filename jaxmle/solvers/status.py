@@ -12,7 +12,7 @@ class Status(IntEnum):
     """The verdict on a fit.
 
     The first rule that applies, in the order below, decides; only CONVERGED counts as converged.
-    STATIONARY takes its place where no Hessian is formed.
+    STATIONARY replaces it if no Hessian is formed.
 
     >>> import numpy as np, jaxmle as jm
     >>> only_the_sum = lambda params, y: -0.5 * (y - params["a"] - params["b"]) ** 2

@@ -33,21 +33,21 @@ SPLIT_OF_KEY = 2**31
 
 @dataclass(frozen=True, eq=False)
 class StochasticFit:
-    """The result of ``fit_stochastic``. Only its polish has a verdict and standard errors.
+    """The result of ``fit_stochastic``. Only the polish has a verdict and standard errors.
 
     Attributes:
-        params: the parameters after ``best_epoch``, in the tree of the start values. A polish does
-            not change them; its own are ``fit.params``.
-        loglik: the log-likelihood of all the data at ``params``, with the log prior where there is
-            one. NaN where ``stopped`` is ``"nonfinite"``.
+        params: the parameters after ``best_epoch``, in the tree of the start values. The polish
+            does not change them; its parameters are ``fit.params``.
+        loglik: the log-likelihood of all the data at ``params``, including any log prior. NaN if
+            ``stopped`` is ``"nonfinite"``.
         path: mean negative log-likelihood per unit of weight after each epoch, (epochs + 1, 2): of
-            the rows trained on, and of those held out (NaN where none are). Row 0 is the start.
-        epochs: how many epochs ran, those of an earlier run of the same checkpoint included.
-        best_epoch: the one whose parameters these are: the lowest held-out value, or the last where
-            nothing is held out.
-        stopped: ``"epochs"`` all ran, ``"patience"`` the held-out value rose for so long,
-            ``"nonfinite"`` the value left the finite numbers.
-        fit: the record of the polish, or None.
+            the training rows, and of the held-out rows (NaN if there are none). Row 0 is the start.
+        epochs: number of epochs, including those of an earlier run with the same checkpoint.
+        best_epoch: the epoch of ``params``: the one with the lowest held-out value, or the last if
+            no rows are held out.
+        stopped: ``"epochs"`` if all ran, ``"patience"`` if the held-out value did not improve for
+            that long, ``"nonfinite"`` if the value became non-finite.
+        fit: the fit of the polish, or None.
 
     >>> import numpy as np, jax.numpy as jnp, optax
     >>> from jaxmle.stochastic.stochastic import fit_stochastic

@@ -44,27 +44,27 @@ def kaplan_meier(
     band: str = "log",
     level: float = 0.95,
 ) -> StepCurve:
-    """Kaplan & Meier's estimator of a survival function, S(t) = Π (1 − d/n) over the event times
-    up to t.
+    """The Kaplan–Meier estimator of a survival function, S(t) = Π (1 − d/n) over the event times up
+    to t.
 
-    Standard errors are Greenwood's, S √(Σ d/(n(n − d))); under sampling weights those of the
-    infinitesimal jackknife. R's ``survfit(Surv(time, event) ~ 1)``; lifelines'
+    Standard errors are Greenwood's, S √(Σ d/(n(n − d))); with sampling weights those of the
+    infinitesimal jackknife. Equivalent to R's ``survfit(Surv(time, event) ~ 1)``; lifelines'
     ``KaplanMeierFitter`` with ``band="log-log"``. Kaplan & Meier (1958), JASA 53, 457.
 
     Args:
-        time: (n,) times from 0 on.
+        time: (n,) times, 0 or more.
         event: (n,) 1 for an event, 0 for a censored time.
-        entry: (n,) times from which each is observed, before ``time``; None from the origin.
-        weights: ``jaxmle.frequency(w)``, w rows alike, or ``jaxmle.sampling(w)``.
+        entry: (n,) times from which each row is observed, before ``time``; None for the origin.
+        weights: ``jaxmle.frequency(w)``, for w identical rows, or ``jaxmle.sampling(w)``.
         band: scale of the pointwise intervals, "log", "log-log", "plain", "logit" or "arcsin".
         level: their coverage.
 
     Returns:
-        A ``StepCurve`` of all observed times.
+        A ``StepCurve`` over all observed times.
 
     Raises:
-        ValueError, TypeError: for times that are negative or not finite, other codes of events, an
-            entry at or after its time, weights of no kind.
+        ValueError, TypeError: for times that are negative or not finite, other event codes, an
+            entry at or after its time, or weights without a kind.
 
     >>> from jaxmle.survival import kaplan_meier
     >>> curve = kaplan_meier([6, 6, 6, 7, 10], [1, 1, 0, 1, 0])
@@ -90,8 +90,8 @@ def kaplan_meier(
 
 
 class EmptyRiskSetWarning(UserWarning):
-    """Everybody at risk had the event while others were yet to enter, so that a survival function
-    is 0 from there on.
+    """Everybody at risk had the event before others entered, so the survival function is 0 from
+    there on.
 
     >>> from jaxmle.survival import EmptyRiskSetWarning
     >>> issubclass(EmptyRiskSetWarning, UserWarning)
@@ -121,11 +121,11 @@ def nelson_aalen(
     band: str = "log",
     level: float = 0.95,
 ) -> StepCurve:
-    """Nelson & Aalen's estimator of a cumulative hazard, H(t) = Σ d/n over the event times up to t.
+    """The Nelson–Aalen estimator of a cumulative hazard, H(t) = Σ d/n over the event times up to t.
 
-    Its variance is Aalen's Σ d/n². With ``ties="efron"`` tied events come one after the other,
-    1/n + 1/(n − 1) + …, as Fleming & Harrington (1984) and lifelines' ``NelsonAalenFitter`` have
-    it; R's ``survfit(…)$cumhaz`` is ``"breslow"``. Aalen (1978), Annals of Statistics 6, 701.
+    Its variance is Aalen's Σ d/n². With ``ties="efron"`` tied events happen one after the other,
+    1/n + 1/(n − 1) + …, as in Fleming & Harrington (1984) and lifelines' ``NelsonAalenFitter``; R's
+    ``survfit(…)$cumhaz`` is ``"breslow"``. Aalen (1978), Annals of Statistics 6, 701.
 
     Args:
         time, event, entry, weights, level: as in ``kaplan_meier``.
@@ -133,7 +133,7 @@ def nelson_aalen(
         band: scale of the pointwise intervals, "log" or "plain".
 
     Returns:
-        A ``StepCurve`` of all observed times.
+        A ``StepCurve`` over all observed times.
 
     Raises:
         ValueError, TypeError: as ``kaplan_meier``.
