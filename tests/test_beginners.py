@@ -215,7 +215,7 @@ MISTAKES = {
     "a method of a list": (attempt(list_method), ["append", "jax.numpy"]),
     "shapes": (attempt(wrong_shapes, {"beta": np.zeros(3)}), ["wrong_shapes", "shape"]),
     "one argument": (attempt(one_argument), ["(params, data)", "two arguments"]),
-    "no data": (attempt(square, data=None), ["reads data", "fit(loglik, start, data)"]),
+    "no data": (attempt(square, data=None), ["needs data", "fit(loglik, start, data)"]),
     "terms (n, n)": (attempt(matrix_of_terms), ["(5,)", "(5, 5)", "broadcast"]),
     "a string for terms": (attempt(words), ["array of log-likelihood terms", "str"]),
     "integer terms": (attempt(whole_numbers), ["floating-point terms"]),

@@ -454,7 +454,7 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
         (ValueError, "Give several keys as a dict", {"by": np.ones((8, 2))}),
         (ValueError, "got shape ()", {"by": 1}),
         (ValueError, "got shape ()", {"by": None}),
-        (ValueError, "2.5 in row 3; floating-point codes must be whole numbers", {"by": np.array([1, 2, 3, 2.5, 1, 1, 1, 1])}),
+        (ValueError, "2.5 in row 3; floating-point codes must be integers", {"by": np.array([1, 2, 3, 2.5, 1, 1, 1, 1])}),
         (ValueError, "inf in row 0", {"by": np.full(8, np.inf)}),
         (ValueError, "below 2**53", {"by": np.full(8, 2.0**60)}),
         (ValueError, "more than 64 bits", {"by": [2**80] * 8}),

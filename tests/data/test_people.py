@@ -159,7 +159,7 @@ def test_fit_takes_a_formula_frame_with_all_that_it_holds(births):
     frame = jm.from_formula("low ~ age", births.assign(g=np.arange(189) % 9), clusters="g")
     fit = jm.fit(models.logistic(), data=frame, vcov="CR0")
     assert fit.names == ("beta[Intercept]", "beta[age]") and fit.vcov_kind == "CR0"
-    with pytest.raises(ValueError, match="a Frame has its weights and clusters"):
+    with pytest.raises(ValueError, match="a Frame already has its weights and clusters"):
         jm.fit(models.logistic(), data=frame, weights=jm.frequency(np.ones(189)))
 
 

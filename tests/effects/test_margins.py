@@ -232,7 +232,7 @@ def test_what_has_no_variance_has_no_standard_error_and_a_reason(births):
         ({"variables": "ages"}, "did you mean 'age'"),
         ({"variables": {"age": "pairwise"}}, "holds numbers"),
         ({"values": {"age": "old"}}, "finite number"),
-        ({"by": "smoke", "at": "mean"}, "is one row"),
+        ({"by": "smoke", "at": "mean"}, "is a single row"),
         ({"effect": "dxdy"}, "effect must be one of"),
         ({"kind": "quantile"}, "needs level"),
         ({"values": [20]}, "dictionary"),

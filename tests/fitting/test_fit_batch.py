@@ -663,7 +663,7 @@ def test_a_long_run_is_stopped_cleanly(tmp_path):
                 interrupted(self, piece, arrays),
             ),
         )
-        with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+        with pytest.raises(KeyboardInterrupt, match="resumes from there"):
             jm.fit_batch(logit, START, STACK, checkpoint=tmp_path / "run", progress=False)
         assert len(list((tmp_path / "run").glob("first-*.npz"))) == 2
     assert_allclose(

@@ -225,7 +225,7 @@ NAN = {"x": np.where(np.arange(3) == 1, np.nan, DATA["x"]), "y": DATA["y"]}
         ({"patience": 3}, ValueError, "held_out=0.1"),
         ({"held_out": 1.5}, ValueError, "between 0 and 1"),
         ({"held_out": 0.001}, ValueError, "leaves 60 to train on"),
-        ({"held_out": {"x": DATA["x"]}}, ValueError, "tree like data"),
+        ({"held_out": {"x": DATA["x"]}}, ValueError, "tree with the structure of data"),
         ({"polish": "bfgs"}, ValueError, "polish must be"),
         ({"polish_over": ("beta",)}, ValueError, "give polish="),
         ({"polish": "newton", "polish_over": ("gamma",)}, ValueError, "keys of params0"),
@@ -252,7 +252,7 @@ NAN = {"x": np.where(np.arange(3) == 1, np.nan, DATA["x"]), "y": DATA["y"]}
             ValueError,
             "plain function",
         ),
-        ({"loglik": series}, ValueError, "their own row only"),
+        ({"loglik": series}, ValueError, "only on their own row"),
     ],
 )
 def test_bad_input_is_said(change, error, told):

@@ -464,7 +464,7 @@ FORGERIES = {
     "text for numbers": (_set("arrays", "score", np.array(list("abcd"))), "floating numbers"),
     "an unknown status": (_set("arrays", "status", np.int32(99)), "a status that this version of jaxmle does not know"),
     "objects": (_set("arrays", "score", np.array([Trap()] * 4)), "damaged"),
-    "a trillion parameters": (_set("told", "leaves", 0, "shape", [10**12]), "speaks of 1000000000001 parameters, more than the file has bytes"),
+    "a trillion parameters": (_set("told", "leaves", 0, "shape", [10**12]), "has 1000000000001 parameters, more than the bytes of the file"),
     "a name twice": (_set("told", "names", ["beta[0]", "beta[0]", "beta[2]", "sigma"]), "two of its parameters have the name 'beta\\[0\\]'"),
     "names in another order": (_set("told", "names", ["beta[1]", "beta[0]", "beta[2]", "sigma"]), "names of its parameters are not in the order"),
     "an estimate that is NaN": (_set("arrays", "params.0", np.array([1.0, np.nan, 0.0])), "CONVERGED, and an estimate is not finite"),

@@ -287,7 +287,7 @@ def test_too_few_replicates_for_a_level_are_refused(fit):
     assert "Bootstrap, 30 pairs replicates" in str(few)
     for kind, message in (
         ("bca", "delete-one"),
-        ("studentized", "standard error of each replicate"),
+        ("studentized", "standard error for each replicate"),
         ("normal", "percentile"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -411,7 +411,7 @@ def test_mistakes_are_named_before_anything_runs(fit):
         (ValueError, "acceleration must be", {"acceleration": "yes"}),
         (ValueError, "must be one of", {"vcov": "HC9"}),
         (ValueError, "standard errors of the fit are observed", {"vcov": "HC0"}),
-        (ValueError, "no standard error of its own", {"vcov": "observed", "kind": "bayesian"}),
+        (ValueError, "no standard error: leave vcov out", {"vcov": "observed", "kind": "bayesian"}),
         (ValueError, "are not those of the fit", {"data": Y + 1}),
         (ValueError, "is given 'frequency'", {"weights": jm.frequency(np.ones(N))}),
         (TypeError, "say what the weights mean", {"weights": np.ones(N)}),

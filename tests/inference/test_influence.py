@@ -158,7 +158,7 @@ def test_a_row_that_alone_carries_a_column_has_none():
 def test_what_cannot_be_asked(birthwt):
     with pytest.raises(ValueError, match="not those of the fit"):
         influence(logit, birthwt, {**BIRTHWT, "y": 1 - BIRTHWT["y"]})
-    with pytest.raises(ValueError, match="under jeffreys"):
+    with pytest.raises(ValueError, match="with jeffreys"):
         influence(jeffreys(logit, information="observed"), birthwt, BIRTHWT)
     with pytest.raises(ValueError, match="two-way clusters"):
         influence(logit, birthwt, BIRTHWT, clusters=np.zeros((189, 2), int))

@@ -258,7 +258,7 @@ def mixed(lake):
         (mixed, {}, ValueError, "region=1/part-0.parquet: the file has no column 'y'"),
         (lambda lake: lake / "nowhere", {}, OSError, "cannot be read as Parquet"),
         (lambda lake: [], {}, TypeError, "source must be a folder of Parquet files"),
-        (lambda lake: ds.dataset(pa.table({"y": [1.0]})), {}, TypeError, "fitted by fit_table"),
+        (lambda lake: ds.dataset(pa.table({"y": [1.0]})), {}, TypeError, "use fit_table"),
         (str, {"part": (3, 3)}, ValueError, "the parts of 3 are 0 to 2"),
         (str, {"part": 1}, TypeError, "part must be a pair"),
         (str, {"out": 3}, TypeError, "out must be a folder"),

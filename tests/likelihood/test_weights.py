@@ -190,7 +190,7 @@ BAD = {
     "fractions as counts": (
         ValueError,
         lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(SURVEY)),
-        "frequency weights count repeated rows and must be whole numbers",
+        "frequency weights count repeated rows and must be integers",
     ),
     "negative": (
         ValueError,

@@ -645,8 +645,8 @@ def test_the_ellipses_of_a_mixture_hold_their_share_and_points_wear_their_compon
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"weight": [0.4, 0.4]}, "positive and of sum 1"),
-        ({"weight": [1.2, -0.2]}, "positive and of sum 1"),
+        ({"weight": [0.4, 0.4]}, "positive and sum to 1"),
+        ({"weight": [1.2, -0.2]}, "positive and sum to 1"),
         ({"mean": [1.0]}, r"mean must have the shape \(2,\)"),
         ({"variance": [1.0, 0.0]}, "must be positive"),
         ({"y": [1.0, np.nan]}, "y has non-finite values"),

@@ -192,7 +192,7 @@ REFUSED = {
         {"weights": jm.frequency([1.0])},
         "weights must name a column",
     ),
-    "weights inside": (jm.weight(squares, jm.frequency([1.0])), {}, "they are a column"),
+    "weights inside": (jm.weight(squares, jm.frequency([1.0])), {}, "they must be a column"),
     "an array of clusters": (squares, {"clusters": np.arange(3)}, "clusters must name a column"),
     "a pool": (jm.pool(squares, squares), {}, "a pool has several data sets"),
     "another solver": (squares, {"solver": jm.solvers.BHHH()}, "Newton's method"),

@@ -417,9 +417,9 @@ def test_bad_input_gets_one_clear_error():
     fit = jm.fit(model, data=data)
     other = {**data, "time": data["time"] + 1.0}
     cases = [
-        (lambda: baseline(models.aft("weibull"), fit, data), TypeError, "is of a Cox model"),
+        (lambda: baseline(models.aft("weibull"), fit, data), TypeError, "needs a Cox model"),
         (lambda: baseline(model, fit, other), ValueError, "not those of the fit"),
-        (lambda: hazard(model, fit, data, 10.0), TypeError, "take cumulative_hazard"),
+        (lambda: hazard(model, fit, data, 10.0), TypeError, "use cumulative_hazard"),
         (lambda: residuals(model, fit, data, "pearson"), ValueError, "kind must be"),
         (lambda: survival(model, fit, data, [-1.0]), ValueError, "times must be 0 or more"),
         (lambda: survival(model, fit, data, new={"x": np.ones((1, 2))}), ValueError, r"\(n, 3\)"),
