@@ -211,7 +211,7 @@ def _model(text: str, frame: Frame) -> Model:
         raise ValueError(f"--model {text!r}: {error}") from error
     if model is None:
         raise ValueError(
-            f"--model {text!r} is not a built-in model: give a name such as logistic, poisson or gamma, "
-            "or a call such as \"poisson(exposure='years')\""
+            f"--model {text!r} is not a built-in model: give a name such as logistic, poisson or "
+            "gamma, or a call such as \"poisson(exposure='years')\""
         )
     return model

@@ -86,8 +86,8 @@ def as_tree(loglik: Loglik) -> Any:
 
 
 def handed_on(loglik: Loglik, tree: Any) -> Any:
-    """A tree that a combinator made of ``loglik``: as the built-in model that ``loglik`` is, else as
-    it is.
+    """A tree that a combinator made of ``loglik``: as the built-in model that ``loglik`` is, else
+    as it is.
     """
     if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
         return loglik.with_likelihood(tree)
@@ -95,8 +95,8 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
 
 
 def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
-    """What a built-in model's function brings beside itself as an attribute called ``name``, with what
-    a partial application of it holds; None for other likelihoods.
+    """What a built-in model's function brings beside itself as an attribute called ``name``, with
+    what a partial application of it holds; None for other likelihoods.
 
     ``row_terms(params, data)`` (n,) are terms whose gradients are the scores of the rows;
     ``second_order(params, data)`` is ℓ with its score (p,) and Hessian (p, p), or None.

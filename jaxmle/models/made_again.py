@@ -32,8 +32,8 @@ ROOMS = (
 
 
 def made_again(call: str) -> Model | None:
-    """The built-in model that ``call`` makes, such as ``"poisson(offset='offset')"``; None where it is
-    no call of one, as in the record of another likelihood, where it is "".
+    """The built-in model that ``call`` makes, such as ``"poisson(offset='offset')"``; None where it
+    is no call of one, as in the record of another likelihood, where it is "".
 
     The text is read, never evaluated: a name of a built-in model, and options that are constants.
 

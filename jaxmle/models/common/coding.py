@@ -1,5 +1,5 @@
-"""The coding that a built-in model wants of its leaves: ranges of single leaves and relations of two,
-checked by value on the host.
+"""The coding that a built-in model wants of its leaves: ranges of single leaves and relations of
+two, checked by value on the host.
 
 A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a
 likelihood too, and a maximum that means nothing. What came, what is wanted and the line that
@@ -269,7 +269,7 @@ def at_least_zero(leaf: str) -> Range:
     """The rule of finite numbers from 0 on."""
     return Range(
         leaf, 0, math.inf, "finite numbers, 0 or more",
-        lambda leaf, values: f"Drop or correct the rows where not 0 <= {leaf} < inf.", high_open=True,
+        lambda leaf, values: f"Drop or correct rows where not 0 <= {leaf} < inf.", high_open=True,
     )  # fmt: skip
 
 
