@@ -95,7 +95,7 @@ class EM:
         if lost.size:
             end = "." if lost.size == starts else "; the estimates are a local maximum."
             sentences.append(
-                f"{lost.size} of {starts} starts ended so{end} A penalty on small "
+                f"{lost.size} of {starts} starts ended like this{end} A penalty on small "
                 "variances prevents this (variance_floor= of a Gaussian mixture)."
             )
         if self.reached:

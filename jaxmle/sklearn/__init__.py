@@ -1,5 +1,4 @@
-"""Built-in models as estimators of scikit-learn, which is imported when one of them is asked for.
-"""
+"""Built-in models as estimators of scikit-learn, which is imported when one of them is asked for."""
 
 import lazy_loader
 

@@ -278,7 +278,7 @@ def _notes(result: Multistart) -> tuple[str, ...]:
     sentences = (
         (
             result.unbounded > 0,
-            f"The likelihood is unbounded: {_many(result.unbounded, 'start')} kept rising "
+            f"The likelihood is unbounded: from {_many(result.unbounded, 'start')} it kept rising "
             f"without end, so {end}",
         ),
         (

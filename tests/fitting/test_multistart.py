@@ -170,7 +170,7 @@ def test_an_unbounded_likelihood_is_counted_and_said():
     assert found.best.verdict == Status.CONVERGED
     assert found.maxima[0].share == 4 / 7
     assert (
-        "The likelihood is unbounded: 3 starts climbed without end, so the best is only a local maximum."
+        "The likelihood is unbounded: from 3 starts it kept rising without end, so the best is only a local maximum."
         in repr(found)
     )
 

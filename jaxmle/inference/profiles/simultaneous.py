@@ -64,8 +64,7 @@ class Simultaneous:
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self) -> Tree:
-        """The intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf.
-        """
+        """The intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf."""
         lead = np.ndim(self.lower) - 1
         unravel = self.layout.unravel_entries
         sides = [

@@ -46,8 +46,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it.
-    """
+    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it."""
     return model.likelihood
 
 
