@@ -1,4 +1,4 @@
-"""``codes``: a column of words as whole numbers that a likelihood can index with."""
+"""``codes``: a column of words as integers that a likelihood can index with."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ class GroupFits:
         for column, value in zip(self.keys.values(), values, strict=True):
             try:
                 exact = column.dtype.type(value)
-                equal = bool(exact == value)  # 2.5 is no whole number, '2' no number
+                equal = bool(exact == value)  # 2.5 is no integer, '2' no number
             except (OverflowError, TypeError, ValueError):  # a value of another kind is no key
                 return low, False
             left, right = (

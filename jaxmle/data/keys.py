@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle._types import Tree
 
-MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells whole numbers apart
+MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells integers apart
 
 
 def columns_of_keys(by: Any) -> list[str]:

@@ -55,7 +55,7 @@ def whole_codes(codes: np.ndarray) -> np.ndarray:
 
 
 def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
-    """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
+    """Words as integers from 0, in the order of their levels; NaN where missing."""
     place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
     return np.array(
         [

@@ -40,8 +40,8 @@ class Column:
         return Column(self.values[rows], self.missing[rows], self.order, self.ranked)
 
     def levels(self) -> tuple[Any, ...]:
-        """The distinct values that occur, in the order of the categories, or sorted; whole
-        numbers as integers.
+        """The distinct values that occur, in the order of the categories, or sorted; integers as
+        integers.
         """
         present = self.values[~self.missing]
         if self.order is not None:

@@ -100,7 +100,7 @@ def _posed(
     options: Options,
     sample: tuple[np.ndarray, ...],
 ) -> Posed:
-    """The problem with a sample in the place of the data."""
+    """The problem with a sample instead of the data."""
     values = rows.leaves.weights_in(sample)
     weights = None
     if values is not None:

@@ -154,7 +154,7 @@ class Values(NamedTuple):
 
     missing: np.ndarray  # for each array the first row with a NaN; the number of all rows if none
     n: np.ndarray  # (3,) rows, sum of weights, rows of positive weight
-    weights: np.ndarray  # (2,) the first row with a weight that is none, or that is no whole number
+    weights: np.ndarray  # (2,) the first row with a weight that is none, or that is no integer
 
 
 def look_at(rows: SharedRows) -> Values:

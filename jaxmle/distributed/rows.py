@@ -187,7 +187,7 @@ def _refuse_local(given: Tree) -> None:
 
 
 def _coded(clusters: Any, length: int) -> tuple[Any, ...]:
-    """The labels of each dimension of clusters as whole numbers; arrays of jax as they are."""
+    """The labels of each dimension of clusters as integers; arrays of jax as they are."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     dimensions = tuple(clusters) if is_pair else (clusters,)
     return tuple(
@@ -224,7 +224,7 @@ def _local(data: Data, weights: Weights | None, clusters: Any) -> _Local:
 
 
 def _labels(clusters: Any, number: int) -> tuple[np.ndarray, ...]:
-    """The labels of one or two dimensions, each (n,) whole numbers."""
+    """The labels of one or two dimensions, each (n,) integers."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     columns = tuple(np.asarray(column) for column in (clusters if is_pair else (clusters,)))
     for column in columns:

@@ -1,4 +1,4 @@
-"""Effects at the replicates of a bootstrap: their spread in place of the delta method."""
+"""Effects at the replicates of a bootstrap: their spread instead of the delta method."""
 
 from __future__ import annotations
 

@@ -177,8 +177,8 @@ def _twin(made: Any) -> tuple[Family, Params] | None:
     """The family that this object is under another name, with its parameters; None where there is
     none.
 
-    It is computed in place of the library's: densities there have NaN for derivatives far out and
-    at ends, tails are 1 − F above, and of a gamma, a beta or Student's t they have no second
+    It is computed instead of the library's: densities there have NaN for derivatives far out and at
+    ends, tails are 1 − F above, and of a gamma, a beta or Student's t they have no second
     derivative in the shapes.
     """
     kind = type(made)

@@ -28,7 +28,7 @@ PROBABILITY = interval(0.0, 1.0)
 
 
 def not_whole(y: Array, high: Array) -> Array:
-    """Where y is no whole number of 0, …, high. NaN is not among them: it stays NaN."""
+    """Where y is no integer of 0, …, high. NaN is not among them: it stays NaN."""
     return (y < 0) | (y > high) | jnp.isinf(y) | ((y != jnp.floor(y)) & ~jnp.isnan(y))
 
 

@@ -1,5 +1,5 @@
 """Quantiles of what has a distribution function: Newton's method kept inside a bracket, and
-bisection over whole numbers.
+bisection over integers.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def smallest_count(
     p: Params,
     q: Array,
 ) -> Array:
-    """The smallest whole number y with distribution function at least q, by bisection.
+    """The smallest integer y with distribution function at least q, by bisection.
 
     Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)). It is
     compared in the nearer tail.

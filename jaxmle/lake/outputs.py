@@ -1,5 +1,5 @@
 """The folder of a lake's fits: a manifest, and for each file of the source one Parquet file,
-written whole or not at all.
+written as a whole or not at all.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ CHARACTERS_OF_A_NAME = 80  # of the end of a path, in the name of its output; na
 @dataclass(frozen=True)
 class Partition:
     """One file of the source: the ``fragment`` that reads it, its ``path``, ``size`` in bytes and
-    time of change ``mtime_ns``, and the name of its output.
+    modification time ``mtime_ns``, and the name of its output.
     """
 
     fragment: Any
@@ -110,7 +110,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _facts(paths: list[str], filesystem: Any) -> list[tuple[int, int]]:
-    """Size and time of change of each file."""
+    """Size and modification time of each file."""
     infos = filesystem.get_file_info(paths)
     return [(info.size or 0, info.mtime_ns or 0) for info in infos]
 

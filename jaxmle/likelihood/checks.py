@@ -362,9 +362,7 @@ def check_values(loglik: Loglik, data: Tree) -> None:
 
 
 def check_weights(loglik: Loglik, data: Tree) -> None:
-    """Weights are finite, not negative, as many as there are rows; frequency weights are whole
-    numbers.
-    """
+    """Weights are finite, not negative, as many as there are rows; frequency weights are integers."""
     match loglik:
         case Pool():
             loglik.check(data)

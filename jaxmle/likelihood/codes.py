@@ -1,9 +1,9 @@
 """Which leaves of the data, and which arrays that a likelihood closes over, index something: read
-off the program that jax traces of it.
+from the program that jax traces of it.
 
-Both are followed through what keeps their values: conversions, shapes, columns picked, a whole
-number added, and the step by which jax counts a negative index from the end. Where such an array is
-an index of a gather or a scatter, the leaf is an index. Closed-over arrays are numbered on from the
+Both are followed through what keeps their values: conversions, shapes, columns picked, an integer
+added, and the step by which jax counts a negative index from the end. Where such an array is an
+index of a gather or a scatter, the leaf is an index. Closed-over arrays are numbered on from the
 leaves.
 """
 
@@ -51,12 +51,12 @@ class Index(NamedTuple):
     shift: int
     size: int
     of_data: bool  # whether what is indexed depends on the data itself
-    looped: bool = False  # whether it is read inside of a loop
+    looped: bool = False  # whether it is read inside a loop
     choice: Choice = "entry"
 
 
-# What is known of an array: a code, several of them side by side in its last axis, a whole number,
-# or nothing.
+# What is known of an array: a code, several of them side by side in its last axis, an integer, or
+# nothing.
 Known = Code | tuple[Code | None, ...] | int | None
 
 
@@ -111,7 +111,7 @@ def _code(number: int, leaf: Any) -> Code | None:
 
 
 def literal(atom: Any) -> Var:
-    """A number that stands in the program; its value is kept where it is one whole number."""
+    """A number that stands in the program; its value is kept where it is one integer."""
     value = np.asarray(atom.val)
     return Var(int(value) if value.ndim == 0 and value.dtype.kind in "iu" else None, False)
 

@@ -277,7 +277,9 @@ class Tie(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "law"], meta_fields=[])
 @dataclass(frozen=True)
 class WithResponse(LikelihoodTree):
-    """A likelihood that also knows the law of its response, and so has an expected information."""
+    """A likelihood that also knows the distribution of its response, and so has an expected
+    information.
+    """
 
     loglik: Any
     law: Any

@@ -149,8 +149,8 @@ def data_length(data: Tree) -> int | None:
 
 
 def rows_of(loglik: Any, data: Tree) -> int | None:
-    """How many terms the data suggest: the length of their leading axis, added up over the
-    members of a pool; None where there is no data.
+    """How many terms the data suggest: the length of their leading axis, summed over the members of
+    a pool; None where there is no data.
     """
     return loglik.rows(data) if isinstance(loglik, CountsRows) else data_length(data)
 

@@ -1,11 +1,11 @@
 """Derivatives of a user's function where jax has no forward mode, or no reverse mode, for a part of
 it.
 
-A ``custom_vjp`` has a reverse rule only; whether that can be differentiated once more depends on
-what the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. What
-a function lacks shows while it is traced, as an error that jax raises by name. So the usual order
-of modes is tried first and costs nothing more, and others follow where it fails. The result says
-which one ran.
+A ``custom_vjp`` has a reverse rule only; whether that can be differentiated again depends on what
+the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. What a
+function lacks shows while it is traced, as an error that jax raises by name. So the usual order of
+modes is tried first and costs nothing more, and others follow where it fails. The result says which
+one ran.
 
 Differences of the score come last, and nothing need come after them. They evaluate the score and
 ask for no other mode, and the score of each row exists in the same mode as their sum, forward or

@@ -94,9 +94,9 @@ def _block(column: Column, w: Array, other_column: Column) -> Array:
 def _total(w: Array) -> Array:
     """Σ w over the rows, w (n,), as a product with a column of ones.
 
-    Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside of it, once
-    for each, an operation at a time. A pass over 1 024 peaks of 225 pixels takes 5.6 ms so, 4.0
-    with products (jax 0.10.2).
+    Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside it, once for
+    each, an operation at a time. A pass over 1 024 peaks of 225 pixels takes 5.6 ms so, 4.0 with
+    products (jax 0.10.2).
     """
     return jnp.dot(w, jnp.ones_like(w), precision="highest")
 

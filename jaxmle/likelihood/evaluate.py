@@ -1,7 +1,7 @@
 """The one accumulating pass: value, score and Hessian of a likelihood are sums over the rows, whole
 or in blocks.
 
-Dispatch is on the type of the likelihood. An opaque function goes the general road (``grad`` and
+Dispatch is on the type of the likelihood. An opaque function uses the general method (``grad`` and
 ``hessian`` of the summed terms); a ``Regression`` goes by X'WX; every combinator passes its sense
 inward: weights multiply, a prior's derivatives are added, fixed and tied entries are E'(·)E, a pool
 is a sum over its members.
@@ -242,7 +242,7 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 def _general(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Accumulated:
-    """The general road: automatic differentiation of the summed terms, but for a built-in model
+    """The general method: automatic differentiation of the summed terms, but for a built-in model
     that brings its sums.
     """
     own_sums = carried(loglik, "second_order")

@@ -37,8 +37,8 @@ OPAQUE_REACH = (
     10.0,
     100.0,
 )  # in units of the rows' own scale, for terms known only as functions
-# a gradient in the predictors within this of whole numbers, once its largest entry is one, is a
-# limit seen from a finite distance
+# a gradient in the predictors within this of integers, once its largest entry is one, is a limit
+# seen from a finite distance
 PURE = 1e-6
 CONCAVITY_TOLERANCE = 1e-6  # curvature over its scale that still counts as concave
 
@@ -47,7 +47,7 @@ class Ways(NamedTuple):
     """Gradients of the terms at many points, (q, n, p), on the user's scale."""
 
     gradients: Array
-    pure: Array  # (q, n)  gradients that are exact: whole numbers times the design
+    pure: Array  # (q, n)  gradients that are exact: integers times the design
     alive: Array  # (n,)  terms of positive weight
     # ()  no term of a declared density curves upwards where it was asked; of a function that is
     # not known here
@@ -146,8 +146,8 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
 
 
 def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
-    """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made
-    so; and which they are, (n,).
+    """Slopes (m, n) that are integers times one of them but for what distance leaves, made so; and
+    which they are, (n,).
     """
     top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
     ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]

@@ -78,8 +78,8 @@ class Enumeration(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
 @dataclass(frozen=True)
 class Simulation(LikelihoodTree):
-    """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data
-    sets are averaged.
+    """``sampler(key, params, data)`` returns data with a new response; ``draws`` whole data sets
+    are averaged.
     """
 
     sampler: Callable[[jax.Array, Tree, Tree], Tree]
@@ -167,7 +167,7 @@ def simulation(
     """The distribution of a response that can be simulated: expectations are means over ``draws``
     data sets.
 
-    Their Monte-Carlo error shrinks as 1/√draws; ``information_error`` gives it.
+    Their Monte Carlo error shrinks as 1/√draws; ``information_error`` gives it.
 
     Args:
         sampler: ``sampler(key, params, data)``, which returns the data with a new response.

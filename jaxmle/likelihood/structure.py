@@ -37,7 +37,7 @@ def has(loglik: Loglik, kind: type) -> bool:
 
 
 def has_law(loglik: Loglik) -> bool:
-    """Whether every part of the likelihood knows the law of its response, and so has an
+    """Whether every part of the likelihood knows the distribution of its response, and so has an
     expected information.
     """
     if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:

@@ -97,8 +97,8 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     False throughout where rows cannot be taken alone.
 
     The passes of a fit are in reverse mode, in which the branch that ``where`` leaves out gives NaN
-    too: so a row is differentiated as a fit does it, but as data of one row. A function that looks
-    at other rows gives a row other terms then, and is not judged.
+    too: so a row is differentiated as a fit does it, but as data of one row. A function that
+    depends on other rows gives a row other terms then, and is not judged.
     """
     match loglik:
         case Weight() | WithResponse() | Penalize():
@@ -132,8 +132,8 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
 def row_information(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, kind: str = "expected"
 ) -> Array:
-    """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the
-    response, or ``"observed"``.
+    """The information of each row (n, p, p), unweighted: ``"expected"`` under the distribution of
+    the response, or ``"observed"``.
     """
     match loglik:
         case Weight() | Penalize():
@@ -233,7 +233,7 @@ class Expected(NamedTuple):
     draws: Array
 
     def stderr_error(self, root: Array, transform: Array) -> Array:
-        """Monte-Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U'
+        """Monte Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U'
         with U ``root``, T ``transform``.
 
         dV = −V (dI) V, so that d(SE_j) = −(V dI V)_jj / (2 SE_j).
@@ -249,8 +249,8 @@ class Expected(NamedTuple):
 def expected_information(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
 ) -> Expected:
-    """Expected information of the whole likelihood at x, under the law of the response that it
-    carries.
+    """Expected information of the whole likelihood at x, under the distribution of the response
+    that it carries.
     """
     match loglik:
         case Weight():

@@ -143,7 +143,7 @@ def second_order(
 
     With x̄ the mean of x in the risk set of an event, of mass m and risk S0, the score is
     Σ w x − Σ m x̄, and the Hessian Σ m x̄x̄' − Σ_j r_j E_j x_j x_j', E_j = Σ m/S0 over the events
-    up to the time of j. All but the last is added up by whole ties.
+    up to the time of j. All but the last is summed by whole ties.
     """
     x = jnp.asarray(data["x"])
     if options.entry is not None or x.ndim != 2 or jnp.shape(params["beta"]) != (x.shape[1],):
@@ -213,10 +213,10 @@ def _by_ties(rows: _Sorted, x: Array, ties: str, count: int) -> tuple[Array, Arr
 
 
 def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
-    """Sums of ``values`` (n, …) from each row to the end of its stratum, added up from the end:
+    """Sums of ``values`` (n, …) from each row to the end of its stratum, summed from the end:
     differences of cumulated sums would lose the small ones.
 
-    The rows are laid out in √n blocks of √n rows, which are added up side by side; what follows a
+    The rows are laid out in √n blocks of √n rows, which are summed side by side; what follows a
     block is added where no stratum ends between. So n rows take 2√n steps and not n.
 
     Args:
@@ -278,7 +278,7 @@ def row_terms(params: Tree, data: Tree, options: CoxOptions) -> Array:
     """The derivative of ℓ by the logarithm of each row's weight, (n,).
 
     Its gradient in beta is the row's score residual times its weight: ∫ (x − x̄) dM, summed over a
-    row's time at risk (Lin & Wei 1989, JASA 84, 1074). They add up to the score.
+    row's time at risk (Lin & Wei 1989, JASA 84, 1074). They sum to the score.
     """
     ones = jnp.ones(jnp.shape(data["time"]), jnp.result_type(float))
     return jax.grad(lambda m: cox_loglik(params, data, options, m))(ones)

@@ -1,5 +1,5 @@
-"""The order of rows by stratum, time and event, by two sorts of whole numbers where these hold 64
-bits: XLA sorts one array of them three times as fast as several arrays of floating numbers.
+"""The order of rows by stratum, time and event, by two sorts of integers where these hold 64 bits:
+XLA sorts one array of them three times as fast as several arrays of floating numbers.
 """
 
 from __future__ import annotations

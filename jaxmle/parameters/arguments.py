@@ -46,7 +46,7 @@ def _scalar(value: Any) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 0, most: int = LARGEST_COUNT) -> int:
-    """A whole number of at least ``least``, as a Python integer.
+    """An integer of at least ``least``, as a Python integer.
 
     >>> check_count("draws", np.int64(10), 1)
     10
@@ -182,7 +182,7 @@ def check_path(name: str, value: Any, what: str) -> Path:
 
 
 def check_seed(name: str, value: Any) -> int:
-    """A seed: a whole number, zero or more."""
+    """A seed: an integer, zero or more."""
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise TypeError(

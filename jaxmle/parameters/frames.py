@@ -1,4 +1,4 @@
-"""A data frame in the place of a dictionary of arrays: its columns by name."""
+"""A data frame instead of a dictionary of arrays: its columns by name."""
 
 from __future__ import annotations
 

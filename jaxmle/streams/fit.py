@@ -99,7 +99,7 @@ class Task:
     options: Options
 
     def prepared(self) -> tuple[Posed, Problem, Work]:
-        """The problem with a sample in the place of the data, and what a pass needs."""
+        """The problem with a sample instead of the data, and what a pass needs."""
         reading = self.reading
         sample = reading.sample(ROWS_OF_SAMPLE)
         weights = self.options.weights

@@ -61,7 +61,7 @@ def identity(
 
 
 def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
-    """Where the climb of an earlier run was; None where it had not begun.
+    """Where the climb of an earlier run was; None where it had not started.
 
     Args:
         k: free coordinates.

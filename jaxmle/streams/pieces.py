@@ -52,7 +52,7 @@ def refuse_in_pieces(loglik: Loglik, options: Options, pieces: Pieces) -> None:
     """What a fit in pieces does not do, from the arguments alone.
 
     Raises:
-        ValueError: for a pool, weights inside of the likelihood, Jeffreys's prior, or a solver that
+        ValueError: for a pool, weights inside the likelihood, Jeffreys's prior, or a solver that
             does not step by Newton's method.
     """
     tree = as_tree(loglik)
@@ -80,12 +80,12 @@ def problem_in_pieces(
     """What is static about the fit, with what is seen in the program of the likelihood.
 
     Args:
-        posed: the problem with a sample in the place of the data.
+        posed: the problem with a sample instead of the data.
         lengths: of rows together, of which the last is all rows.
 
     Raises:
         ValueError: a covariance that needs rows beside each other, or a likelihood whose rows are
-            not proved to be kept apart.
+            not proved to be independent.
     """
     solver = Newton() if options.solver is None else options.solver
     problem = problem_of(posed.loglik, posed.chart, replace(options, solver=solver))
@@ -131,7 +131,7 @@ def _refuse_covariance(problem: Problem, pieces: Pieces) -> None:
 def _need_rows_apart(
     problem: Problem, posed: Posed, lengths: Sequence[int], pieces: Pieces
 ) -> None:
-    """Refuse a likelihood whose rows are not proved to be kept apart: it is summed in pieces."""
+    """Refuse a likelihood whose rows are not proved to be independent: it is summed in pieces."""
     shape = term_shape(core_of(problem.loglik), problem.layout, posed.base, posed.data)
     if not shape:
         need_terms(np.zeros(()), pieces.call)

@@ -182,7 +182,7 @@ def _check_vcov(cox: CoxFit, kind: str) -> None:
 
 
 def _greenwood(sets: RiskSets) -> np.ndarray:
-    """d/(S0(S0 − D0)) of each event time, (k,). R has the number of events in place of their risk
+    """d/(S0(S0 − D0)) of each event time, (k,). R has the number of events instead of their risk
     D0, and a variance that changes with the origin of the covariates.
     """
     with np.errstate(divide="ignore"):

@@ -175,8 +175,8 @@ def _where_any(condition: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _sums_from(columns: np.ndarray, key: np.ndarray, wanted: np.ndarray, span: int) -> np.ndarray:
     """Sums of rows (n, c) of the same stratum with ``key`` ≥ each key of ``wanted``, (k, c).
 
-    They are added up from the end, each stratum apart: differences of cumulated sums would lose
-    the small ones.
+    They are summed from the end, each stratum apart: differences of cumulated sums would lose the
+    small ones.
     """
     order = np.argsort(key, kind="stable")
     sorted_key = key[order]

@@ -197,8 +197,8 @@ def _latex_grid(grid: Grid) -> str:
 
 
 def _latex_kind(column: int, cells: tuple[str, ...], grid: Grid) -> str:
-    """The column specification: words left, whole numbers right, decimals in two columns around
-    their point.
+    """The column specification: words left, integers right, decimals in two columns around their
+    point.
     """
     if column in grid.words:
         return "l"

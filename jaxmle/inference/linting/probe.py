@@ -71,7 +71,9 @@ class Probe:
 
 
 def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
-    """Simulator, response and support of a likelihood that carries the law of its response."""
+    """Simulator, response and support of a likelihood that carries the distribution of its
+    response.
+    """
     while not isinstance(loglik, Pool | WithResponse) and parts_of(loglik):
         loglik = parts_of(loglik)[0]
     law = getattr(loglik, "law", getattr(loglik, "response", None))

@@ -379,8 +379,8 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
 def _bracket(
     walk: Walk, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The outermost place inside the interval and the innermost outside of it. Where a profile
-    crosses the cut more than once, the latest point decides.
+    """The outermost place inside the interval and the innermost outside it. Where a profile crosses
+    the cut more than once, the latest point decides.
     """
     lo = np.where(inside, np.maximum(walk.lo, u), walk.lo)
     hi = np.where(outside, np.minimum(walk.hi, u), walk.hi)

@@ -65,7 +65,7 @@ def calibrate(
         sample: ``sample(key, params, data)``, which returns data with a new response; built-in
             models have one.
         key: an integer or a jax key. Data set i depends only on the key and on i.
-        replicates: R. The Monte-Carlo standard error of a coverage of 95 % is 0.22/√R.
+        replicates: R. The Monte Carlo standard error of a coverage of 95 % is 0.22/√R.
         truth: parameters to simulate from instead of the estimate. Every refit starts at the truth.
         level: coverage of the intervals; tests are at 1 − level.
         vcov: kind of covariance of the refits; None for the kind of the fit.

@@ -91,7 +91,7 @@ class Calibration:
 
     @property
     def bias_error(self) -> np.ndarray:
-        """Monte-Carlo standard error of ``bias``, (p,)."""
+        """Monte Carlo standard error of ``bias``, (p,)."""
         return self.sd / np.sqrt(max(int(self.regular.sum()), 1))
 
     @property
@@ -120,7 +120,7 @@ class Calibration:
 
     @property
     def se_ratio_error(self) -> np.ndarray:
-        """Monte-Carlo standard error of ``se_ratio``, (p,)."""
+        """Monte Carlo standard error of ``se_ratio``, (p,)."""
         return self._ratio()[1]
 
     def _ratio(self) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +158,7 @@ class Calibration:
         return np.where(has_one > 0, covered / np.maximum(has_one, 1), np.nan)
 
     def coverage_error(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
-        """Monte-Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
+        """Monte Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
         share = self.coverage(kind, which)
         count = self._covered(kind, which)[1]
         return np.sqrt(share * (1 - share) / np.maximum(count, 1))
@@ -180,7 +180,7 @@ class Calibration:
 
     def size(self, test: str = "wald") -> tuple[float, float]:
         """The proportion of regular replicates in which a test of level 1 − ``level`` rejects the
-        truth, and its Monte-Carlo standard error.
+        truth, and its Monte Carlo standard error.
         """
         if test not in self.statistics:
             raise ValueError(f"there is no test {test!r}; there are {', '.join(self.statistics)}")

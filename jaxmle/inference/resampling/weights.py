@@ -53,7 +53,7 @@ def plan_of(
 
     - pairs: n rows with replacement; with frequency weights N = Σw units, of which row i is w_i;
       with sampling weights rows of positive weight, which keep it.
-    - bayesian: independent exponential weights, scaled to add up to n (Rubin 1981, Annals of
+    - bayesian: independent exponential weights, scaled to sum to n (Rubin 1981, Annals of
       Statistics 9, 130).
     - cluster: G whole clusters with replacement.
     - block: moving blocks of ``block_length`` neighbouring rows, the last cut so that n rows are
@@ -241,7 +241,7 @@ def _exponentials(
     key: Array, index: Array, times: Array, row: Array | None, parts: tuple[int, ...]
 ) -> Array:
     """Exponential weights, scaled within each part to the number of its units; ``row`` (units,)
-    adds up those of a row of several copies.
+    sums those of a row of several copies.
     """
     cuts = np.cumsum(parts)[:-1]
 

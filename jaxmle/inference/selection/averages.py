@@ -96,8 +96,8 @@ def _weighted(log_weight: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
-    """The sum Σ p(y) v(y) over the whole numbers of the support, in blocks that double until
-    neither the probability left nor its share of the sum matters.
+    """The sum Σ p(y) v(y) over the integers of the support, in blocks that double until neither the
+    probability left nor its share of the sum matters.
     """
     low, high = p.support()
     first = low

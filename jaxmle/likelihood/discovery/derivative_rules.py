@@ -78,7 +78,7 @@ def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tupl
 
 def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
     """The names of the user's rules through which what depends on ``moving`` passes; all inputs
-    of a program inside of another move where one does.
+    of a program inside another move where one does.
     """
     moving = set(moving)
     for equation in jaxpr.eqns:
@@ -89,7 +89,7 @@ def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
         if name.startswith(("custom_vjp_call", "custom_jvp_call")):
             rule = _user_rule(equation)
             if rule is None:
-                continue  # what it calls has rules of its own only inside of it
+                continue  # what it calls has rules of its own only inside it
             yield rule
         elif name == "stop_gradient" and (caller := _caller_of_stop(equation)) is not None:
             yield caller

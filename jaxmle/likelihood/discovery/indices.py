@@ -1,5 +1,5 @@
 """Codes that index: which leaves of the data, and which arrays that it closes over, a user's
-function takes for indices, read off its program, and whether they lie in range.
+function takes for indices, read from its program, and whether they lie in range.
 
 jax takes a negative index from the end and a large one for the last entry, and loses the derivative
 of the latter: rows of a missing group (−1 in pandas) join the last one, and the fit converges. The
@@ -60,7 +60,7 @@ class Members(NamedTuple):
 def check_indices(
     loglik: Loglik, layout: Layout, base: Any, data: Tree, members: Members | None = None
 ) -> None:
-    """Raise a ValueError for a code that lies outside of the axis it indexes.
+    """Raise a ValueError for a code that lies outside the axis it indexes.
 
     Args:
         base: the start (p,).
@@ -165,7 +165,7 @@ def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> s
 
 
 def _may_hold_codes(leaf: Array) -> bool:
-    """Whether a leaf is of whole numbers, or floats of which a column is, by some of its rows."""
+    """Whether a leaf is of integers, or floats of which a column is, by some of its rows."""
     if leaf.dtype.kind != "f" or leaf.ndim > 2:
         return bool(leaf.dtype.kind in "iu")
     rows = np.arange(min(LOOKED_AT, len(leaf))) * PROBE_PERIOD % len(leaf)

@@ -1,4 +1,4 @@
-"""Whether a likelihood can have kinks, read off its program: points where its score jumps.
+"""Whether a likelihood can have kinks, read from its program: points where its score jumps.
 
 The values of a program that depend on the parameters are followed from operation to operation.
 What bends at a point (|x|, the larger of two, a choice by the sign of a parameter) makes all that

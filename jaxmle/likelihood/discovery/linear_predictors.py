@@ -1,5 +1,5 @@
-"""The predictors of a user's function: where its program keeps rows apart and multiplies designs by
-coefficients, it is a regression.
+"""The predictors of a user's function: where its program keeps rows independent and multiplies
+designs by coefficients, it is a regression.
 
 ``data["x"] @ params["beta"]`` is one operation of the program that jax traces. What is left of the
 program, with the product taken for an input, is the density of one row as a function of its
@@ -33,7 +33,7 @@ from jaxmle.runtime.opaque import ById, LikelihoodTree, Opaque
 ROWS_OF_SECOND_TRACE = 24  # rows of the second trace
 MOST = 8  # scalar predictors: the program is traced for each pair of them
 # numbers among the parameters, where there is no product to gain by: five parameters of 81 rows
-# take half the time of the general road
+# take half the time of the general method
 MAX_SCALARS_WITHOUT_PRODUCT = 6
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
 BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)

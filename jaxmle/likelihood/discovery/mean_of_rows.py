@@ -1,10 +1,10 @@
-"""Whether a log-likelihood of one number is a mean over the rows, read off its program.
+"""Whether a log-likelihood of one number is a mean over the rows, read from its program.
 
 A likelihood that is the mean of n terms has standard errors √n times too large, and nothing in its
 values shows it. Its program does. It is traced for n rows and for 2n and followed from its result
 backwards, through sums and what scales them: each part that depends on the data has to be divided
 by the number of rows on its way. A divisor that doubles with the rows is their number, and so is
-one that equals it; weights that are constant divide by it where they add up to one. Nothing is
+one that equals it; weights that are constant divide by it where they sum to one. Nothing is
 evaluated.
 """
 
@@ -77,9 +77,7 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Scope:
-    """A program, beside the same for twice the rows, and what its inputs stand for outside of
-    it.
-    """
+    """A program, beside the same for twice the rows, and what its inputs stand for outside it."""
 
     equations: list[Any]
     maker: dict[Any, Any]  # from a variable to its equation
@@ -248,7 +246,7 @@ def _powers(start: _Part, rows: int | None) -> Iterator[float]:
 
 
 def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
-    """The parts that an operation adds up or scales; None where it does neither."""
+    """The parts that an operation sums or scales; None where it does neither."""
     name = equation.primitive.name
     if name in LINEAR:
         return [_summed(part, equation, rows).of(equation.invars[0])]
@@ -268,8 +266,8 @@ def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
 
 
 def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
-    """The part, where an operation adds up as many terms as a factor has divided by. Where the
-    data are given the number of rows is known, and factors have been compared with it.
+    """The part, where an operation sums as many terms as a factor has divided by. Where the data
+    are given the number of rows is known, and factors have been compared with it.
     """
     if rows is not None:
         return part

@@ -5,7 +5,7 @@ A ready likelihood that is fitted itself is shown its data by ``checks.check_cod
 function it meets tracers only, perhaps recoded ones. So the program is traced once with what each
 call is given marked (``parameters.calls``), and run on the data as far as the marks: the values
 there are checked as the model checks its own. Rows that the function masks are no error. A call
-inside of ``cond`` or ``while_loop`` is not seen.
+inside ``cond`` or ``while_loop`` is not seen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jaxmle.runtime.opaque import Opaque
 
 READY = ("jaxmle.models", "jaxmle.families")
 MAX_VALUES_AT_ONCE = 2**22  # numbers of members that are run together, 32 MB
-OTHER_VALUE = 0.37  # by which a value is moved to see whether it counts; whole numbers by one
+OTHER_VALUE = 0.37  # by which a value is moved to see whether it counts; integers by one
 
 Met = dict[tuple[int, ...], list[Array]]
 # for each call that was reached, by its number and its place in the program, the leaves of its data
@@ -126,8 +126,8 @@ def _show(met: Met, place: Place) -> None:
 
 
 def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
-    """Show the data to each call; those that it refuses once more without the rows whose terms
-    do not change with them.
+    """Show the data to each call; those that it refuses again without the rows whose terms do not
+    change with them.
     """
     for which, leaves in calls.met(x, data).items():
         try:

@@ -1,7 +1,7 @@
 """A traced program evaluated operation by operation, and the rounding error of its results.
 
 Compiling a program takes a second, evaluating a small one by NumPy some milliseconds. Between two
-operations each result that is not a whole number can be moved at random by half a unit in the last
+operations each result that is not an integer can be moved at random by half a unit in the last
 place. What the end results move by is then their rounding error: Monte Carlo arithmetic (Parker,
 Pierce & Eggert 2000, Comput. Sci. Eng. 2(4), 58).
 """
@@ -316,7 +316,7 @@ def _scatter(params: Any, shape: Any, value: Any, indices: Any, updates: Any, *,
 
 
 def _drops(params: Any) -> bool:
-    """Whether a window outside of the array is left out, and not moved inside."""
+    """Whether a window outside the array is left out, and not moved inside."""
     return params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP
 
 

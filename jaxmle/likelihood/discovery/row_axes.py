@@ -1,13 +1,13 @@
-"""Whether each term of a likelihood depends on its own row of the data alone, read off the program
+"""Whether each term of a likelihood depends on its own row of the data alone, read from the program
 that jax traces of it.
 
 Where it does, members of unequal length may be padded, rows may be weighted, left out and drawn
 again, and a long data set may be summed in blocks that stay in the cache. A declared regression
-keeps rows apart by what it is. Of any other function the program for a length unlike any other is
-followed, operation by operation (``rowwise_rules``), and must be the program for the real lengths
-too: what was computed in Python from the number of rows shows as another number. An operation that
-is not known to keep rows apart, a sum over rows, a count of rows in the arithmetic: each ends the
-proof.
+keeps rows independent by what it is. Of any other function the program for a length unlike any
+other is followed, operation by operation (``rowwise_rules``), and must be the program for the real
+lengths too: what was computed in Python from the number of rows shows as another number. An
+operation that is not known to keep rows independent, a sum over rows, a count of rows in the
+arithmetic: each ends the proof.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OURS = str(Path(__file__).resolve().parents[2])
 
 
 class Proof(NamedTuple):
-    """Whether rows are proved to be kept apart, and if not, what ends the proof."""
+    """Whether rows are proved to be independent, and if not, what ends the proof."""
 
     holds: bool
     obstacle: str = ""

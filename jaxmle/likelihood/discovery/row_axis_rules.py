@@ -51,15 +51,15 @@ CALLS = {
     "remat2": ("jaxpr", OF_CHECKPOINT),
     "checkpoint": ("jaxpr", OF_CHECKPOINT),
 }
-CURRENT = -1  # in place of an axis: a value of the row that a loop over rows has in hand
+CURRENT = -1  # instead of an axis: a value of the row that a loop over rows has in hand
 MAX_LOOP_PASSES = 8  # through the body of a loop until what it carries stays as it is
 
 Axis = int | None  # the axis along the rows, or CURRENT; None where rows do not enter
 
 
 class NotRowwise(Exception):
-    """Rows are not seen to be kept apart; ``path`` is the operation where the proof ends and
-    the calls that hold it, inmost first.
+    """Rows are not seen to be independent; ``path`` is the operation where the proof ends and the
+    calls that hold it, inmost first.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,9 @@
-"""Refusal of weights, blocks and resampled rows where the terms of a likelihood look at other rows.
+"""Refusal of weights, blocks and resampled rows where the terms of a likelihood depend on other
+rows.
 
 A weight multiplies a term, but what the term takes from other rows (a mean, a lag, 1/n) does not
 know of it: the weighted sum is then not the log-likelihood of the weighted rows. Rows are first
-*proved* to be kept apart (``rowwise``). Where the proof does not hold, terms are *tried*: those of
+*proved* to be independent (``rowwise``). Where the proof does not hold, terms are *tried*: those of
 some rows alone must be what they are among all rows, at the start and at a point beside it. Both
 are remembered with the function.
 """
@@ -31,7 +32,7 @@ from jaxmle.likelihood.structure import (
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, remembered
 
-MAX_TRIED_ROWS = 512  # rows that look at each other are expected to do so among so many
+MAX_TRIED_ROWS = 512  # rows that depend on each other are expected to do so among so many
 TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another order
     np.dtype(np.float64): 1e-8,
     np.dtype(np.float32): 1e-3,
@@ -60,7 +61,7 @@ def check_rows_apart(
     remedy: str = REMEDY,
     codes: Array | None = None,
 ) -> None:
-    """Refuse a likelihood whose terms are shown to look at other rows.
+    """Refuse a likelihood whose terms are shown to depend on other rows.
 
     Args:
         what: what needs rows apart, the subject of the message.
@@ -68,7 +69,7 @@ def check_rows_apart(
         base: parameters (p,) at which it is tried.
         data: arrays on the host.
         remedy: the last sentence of the message.
-        codes: clusters (n,) within which rows may look at each other.
+        codes: clusters (n,) within which rows may depend on each other.
 
     Raises:
         ValueError: naming the first row whose term changes and what ends the proof.
@@ -78,7 +79,7 @@ def check_rows_apart(
 
 
 def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
-    """Refuse weights on terms that are shown to look at other rows."""
+    """Refuse weights on terms that are shown to depend on other rows."""
     if not has(loglik, Weight):
         return
     points = points_beside(loglik, layout, base)
@@ -95,7 +96,7 @@ def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> N
 
 
 def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_rows: int) -> None:
-    """Refuse sums in blocks of rows over terms that are shown to look at other rows."""
+    """Refuse sums in blocks of rows over terms that are shown to depend on other rows."""
     core = core_of(loglik)
     if isinstance(core, Pool):
         for member, part in zip(core.members, data, strict=True):

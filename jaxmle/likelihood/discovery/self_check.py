@@ -1,9 +1,9 @@
-"""What is read off the program of a likelihood, on a leash: it is compared with the general road
+"""What is read from the program of a likelihood, on a leash: it is compared with the general method
 before its first use, and can be switched off.
 
 Two forms are not what the user wrote: a regression found in the program of a function
 (``linear_predictors``), with its repeated operations done once (``runtime.cse``), and counts that
-occur in place of rows (``histogram``). Each is an identity. That the program which is run is that
+occur instead of rows (``histogram``). Each is an identity. That the program which is run is that
 identity is not taken on trust: of a regression value, score and a Hessian product over a few rows
 are computed by it and by automatic differentiation of the summed terms, of counts a sum both ways,
 and a form is left out where they differ by more than rounding. Operations done once in a declared
@@ -166,7 +166,7 @@ def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> A
 
     Args:
         loglik: a tree. Of a regression that it declares, the terms of counts are compared.
-        form: the same tree with regressions in the place of functions.
+        form: the same tree with regressions instead of functions.
         base: the parameters (p,).
         data: on the host.
     """
@@ -271,7 +271,7 @@ def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
 
     Raises:
         _Undecided: neither the start nor a point beside it has finite derivatives by the general
-            road.
+            method.
     """
     along = _unlike(layout.p, base.dtype)
     programs = [

@@ -119,7 +119,7 @@ def _bound(equation: Any, table: dict[Any, Any]) -> list[Any]:
 
 def _without_calls(program: Any, arguments: Sequence[Array]) -> list[Array]:
     """The results of a closed program, with the programs that it calls, and those of short loops,
-    in place of the calls; functions with a rule of their own stay calls.
+    instead of the calls; functions with a rule of their own stay calls.
     """
     table: dict[Any, Any] = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
     table |= dict(zip(program.jaxpr.invars, arguments, strict=True))

@@ -1,5 +1,5 @@
 """First-order bias: Jeffreys's penalty, the adjustment of the score that removes it, and what both
-need of the law of the response.
+need of the distribution of the response.
 
 With F the expected information, V = F⁻¹, P_t = E(U U' U_t) and Q_t = E(∂²ℓ U_t), U the score, the
 adjustment of entry t is A_t = ½ tr{V (P_t + Q_t)} (Firth 1993, Biometrika 80; Kosmidis & Firth

@@ -270,7 +270,7 @@ def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Ar
 
 
 def information_error(loglik: Loglik) -> Quantity:
-    """The Monte-Carlo standard error of each entry of a simulated expected information.
+    """The Monte Carlo standard error of each entry of a simulated expected information.
 
     Returns:
         A function of (params, data) that returns (p, p), in the order of the parameter names; zeros

@@ -108,8 +108,8 @@ def sandwich(
         return Covariance(lift @ long_run(kind, rows, scaled.scores) @ lift.T, none)
     information = None
     if kind in LEVERAGED:
-        # Without a law of the response the row's observed information stands in; the record says
-        # so.
+        # Without a distribution of the response the row's observed information stands in; the
+        # record says so.
         source = "expected" if has_law(loglik) else "observed"
         information = jnp.einsum(
             "ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift

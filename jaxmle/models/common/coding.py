@@ -33,7 +33,7 @@ MAX_FEW = 6  # distinct values that still look like classes rather than measurem
 @dataclass(frozen=True)
 class Range:
     """One leaf: the ends of its values, whether an end itself is allowed, and whether the values
-    are whole numbers.
+    are integers.
 
     ``wanted`` says it in words; ``remedy`` makes the sentence with the line that recodes, from the
     leaf's name and its finite values.
@@ -236,7 +236,7 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
 
 
 def counts(leaf: str = "y", *, whole: bool = True) -> Range:
-    """The rule of whole numbers from 0 on; of any numbers from 0 on where the model takes a
+    """The rule of integers from 0 on; of any numbers from 0 on where the model takes a
     pseudo-likelihood of them.
     """
     wanted = "integers, 0 or more" if whole else "finite numbers, 0 or more"
@@ -355,7 +355,7 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
 
 
 def groups(leaf: str) -> Range:
-    """The rule of codes of groups, whole numbers from 0 on."""
+    """The rule of codes of groups, integers from 0 on."""
     return Range(
         leaf,
         0,

@@ -22,7 +22,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
     compiled for it is found again.
 
     Options are refused where they are not of the kind that the function's annotations say: a name
-    of a leaf, a number, a whole number.
+    of a leaf, a number, an integer.
     """
     signature = inspect.signature(make)
     cached: Any = functools.cache(make)
@@ -46,7 +46,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it."""
+    """The likelihood of a built-in model: how it is pickled when a combinator contains it."""
     return model.likelihood
 
 
