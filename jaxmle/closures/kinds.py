@@ -141,7 +141,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def hides(kind: type) -> bool:
-    """Whether instances have state outside their attributes and slots: they are larger than these."""
+    """Whether instances have state outside their attributes and slots, judged by their size."""
     members = {
         name
         for base in kind.__mro__

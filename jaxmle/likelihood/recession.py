@@ -24,7 +24,7 @@ from jaxmle.likelihood.terms import row_scores, term_rows
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 
-FAR_PREDICTOR = 40.0  # in units of a predictor: e⁻⁴⁰ is negligible relative to one, and e⁴⁰ is still finite in float32
+FAR_PREDICTOR = 40.0  # in units of a predictor: 1 + e⁻⁴⁰ is one, and e⁴⁰ is finite in float32
 RANDOM_POINTS = (
     24  # random points in addition to the axes: enough for five cut points around a mean
 )
@@ -167,7 +167,7 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
 
 
 def _near(m: int, ordered: list[list[int]]) -> np.ndarray:
-    """Points (q, m) of the predictors at all distances, to detect curvature that vanishes far out."""
+    """Points (q, m) of the predictors at all distances: curvature may vanish far out."""
     random = np.random.default_rng(1).standard_normal((CURVATURE_POINTS, m))
     return _in_order(random * np.resize(CURVATURE_REACH, CURVATURE_POINTS)[:, None], ordered)
 

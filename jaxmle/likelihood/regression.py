@@ -120,7 +120,7 @@ class Regression(LikelihoodTree):
     )
     shared: tuple[
         str, ...
-    ] = ()  # designs that all members of a batch share: the products of their columns are computed once
+    ] = ()  # designs shared by a batch: products of their columns are computed once
     concave: bool = False  # as declared by the user or the built-in model
 
     def __reduce__(self) -> tuple[Any, ...]:

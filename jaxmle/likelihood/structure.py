@@ -75,7 +75,7 @@ def jeffreys_of(loglik: Loglik) -> Any:
 
 
 def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
-    """For each printed entry the entry it follows under all ``fix`` and ``tie``; −1 if it is fixed."""
+    """For each printed entry the entry it follows under ``fix`` and ``tie``; −1 if it is fixed."""
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):

@@ -1,5 +1,5 @@
-"""The Hauck-Donner effect: where a Wald statistic falls although the estimate moves away from
-the value under H0.
+"""The Hauck-Donner effect: a Wald statistic falls although the estimate moves away from the value
+under H0.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ def _slopes(
     zero = jnp.zeros(len(places), x.dtype)
     root = inverse_root(information(zero))
     v = root @ root.T
-    derivative = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
+    derivative = jax.jacfwd(information)(
+        zero
+    )  # (k, k, k): the last axis is the coordinate of differentiation
     change = -jnp.einsum("ja,abj,bj->j", v, derivative, v)
     variance = jnp.diagonal(v)
     away = x[places] - value

@@ -1,5 +1,5 @@
-"""``calibrate``: whether intervals and tests keep their levels on data simulated from the fitted
-model itself.
+"""``calibrate``: whether intervals and tests have their nominal levels on data simulated from the
+fitted model.
 """
 
 from __future__ import annotations
@@ -318,7 +318,7 @@ def at_truth(
 
 
 def quadratic(v: Array, m: Array) -> np.ndarray:
-    """v'm⁻¹v for each member, (b,); NaN where m is not positive definite."""
+    """v'm⁻¹v for each member, (b,); NaN if m is not positive definite."""
     scale = np.sqrt(
         np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan)
     )
@@ -335,8 +335,8 @@ def quadratic(v: Array, m: Array) -> np.ndarray:
 
 
 def cramer_rao(loglik: Loglik, fit: Fit, information: np.ndarray) -> np.ndarray:
-    """The diagonal of L(L'IL)⁻¹L', (p,), L the moves that constraints, ``fix`` and ``tie``
-    leave; NaN where an entry is fixed or the information is singular.
+    """The diagonal of L(L'IL)⁻¹L', (p,), with L the directions that constraints, ``fix`` and
+    ``tie`` leave free; NaN if an entry is fixed or the information is singular.
     """
     tree = as_tree(loglik)
     lift = tangent(tree, fit.layout).lift

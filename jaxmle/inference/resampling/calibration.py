@@ -1,5 +1,5 @@
-"""The record of a calibration: bias, standard errors, coverage and size of tests on data whose
-truth is known.
+"""The record of a calibration: bias, standard errors, coverage and size of tests on data with known
+truth.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Calibration:
         return 1 - self._covered(kind, which)[1] / max(int(members.sum()), 1)
 
     def _covered(self, kind: str, which: str | Status) -> tuple[np.ndarray, np.ndarray]:
-        """How many intervals hold the truth and how many there are, (p,) each."""
+        """The number of intervals that contain the truth and the number of intervals, (p,) each."""
         if kind not in self.intervals:
             raise ValueError(
                 f"there is no interval {kind!r}; there are {', '.join(self.intervals)}"
@@ -275,7 +275,7 @@ class Calibration:
 
 
 def _over(reduce: Callable[..., Any], values: np.ndarray, least: int = 1) -> np.ndarray:
-    """A reduction over replicates, NaN where there are too few or all are undefined."""
+    """A reduction over replicates, NaN if there are too few or all are undefined."""
     if len(values) < least:
         return np.full(values.shape[1], np.nan)
     alive = ~np.all(np.isnan(values), axis=0)

@@ -168,7 +168,7 @@ def _result(equation: Any, number: int, ins: list[Known]) -> list[Known]:
 
 
 def _as_shift(part: Known, number: int) -> Known:
-    """A value without a derivative: a constant as it is, otherwise a maximum to be added to zero."""
+    """A value without a derivative: a constant as it is, otherwise a maximum added to zero."""
     count = int(np.prod(part.flags.shape))
     numbers = (number * MAX_ENTRIES + 1 + np.arange(count)).reshape(part.flags.shape)
     held = (part.flags & IS_CONSTANT) > 0

@@ -165,7 +165,7 @@ def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> s
 
 
 def _may_hold_codes(leaf: Array) -> bool:
-    """Whether a leaf holds integers, or floats with an integer column, judged by some of its rows."""
+    """Whether a leaf holds integers, or floats with an integer column, judged by some rows."""
     if leaf.dtype.kind != "f" or leaf.ndim > 2:
         return bool(leaf.dtype.kind in "iu")
     rows = np.arange(min(LOOKED_AT, len(leaf))) * PROBE_PERIOD % len(leaf)

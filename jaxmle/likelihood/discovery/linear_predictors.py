@@ -223,7 +223,7 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
 def _traced_predictors(
     function: Any, layout: Layout, base: Any, data: Tree
 ) -> TracedPredictors | None:
-    """The products and constants of a function; None if it is not a regression with few predictors."""
+    """The products and constants of a function; None if it is no such regression."""
     params = jax.eval_shape(layout.unravel, base)
     fewer = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((ROWS_OF_SECOND_TRACE, *leaf.shape[1:]), leaf.dtype), data

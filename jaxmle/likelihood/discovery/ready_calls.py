@@ -148,7 +148,7 @@ def _shifted(place: Place, rows: np.ndarray) -> Place:
 
 
 def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
-    """The calls of built-in likelihoods in the functions written by a user; None if there are none."""
+    """The calls of built-in likelihoods in a user's functions; None if there are none."""
     if not any(name in sys.modules for name in READY) or not has_user_function(loglik):
         return None
 

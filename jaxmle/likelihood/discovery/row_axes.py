@@ -30,7 +30,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 
-LEAST_LENGTH = 211  # minimal number of rows of the program that is followed: few programs have such a dimension
+LEAST_LENGTH = 211  # of the program that is followed: few programs have such a dimension
 SHAPES = frozenset(
     ["shape", "new_sizes", "limit_indices", "slice_sizes", "length"]
 )  # what may hold n

@@ -263,7 +263,7 @@ def _left_out(
 def _replaced(
     core: Any, layout: Layout, points: list[np.ndarray], data: Tree, parts: list[np.ndarray]
 ) -> Tried:
-    """The terms of each half of the rows, among all rows and with the other half in another order."""
+    """The terms of each half of the rows, among all rows and with the other half permuted."""
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
