@@ -1,4 +1,4 @@
-"""``codes``: a column of words as integers that a likelihood can index with."""
+"""``codes``: a text column as integers that a likelihood can use as indices."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def codes(column: Any) -> Codes:
 
 
 def _frame(column: Any) -> Any:
-    """A frame of the column alone: a Series of pandas or polars keeps its categories."""
+    """A frame with only this column; a pandas or polars Series keeps its categories."""
     library = type(column).__module__
     if hasattr(column, "to_frame") and hasattr(column, "name"):
         return column.to_frame(NAME) if "pandas" in library else column.alias(NAME).to_frame()

@@ -122,7 +122,7 @@ class Margins:
 
     def __repr__(self) -> str:
         replicates = np.inf if self.draws is None else len(self.draws)
-        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest there is
+        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest possible
 
     def _repr_html_(self) -> str:
         return self.to_html()

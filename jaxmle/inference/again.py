@@ -143,7 +143,7 @@ def check_axes(fit: Fit, in_axes: Any) -> None:
 
 
 def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
-    """Raise if weights, passed again or inside the likelihood, are not of the kind used in the fit."""
+    """Raise if weights, passed again or inside the likelihood, are not of the fit's kind."""
     if weights is not None:
         check_weights_given(weights)
     kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}

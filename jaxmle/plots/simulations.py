@@ -1,4 +1,4 @@
-"""Coverage of intervals in simulated data whose truth is known."""
+"""Coverage of intervals in simulated data with known truth."""
 
 from __future__ import annotations
 

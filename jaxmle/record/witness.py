@@ -1,4 +1,4 @@
-"""The evidence for a verdict, as a record keeps it."""
+"""The evidence for a verdict, as stored in a record."""
 
 from __future__ import annotations
 

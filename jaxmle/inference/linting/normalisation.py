@@ -17,7 +17,7 @@ from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.constraints import Interval
 from jaxmle.runtime.compile import compiled
 
-MASS_TOLERANCE = 1e-5  # allowed difference of an integral from one: ten times the requested error of the quadrature
+MASS_TOLERANCE = 1e-5  # of an integral from one: ten times the error of the quadrature
 # number of rows whose density is integrated, among this many first rows
 ROWS_INTEGRATED = 5
 ROWS_LOOKED_AT = 512

@@ -73,7 +73,7 @@ class Probe:
 
 
 def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
-    """Simulator, response and support of a likelihood that knows the distribution of its response."""
+    """Simulator, response and support, if a likelihood knows its response's distribution."""
     while not isinstance(loglik, Pool | WithResponse) and parts_of(loglik):
         loglik = parts_of(loglik)[0]
     law = getattr(loglik, "law", getattr(loglik, "response", None))
@@ -116,7 +116,7 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
 
 
 def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
-    """Each likelihood with its data; fix and tie are kept, weights, priors and pools are removed."""
+    """Each likelihood with its data; fix and tie are kept; weights, priors, pools are removed."""
     if isinstance(loglik, Pool):
         return [
             member_inputs

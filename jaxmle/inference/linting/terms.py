@@ -94,7 +94,7 @@ def check_finite(probe: Probe) -> Finding:
 
 
 def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
-    """Which of score and Hessian have non-finite values, and the first parameter in which they do."""
+    """Which of score and Hessian have non-finite values, and the first such parameter."""
     point = probe.whole(z, probe.data)
     parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
     return [

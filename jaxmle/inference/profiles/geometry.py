@@ -80,7 +80,7 @@ def geometry(point: ProfilePoint) -> Geometry:
 
 
 def _is_finite(point: ProfilePoint) -> np.ndarray:
-    """Whether everything evaluated at a point is finite, and ψ has a nonzero gradient there, (m,)."""
+    """Whether all values at a point are finite, and ψ has a nonzero gradient there, (m,)."""
     finite = (
         np.isfinite(point.value)
         & np.isfinite(point.psi)

@@ -1,4 +1,4 @@
-"""The jackknife, by actual delete-one fits, and the infinitesimal jackknife, by one pass of scores."""
+"""The jackknife, by delete-one fits, and the infinitesimal jackknife, by one pass of scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets simulated from a fitted model, many at once, with the unchanged leaves shared by all."""
+"""Data sets simulated from a fitted model, many at once, with unchanged leaves shared."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Simulator:
 
 
 def _alike(new: np.ndarray, old: Any) -> np.ndarray:
-    """Simulated values in the dtype of the data, if the data are floats and the draws are counts."""
+    """Simulated values, in the dtype of the data if the data are floats and draws are counts."""
     return (
         new.astype(old.dtype)
         if np.dtype(old.dtype).kind == "f" and new.dtype.kind in "iub"

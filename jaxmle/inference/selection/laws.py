@@ -114,7 +114,7 @@ def outside_support(p: Distribution, q: Distribution) -> bool:
 
 
 def _mass(p: Distribution, tail: str, end: float) -> bool:
-    """Whether the tail beyond an end has probability; discrete families have none between integers."""
+    """Whether the tail beyond an end has probability; discrete families only at integers."""
     if getattr(p.family.law, tail) is None:
         return True
     end = np.ceil(end) - 1 if tail == "log_cdf" and p.family.discrete else end
