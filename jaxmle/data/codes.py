@@ -50,7 +50,7 @@ def codes(column: Any) -> Codes:
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in total): drop these "
+            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these "
             "rows from every leaf first"
         )
     levels = read.levels()

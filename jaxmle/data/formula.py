@@ -313,7 +313,7 @@ def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) 
     odd = np.flatnonzero(~np.isfinite(value))
     if odd.size:
         raise ValueError(
-            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): {what} must "
+            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must "
             "be finite"
         )
     return value

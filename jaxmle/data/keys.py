@@ -159,7 +159,7 @@ def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
         row = _first(missing)
         value = "None" if array[row] is None else "NaN"
         raise ValueError(
-            f"{what} is {value} in row {row} ({missing.sum()} in total): every row needs "
+            f"{what} is {value} in row {row} ({missing.sum()} in all): every row needs "
             "a group. Drop these rows or give them a code."
         )
 

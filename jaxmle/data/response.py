@@ -141,7 +141,7 @@ def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): a "
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a "
             "response must be finite"
         )
     return values

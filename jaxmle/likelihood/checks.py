@@ -244,7 +244,7 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
     flat = np.asarray(value)
     if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
         rows = np.unique(np.argwhere(bad)[:, 0])
-        more = f" ({len(rows)} rows in total)" if len(rows) > 1 else ""
+        more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
         raise ValueError(
             f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every "
             "leaf: a likelihood is not defined for missing values."

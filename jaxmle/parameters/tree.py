@@ -196,7 +196,7 @@ class Layout:
         near = get_close_matches(name, [*self.names, *self.short], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"there is no parameter called {name!r}; the parameters are "
+            f"no parameter is called {name!r}; the parameters are "
             f"{', '.join(self.names[:20])}.{hint}"
         )
 

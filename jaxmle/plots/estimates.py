@@ -188,9 +188,7 @@ def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) ->
             continue
         if all(full in known for full in entries):
             return entries
-    raise ValueError(
-        f"there is no parameter called {name!r}; the parameters are {', '.join(known[:20])}"
-    )
+    raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
 
 
 def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
