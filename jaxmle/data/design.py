@@ -104,7 +104,7 @@ def _short(name: str, short: Mapping[str, str]) -> str:
 
 
 def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, Column]) -> None:
-    """Raise for a level that did not occur when the formula was coded, and so has no coefficient."""
+    """Raise for a level not seen when the formula was coded, which has no coefficient."""
     for name, known in levels.items():
         column = columns[name]
         seen = set(known)
@@ -135,7 +135,7 @@ def _table(
     rows: int,
     names: Any = None,
 ) -> Any:
-    """The columns as a pandas frame: categories with the levels of the fit, everything else floats."""
+    """The columns as a pandas frame: categories with the fitted levels, everything else floats."""
     pandas = needed("pandas")
 
     def values(name: str) -> Any:

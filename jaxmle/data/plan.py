@@ -47,7 +47,7 @@ class Plan(NamedTuple):
         )
 
     def role(self, name: str) -> str:
-        """The column of a role: the named column, or the array stored under the name of the role."""
+        """The column of a role: the named column, or the array stored under its name."""
         return self.given[name] if isinstance(self.given[name], str) else name
 
 

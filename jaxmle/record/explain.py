@@ -281,9 +281,9 @@ def _direction(fit: Record) -> str:
         return ""
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
-    if (
-        fit.verdict == Status.SEPARATED
-    ):  # far out the curvature along a receding direction is zero, so entries that are large in either unit count
+    if fit.verdict == Status.SEPARATED:
+        # Far out the curvature along a receding direction is zero, so entries that are large
+        # in either unit count.
         d = np.abs(along)
         scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
     return combination(fit.names, along, scale)

@@ -22,7 +22,7 @@ MAX_NEGATIVE_EIGENVALUE = 1e-5
 
 
 def check_sound(fit: Record) -> None:
-    """Raise ``ValueError``, with the reason, if a record with NumPy leaves cannot belong to a fit."""
+    """Raise ``ValueError``, with the reason, if a NumPy record cannot belong to a fit."""
     if not np.isin(fit.status, [int(status) for status in Status]).all():
         raise ValueError("it has a status that this version of jaxmle does not know")
     p = len(fit.names)

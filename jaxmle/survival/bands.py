@@ -1,4 +1,4 @@
-"""Pointwise bands of survival functions and cumulative hazards, symmetric on the requested scale."""
+"""Pointwise bands of survival functions and cumulative hazards, symmetric on a chosen scale."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarr
 
 
 def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Events (n,) and cumulative hazards from entry to time (n,) for a parametric model of times."""
+    """Events (n,) and cumulative hazards from entry to time (n,), for a parametric model."""
     if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
         raise TypeError(f"residuals need models.cox(…) or models.aft(…); got {shown(model)}")
     rows = host_data(data.data if isinstance(data, Frame) else data, np.float64)

@@ -308,7 +308,7 @@ def _refuse_missing(values: np.ndarray) -> None:
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
             f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} "
-            "in total): every row needs a cluster"
+            "in all): every row needs a cluster"
         )
 
 
