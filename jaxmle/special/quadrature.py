@@ -103,4 +103,4 @@ def moments(
 
     start = tuple(jnp.zeros_like(length) for _ in jax.eval_shape(terms, length))
     total, _ = jax.lax.scan(add, start, (jnp.asarray(nodes), jnp.asarray(weights)))
-    return tuple(length * s for s in all)
+    return tuple(length * s for s in total)
