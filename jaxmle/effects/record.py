@@ -78,8 +78,8 @@ class Margins:
             return "No standard errors: the fit has no covariance (vcov=None)."
         if np.any(self.leaks & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters that the data "
-                "do not determine; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters without a finite, "
+                "unique estimate; fit.explain() names them."
             )
         return (
             f"No standard error for {listed}: it has no variance at these rows (a "

@@ -87,7 +87,7 @@ def _first(name: str, values: np.ndarray, bad: np.ndarray, place: Place) -> str:
 
 
 def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None:
-    """Events must be 1 or 0; the ends of an interval must be in order, and infinite where unknown."""
+    """Events must be 1 or 0; the ends of an interval must be in order, infinite where unknown."""
     if "event" in y:
         event = y["event"]
         bad = (event != 0) & (event != 1) & ~(event != event)

@@ -28,7 +28,7 @@ LOG_HALF = -math.log(2)
 
 
 def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
-    """log F and log S at both ends: each function compiled once for the two, or one for all four."""
+    """log F and log S at both ends: each function compiled once for both, or one for all four."""
     ends = jnp.stack(jnp.broadcast_arrays(low, high))
     tails = law.log_tails or (lambda p, y: (law.log_cdf(p, y), law.log_sf(p, y)))
     below, above = jax.vmap(partial(tails, p))(ends)

@@ -162,7 +162,7 @@ def _far(p: Params, y: Array) -> Array:
 
 
 def _ends(p: Params) -> tuple[Array, Array]:
-    """The point where 1 + ξz = 0, on the side given by the sign of the shape; otherwise infinite."""
+    """The point where 1 + ξz = 0, on the side given by the sign of the shape; else infinite."""
     shape = jnp.where(p["shape"] == 0, 1.0, p["shape"])
     end = p["loc"] - p["scale"] / shape
     return jnp.where(p["shape"] > 0, end, -jnp.inf), jnp.where(p["shape"] < 0, end, jnp.inf)

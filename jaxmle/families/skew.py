@@ -1,4 +1,4 @@
-"""The distribution function of the skew-normal, by Gauss–Legendre quadrature of a log-concave tail."""
+"""The skew-normal distribution function, by Gauss–Legendre quadrature of a log-concave tail."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ class Delta:
         listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
         if self.leaks is not None and np.any(np.asarray(self.leaks) & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters that the data "
-                "do not determine; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters without a finite, "
+                "unique estimate; fit.explain() names them."
             )
         if self.vcov_kind == BY_CONJUGATE_GRADIENTS:
             return (

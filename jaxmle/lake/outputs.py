@@ -81,7 +81,7 @@ def folder_of(out: Any) -> Folder:
 
 
 def refuse_own_source(folder: Folder, partitions: tuple[Partition, ...]) -> None:
-    """Reject an output folder within the source: the next call would read the fits as part of it."""
+    """Reject an output folder within the source: the next call would read the fits as data."""
     for partition in partitions:
         if partition.path.startswith(f"{folder.path}/"):
             raise ValueError(

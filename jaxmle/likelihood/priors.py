@@ -125,7 +125,7 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
     """Raise unless a hyperparameter is finite, and a strength or an sd has the right sign; of a
     traced value only the type is checked.
     """
-    rule = {None: "finite", False: "finite and non-negative", True: "finite and positive"}[positive]
+    rule = {None: "finite", False: "finite, non-negative", True: "finite, positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
     if is_traced(value):
         return

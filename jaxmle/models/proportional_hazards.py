@@ -27,7 +27,7 @@ MIN_ROWS_TO_COUNT_TIES = 2**14  # below it, nothing is gained
 
 
 class CoxOptions(NamedTuple):
-    """How a Cox model treats ties, and the names of the leaves it reads besides x, time and event."""
+    """How a Cox model treats ties, and which leaves it reads besides x, time and event."""
 
     ties: str
     strata: str | None

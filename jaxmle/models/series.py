@@ -1,4 +1,4 @@
-"""Time series, ordered by row: regression with first-order autoregressive errors, and GARCH(1, 1)."""
+"""Time series, ordered by row: regression with AR(1) errors, and GARCH(1, 1)."""
 
 from __future__ import annotations
 

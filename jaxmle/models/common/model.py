@@ -299,7 +299,7 @@ class Model:
     def _either_road(
         self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
     ) -> Any:
-        """``run(params, data, *args)``: inline under tracing, compiled and in float64 on the host."""
+        """``run(params, data, *args)``: inline under tracing, compiled in float64 on the host."""
         if hasattr(params, "params") and hasattr(params, "vcov"):
             raise TypeError(f"{self!r} takes parameters: give fit.params, not the fit")
         if tracing():

@@ -57,7 +57,7 @@ class PredictiveLaw:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A residual with its distribution; equal if both are equal, so that compiled code is reused."""
+    """A residual with its distribution; equal if both are, so that compiled code is reused."""
 
     make: Function
     law: PredictiveLaw
