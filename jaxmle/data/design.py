@@ -185,7 +185,7 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         row, column = odd[0].tolist()
         raise ValueError(
             f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in "
-            "total): a design must be finite"
+            "all): a design must be finite"
         )
     dependent = collinear_columns(matrix, names) if names else {}
     if dependent:

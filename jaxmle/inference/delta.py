@@ -230,7 +230,9 @@ def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
     if names is not None:
         given = [names] if isinstance(names, str) else list(names)
         if len(given) != size or not all(isinstance(name, str) for name in given):
-            raise ValueError(f"names are {size} strings, one for each value; got {shown(names)}")
+            raise ValueError(
+                f"names must be {size} strings, one for each value; got {shown(names)}"
+            )
         return tuple(given)
     leaves, _ = jax.tree_util.tree_flatten_with_path(value)
     listed = []

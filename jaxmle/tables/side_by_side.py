@@ -201,7 +201,9 @@ def table(
             )
     heads = [f"({i + 1})" for i in range(len(records))] if names is None else list(names)
     if len(heads) != len(records) or not all(isinstance(head, str) for head in heads):
-        raise ValueError(f"names are {len(records)} strings, one for each fit; got {shown(names)}")
+        raise ValueError(
+            f"names must be {len(records)} strings, one for each fit; got {shown(names)}"
+        )
     check_choice("below", below, BELOW)
     check_flag("stars", stars)
     check_count("digits", digits, 0, 15)
