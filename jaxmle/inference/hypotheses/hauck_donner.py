@@ -129,7 +129,7 @@ def hauck_donner(
           z    slope
     a  3.31  -0.0257  falls
     <BLANKLINE>
-    Where z falls its p-value is too large; take a likelihood-ratio test of a instead.
+    Where z falls, its p-value is too large; use a likelihood-ratio test of a instead.
     """
     value = check_number("value", value)
     given = again(loglik, fit, data, weights=weights, in_axes=in_axes, what="hauck_donner")
