@@ -277,9 +277,7 @@ class Tie(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "law"], meta_fields=[])
 @dataclass(frozen=True)
 class WithResponse(LikelihoodTree):
-    """A likelihood that also knows the distribution of its response, and so has an expected
-    information.
-    """
+    """A likelihood with the distribution of its response, and so an expected information."""
 
     loglik: Any
     law: Any
@@ -395,8 +393,7 @@ def pool(*logliks: Loglik) -> Any:
 
 
 def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
-    """The likelihood with named entries held fixed: ``fix(loglik, {"sigma": 1.0, "beta[2]":
-    0.0})``.
+    """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
     The parameter tree keeps its shape, so a fit prints the held value, which does not count in df
     and has no standard error. A value may lie on a bound if the likelihood is finite there:
@@ -487,7 +484,8 @@ def with_response(loglik: Loglik, law: Law) -> Any:
     >>> model = jm.with_response(bernoulli, jm.enumeration("y", [0, 1]))
     >>> data = {"y": np.array([1.0, 0.0, 0.0, 1.0])}
     >>> information = jm.information(model, "expected")({"p": 0.2}, data)
-    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses 25.0
+    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses
+    25.0
     """
     if isinstance(law, Exact):
         raise TypeError(

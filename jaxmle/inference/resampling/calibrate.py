@@ -96,7 +96,8 @@ def calibrate(
     >>> study = calibrate(exponential, result, y, sample, key=0, replicates=500)
     >>> bool(
     ...     abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0]
-    ... )  # E[rate] = n/(n − 1) times the truth True
+    ... )  # E[rate] = n/(n − 1) times the truth
+    True
     """
     total = check_count("replicates", replicates, 2)
     level = check_level(level)

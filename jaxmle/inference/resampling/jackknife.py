@@ -47,7 +47,8 @@ class Jackknife:
     >>> found = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
     >>> round(float(found.se[0]), 6)  # √(14/3)/√4
     1.080123
-    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean [-2.0, 0.0, -1.0, 3.0]
+    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean
+    [-2.0, 0.0, -1.0, 3.0]
     """
 
     estimate: np.ndarray
