@@ -1,4 +1,4 @@
-"""``codes``: a column of words as whole numbers that a likelihood can index with."""
+"""``codes``: a text column as integers that a likelihood can use as indices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ NAME = "column"
 
 
 class Codes(NamedTuple):
-    """A column of categories: ``values`` (n,), whole numbers from 0; ``levels``, what they mean.
+    """A coded column of categories: ``values`` (n,) are integers from 0; ``levels`` are their
+    meanings.
 
     >>> import jaxmle as jm
     >>> jm.codes(["low", "high", "low"]).levels
@@ -27,14 +28,14 @@ def codes(column: Any) -> Codes:
     """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
 
     Args:
-        column: a column of a pandas, polars or pyarrow frame, an array or a list (n,), of words,
-            categories or whole numbers. Levels are in the order of the categories, else sorted.
+        column: a column of a pandas, polars or pyarrow frame, an array or a list (n,), of text,
+            categories or integers. Levels are in the order of the categories, or sorted.
 
     Returns:
         ``Codes``: values (n,) and levels.
 
     Raises:
-        ValueError, TypeError: a missing value; what is no column.
+        ValueError, TypeError: for a missing value; for anything but a column.
 
     >>> import jax.numpy as jnp, numpy as np, jaxmle as jm
     >>> site, levels = jm.codes(["b", "a", "b"])
@@ -49,8 +50,8 @@ def codes(column: Any) -> Codes:
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these rows from "
-            "every leaf first"
+            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these "
+            "rows from every leaf first"
         )
     levels = read.levels()
     place = {level: code for code, level in enumerate(levels)}
@@ -59,7 +60,7 @@ def codes(column: Any) -> Codes:
 
 
 def _frame(column: Any) -> Any:
-    """A frame of the column alone: a Series of pandas or polars keeps its categories."""
+    """A frame with only this column; a pandas or polars Series keeps its categories."""
     library = type(column).__module__
     if hasattr(column, "to_frame") and hasattr(column, "name"):
         return column.to_frame(NAME) if "pandas" in library else column.alias(NAME).to_frame()

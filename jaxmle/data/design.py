@@ -1,4 +1,4 @@
-"""Design matrices: terms coded once on the rows of a fit, and the same coding on new rows."""
+"""Design matrices: terms coded on the rows of a fit, and the same coding for new rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ INTERCEPT = "Intercept"
 class Design:
     """How the columns of a table become a matrix (n, q).
 
-    ``names`` of its columns; ``terms`` from each term to its columns, by position; ``levels`` of
-    each column that is coded as categories; ``spec`` is formulaic's record of what was learned
-    (contrasts, means, knots), ``place`` the columns of its matrix that are kept.
+    ``names`` of its columns; ``terms`` from each term to the positions of its columns; ``levels``
+    of each column coded as categories; ``spec`` is formulaic's record of the coding (contrasts,
+    means, knots), ``place`` the columns of its matrix that are kept.
     """
 
     names: tuple[str, ...]
@@ -32,13 +32,13 @@ class Design:
     place: np.ndarray
 
     def apply(self, columns: Mapping[str, Column]) -> np.ndarray:
-        """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that the
-        fit has not seen is refused by name.
+        """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that did not
+        occur in the fit is refused by name.
         """
         refuse_unseen(self.levels, columns)
         for name in self.columns:
             if columns[name].is_factor and name not in self.levels:
-                raise TypeError(f"{name} holds words in the new data; the fit had numbers")
+                raise TypeError(f"{name} holds text in the new data; in the fit it held numbers")
         rows = len(next(iter(columns.values())).values) if columns else 0
         missing = np.zeros(rows, dtype=bool)
         for name in self.columns:
@@ -59,13 +59,12 @@ def designed(
 
     Args:
         columns: without missing values, (n,) each.
-        rows: where these rows stand in the frame, for messages.
-        intercept: False leaves the constant out after coding, so that factors keep their base
-            level.
+        rows: positions of these rows in the frame, for messages.
+        intercept: False drops the constant after coding, so that factors keep their base level.
 
     Raises:
-        ValueError: a column that is not finite, a factor of one level, columns that are
-            combinations of others.
+        ValueError: for a column that is not finite, a factor with one level, or linearly dependent
+            columns.
     """
     levels = {
         name: columns[name].levels()
@@ -105,7 +104,7 @@ def _short(name: str, short: Mapping[str, str]) -> str:
 
 
 def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, Column]) -> None:
-    """A level that was not there when the formula was coded has no coefficient."""
+    """Raise for a level not seen when the formula was coded, which has no coefficient."""
     for name, known in levels.items():
         column = columns[name]
         seen = set(known)
@@ -136,7 +135,7 @@ def _table(
     rows: int,
     names: Any = None,
 ) -> Any:
-    """The columns as a pandas frame: categories with the levels of the fit, all else floats."""
+    """The columns as a pandas frame: categories with the fitted levels, everything else floats."""
     pandas = needed("pandas")
 
     def values(name: str) -> Any:
@@ -153,17 +152,15 @@ def _table(
 
 
 def _formulaic(spec: Any, table: Any) -> Any:
-    """The matrix of a spec; formulaic sees the table and these functions, and no name of the
+    """The matrix of a spec; formulaic sees only the table and these functions, no names of the
     caller.
     """
     with np.errstate(all="ignore"):
         try:
             return spec.get_model_matrix(table, context=dict(ROWWISE))
-        except (
-            Exception
-        ) as error:  # formulaic wraps what its transforms raise in classes of its own
+        except Exception as error:  # formulaic wraps errors of its transforms in its own classes
             raise ValueError(
-                "cannot code the formula: "
+                "the formula cannot be coded: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
             ) from error
 
@@ -173,12 +170,12 @@ def _check_kinds(
 ) -> None:
     for name in terms.numeric:
         if columns[name].is_factor:
-            raise TypeError(f"{name!r} holds words and is used inside a numeric function")
+            raise TypeError(f"{name!r} holds text and is used inside a numeric function")
     for name, known in levels.items():
         if len(known) < 2:
             raise ValueError(
-                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in the rows "
-                "that are left: it has no contrast. Take it out of the formula"
+                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in "
+                "the remaining rows, so it has no contrast. Drop it from the formula"
             )
 
 
@@ -187,13 +184,13 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
     if len(odd):
         row, column = odd[0].tolist()
         raise ValueError(
-            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a "
-            "design must be finite"
+            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in "
+            "all): a design must be finite"
         )
     dependent = collinear_columns(matrix, names) if names else {}
     if dependent:
         listed = "; ".join(
-            f"{name} is a combination of {', '.join(parts)}"
+            f"{name} is a linear combination of {', '.join(parts)}"
             if parts
             else f"{name} is zero in every row"
             for name, parts in list(dependent.items())[:NAMES_LISTED]
@@ -203,6 +200,6 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         )
         raise ValueError(
             f"the design has {len(names)} columns and rank {len(names) - len(dependent)}: "
-            f"{listed}{more}. Their coefficients cannot be told apart: drop columns from the "
-            "formula"
+            f"{listed}{more}. Their coefficients are not identified: drop columns from "
+            "the formula"
         )

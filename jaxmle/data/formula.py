@@ -1,4 +1,4 @@
-"""Formulas from anyone, read without ``eval``: terms by formulaic's grammar, and in them only the
+"""Reading formulas without ``eval``: terms by formulaic's grammar, and within them only the
 functions and operators listed here.
 """
 
@@ -19,8 +19,7 @@ ROWWISE = {
     "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "exp": np.exp,
     "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
 }  # fmt: skip
-# Functions of whole columns that keep what they learned from the fit, such as a mean or knots;
-# formulaic's.
+# formulaic's functions of whole columns, which keep constants of the fit, such as a mean or knots.
 STATEFUL = ("center", "scale", "standardize", "poly", "bs", "cr", "cc", "I")
 CONTRASTS = ("Treatment", "Sum", "Helmert", "Diff", "Poly")
 OPERATORS = {
@@ -30,16 +29,19 @@ OPERATORS = {
     ast.GtE: np.greater_equal,
 }  # fmt: skip
 
-UNREADABLE = (  # what other software reads in a formula, and what to write
-    (r"(?<![\w.])\.(?![\w.])", "it knows no '.' for all other columns: name them, x + z"),
-    (r"\([^()]*\|[^()]*\)", "it has no random effects, (1|g): C(g) gives each group its constant"),
-    (r"\b[ic]\.[A-Za-z_]", "i.x of Stata is C(x) here, and c.x is x"),
+UNREADABLE = (  # syntax of other software, and what to write instead
+    (r"(?<![\w.])\.(?![\w.])", "'.' for all other columns is not supported: name them, x + z"),
+    (
+        r"\([^()]*\|[^()]*\)",
+        "random effects, (1|g), are not supported: C(g) gives each group its own constant",
+    ),
+    (r"\b[ic]\.[A-Za-z_]", "Stata's i.x is C(x) here, and c.x is x"),
 )
 
 
 class Terms(NamedTuple):
-    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, which
-    inside C(), which inside functions of numbers.
+    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, and
+    which of these are inside C() or inside numeric functions.
 
     ``short``: from ``C(race, Treatment(reference='white'))`` to ``C(race)``, for names.
     """
@@ -63,9 +65,7 @@ def halves(text: str) -> tuple[str, str]:
             f"{text!r}"
         )
     if not right.strip():
-        raise ValueError(
-            f"the formula {text!r} has nothing behind '~'; 'y ~ 1' has a constant alone"
-        )
+        raise ValueError(f"the formula {text!r} has nothing after '~'; 'y ~ 1' has only a constant")
     return left.strip(), right.strip()
 
 
@@ -85,8 +85,8 @@ def _parsed(formulaic: Any, right: str) -> list[Any]:
         ) from error
     if listed is None:
         raise ValueError(
-            f"cannot read the formula '~ {right}': it has several parts; a second part has a "
-            "formula of its own, also={'z': '~ w'}"
+            f"cannot read the formula '~ {right}': it has several parts; give a second "
+            "part as its own formula, also={'z': '~ w'}"
         )
     return listed
 
@@ -133,7 +133,7 @@ def terms_of(right: str) -> Terms:
 
 
 def _offset(term: Any) -> str | None:
-    """What stands inside ``offset(…)``, where the term is one."""
+    """The expression inside ``offset(…)``, if the term is one."""
     inside = [
         _called(factor.expr, "offset")
         for factor in term.factors
@@ -143,7 +143,9 @@ def _offset(term: Any) -> str | None:
     if not arguments:
         return None
     if len(term.factors) > 1:
-        raise ValueError(f"an offset has no coefficient and stands in no interaction; got {term}")
+        raise ValueError(
+            f"an offset has no coefficient and cannot be part of an interaction; got {term}"
+        )
     return arguments[0]
 
 
@@ -167,7 +169,7 @@ def parse(expr: str) -> ast.expr:
 
 
 def _of_factor(expr: str) -> tuple[list[str], list[str]]:
-    """The columns of one Python expression of a term, and those that it takes as categories."""
+    """The columns of one Python expression of a term, and those that it uses as categories."""
     node = parse(expr)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C":
         return [column := _categories(node, expr)], [column]
@@ -210,8 +212,8 @@ def columns_in(
     expr: str | None = None,
     compare: bool = True,
 ) -> list[str]:
-    """The columns that an expression reads; anything but arithmetic, numbers, columns and the
-    listed functions is refused.
+    """The columns that an expression reads; raises for anything but arithmetic, numbers, columns
+    and the listed functions.
     """
     expr = ast.unparse(node) if expr is None else expr
 
@@ -228,10 +230,10 @@ def columns_in(
         return again(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         columns = again(node.left) + again(node.right)
-        # 9**9**9 would be worked out digit by digit.
+        # 9**9**9 would be computed digit by digit.
         if isinstance(node.op, ast.Pow) and not columns:
             raise ValueError(
-                f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself"
+                f"{ast.unparse(node)!r} is a power of constants: write the number itself"
             )
         return columns
     if (
@@ -249,12 +251,12 @@ def columns_in(
     ):
         for word in node.keywords:
             if word.arg is None or not isinstance(word.value, ast.Constant):
-                raise ValueError(f"in {expr!r} an option must be a plain value")
+                raise ValueError(f"in {expr!r} an option must be a constant")
         return [name for part in node.args for name in again(part)]
     raise ValueError(
-        f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - "
-        f"* / ** and the functions {', '.join(functions)}, C, offset. "
-        f"{_instead(node, functions)}"
+        f"{ast.unparse(node)!r} is not allowed in a formula: a formula may contain "
+        f"columns, numbers, + - * / ** and the functions {', '.join(functions)}, C, "
+        f"offset. {_instead(node, functions)}"
     )
 
 
@@ -263,16 +265,16 @@ def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
     name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
     bare = name.rpartition(".")[2]
     if name in ("factor", "as.factor", "as_factor"):
-        return "A factor is C(…) here"
+        return "Write a factor as C(…)"
     if name == "Q":
-        return "Rename the column, so that its name is one word"
+        return "Rename the column so that its name is one word"
     if bare != name and bare in functions:
         return f"Write {bare}(…), without the module"
-    return "Anything else is computed into a column first"
+    return "Compute anything else as a column first"
 
 
 def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
-    """The value of an expression that ``columns_in`` let through, row by row, without ``eval``."""
+    """The value of an expression accepted by ``columns_in``, row by row, without ``eval``."""
     if isinstance(node, ast.Name):
         values = columns[node.id].values
         return values.astype(np.float64) if values.dtype.kind in "iufb" else values
@@ -297,15 +299,15 @@ def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
 
 
 def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) -> np.ndarray:
-    """An expression of one row at a time as finite floats (n,); ``rows`` says where a row
-    stands in the frame, for messages.
+    """A rowwise expression as finite floats (n,); ``rows`` are the positions of the rows in the
+    frame, for messages.
     """
     node = parse(text)
     for name in columns_in(node):
         if columns[name].is_factor and not any(
             isinstance(part, ast.Compare) for part in ast.walk(node)
         ):
-            raise TypeError(f"{what} reads {name!r}, which holds words, not numbers")
+            raise TypeError(f"{what} reads {name!r}, which holds text, not numbers")
     with np.errstate(all="ignore"):
         value = np.broadcast_to(np.asarray(rowwise(node, columns)), rows.shape).astype(np.float64)
     odd = np.flatnonzero(~np.isfinite(value))

@@ -22,7 +22,7 @@ FORMS = {
 
 
 class EmptyLevelWarning(UserWarning):
-    """No row has a level of an ordered category that is the response.
+    """A level of an ordered categorical response occurs in no row.
 
     >>> import warnings, pandas as pd, jaxmle as jm
     >>> grades = pd.Categorical(["low", "high", "low"], ["low", "middle", "high"], ordered=True)
@@ -35,7 +35,7 @@ class EmptyLevelWarning(UserWarning):
 
 
 class Response(NamedTuple):
-    """What a left-hand side says: ``parts`` from a role to its expression; a lone role ``y``,
+    """A parsed left-hand side: ``parts`` from a role to its expression; the single role is ``y``,
     or ``category`` for ``C(y)``.
     """
 
@@ -52,7 +52,7 @@ class Response(NamedTuple):
 
     @property
     def verbatim(self) -> bool:
-        """Whether the response is one column, by its name."""
+        """Whether the response is just the name of a column."""
         return set(self.parts) <= {"category", "column"}
 
 
@@ -80,8 +80,8 @@ def response_of(left: str) -> Response:
         roles = FORMS.get((called, len(arguments)))
         if roles is None or named:
             raise ValueError(
-                "a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, "
-                f"failures); got {left!r}"
+                "a response function must be Surv(time, event), Surv(start, stop, event) "
+                f"or cbind(successes, failures); got {left!r}"
             )
         parts = {
             role: ast.unparse(argument) for role, argument in zip(roles, arguments, strict=True)
@@ -96,8 +96,8 @@ def response_of(left: str) -> Response:
 def leaves_of(
     response: Response, columns: Mapping[str, Column], rows: np.ndarray
 ) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
-    """The leaves of the data that hold the response, and its levels where it is a category:
-    their codes are 0, 1, …
+    """The leaves of the data that hold the response, and its levels if it is categorical, with
+    codes 0, 1, …
     """
     if response.verbatim:
         (name,) = response.parts.values()
@@ -120,8 +120,8 @@ def leaves_of(
 
 
 def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
-    """The levels that occur; of an ordered category all that it has, since an empty one between
-    two keeps their codes and cuts apart.
+    """The levels that occur; for an ordered category all levels, because an empty level between two
+    others separates their codes and cut points.
     """
     occurring = column.levels()
     if not column.ranked or column.order is None or len(occurring) == len(column.order):
@@ -129,9 +129,9 @@ def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
     empty = [repr(level) for level in column.order if level not in occurring]
     listed = ", ".join(empty[:NAMES_LISTED]) + (", …" if len(empty) > NAMES_LISTED else "")
     warn_caller(
-        f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut beside an "
-        "empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: "
-        f"{name}.cat.remove_unused_categories()",
+        f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut "
+        "point next to an empty level has no finite or interior estimate (SEPARATED, "
+        f"BOUNDARY). To drop the level: {name}.cat.remove_unused_categories()",
         EmptyLevelWarning,
     )
     return column.order
@@ -141,8 +141,8 @@ def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a response "
-            "must be finite"
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a "
+            "response must be finite"
         )
     return values
 
@@ -153,8 +153,8 @@ def _trials(
     odd = np.flatnonzero((successes < 0) | (failures < 0))
     if odd.size:
         raise ValueError(
-            f"{text} counts successes and failures, zero or more; row {rows[odd[0]]} has "
-            f"{successes[odd[0]]:g} and {failures[odd[0]]:g}"
+            f"{text} must count successes and failures, zero or more; row {rows[odd[0]]} "
+            f"has {successes[odd[0]]:g} and {failures[odd[0]]:g}"
         )
     return {"y": successes, "trials": successes + failures}
 
@@ -164,14 +164,15 @@ def _check_times(leaves: Mapping[str, np.ndarray], response: Response, rows: np.
     if odd.size:
         text = response.parts["event"]
         raise ValueError(
-            f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 "
-            f"where censored. Compare the code: {text} == 2"
+            f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; code an event "
+            "as 1 and a censored time as 0, by comparing with the code of the event: "
+            f"{text} == 2"
         )
     late = (
         np.flatnonzero(leaves["time"] <= leaves["entry"]) if "entry" in leaves else np.zeros(0, int)
     )
     if late.size:
         raise ValueError(
-            f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has "
-            f"{leaves['entry'][late[0]]:g} and {leaves['time'][late[0]]:g}"
+            f"in {response.text} the entry must be before the time; row {rows[late[0]]} "
+            f"has {leaves['entry'][late[0]]:g} and {leaves['time'][late[0]]:g}"
         )

@@ -1,4 +1,4 @@
-"""Weights and clusters by column or by array, and the rows that have every value that is used."""
+"""Weights and clusters by column or array, and the rows without missing values in used columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MISSING_POLICIES = ("warn", "drop", "refuse")
 
 
 class MissingRowsWarning(UserWarning):
-    """Rows of a table were left out, since they have no value in a column that is used.
+    """Rows of a table were dropped because they have a missing value in a used column.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> table = {"y": np.array([1.0, 2.0, 4.0, 3.0]), "x": np.array([0.0, 1.0, np.nan, 2.0])}
@@ -32,7 +32,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
         raise TypeError(
-            f"weights say what they mean: frequency('w') or sampling('w'); got {weights!r}"
+            f"say what the weights mean: frequency('w') or sampling('w'); got {weights!r}"
         )
     given = {} if weights is None else {"weights": weights.values}
     pair = isinstance(clusters, tuple) or (
@@ -41,15 +41,15 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     listed = clusters if pair else [clusters]
     if clusters is not None and len(listed) not in (1, 2):
         raise ValueError(
-            "clusters are one column or a pair of them, each by name or as an array; got "
-            f"{len(listed)}"
+            "clusters must be one column or a pair of columns, each by name or as an "
+            f"array; got {len(listed)}"
         )
     roles = ("clusters", "second clusters")
     return given | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
 
 
 def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
-    """Weights and clusters that came as arrays, as columns."""
+    """Weights and clusters given as arrays, as columns."""
     arrays = {role: values for role, values in given.items() if not isinstance(values, str)}
     columns, _ = columns_of(
         {
@@ -68,7 +68,7 @@ def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
 
 
 def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], np.ndarray]:
-    """The missing values of each column that has some, and the rows without any."""
+    """The number of missing values of each column with any, and the rows without any."""
     gone = np.zeros(total, dtype=bool)
     for column in columns.values():
         gone |= column.missing
@@ -79,15 +79,16 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
 
 
 def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> None:
-    """Warn of rows with missing values, drop them silently, or refuse them, as the policy says.
+    """Warn about rows with missing values, drop them silently, or refuse them, depending on
+    ``missing``.
 
     Args:
-        missing: ``"warn"``, ``"drop"`` (say nothing) or ``"refuse"``.
+        missing: ``"warn"``, ``"drop"`` (without a warning) or ``"refuse"``.
         counts: missing values by column.
         total, kept: rows before and after.
 
     Raises:
-        ValueError: no row is left, or some are missing and ``missing`` is ``"refuse"``.
+        ValueError: if no row is left, or if values are missing and ``missing`` is ``"refuse"``.
     """
     listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:NAMES_LISTED])
     if not complete:
@@ -97,13 +98,13 @@ def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> N
         )
     if counts and missing == "refuse":
         raise ValueError(
-            f"{total - complete:,} of {total:,} rows have missing values ({listed}): fill them, or "
-            "let missing='drop' leave these rows out"
+            f"{total - complete:,} of {total:,} rows have missing values ({listed}): fill "
+            "them, or drop these rows with missing='drop'"
         )
     if counts and missing == "warn":
         warn_caller(
-            f"{total - complete:,} of {total:,} rows dropped for missing values ({listed}); "
-            "missing='drop' says that this is meant",
+            f"{total - complete:,} of {total:,} rows dropped for missing values "
+            f"({listed}); missing='drop' drops them without this warning",
             MissingRowsWarning,
         )
 
@@ -115,13 +116,14 @@ def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
     name = plan.role("weights")
     if columns[name].is_factor:
         raise TypeError(
-            f"weights are numbers, one for each row; the column {name!r} holds words or categories"
+            f"weights must be numbers, one for each row; the column {name!r} holds text "
+            "or categories"
         )
     return Weights(columns[name].values.astype(np.float64), plan.kind)
 
 
 def one_or_all(groups: tuple[Any, ...]) -> Any:
-    """Labels of one kind as they are, those of several as a tuple; None of none."""
+    """Labels of one dimension as they are, of several as a tuple; None if there are none."""
     if not groups:
         return None
     first, *others = groups

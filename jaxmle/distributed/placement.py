@@ -1,4 +1,4 @@
-"""Where the rows of arrays are: the mesh of devices, and the axes of it that share the rows."""
+"""Where the rows of arrays are: the mesh of devices, and its axes that share the rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
 
 HOW_ROWS_ARE_SHARED = (
-    "jax.device_put(x, NamedSharding(mesh, PartitionSpec('rows'))) shares rows, "
-    "jaxmle.distributed.rows(…) does so with arrays of NumPy"
+    "jax.device_put(x, NamedSharding(mesh, PartitionSpec('rows'))) shards rows, and so "
+    "does jaxmle.distributed.rows(…) with NumPy arrays"
 )
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices that hold the rows of some arrays: hashable, a part of the key of a program."""
+    """The devices that hold the rows of some arrays: hashable, part of the key of a program."""
 
     mesh: Mesh
     axes: tuple[str, ...]  # of the mesh, that share the rows; along others they are repeated
@@ -40,11 +40,11 @@ class Placement:
 
     @property
     def shards(self) -> int:
-        """How many parts the rows are in."""
+        """The number of parts that the rows are split into."""
         return math.prod(self.mesh.shape[axis] for axis in self.axes)
 
     def over_shards(self, local: Callable[..., Any]) -> Callable[..., Any]:
-        """``local(rows, *args)`` on each shard of the rows; what it returns is the same on all."""
+        """``local(rows, *args)`` on each shard of the rows; it must return the same on all."""
 
         def program(rows: Tree, *args: Any) -> Any:
             run = jax.shard_map(
@@ -69,16 +69,16 @@ class Placement:
         return jax.tree.unflatten(treedef, shaped)
 
     def first_row(self, rows: int) -> Array:
-        """The number of the first row of a shard of so many rows, inside of ``over_shards``."""
+        """The number of the first row of a shard of so many rows, inside ``over_shards``."""
         return jax.lax.axis_index(self.axes) * rows
 
 
 def placement_of(data: Tree) -> Placement | None:
-    """Where the rows of data are, if several devices share them; None where they are on one.
+    """Where the rows of data are, if several devices share them; None if they are on one.
 
     Raises:
-        TypeError: an array is spread over devices by no mesh.
-        ValueError: another axis than the rows is shared, or two leaves lie differently.
+        TypeError: an array is spread over devices without a mesh.
+        ValueError: an axis other than the rows is shared, or two leaves are placed differently.
     """
     if jax.device_count() == 1:
         return None
@@ -95,8 +95,8 @@ def placement_of(data: Tree) -> Placement | None:
     for name, other in placed.items():
         if other != placement:
             raise ValueError(
-                f"{first} lies over {_words(placement)}, {name} over {_words(other)}; all leaves "
-                f"are shared in one way: {HOW_ROWS_ARE_SHARED}"
+                f"{first} lies over {_words(placement)}, {name} over {_words(other)}; all "
+                f"leaves must be sharded in the same way: {HOW_ROWS_ARE_SHARED}"
             )
     return placement
 
@@ -108,14 +108,14 @@ def _placement_of_leaf(name: str, leaf: jax.Array) -> Placement | None:
     if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
         raise TypeError(
             f"{name} is spread over {len(sharding.device_set)} devices by a "
-            f"{type(sharding).__name__}, which names no mesh: {HOW_ROWS_ARE_SHARED}"
+            f"{type(sharding).__name__}, which has no mesh: {HOW_ROWS_ARE_SHARED}"
         )
     rows = sharding.spec[0] if len(sharding.spec) else None
     others = sharding.spec[1:]
     if rows is None or any(axis is not None for axis in others):
         raise ValueError(
-            f"{name} is shared among devices by {sharding.spec}; devices share rows, axis 0 alone: "
-            f"{HOW_ROWS_ARE_SHARED}"
+            f"{name} is sharded over devices by {sharding.spec}; only rows, axis 0, may "
+            f"be sharded: {HOW_ROWS_ARE_SHARED}"
         )
     return Placement(sharding.mesh, (rows,) if isinstance(rows, str) else tuple(rows))
 

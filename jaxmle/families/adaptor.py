@@ -1,4 +1,4 @@
-"""Distributions of other libraries as families: anything made from parameters that has
+"""Distributions from other libraries as families: anything made from parameters that has
 ``log_prob``.
 """
 
@@ -45,10 +45,8 @@ SPREADS = ("scale", "stddev", "sigma")
 
 
 def translated(name: str, foreign: Any) -> Constraint:
-    """One of jaxmle's constraints from another library's."""
-    while hasattr(
-        foreign, "base_constraint"
-    ):  # so many events along an axis, each constrained alike
+    """The jaxmle constraint that corresponds to another library's."""
+    while hasattr(foreign, "base_constraint"):  # several event axes, all with the same constraint
         foreign = foreign.base_constraint
     kind = type(foreign).__name__.lstrip("_")  # numpyro has dropped the underscores
     if kind in NAMED:
@@ -62,7 +60,8 @@ def translated(name: str, foreign: Any) -> Constraint:
     if (low is None and high is None) or getattr(foreign, "is_discrete", False):
         raise ValueError(
             f"{name} has a constraint of kind {kind}, which has no counterpart here: give "
-            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter"
+            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is not a "
+            "parameter"
         )
     return Interval(
         -math.inf if low is None else float(low), math.inf if high is None else float(high)
@@ -96,7 +95,7 @@ def _asked(
     distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]
 ) -> dict[str, Constraint]:
     """The constraint of every parameter: those given, then those declared for arguments without
-    a default.
+    default.
     """
     declared = _declared(distribution)
     arguments = inspect.signature(distribution).parameters
@@ -119,7 +118,7 @@ def _asked(
 
 
 def _value(made: Any, *names: str) -> Any:
-    """The first attribute of these names, called where it is a method without arguments."""
+    """The first attribute with one of these names, called if it is a method without arguments."""
     for name in names:
         if hasattr(made, name):
             value = getattr(made, name)
@@ -173,12 +172,11 @@ TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
 
 
 def _twin(made: Any) -> tuple[Family, Params] | None:
-    """The family that this object is under another name, with its parameters; None where there is
-    none.
+    """The family of ours equivalent to this object, with its parameters; None if there is none.
 
-    It is computed in place of the library's: densities there have NaN for derivatives far out and
-    at ends, tails are 1 − F above, and of a gamma, a beta or Student's t they have no second
-    derivative in the shapes.
+    It is computed instead of the library's, whose densities have NaN derivatives far out and at the
+    ends, whose upper tails are 1 − F, and whose gamma, beta and Student's t have no second
+    derivatives in the shapes.
     """
     kind = type(made)
     if kind.__module__.split(".")[0] not in DISTRIBUTION_LIBRARIES or kind.__name__ not in TWINS:
@@ -206,8 +204,8 @@ def _bounds(made: Any) -> tuple[Any, Any]:
 
 
 def _inside(made: Any, low: Array, high: Array) -> Array:
-    """A value at which the object's functions are harmless, for those outside: its mean, else
-    its median, else a place in the support.
+    """A value at which the object's functions are well behaved, to stand in for those outside: its
+    mean, else its median, else a point of the support.
     """
     spare = jnp.where(
         jnp.isinf(low),
@@ -221,7 +219,7 @@ def _inside(made: Any, low: Array, high: Array) -> Array:
     ):
         try:
             candidate = jnp.asarray(ask(), spare.dtype)
-        except Exception:  # a method that is there in name only: there is another
+        except Exception:  # a method that exists in name only: try the next
             continue
         spare = jnp.where(
             jnp.isfinite(candidate) & (candidate > low) & (candidate < high), candidate, spare
@@ -239,7 +237,7 @@ def _masked(
     closed: bool,
 ) -> Array:
     """``function`` inside the support; constants outside and at infinity. An end of the support
-    itself is inside where ``closed``.
+    counts as inside if ``closed``.
     """
     low, high = _bounds(made)
     under = (y < low) if closed else (y <= low)
@@ -248,9 +246,9 @@ def _masked(
     over = over | jnp.isposinf(y)
     spare = _inside(made, low, high)
     inside = jnp.where(under | over, spare, y)
-    # Where a library's function comes to such a constant itself, outside a support that the object
-    # does not tell or where a tail has run out, its derivatives may be NaN, and one such row makes
-    # those of a mixture or of a truncated law NaN.
+    # Where a library's function itself reaches such a constant, outside a support that the object
+    # does not report or where a tail has run out, its derivatives may be NaN, and one such row
+    # makes those of a mixture or of a truncated distribution NaN.
     value = jax.lax.stop_gradient(function(inside))
     at_end = (value == below) | (value == above)
     value = jnp.where(at_end, value, function(jnp.where(at_end, spare, inside)))
@@ -275,7 +273,7 @@ def _is_vector(made: Any) -> bool:
 
 
 def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
-    """The first of these methods that the object has of its own."""
+    """The first of these methods that the object itself defines."""
 
     def answers(name: str) -> bool:
         try:
@@ -288,7 +286,7 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
 
 
 def _cdf(made: Any) -> Callable[[Array], Array]:
-    """The distribution function, of either name."""
+    """The distribution function, under either name."""
     plain = _called(made, "cdf")
     logarithm = _called(made, "log_cdf")
     if plain is not None:
@@ -296,8 +294,8 @@ def _cdf(made: Any) -> Callable[[Array], Array]:
     if logarithm is not None:
         return lambda y: jnp.exp(logarithm(y))
     raise ValueError(
-        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. "
-        "Give a class that has it, or a family of jaxmle.families"
+        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded "
+        "need one. Give a class that has one, or a family of jaxmle.families"
     )
 
 
@@ -340,7 +338,7 @@ def _quantile(made: Any, q: float | Array) -> Array:
 
 
 def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
-    """Moments for what is named as a location or a scale; NaN, which is put inside its bounds,
+    """Moments for parameters named as a location or a scale; NaN, later moved inside the bounds,
     for the others.
     """
     mean, variance, xp = moments(y)
@@ -383,30 +381,30 @@ def from_distribution(
     discrete: bool = False,
 ) -> Family:
     """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or
-    distreqx, or from anything like one.
+    distreqx, or from any similar object.
 
     Args:
         distribution: a class or function that takes parameters by name and returns an object with
-            ``log_prob(y)``. Where the object has ``log_cdf``, ``cdf``, ``log_survival_function``,
+            ``log_prob(y)``. If the object has ``log_cdf``, ``cdf``, ``log_survival_function``,
             ``icdf``, ``quantile``, ``sample``, ``mean`` or ``variance``, the family has them too.
-        constraints: a jaxmle constraint for each parameter. Those left out are read from the class:
+        constraints: a jaxmle constraint for each parameter. Missing ones are read from the class:
             numpyro's ``arg_constraints``, TFP's ``parameter_properties()``. distrax and distreqx
-            declare none: give them all.
-        known: arguments that are no parameters, with a default or None where the data must have
+            declare none, so give them all.
+        known: arguments that are not parameters, with a default, or None if the data must have
             them: ``{"total_count": None}``.
         start: a function of the values that returns start values; by default moments for a location
-            and a scale, and 1, 1/2 or 0 else.
-        discrete: whether values are whole numbers.
+            and a scale, and otherwise 1, 1/2 or 0.
+        discrete: whether values are integers.
 
-    A distribution of these libraries that is one of ours under another name (Normal, Gamma,
-    StudentT, Poisson, …) is computed as ours, with its tails. Of others log_prob is −inf outside a
-    support that the object tells, and else what the library returns; tails are made of
-    ``log_cdf``, ``cdf`` or ``log_survival_function``, and a log_sf made from ``cdf`` loses its
-    digits in the upper tail.
-    ``censored`` and ``truncated`` take what has tails.
+    If a distribution of these libraries is also in ``jaxmle.families`` (Normal, Gamma, StudentT,
+    Poisson, …), the jaxmle family is used, with its accurate tails. For others log_prob is −inf
+    outside the declared support and otherwise what the library returns; tails are computed from
+    ``log_cdf``, ``cdf`` or ``log_survival_function``, and a log_sf computed from ``cdf`` loses
+    digits in the upper tail. ``censored`` and ``truncated`` need the tails.
 
     Raises:
-        ValueError: for a parameter whose constraint neither the class nor you declare.
+        ValueError: for a parameter without a constraint, neither declared by the class nor given
+            here.
 
     >>> import jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.families import from_distribution

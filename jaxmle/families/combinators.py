@@ -1,5 +1,5 @@
-"""Families of what is seen of a family: censored, truncated, rounded; and finite mixtures. All
-from log_prob, log_cdf and log_sf.
+"""Families made from other families: censored, truncated, rounded, and finite mixtures, all
+computed from log_prob, log_cdf and log_sf.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ LOG_HALF = -math.log(2)
 
 
 def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
-    """log F at both ends and log S at both: each function compiled once for the two, or one for
-    all four.
-    """
+    """log F and log S at both ends: each function compiled once for both, or one for all four."""
     ends = jnp.stack(jnp.broadcast_arrays(low, high))
     tails = law.log_tails or (lambda p, y: (law.log_cdf(p, y), law.log_sf(p, y)))
     below, above = jax.vmap(partial(tails, p))(ends)
@@ -41,8 +39,8 @@ def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
     """log P(low < Y ≤ high), from the tail in which both ends lie; −inf where the interval is
     empty.
 
-    The difference of two numbers: its relative error is an ulp of log F over the log ratio of the
-    ends. An infinite end is not evaluated: the other one stands there, since a tail of another
+    As a difference of two numbers, its relative error is an ulp of log F over the log ratio at the
+    ends. An infinite end is not evaluated but replaced by the other, since a tail from another
     library may have no derivative at infinity.
     """
     bottom = jnp.isneginf(low)
@@ -81,16 +79,16 @@ def _with_tails(family: Family, what: str) -> None:
 
 @with_recipe
 def censored(family: Family) -> Family:
-    """The family seen through intervals: exact values, and values known only to lie in (lower,
-    upper].
+    """A family for censored data: exact values, and values known only to lie in (lower, upper].
 
-    Data are ``{"lower": (n,), "upper": (n,)}``, row by row: exact where the two are equal; right
-    censored where upper is ∞ (log_sf at lower); left censored where lower is −∞ (log_cdf at upper);
-    an interval else. Or ``{"time": (n,), "event": (n,)}``: exact where event is not 0, right
-    censored at time where it is. A row whose lower exceeds its upper is NaN.
+    Data are ``{"lower": (n,), "upper": (n,)}``, row by row: exact if the two are equal; right
+    censored if upper is ∞ (log_sf at lower); left censored if lower is −∞ (log_cdf at upper);
+    otherwise an interval. Or ``{"time": (n,), "event": (n,)}``: exact if event is not 0, right
+    censored at time if it is. A row whose lower exceeds its upper is NaN.
 
-    Censoring must not depend on the value beyond its bounds. Sample, quantile and moments are those
-    of the family itself. Delayed entry is ``censored(truncated(family))`` with the known ``low``.
+    Censoring must not depend on the value beyond its bounds. Samples, quantiles and moments are
+    those of the uncensored family. Delayed entry is ``censored(truncated(family))`` with the known
+    ``low``.
 
     Args:
         family: any family with log_cdf and log_sf.
@@ -145,13 +143,13 @@ def censored(family: Family) -> Family:
 
 @with_recipe
 def truncated(family: Family, low: float = -math.inf, high: float = math.inf) -> Family:
-    """The family given that low < Y ≤ high; values outside were never seen.
+    """The family given that low < Y ≤ high; values outside were never recorded.
 
     Args:
         family: any family with log_cdf and log_sf.
-        low, high: the ends, for all rows. They are known constants of the new family: rows with
-            ends of their own give them in the data, ``{"y": y, "low": (n,)}``. ``truncated(poisson,
-            low=0)`` is the zero-truncated Poisson.
+        low, high: the ends, for all rows. They are known constants of the new family; ends that
+            differ between rows are given in the data, ``{"y": y, "low": (n,)}``.
+            ``truncated(poisson, low=0)`` is the zero-truncated Poisson.
 
     >>> import jax.numpy as jnp
     >>> from jaxmle.families import poisson, truncated
@@ -221,11 +219,11 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
 
 @with_recipe
 def rounded(family: Family, width: float = 1.0) -> Family:
-    """Values written down to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y +
+    """A family for values rounded to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y +
     width/2).
 
-    The width is a known constant; rows with widths of their own give them in the data, ``{"y": y,
-    "width": (n,)}``. Groups with other ends are ``censored`` with lower and upper.
+    The width is a known constant; widths that differ between rows are given in the data, ``{"y": y,
+    "width": (n,)}``. For other intervals use ``censored`` with lower and upper.
 
     Args:
         family: any family with log_cdf and log_sf.
@@ -241,8 +239,8 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     law = family.law
 
     def cell(p: Params, y: Array) -> Array:
-        """The upper end of the cell that y lies in or above: y's own where y is a multiple of
-        the width.
+        """The upper end of the cell that contains y, or of the last one below it; that of y itself
+        if y is a multiple of the width.
         """
         return (jnp.floor(y / p["width"]) + 0.5) * p["width"]
 
@@ -293,12 +291,12 @@ def _log_mean(weights: Array, terms: list[Array]) -> Array:
 def mixture(*families: Family) -> Family:
     """A finite mixture: log Σ wⱼ fⱼ(y).
 
-    Parameters are ``{"weights": (k,), "components": ({…}, …)}``, one dictionary a component. The
-    likelihood has a maximum for each order of like components; normal components may collapse on
-    one value, where it is unbounded, and a fit says so.
+    Parameters are ``{"weights": (k,), "components": ({…}, …)}``, one dictionary for each component.
+    The likelihood has a maximum for each order of components of the same family. Normal components
+    may collapse onto one value, where the likelihood is unbounded; a fit says so.
 
     Args:
-        families: the components, all discrete or none.
+        families: the components, all discrete or all continuous.
 
     >>> import numpy as np
     >>> from jaxmle.families import mixture, normal
@@ -311,10 +309,10 @@ def mixture(*families: Family) -> Family:
     (3.0, 4.0)
     """
     if len(families) < 2 or not all(isinstance(family, Family) for family in families):
-        raise TypeError("mixture takes two families or more, such as mixture(normal, normal)")
+        raise TypeError("mixture takes two or more families, such as mixture(normal, normal)")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            "mixture takes families that are all discrete or all continuous; got "
+            "the families of a mixture must be all discrete or all continuous; got "
             f"{', '.join(family.name for family in families)}"
         )
     known = {name: value for family in families for name, value in family.known.items()}
@@ -332,7 +330,7 @@ def mixture(*families: Family) -> Family:
 
 
 def _mixture_law(families: tuple[Family, ...]) -> Law:
-    """The functions of a mixture; those are missing that a component lacks."""
+    """The functions of a mixture, without those that any component lacks."""
     log_prob = partial(_mixture_log, families, "log_prob")
     log_cdf = partial(_mixture_log, families, "log_cdf")
     log_sf = partial(_mixture_log, families, "log_sf")
@@ -361,7 +359,7 @@ def _mixture_law(families: tuple[Family, ...]) -> Law:
 
 
 def _component_params(families: tuple[Family, ...], p: Params) -> list[Params]:
-    """The parameters of each component, with the known constants of its family."""
+    """The parameters of each component, together with the known constants of its family."""
     return [
         {name: p[name] for name in family.known} | component
         for family, component in zip(families, p["components"], strict=True)
@@ -402,7 +400,7 @@ def _mixture_support(families: tuple[Family, ...], p: Params) -> tuple[Array, Ar
 def _mixture_sample(
     families: tuple[Family, ...], p: Params, key: Array, shape: tuple[int, ...]
 ) -> Array:
-    """A draw of every component, and of these the one whose number is drawn."""
+    """A draw from every component, of which one is picked at random by the weights."""
     component_key, *keys = jax.random.split(key, len(families) + 1)
     draws = [
         family.sample(params, draw_key, shape)

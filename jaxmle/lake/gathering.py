@@ -1,5 +1,5 @@
-"""What is known of the files that are finished: which, how they ended, how they were coded, and
-their keys.
+"""What is known about the finished files: which they are, how their fits ended, how they were
+coded, and their keys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Gathering:
         self.place = {partition.output: i for i, partition in enumerate(all_files)}
         self.index = KeyIndex()
         self.skipped = 0
-        self.coded: tuple[str, str] | None = None  # how the first file was coded, and its path
+        self.coded: tuple[str, str] | None = None  # the coding of the first file, and its path
 
     def take_what_is_there(self) -> list[Partition]:
-        """Take the files whose fits are in the folder; those that are still to be fitted."""
+        """Take in the files whose fits are in the folder; return those still to be fitted."""
         there = set(self.folder.names())
         to_do = []
         for partition in self.partitions:
@@ -50,7 +50,7 @@ class Gathering:
         return to_do
 
     def _footer(self, partition: Partition, there: set[str]) -> dict[str, Any] | None:
-        """What the fits of a file say of themselves; None where there are none of it as it is."""
+        """The footer of a file's fits; None if there are none of its current version."""
         if partition.output not in there:
             return None
         footer = read_footer(self.folder, partition.output)
@@ -59,7 +59,7 @@ class Gathering:
     def compare_with_others(self) -> None:
         """Look for keys and codings of this part in the finished files of the other parts.
 
-        Each part does so after it has written its own, so that the last one sees all.
+        Each part does this after it has written its own files, so the last one sees all.
         """
         there = set(self.folder.names())
         for partition in self.others:
@@ -74,14 +74,14 @@ class Gathering:
         """Take in a finished file.
 
         Raises:
-            ValueError: it was coded otherwise than another; a key stands in both.
+            ValueError: its coding differs from another's, or they share a key.
         """
         self._refuse_other_coding(partition, footer["coding"])
         self.taken[partition.output] = footer
         self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
 
     def _refuse_other_coding(self, partition: Partition, coding: str) -> None:
-        """Coefficients of one name would mean different things."""
+        """Raise, since coefficients of the same name would mean different things."""
         if not coding:  # a file without rows
             return
         if self.coded is None:
@@ -94,18 +94,19 @@ class Gathering:
         what = "parameters"
         for what, known, other in _differences(before, now):
             raise ValueError(
-                f"{what} is coded from {_listed(known)} in {path} and from {_listed(other)} in "
-                f"{partition.path}: coefficients of one name would mean different things. Make "
-                "columns of 0 and 1 of its categories, or cut the source so that each file has "
-                "all of them"
+                f"{what} is coded from {_listed(known)} in {path} and from "
+                f"{_listed(other)} in {partition.path}: coefficients with the same name "
+                "would mean different things. Code its categories as columns of 0 and 1, "
+                "or partition the source so that each file has all of them"
             )
         raise ValueError(
-            f"the parameters are {_listed(before[what])} in {path} and {_listed(now[what])} in "
-            f"{partition.path}: all files must have the same"
+            f"the parameters are {_listed(before[what])} in {path} and "
+            f"{_listed(now[what])} in {partition.path}: all files must have the same "
+            "parameters"
         )
 
     def refuse_shared_keys(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Raise for a key that stands in two files; equal hashes alone prove none."""
+        """Raise for a key that is in two files; equal hashes alone are no proof."""
         for left, right in pairs:
             files = [(*self.partitions, *self.others)[i] for i in (left, right)]
             keys = [self._keys(file) for file in files]
@@ -114,12 +115,13 @@ class Gathering:
                 continue
             listed = ", ".join(_key_text(row) for row in shared.slice(0, KEYS_SHOWN).to_pylist())
             raise ValueError(
-                f"{shared.num_rows:,} groups stand in two files, such as {listed}, in "
-                f"{files[0].path} and {files[1].path}: each would be fitted in two parts. Cut the "
-                "source by its keys first (DuckDB: COPY (SELECT *, hash("
-                f"{', '.join(self.by)}) % 64 AS bucket FROM 'source/**/*.parquet') TO 'cut' "
-                "(FORMAT parquet, PARTITION_BY bucket); docs/scale.md has this in pyarrow too), "
-                f"and delete {self.folder.path}, whose fits are of parts of groups"
+                f"{shared.num_rows:,} groups are in two files, such as {listed}, in "
+                f"{files[0].path} and {files[1].path}: each would be fitted in two parts. "
+                "Partition the source by its keys first (DuckDB: COPY (SELECT *, "
+                f"hash({', '.join(self.by)}) % 64 AS bucket FROM 'source/**/*.parquet') "
+                "TO 'cut' (FORMAT parquet, PARTITION_BY bucket); for pyarrow see "
+                f"docs/scale.md), and delete {self.folder.path}, which holds fits of "
+                "parts of groups"
             )
 
     def _keys(self, partition: Partition) -> Any:
@@ -149,7 +151,7 @@ class Gathering:
 
 
 def _is_of(footer: dict[str, Any], partition: Partition) -> bool:
-    """Whether fits are those of the file as it is now."""
+    """Whether fits are those of the current version of the file."""
     sound = all(type(footer.get(name)) is kind for name, kind in FOOTER_KINDS.items())
     return sound and footer.get("source") == partition.facts
 

@@ -1,4 +1,4 @@
-"""Checks of the arguments before anything is compiled: one error naming the
+"""Checks of the arguments before anything is compiled: each mistake raises one error that names the
 leaf, the row and the remedy.
 """
 
@@ -24,14 +24,12 @@ from jaxmle.runtime.opaque import Opaque
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 
-FORMULA_HINT = (
-    ". A formula is read by jaxmle.from_formula('y ~ x', table), whose fit(model) fits it"
-)
+FORMULA_HINT = ". For a formula use jaxmle.from_formula('y ~ x', table).fit(model)"
 
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
     """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
-    non-finite values are refused by name. Functions in the fields of a module are held.
+    non-finite values are refused by name. Functions in the fields of a module are kept as they are.
     """
 
     def convert(path: Any, leaf: Any) -> Any:
@@ -47,8 +45,8 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
         if not is_real and not np.issubdtype(value.dtype, np.integer):
             raise TypeError(
-                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or "
-                f"whole numbers{FORMULA_HINT if '~' in str(leaf) else ''}"
+                f"{name} has dtype {value.dtype}; parameters must be floating-point "
+                f"numbers or integers{FORMULA_HINT if '~' in str(leaf) else ''}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -69,15 +67,15 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
 
 
 def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
-    """``convert(path, leaf)`` of every leaf."""
+    """The tree with ``convert(path, leaf)`` for every leaf."""
     try:
         return jax.tree_util.tree_map_with_path(convert, tree)
     except ValueError as error:
         if "sorting pytree dictionary keys" not in str(error):
             raise
         raise TypeError(
-            f"{what} is a dictionary whose keys are of several types, which have no order: name "
-            "all its entries by strings"
+            f"{what} is a dictionary with keys of several types, which cannot be sorted: "
+            "use strings for all keys"
         ) from None
 
 
@@ -90,9 +88,8 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
-    A frame of numbers means its columns, {name: (n,)}. Integers become int64, or int32 where
-    ``dtype`` is float32: in the width of a byte, 127 + 1 is −128 and the logarithm has three
-    digits.
+    A numeric frame is read as its columns, {name: (n,)}. Integers become int64, or int32 if
+    ``dtype`` is float32: in int8, 127 + 1 is −128 and a logarithm has three digits.
     """
     data = columns_of_frame(data) if is_frame(data) else data
 
@@ -108,8 +105,8 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 else " Close over constants instead of passing them as data."
             )
             raise TypeError(
-                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array "
-                f"whose first axis is the observations.{hint}"
+                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data must "
+                f"be an array whose first axis is the observations.{hint}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -118,9 +115,9 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             )
         if is_frame(leaf):
             raise TypeError(
-                f"{name} is a frame inside other data, where its columns would lose their names: "
-                "pass {column: frame[column].to_numpy() for column in frame.columns}, or "
-                "frame.to_numpy() as a matrix"
+                f"{name} is a frame inside other data, so its columns would lose their "
+                "names: pass {column: frame[column].to_numpy() for column in "
+                "frame.columns}, or frame.to_numpy() as a matrix"
             )
         _refuse_remote(name, leaf)
         # A view: jax knows an array by its identity, and a trace that failed may have known this
@@ -132,12 +129,13 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
         if value.dtype.names:
             columns = ", ".join(f"{n!r}: a[{n!r}]" for n in value.dtype.names[:2])
             raise TypeError(
-                f"{name} is a structured array, whose fields are columns: pass a dictionary of "
-                f"them, {{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array a"
+                f"{name} is a structured array: pass a dictionary of its fields, "
+                f"{{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array "
+                "a"
             )
         if kind in "mM":
             raise TypeError(
-                f"{name} holds times (dtype {value.dtype}), which have no unit of their own: pass "
+                f"{name} holds times (dtype {value.dtype}), whose unit is not clear: pass "
                 f"numbers, such as ({name} - start) / numpy.timedelta64(1, 'D') in days"
             )
         if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
@@ -167,13 +165,14 @@ def _refuse_remote(name: str, leaf: Any) -> None:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return
     raise ValueError(
-        f"{name} lies in several processes: jaxmle.fit takes it as it is, all else needs the rows "
-        "in one of them (jax.experimental.multihost_utils.process_allgather)"
+        f"{name} is spread over several processes: jaxmle.fit takes it as it is, but "
+        "everything else needs the rows in one process "
+        "(jax.experimental.multihost_utils.process_allgather)"
     )
 
 
 def _no_numbers(name: str, value: Any, kind: str) -> str:
-    """What a leaf of words or objects holds, and the line that makes numbers of it."""
+    """What a leaf of strings or objects holds, and how to convert it to numbers."""
     if value.ndim == 0 and kind == "O":
         return _not_read(name, value.item())
     values = value.ravel().tolist()
@@ -188,34 +187,32 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
         )
         if values[odd] is None or type(values[odd]).__name__ in ("NAType", "NaTType"):
             return (
-                f"{message}. Drop the rows with a missing value from every leaf; an end of an "
-                "interval of which nothing is known is -numpy.inf or numpy.inf"
+                f"{message}. Drop the rows with a missing value from every leaf; write "
+                "the unknown end of an interval as -numpy.inf or numpy.inf"
             )
         if not isinstance(values[odd], str):
-            return f"{message}. Make numbers of them: .astype(float)"
+            return f"{message}. Convert them to numbers: .astype(float)"
     word = next((entry for entry in values if isinstance(entry, str)), "…")
     return (
-        f"{message}. Encode categories as integer codes or dummy columns, ({name} == "
-        f"{word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; "
-        "dates as numbers"
+        f"{message}. Encode categories as integer codes or dummy columns: ({name} == "
+        f"{word!r}).astype(float) for two, numpy.unique({name}, return_inverse=True)[1] "
+        "for more. Encode dates as numbers"
     )
 
 
 def _not_read(name: str, value: Any) -> str:
-    """A leaf that is an object and no array, and the line that makes one of it."""
+    """The message for a leaf that is not an array, and how to convert it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
     article = "an" if kind[0] in "aeiou" else "a"
     return (
-        f"{name} is {article} {kind}, which is not read as an array: make one of it first, by "
-        f"{remedy}"
+        f"{name} is {article} {kind}, which is not read as an array: convert it first, "
+        f"with {remedy}"
     )
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:
-    """Integers in ``dtype``; one that does not fit there would become another number, and is
-    refused.
-    """
+    """Integers in ``dtype``; an integer that does not fit would change its value and is refused."""
     if value.dtype == dtype:
         return value
     whole = np.asarray(value)
@@ -225,15 +222,15 @@ def _integers(name: str, value: Any, dtype: Any) -> Any:
         if len(bad):
             place = tuple(int(i) for i in bad[0])
             raise ValueError(
-                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, in which "
-                "integers are computed here; give it as floats: .astype(float)"
+                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, "
+                "the integer type used here; pass floats: .astype(float)"
             )
     return whole.astype(dtype)
 
 
 def traced_data(data: Tree, dtype: Any = None) -> Tree:
-    """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in
-    the width of the trace, floats in ``dtype`` if given.
+    """``data`` under a trace, converted like ``host_data`` by type: integers in the width of the
+    trace, floats in ``dtype`` if given.
     """
     data = columns_of_frame(data) if is_frame(data) else data
     whole = (
@@ -258,14 +255,14 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
         rows = np.unique(np.argwhere(bad)[:, 0])
         more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
         raise ValueError(
-            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a "
-            "likelihood has no meaning for a missing number."
+            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every "
+            "leaf: a likelihood is not defined for missing values."
         )
     return flat.astype(dtype, copy=False)
 
 
 def in_row(index: tuple[int, ...]) -> str:
-    """Where a value stands in the leaf of one data set."""
+    """The position of a value in a leaf of one data set, in words."""
     return f"row {index[0]}" + "".join(f", column {i}" for i in index[1:])
 
 
@@ -275,12 +272,12 @@ def check_coding(
     """Check the data with every likelihood that knows their coding, inside any combinators: see
     ``models.common.coding``.
 
-    A likelihood knows it that has a method ``check_data(data, place)``. Values that a trace hides
-    are left alone.
+    A likelihood knows its coding if it has a method ``check_data(data, place)``. Traced values are
+    not checked.
 
     Args:
-        where: from the part of a pool (0 else) and the index of a value in its leaf to words; by
-            default the row.
+        where: describes a value, given the part of a pool (otherwise 0) and the index of the value
+            in its leaf; by default by its row.
     """
 
     def shown(node: Any, rows: Tree, part: int) -> None:
@@ -299,7 +296,7 @@ def check_coding(
 
 
 def check_start(layout: Layout, params: Tree) -> None:
-    """A start outside its bounds is an error, not something to project."""
+    """Raise for a start outside its bounds; it is not projected."""
     for leaf, value in zip(layout.leaves, layout.treedef.flatten_up_to(params), strict=True):
         wrong = leaf.constraint.violation(np.asarray(value))
         if wrong:
@@ -310,8 +307,8 @@ def check_start(layout: Layout, params: Tree) -> None:
 
 
 def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree = None) -> None:
-    """A value held by ``fix`` is finite and inside the bounds of its entry; or on one of them,
-    where parameters are given and the likelihood is finite there.
+    """Raise unless a value held by ``fix`` is finite and inside the bounds of its entry, or on a
+    bound if parameters are given and the likelihood is finite there.
     """
     for name, value, low, high in _outside(loglik, layout):
         held = np.asarray(value, dtype=float)
@@ -320,7 +317,7 @@ def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree 
             raise ValueError(
                 f"fix holds {name!r} at {value}, which must be finite and strictly between "
                 f"{low:g} and {high:g}"
-                + (", as the likelihood is not finite on that bound" if on_bound else "")
+                + (", because the likelihood is not finite on that bound" if on_bound else "")
             )
 
 
@@ -337,7 +334,7 @@ def _outside(loglik: Loglik, layout: Layout) -> list[tuple[str, Any, float, floa
 
 
 def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:
-    """Whether every term is finite where ``fix`` holds what it holds."""
+    """Whether every term is finite at the values held by ``fix``."""
     dtype = jax.tree.leaves(params)[0].dtype
     with precision(dtype), np.errstate(all="ignore"):
         terms = compiled(loglik, "terms", lambda tree: partial(terms_of, tree))(params, data)
@@ -345,7 +342,7 @@ def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:
 
 
 def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
-    """Weights are one for each row."""
+    """Raise unless there is one weight for each row."""
     if isinstance(loglik, Weight):
         n = rows_of(loglik.loglik, data)
         shape = np.shape(loglik.weights.values)
@@ -363,16 +360,16 @@ def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
 
 
 def check_values(loglik: Loglik, data: Tree) -> None:
-    """What is known of the values of one data set on the host: the coding that a ready model
-    reads, and the weights.
+    """Check the values of one data set on the host: the coding that a built-in model expects, and
+    the weights.
     """
     check_coding(loglik, data)
     check_weights(loglik, data)
 
 
 def check_weights(loglik: Loglik, data: Tree) -> None:
-    """Weights are finite, not negative, as many as there are rows; frequency weights are whole
-    numbers.
+    """Raise unless weights are finite, non-negative and one for each row, and frequency weights are
+    integers.
     """
     match loglik:
         case Pool():
@@ -394,12 +391,12 @@ def _check_weight_values(loglik: Weight, data: Tree) -> None:
     check_weight_shapes(loglik, data)
     bad = np.flatnonzero(~(np.isfinite(w.astype(float)) & (w >= 0)))
     if bad.size:
-        raise ValueError(f"weights must be finite and not negative; row {bad[0]} has {w[bad[0]]}")
+        raise ValueError(f"weights must be finite and non-negative; row {bad[0]} has {w[bad[0]]}")
     if kind == "frequency" and np.any(w != np.floor(w)):
         row = int(np.flatnonzero(w != np.floor(w))[0])
         raise ValueError(
-            f"frequency weights count repeated rows and must be whole numbers; row {row} has "
+            f"frequency weights count repeated rows and must be integers; row {row} has "
             f"{w[row]}. Survey weights are jaxmle.sampling(w)."
         )
     if not np.any(w > 0):
-        raise ValueError("every weight is zero: no observation is left")
+        raise ValueError("all weights are zero: there are no observations")

@@ -1,4 +1,4 @@
-"""The declared form: a density of a few predictors. Derivatives are scalar; score and Hessian
+"""Declared regressions: a density of a few predictors. Derivatives are scalar; score and Hessian
 are X'r and X'WX.
 """
 
@@ -64,7 +64,7 @@ def linear(x: str, param: str, offset: str | None = None) -> Linear:
     """
     for name, value in (("x", x), ("param", param), ("offset", offset)):
         if not isinstance(value, str) and not (name == "offset" and value is None):
-            raise TypeError(f"{name} is the name of a leaf; got {shown(value)}")
+            raise TypeError(f"{name} must be the name of a leaf; got {shown(value)}")
     return Linear(x, param, offset)
 
 
@@ -72,7 +72,7 @@ Predictor = Linear | str | Callable[[Tree, Tree], Array]
 
 
 class Predictors(NamedTuple):
-    """All predictors at one point: values (m, n), their Jacobians, and whether any is curved in
+    """All predictors at one point: values (m, n), their Jacobians, and whether any is nonlinear in
     the parameters.
     """
 
@@ -82,18 +82,18 @@ class Predictors(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Counts that occur among the rows, and the weight on each."""
+    """The distinct counts among the rows, and the weight of each."""
 
     values: Any  # (m,)
     weights: Any  # (m,)
 
 
 class OfRows(ABC):
-    """A density of many rows at once, each kept apart from the others."""
+    """A density of many independent rows at once."""
 
     @abstractmethod
     def __call__(self, eta: Mapping[str, Array], rows: Tree) -> Array:
-        """The terms (n,), for predictors (n,) or (n, K), () or (K,) where they are constant."""
+        """The terms (n,), for predictors (n,) or (n, K), () or (K,) if they are constant."""
 
 
 @partial(
@@ -106,23 +106,22 @@ class Regression(LikelihoodTree):
     """A log-likelihood declared as ``density(eta, row)``, the log density of one row, through named
     predictors.
 
-    To the density come the terms ``counts`` of one leaf and of the constant predictors.
+    The terms ``counts``, which depend on one leaf and the constant predictors, are added to the
+    density.
     """
 
-    density: Callable[
-        [Mapping[str, Array], Tree], Array
-    ]  # of one row; of many where it is ``OfRows``
+    density: Callable[[Mapping[str, Array], Tree], Array]  # of one row; of many for ``OfRows``
     names: tuple[str, ...]
     forms: tuple[Predictor, ...]
     response: Law | None = None
     counts: tuple[tuple[str, Callable[[Mapping[str, Array], Array], Array]], ...] = ()
     histograms: tuple[Histogram, ...] | None = (
-        None  # one for each of ``counts``; only sums over these very rows may use them
+        None  # one for each of ``counts``; only for sums over exactly these rows
     )
     shared: tuple[
         str, ...
-    ] = ()  # designs that all members of a batch share: their products of columns are formed once
-    concave: bool = False  # as the user, or the ready model, says
+    ] = ()  # designs shared by a batch: products of their columns are computed once
+    concave: bool = False  # as declared by the user or the built-in model
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)
@@ -134,7 +133,7 @@ class Regression(LikelihoodTree):
         return self._terms(self._parted(shapes, values), data)
 
     def _terms(self, etas: tuple[Array, ...], data: Tree) -> Array:
-        """The terms (n,) at predictors as ``_parted`` gives them."""
+        """The terms (n,) for the predictors returned by ``_parted``."""
         if isinstance(self.density, OfRows):
             return self.density(dict(zip(self.names, etas, strict=True)), data)
         return jax.vmap(self._row, in_axes=(self._axes, 0))(etas, data)
@@ -151,9 +150,10 @@ class Regression(LikelihoodTree):
                 )
             if jnp.ndim(x) == 1 and jnp.shape(beta) not in ((), (1,)):
                 raise ValueError(
-                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose coefficient is "
-                    f"a scalar, but params[{form.param!r}] has shape {jnp.shape(beta)}; a design "
-                    f"of one column is data[{form.x!r}][:, None]"
+                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose "
+                    f"coefficient is a scalar, but params[{form.param!r}] has shape "
+                    f"{jnp.shape(beta)}; write a design of one column as "
+                    f"data[{form.x!r}][:, None]"
                 )
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
             return (
@@ -193,7 +193,7 @@ class Regression(LikelihoodTree):
 
     @property
     def _constants(self) -> dict[str, str]:
-        """The constant predictors, and the parameter that each of them is."""
+        """The constant predictors, and the parameter of each."""
         return {
             name: form
             for name, form in zip(self.names, self.forms, strict=True)
@@ -216,14 +216,14 @@ class Regression(LikelihoodTree):
 
     @property
     def _axes(self) -> tuple[int | None, ...]:
-        """The axis of the rows in each predictor of ``_parted``: what a constant predictor
-        alone enters is computed once, not once a row.
+        """The axis of the rows in each predictor of ``_parted``; anything that depends only on
+        constant predictors is computed once instead of for each row.
         """
         return tuple(None if isinstance(form, str) else 0 for form in self.forms)
 
     def _parted(self, shapes: tuple[tuple[int, ...], ...], values: Array) -> tuple[Array, ...]:
-        """Each predictor by itself from the stacked values (m, n): (n,) or (n, K), and () or
-        (K,) where it is constant.
+        """The single predictors from the stacked values (m, n): (n,) or (n, K), and () or (K,) if
+        constant.
         """
         cuts = np.cumsum([0, *(shape[0] if shape else 1 for shape in shapes)])
         parts = [
@@ -278,8 +278,8 @@ class Regression(LikelihoodTree):
         """Terms (n,), and the density's gradient, m of (n,), and Hessian, m by m of (n,), in the
         predictors.
 
-        Not stacked: each entry goes into a sum of its own, and what XLA stacks first it computes
-        one row at a time.
+        They are not stacked: each entry enters its own sum, and XLA would compute a stack one row
+        at a time.
         """
 
         def row(
@@ -341,8 +341,9 @@ class Regression(LikelihoodTree):
 
             return law.whole(*law.expectation(curvature_of_value))
         raise ValueError(
-            "expected information needs the law of the response: regression(…, "
-            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
+            "expected information needs the distribution of the response: regression(…, "
+            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, "
+            "key=…)"
         )
 
     def cross_moments(self, params: Tree, values: Array, data: Tree) -> Array:
@@ -398,7 +399,7 @@ def _named_eta(
 
 
 def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Where the parameter leaf ``name`` stands in x, and its shape."""
+    """The position of the parameter leaf ``name`` in x, and its shape."""
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if leaf.path == name:
             if leaf.size != int(np.prod(leaf.shape)):
@@ -420,31 +421,31 @@ def regression(
     counts: Mapping[str, Callable[[Any, Any], Array]] | None = None,
     concave: bool = False,
 ) -> Regression:
-    """A likelihood declared as the log density of one row through named predictors.
+    """A likelihood declared by the log density of one row, as a function of named predictors.
 
     Args:
         density: ``density(eta, row)``, the log density of one row; ``eta`` maps each name to a
-            scalar (or a vector where the coefficients are a matrix), ``row`` is one row of the data
+            scalar (or a vector if the coefficients are a matrix), ``row`` is one row of the data
             tree. Written with jax.numpy functions.
         eta: for each name a ``linear(x, param)`` predictor, the name of a parameter (a constant
             predictor), or any function ``f(params, row)``.
-        response: the law of the response, needed for expected information only.
-        counts: for speed, terms to be added to ``density`` that depend on one leaf of counts and on
-            constant predictors alone: ``counts={"y": term}``, ``term(eta, y)`` with the constant
-            predictors in ``eta``. Where many rows share few counts, such a term (log Γ(y + size) of
-            a negative binomial) is evaluated once for each count. A term may be given for any leaf;
-            others gain nothing.
+        response: the distribution of the response, needed only for expected information.
+        counts: for speed, terms to be added to ``density`` that depend only on one leaf of counts
+            and on constant predictors: ``counts={"y": term}``, ``term(eta, y)`` with the constant
+            predictors in ``eta``. If many rows share few counts, such a term (log Γ(y + size) of a
+            negative binomial) is evaluated once for each distinct count. A term may be given for
+            any leaf, but only counts become faster.
         concave: whether ``density`` is known to be concave in all predictors together. With linear
-            and constant predictors the likelihood then has one maximum at most, and a fit says "the
-            maximum" where it says "a maximum" otherwise. Nothing is computed from it.
+            and constant predictors the likelihood then has at most one maximum, and a fit says "the
+            maximum" instead of "a maximum". Nothing is computed from this.
 
     Returns:
-        A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
+        A log-likelihood ``(params, data) -> (n,)`` whose derivatives are computed as X'r and X'WX.
 
     Raises:
-        TypeError: for a density that is no function, or predictors that are no dictionary of
+        TypeError: if the density is not a function, or the predictors are not a dictionary of
             predictors.
-        ValueError: without a predictor.
+        ValueError: if there is no predictor.
 
     >>> import numpy as np, jax.numpy as jnp
     >>> poisson = regression(
@@ -457,16 +458,16 @@ def regression(
     """
     check_function("density", density, "lambda eta, row: …")
     if not isinstance(eta, Mapping) or not all(isinstance(name, str) for name in eta):
-        raise TypeError(f"eta is a dictionary of predictors by name; got {shown(eta)}")
+        raise TypeError(f"eta must be a dictionary of predictors by name; got {shown(eta)}")
     if not eta:
         raise ValueError("regression needs at least one predictor")
     if response is not None and not isinstance(response, Exact | Enumeration | Simulation):
         raise TypeError(
-            "response is exact(…), enumeration(leaf, values) or simulation(sampler, key=…); got "
-            f"{shown(response)}"
+            "response must be exact(…), enumeration(leaf, values) or simulation(sampler, "
+            f"key=…); got {shown(response)}"
         )
     if counts is not None and not isinstance(counts, Mapping):
-        raise TypeError(f"counts is a dictionary from a leaf to a term; got {shown(counts)}")
+        raise TypeError(f"counts must be a dictionary from leaves to terms; got {shown(counts)}")
     for name, form in eta.items():
         if not isinstance(form, Linear | str) and not callable(form):
             raise TypeError(
@@ -475,8 +476,8 @@ def regression(
             )
     if counts and not any(isinstance(form, str) for form in eta.values()):
         raise ValueError(
-            "counts holds terms of constant predictors, but every predictor varies with the row: "
-            "put them in density"
+            "counts is for terms of constant predictors, but every predictor varies with "
+            "the row: put them in density"
         )
     return Regression(
         density,

@@ -1,6 +1,4 @@
-"""Time series in the order of their rows: regression with first-order autoregressive errors,
-and GARCH(1, 1).
-"""
+"""Time series, ordered by row: regression with AR(1) errors, and GARCH(1, 1)."""
 
 from __future__ import annotations
 
@@ -75,14 +73,14 @@ def _ar1_begin(data: Tree) -> Tree:
 @made_once
 def ar1() -> Model:
     """Regression with stationary Gaussian AR(1) errors: y = xβ + e, e_t = phi e_{t−1} + N(0,
-    sigma²), exact from the first value on.
+    sigma²), with the exact likelihood of the first value.
 
-    Parameters: ``beta`` (q,), ``phi`` in (−1, 1), ``sigma``. One scalar: the rows are one series.
-    ``predict`` is the mean of each value given the one before it; ``sample`` draws a whole series.
-    Hamilton (1994), Time Series Analysis, section 5.2.
+    Parameters: ``beta`` (q,), ``phi`` in (−1, 1), ``sigma``. The likelihood is one scalar, because
+    the rows are one series. ``predict`` is the mean of each value given the one before it;
+    ``sample`` draws a whole series. Hamilton (1994), Time Series Analysis, section 5.2.
 
     Returns:
-        A ``Model`` of ``{"x": (n, q), "y": (n,)}``, rows in the order of time.
+        A ``Model`` of ``{"x": (n, q), "y": (n,)}``, rows in time order.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -109,8 +107,8 @@ def ar1() -> Model:
 
 # ---------------------------------------------------------------- GARCH(1, 1)
 
-# RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package
-# takes too
+# RiskMetrics' daily decay over the first 75 values: the initial variance that the arch package uses
+# too
 DECAY_OF_BACKCAST = 0.94
 ROWS_OF_BACKCAST = 75
 
@@ -167,7 +165,7 @@ def _garch_sample(
 
 
 def _garch_begin(data: Tree) -> Tree:
-    """A tenth of the variance constant, a tenth from the last shock, the rest remembered."""
+    """A tenth of the variance is constant, a tenth comes from the last shock, the rest persists."""
     y = column(data, "y")
     mu = namespace(y).mean(y, axis=-1)
     variance = spread(y - mu[..., None], y) ** 2
@@ -179,12 +177,12 @@ def garch() -> Model:
     """GARCH(1, 1): y_t = mu + e_t, Var(e_t) = h_t = omega + alpha e²_{t−1} + beta h_{t−1}.
     Parameters: ``mu``, ``omega``, ``alpha``, ``beta``.
 
-    One scalar: the rows are one series. Stationarity (alpha + beta < 1) is not imposed. h and e²
-    before the first value are the backcast of the series. ``variance`` is h_t; ``sample`` draws a
-    whole series. Bollerslev (1986), Journal of Econometrics 31, p. 307.
+    The likelihood is one scalar, because the rows are one series. Stationarity (alpha + beta < 1)
+    is not imposed. h and e² before the first value are the backcast of the series. ``variance`` is
+    h_t; ``sample`` draws a whole series. Bollerslev (1986), Journal of Econometrics 31, p. 307.
 
     Returns:
-        A ``Model`` of ``{"y": (n,)}``, rows in the order of time.
+        A ``Model`` of ``{"y": (n,)}``, rows in time order.
 
     >>> import numpy as np
     >>> from jaxmle import models

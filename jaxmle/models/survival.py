@@ -1,4 +1,6 @@
-"""Times to an event: accelerated failure time regressions, censored and truncated in every way."""
+"""Times to an event: accelerated failure time regression with every kind of censoring and
+truncation.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ from jaxmle.special.normal import ndtri
 
 
 class Error(NamedTuple):
-    """The law of the standardised log time: its log density, log survival, log distribution,
-    log difference and quantile; mean and SD.
+    """The distribution of the standardised log time: its log density, log survival function, log
+    distribution function, log difference and quantile; mean and SD.
     """
 
     log_density: Callable[[Array], Array]
@@ -123,30 +125,30 @@ def aft(
     scale: str | None = None,
     left_censored: bool = False,
 ) -> Model:
-    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg`` and the AFT fitters of
-    lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or ``beta`` and
-    ``gamma`` (r,) where the scale is modelled, exp(zγ).
+    """Accelerated failure time model: log T = xβ + scale·W, as in R's ``survreg`` and the AFT
+    fitters of lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or
+    ``beta`` and ``gamma`` (r,) if the scale is modelled, exp(zγ).
 
     W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal
-    (``"lognormal"``) or logistic (``"loglogistic"``). Weibull's usual shape is 1/scale, its usual
+    (``"lognormal"``) or logistic (``"loglogistic"``). The usual Weibull shape is 1/scale, its usual
     scale exp(xβ). Kalbfleisch & Prentice (2002), section 2.3 and 3.2.
 
     Args:
         law: ``"exponential"``, ``"weibull"``, ``"lognormal"`` or ``"loglogistic"``.
-        entry: name of the leaf of entry times (left truncation), 0 where observed from the origin.
+        entry: name of the leaf of entry times (left truncation), 0 if observed from the origin.
         upper: name of the leaf of upper ends, for interval-censored times.
         offset: name of a data leaf (n,) added to xβ.
         scale: name of the design (n, r) of log scale, with its intercept; None for one scale.
-            Weibull's shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
-        left_censored: True for events and left-censored times without any right-censored one. Their
-            codes, 1 and 2 alone, are those of censored times and events in older software, and are
-            refused else.
+            The Weibull shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
+        left_censored: True if there are events and left-censored times but no right-censored ones.
+            Their codes, only 1 and 2, mean censored times and events in older software, so they are
+            refused otherwise.
 
     Returns:
         A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``; ``event`` is 1 for an event
         at ``time``, 0 for one after it (right censored), 2 for one before it (left censored), 3 for
-        one between ``time`` and ``upper``. Another code is refused. A sample has events only: the
-        law of censoring is not part of the model.
+        one between ``time`` and ``upper``. Other codes are refused. A sample has only events,
+        because the model does not include the censoring.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -162,8 +164,8 @@ def aft(
     core, free = ("weibull", False) if law == "exponential" else (law, True)
     if scale is not None and not free:
         raise ValueError(
-            f"scale={scale!r} models the scale, which exponential times have fixed at 1: say "
-            'aft("weibull", scale=…)'
+            f"scale={scale!r} models the scale, but for exponential times it is fixed at "
+            '1: use aft("weibull", scale=…)'
         )
     modelled: dict[str, Any] = {"log_scale": linear(scale, "gamma")} if scale is not None else {}
     eta = {"eta": linear("x", "beta", offset)} | (modelled or ({"scale": "scale"} if free else {}))
@@ -204,7 +206,7 @@ def _aft_coding(
     if entry is not None:
         rules = (*rules, coding.Order(entry, "time", LATE_ENTRY, strict=True))
     if upper is not None:
-        ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
+        ends = "the lower end of an interval is in time, and its larger upper end in upper"
         rules = (*rules, coding.Order("time", upper, ends, strict=True, when=_between))
     return rules
 
@@ -212,7 +214,9 @@ def _aft_coding(
 def _aft_censoring(
     law: str, entry: str | None, upper: str | None, natural: Callable[..., tuple[Array, ...]]
 ) -> Censoring:
-    """The log survival at both ends of what is known of each time, less that at its entry."""
+    """The log survival at both ends of the interval known to contain each time, minus that at
+    entry.
+    """
     F = ERROR_LAWS[law]
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
@@ -246,8 +250,8 @@ def _aft_censoring(
 
 
 LATE_ENTRY = (
-    "nobody is observed before entering: entry must lie before the time. Drop these rows from "
-    "every leaf"
+    "nobody is observed before entry: entry must be before the time. Drop these rows "
+    "from every leaf"
 )
 
 
@@ -264,8 +268,8 @@ def _start_values(
     offset: str | None,
     design: str | None,
 ) -> Tree:
-    """Log times regressed on x, a censored one moved by half an SD, then centre and scale of
-    the error taken out.
+    """Log times regressed on x, censored ones moved by half an SD; then the centre and scale of the
+    error are taken out.
     """
     time = column(data, "time")
     event = column(data, "event")
@@ -290,8 +294,8 @@ def _start_values(
 
 
 def _interval_size(data: Tree, time: Array, event: Array, upper: str) -> Array:
-    """The SD of a log time that is uniform on its interval, from the mean square of all rows: an
-    error much smaller would leave ℓ level at its supremum where all intervals hold the mean.
+    """The SD of a log time uniform on its interval, from the mean square over all rows: with a much
+    smaller error scale ℓ would be flat at its supremum if all intervals contain the mean.
     """
     xp = namespace(time)
     end = xp.where(event == INTERVAL, xp.maximum(column(data, upper), time), time)
@@ -300,7 +304,7 @@ def _interval_size(data: Tree, time: Array, event: Array, upper: str) -> Array:
 
 
 def _times(F: Error) -> PredictiveLaw:
-    """The law of the time, with location eta and scale of its log."""
+    """The distribution of the time, with location eta and scale of its log."""
 
     def mean(eta: Array, scale: Array) -> Array:
         return jnp.exp(eta + F.moment(scale))

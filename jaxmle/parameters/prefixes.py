@@ -12,7 +12,7 @@ from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, free
 
 
 def _step(tree: Tree, key: Any) -> Tree:
-    """The subtree of a constraint tree under one key of a path; None where it says nothing."""
+    """The subtree of a constraint tree under one key of a path; None if it has none."""
     if isinstance(key, jax.tree_util.DictKey):
         return tree.get(key.key) if isinstance(tree, dict) else None
     if isinstance(key, jax.tree_util.SequenceKey):
@@ -42,8 +42,8 @@ def constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
 
 
 def check_all_used(constraints: Tree, params: Tree) -> None:
-    """A constraint that no parameter takes is a misspelling or a tree of another form, not a
-    wish.
+    """Raise for a constraint that matches no parameter: it is a misspelling or a tree of a
+    different form.
     """
     if constraints is None or isinstance(constraints, CONSTRAINT_KINDS):
         return
@@ -70,6 +70,6 @@ def check_all_used(constraints: Tree, params: Tree) -> None:
 
 def _other_form(constraints: Tree, has: str) -> str:
     return (
-        "constraints must be a tree like params, such as {'sigma': jaxmle.positive}: "
-        f"params has {has}; got {shown(constraints)}"
+        "constraints must be a tree with the structure of params, such as {'sigma': "
+        f"jaxmle.positive}}: params has {has}; got {shown(constraints)}"
     )

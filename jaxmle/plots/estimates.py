@@ -20,8 +20,8 @@ from jaxmle.tables.notes import printed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, that the fits side by side take
-MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would be a mass
+SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, used by the fits side by side
+MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would overlap too much
 MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
@@ -43,23 +43,23 @@ def forest(
     transform: Callable[[Any], Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Estimates and intervals, a row for each parameter, several fits side by side.
+    """Estimates and intervals, one row for each parameter, with several fits side by side.
 
     Args:
-        fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary
-            by label, or a list. A parameter that a fit does not have is left out there.
-        names: the parameters to draw, from top to bottom, short or whole; None for all.
-        level: coverage of the Wald intervals; a profile has the level that it was made for.
-        reference: a vertical line at this value where it is in the picture; None for none. With a
-            transform it is the value before it: 0 is drawn at exp(0) = 1.
+        fits: a ``Fit`` (Wald intervals) or a ``Profile``, not a batch; or several: a dictionary by
+            label, or a list. A parameter that a fit does not have is left out for that fit.
+        names: the parameters to draw, from top to bottom, by short or full names; None for all.
+        level: coverage of the Wald intervals; a profile keeps the level it was computed for.
+        reference: a vertical line at this value if it is inside the plot; None for no line. With a
+            transform it is the value before transformation: 0 is drawn at exp(0) = 1.
         transform: an increasing function of estimates and ends, such as ``numpy.exp`` for odds and
-            hazard ratios, whose axis is logarithmic.
+            hazard ratios, which are drawn on a logarithmic axis.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. An end that is infinite, or an estimate that is, is an arrow to the edge of
-        the picture. An estimate without an interval is hollow, one end that is not known is left
-        out, and a parameter without an estimate says so in its row.
+        The ``Axes``. An infinite end or estimate is an arrow to the edge of the plot. An estimate
+        without an interval is hollow, an unknown end is left out, and a parameter without an
+        estimate is labelled as such in its row.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, no fits.
@@ -124,9 +124,7 @@ def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, x
 
 
 class Scale(NamedTuple):
-    """What is drawn of an estimate, the name of that function, and the edges of the picture before
-    it.
-    """
+    """The transform of estimates, its name, and the untransformed edges of the plot."""
 
     shown: Callable[[Any], Any]
     name: str
@@ -134,7 +132,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float]) -> Scale:
-    """The scale of a picture; a transform that does not increase between the edges is refused."""
+    """The scale of a plot; raises if the transform does not increase between the edges."""
     if transform is None:
         return Scale(float, "", edges)
     check_function("transform", transform, "numpy.exp")
@@ -155,17 +153,17 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
         fits = {f"fit {number}": item for number, item in enumerate(fits, 1)}
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(
-            "forest draws a Fit or a Profile, or a dictionary or list of them that is not "
-            f"empty; got {type(fits).__name__}"
+            "forest draws a Fit or a Profile, or a non-empty dictionary or list of them; "
+            f"got {type(fits).__name__}"
         )
     for label, item in fits.items():
         if not isinstance(item, Fit | Profile):
             raise TypeError(f"forest draws Fits and Profiles; {label!r} is a {type(item).__name__}")
         if item.batch_shape:
             raise ValueError(
-                "forest draws fits of one data set "
-                f"each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape "
-                f"{item.batch_shape}: give some members, or draw batch_map"
+                "forest draws single "
+                f"fits{f', and {label!r}' * bool(label) or ', and this'} is a batch of "
+                f"shape {item.batch_shape}: give some members, or use batch_map"
             )
     return {str(label): item for label, item in fits.items()}
 
@@ -175,12 +173,12 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
     if names is None:
         return known
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-        raise TypeError(f"names is a list of parameters; got {names!r}")
+        raise TypeError(f"names must be a list of parameters; got {names!r}")
     return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
 
 
 def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) -> list[str]:
-    """The parameters that a name means, short or whole: ``age``, or all levels of ``race``."""
+    """The parameters that a name means, short or full: ``age``, or all levels of ``race``."""
     if name in known:
         return [name]
     for item in items.values():
@@ -213,7 +211,7 @@ def _axis(items: dict[str, Fit | Profile], level: float) -> str:
 
 
 def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
-    """The edges of the picture, around what is finite."""
+    """The edges of the plot, around all finite values."""
     values = np.array([value for row in rows for value in row])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -223,7 +221,7 @@ def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
     spread = high - low if high > low else max(1.0, abs(low))
     if (
         reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
-    ):  # near enough to be worth the room
+    ):  # close enough to be worth the space
         low = min(low, reference)
         high = max(high, reference)
     return float(low - 0.06 * spread), float(high + 0.06 * spread)
@@ -279,7 +277,7 @@ def series(
 
 
 def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour: str) -> None:
-    """Draw one side of an interval, to its end or to the edge of the picture."""
+    """Draw one side of an interval, to its end or to the edge of the plot."""
     first, last = (
         float(scale.shown(float(np.clip(value, *scale.edges)))) for value in (estimate, end)
     )
@@ -289,7 +287,7 @@ def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour
 
 
 def _tip(ax: Axes, end: float, y: float, scale: Scale, colour: str) -> None:
-    """Draw an arrow head at the edge of the picture."""
+    """Draw an arrow head at the edge of the plot."""
     side = float(scale.shown(scale.edges[1] if end > 0 else scale.edges[0]))
     ax.plot(
         [side],
@@ -313,17 +311,17 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     Args:
         fits: a batch with one leading axis.
         name: one parameter.
-        truth: a horizontal line, such as the value that data were simulated at.
+        truth: a horizontal line, such as the value from which data were simulated.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: the member across, its estimate up; standard errors where there are 400
-        members or fewer. The height is that of the members that converged; estimates beyond it,
-        infinite ones included, are at the edge, and those that are NaN at the bottom as ticks. The
-        legend counts each status.
+        The ``Axes``: members on the horizontal axis, estimates on the vertical one, with standard
+        errors if there are at most 400 members. The vertical range is that of the converged
+        members; estimates beyond it, also infinite ones, are drawn at the edge, and NaN as ticks at
+        the bottom. The legend counts each status.
 
     Raises:
-        ValueError, TypeError: for one fit, more than one leading axis, an unknown name.
+        ValueError, TypeError: for a single fit, more than one leading axis, or an unknown name.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -334,7 +332,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     ... ]
     >>> fits = jax.tree.map(
     ...     lambda *leaves: np.stack(leaves), *each
-    ... )  # what jm.fit_batch returns, at less work for two
+    ... )  # like the result of jm.fit_batch, but cheaper for two
     >>> plots.batch_map(fits, "rate").get_legend().get_texts()[0].get_text()
     'CONVERGED 2'
     """
@@ -344,8 +342,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
     if len(fits.batch_shape) != 1 or not len(fits):
         raise ValueError(
-            "batch_map draws a batch with one leading axis over members; this has the shape "
-            f"{fits.batch_shape}"
+            "batch_map needs a batch with one leading axis over members; this one has "
+            f"the shape {fits.batch_shape}"
         )
     j = entry(fits.layout, name)
     x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))
@@ -385,8 +383,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
 def _height(
     x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
 ) -> tuple[float, float]:
-    """The edges of the picture: around the regular members, or around all that are finite where
-    none is regular.
+    """The edges of the plot: around the regular members, or around all finite members if none is
+    regular.
     """
     regular = np.isin(status, [int(code) for code in REGULAR_STATUSES])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)

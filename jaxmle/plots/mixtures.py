@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 POINTS_OF_ELLIPSE = 181  # points of an ellipse
 POINTS_OF_DENSITY = 400  # points of a density
 COMPONENT_REACH_IN_SD = (
-    4.0  # standard deviations of a component that a picture holds, where no data are
+    4.0  # standard deviations of a component that a plot contains, beyond the data
 )
-WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, about one
+WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, which should be one
 SYMMETRY_TOLERANCE = 1e-8  # of a covariance, relative to its largest entry
 
 
@@ -40,20 +40,20 @@ def mixture(
 
     Args:
         y: data (n,), or (n, 2).
-        weight: (k,), positive and of sum 1.
+        weight: (k,), positive, with sum 1.
         mean: (k,), or (k, 2).
         variance: variances (k,), or covariances (k, 2, 2).
-        names: what the axes are called, one or two names; by default y, or y[0] and y[1].
+        names: labels of the axes, one or two; by default y, or y[0] and y[1].
         level: probability of a component inside its ellipse.
-        bins: of the histogram, as NumPy takes them.
+        bins: of the histogram, as in NumPy.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. In one dimension each component's density times its weight and their sum, in
-        two each point with the mark of the component that most probably gave it.
+        The ``Axes``. In one dimension the density of each component times its weight, and their
+        sum; in two dimensions each point has the marker of its most probable component.
 
     Raises:
-        ValueError, TypeError: for shapes that do not agree, weights that are no probabilities,
+        ValueError, TypeError: for shapes that do not match, weights that are not probabilities, or
             variances that are not positive (definite).
 
     >>> import numpy as np
@@ -85,8 +85,8 @@ def _checked(
     variance = numbers(variance, "variance", (1, 3))
     if y.ndim == 2 and y.shape[1] != 2:
         raise ValueError(
-            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two of its columns, "
-            "and of mean and variance"
+            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two columns, "
+            "also of mean and variance"
         )
     rest: tuple[int, ...] = y.shape[1:]
     for name, value, expected in (
@@ -100,10 +100,10 @@ def _checked(
             )
     for name, value in (("y", y), ("weight", weight), ("mean", mean), ("variance", variance)):
         if not np.isfinite(value).all():
-            raise ValueError(f"{name} has values that are not finite; leave them out")
+            raise ValueError(f"{name} has non-finite values; leave them out")
     if np.any(weight <= 0) or abs(weight.sum() - 1) > WEIGHT_TOLERANCE:
         raise ValueError(
-            f"weight must be positive and of sum 1; got {np.array2string(weight, precision=6)}"
+            f"weights must be positive and sum to 1; got {np.array2string(weight, precision=6)}"
         )
     square = variance[:, None, None] if y.ndim == 1 else variance
     if np.abs(square - np.swapaxes(square, 1, 2)).max() > SYMMETRY_TOLERANCE * np.abs(
@@ -205,7 +205,7 @@ def _ellipses(
 def _log_densities(
     y: np.ndarray, weight: np.ndarray, mean: np.ndarray, variance: np.ndarray
 ) -> np.ndarray:
-    """log wⱼ fⱼ(y) but for a constant, (n, k)."""
+    """log wⱼ fⱼ(y) up to a constant, (n, k)."""
     off = y[:, None, :] - mean
     distance = np.einsum("nki,kij,nkj->nk", off, np.linalg.inv(variance), off)
     return np.log(weight) - 0.5 * (distance + np.log(np.linalg.det(variance)))
@@ -216,7 +216,7 @@ def _component_label(number: int, weight: np.ndarray) -> str:
 
 
 def _legend(ax: Axes, items: int) -> None:
-    """Draw the legend above the picture, where no data are."""
+    """Draw the legend above the plot, away from the data."""
     ax.legend(
         frameon=False,
         loc="lower left",

@@ -1,4 +1,4 @@
-"""The sentence of a verdict, formed from the witness and the parameter names on demand."""
+"""The explanation of a verdict, formed on demand from the witness and the parameter names."""
 
 from __future__ import annotations
 
@@ -24,54 +24,56 @@ from jaxmle.solvers.status import (
 )
 from jaxmle.tables.notes import covariance_note, printed
 
-# a parameter that has a standard error then is orthogonal to the direction of the witness
+# statuses for which a parameter with a standard error is orthogonal to the direction of the witness
 WITHOUT_ESTIMATE = (Status.UNIDENTIFIED, Status.SEPARATED)
 NOISE = (
-    "what looks like a maximum is within the rounding noise of the log-likelihood in this "
-    "precision ({dtype}): no digit of it can be trusted. A parameter may be on its way to "
-    "infinity or to its bound, as a negative binomial's size is with underdispersed counts; "
-    "differences of large numbers lose their digits there, which the functions of jaxmle.special "
-    "avoid."
+    "the apparent maximum is within the rounding error of the log-likelihood in this "
+    "precision ({dtype}): none of its digits can be trusted. A parameter may be going to "
+    "infinity or to its bound, such as the size of a negative binomial with "
+    "underdispersed counts; differences of large numbers then lose their digits, which "
+    "the functions of jaxmle.special avoid."
 )
 
 
 SEEN_LOCALLY = (
-    " This was seen along the climb and is not proved for all parameters: where a likelihood is "
-    "not concave, another start (multistart) may lead to a higher maximum."
+    " This was seen along the path of the search and is not proved for all parameters: "
+    "if a likelihood is not concave, another start (multistart) may lead to a higher "
+    "maximum."
 )
 
 SOURCE = {
     1: (
-        " The cause is in these data, such as collinear columns or a factor beside an intercept: "
-        "the same model is identified where each column is shuffled by itself."
+        " The cause is in these data, such as collinear columns or a complete set of "
+        "dummies with an intercept: the same model is identified when each column is "
+        "shuffled separately."
     ),
     2: (
-        " It is the model, not the data: with other data of this kind, and at other parameters, as "
-        "many combinations are free."
+        " The cause is the model, not the data: with other data of this kind, and at "
+        "other parameters, equally many combinations are undetermined."
     ),
 }
 
 BY_LBFGS = {
     Status.MAX_STEPS: (
-        "the step limit was reached about {distance} standard errors from the maximum by the "
-        "approximate curvature of L-BFGS. Give it more steps, "
-        "solver=jaxmle.solvers.LBFGS(steps=…), or go on from fit.params."
+        "the step limit was reached about {distance} standard errors from the maximum by "
+        "the approximate curvature of L-BFGS. Allow more steps, "
+        "solver=jaxmle.solvers.LBFGS(steps=…), or continue from fit.params."
     ),
     Status.STALLED: (
-        "L-BFGS gains no more, and the estimate is still about {distance} standard errors from the "
-        "maximum by its approximate curvature. The likelihood may be rough or discontinuous, or "
-        "parameters of very different size."
+        "L-BFGS makes no more progress, and the estimate is still about {distance} "
+        "standard errors from the maximum by its approximate curvature. The likelihood "
+        "may be rough or discontinuous, or the parameters may be of very different size."
     ),
 }  # where no Hessian was formed
 
 BRANCH_RULE = (
-    " Where it is a branch that jnp.where leaves out, replace the argument before, not the value "
-    "after: jnp.log(jnp.where(x > 0, x, 1.0)). Where it is a probability that rounds to 0 or 1, "
-    "write the logarithm in a stable form (jax.nn.log_sigmoid, jax.scipy.stats.norm.logcdf), and "
-    "0·log 0 as jax.scipy.special.xlogy."
+    " If the cause is a branch that jnp.where does not select, make the argument safe, "
+    "not the result: jnp.log(jnp.where(x > 0, x, 1.0)). If it is a probability that "
+    "rounds to 0 or 1, write the logarithm in a stable form (jax.nn.log_sigmoid, "
+    "jax.scipy.stats.norm.logcdf), and 0·log 0 as jax.scipy.special.xlogy."
 )
 MIN_RELATIVE_PART = 1e-6  # of a direction, below which an entry is not named
-COEFFICIENT_OF_ONE = 5e-4  # about one: such a coefficient is not printed
+COEFFICIENT_OF_ONE = 5e-4  # distance from one: such a coefficient is not printed
 
 
 def explain(fit: Record) -> str:
@@ -82,12 +84,12 @@ def explain(fit: Record) -> str:
     w = fit.witness
     has_row = int(w.row) >= 0
     has_distance = np.isfinite(w.distance)
-    on_the_way = "a point that the climb cannot get past" if int(fit.steps) else "the start values"
+    on_the_way = "a point that the search cannot get past" if int(fit.steps) else "the start values"
     place = f"row {int(w.row)} of the data" if has_row else on_the_way
     distance = f"{float(w.distance):.2g}" if has_distance else "an unknown number of"
     direction = _direction(fit)
     words = {
-        "along": f"along {direction}" if direction else "in a direction that is not known",
+        "along": f"along {direction}" if direction else "in an unknown direction",
         "bound": _bounds(fit),
         "free": _free(fit),
         "place": place,
@@ -102,7 +104,7 @@ def explain(fit: Record) -> str:
         meaning = BY_LBFGS.get(status, meaning)
     sentence = meaning.format(**words)
     if status == Status.NONFINITE:
-        empty = "there is no row: none was given, or each has a missing value."
+        empty = "there are no rows: none were given, or all have missing values."
         sentence = sentence + BRANCH_RULE if float(fit.n) else empty
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
@@ -115,31 +117,31 @@ def explain(fit: Record) -> str:
     if status == Status.CONVERGED:
         sentence = _maximum(int(w.certificate)) + _kink(fit) + covariance_note(fit) + _withheld(fit)
     sentence += _second_derivatives(fit)
-    if status == Status.CONVERGED:  # of a failure the sentence is what a table has room for
+    if status == Status.CONVERGED:  # for a failure a table has room only for the sentence
         sentence += _road(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
 def _second_derivatives(fit: Record) -> str:
-    """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
+    """How second derivatives were computed, as a sentence; "" if by the usual modes."""
     if fit.hessian_by == FORWARD_OVER_REVERSE:
         return ""
     contradicted = fit.converged and int(fit.witness.certificate) & HESSIAN_CONTRADICTED
     why = (
-        "those that jax makes of a rule in the likelihood (custom_vjp or custom_jvp) are not the "
-        "derivatives of its score"
+        "differentiating a rule in the likelihood (custom_vjp or custom_jvp) does not "
+        "give the derivatives of its score"
         if contradicted
-        else "a part of the likelihood has no other"
+        else "a part of the likelihood has no other second derivative"
     )
-    sentence = f" Second derivatives are by {fit.hessian_by}: {why}."
+    sentence = f" Second derivatives were computed by {fit.hessian_by}: {why}."
     if fit.hessian_by != DIFFERENCES:
         return sentence
     share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
     if not np.any(np.isfinite(share)):
         return sentence + " Their measured error leaves no digit of the standard errors."
     return (
-        sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
-        "Tighter tolerances inside the likelihood make that less."
+        sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error "
+        "undetermined. Tighter tolerances inside the likelihood reduce this."
     )
 
 
@@ -149,17 +151,13 @@ ROADS = {
     "opaque": "as an opaque function",
 }
 STARTS = {
-    "head start": " It had a head start: the maximum of a sample of the rows.",
-    "float32 start": (
-        " It had a float32 start: the first steps of most members were in single precision."
-    ),
+    "head start": " It started at the maximum of a sample of the rows.",
+    "float32 start": (" The first steps of most members were in float32."),
 }
 
 
 def _road(fit: Record) -> str:
-    """How the terms were summed and where the climb began, in sentences; "" where that is not
-    known.
-    """
+    """How the terms were summed and where the search began, in sentences; "" if not known."""
     words = fit.road.split(", ") if fit.road else []
     roads = [ROADS[word] for word in words if word in ROADS]
     starts = "".join(STARTS[word] for word in words if word in STARTS)
@@ -167,17 +165,17 @@ def _road(fit: Record) -> str:
 
 
 def _maximum(certificate: int) -> str:
-    """Which maximum was found: the only one, the highest of several starts, or one that was
-    compared with no other.
+    """Which maximum was found: the only one, the highest of several starts, or one that was not
+    compared with others.
     """
     if certificate & CONCAVE_FLAG:
         sentence = "The maximum was found."
     elif certificate & COMPARED:
-        sentence = "The highest of the maxima that several starts lead to was found."
+        sentence = "This is the highest of the maxima found from several starts."
     else:
         sentence = (
-            "A maximum was found. The likelihood is not known to be concave: multistart tells "
-            "whether another is higher."
+            "A maximum was found. The likelihood is not known to be concave: multistart "
+            "looks for higher maxima."
         )
     if certificate & SCORE_CONTRADICTED:
         sentence += f" But {SCORE_IS_NO_DERIVATIVE}"
@@ -185,25 +183,25 @@ def _maximum(certificate: int) -> str:
 
 
 def _kink(fit: Record) -> str:
-    """Where the maximum is at a kink, and what that means for standard errors; "" elsewhere."""
+    """For a maximum at a kink, what that means for standard errors; otherwise ""."""
     certificate = int(fit.witness.certificate)
     if not certificate & AT_A_KINK:
         return ""
     lost = _listed(fit, np.isnan(fit.se))
     sentence = " It is at a kink, where the score jumps through zero, as at a median:"
     if not lost:
-        sentence += " its standard errors are from the expected information of the family."
+        sentence += " the standard errors come from the expected information of the family."
     elif fit.vcov_kind == "none":
-        sentence += " the Hessian tells no standard error there."
+        sentence += " the Hessian gives no standard error there."
     else:
         sentence += (
-            f" the Hessian tells no standard error of {lost}, and those of the others hold it "
-            "there. A bootstrap gives them."
+            f" the Hessian gives no standard error for {lost}, and those of the other "
+            "parameters hold it fixed. Use a bootstrap for these."
         )
     if certificate & LEVEL_BETWEEN_KINKS:
         sentence += (
-            " The likelihood is level between two kinks, as between the two middle values of an "
-            "even number: the estimate is the middle."
+            " The likelihood is flat between two kinks, as between the two middle values "
+            "of an even number of observations: the estimate is the midpoint."
         )
     return sentence
 
@@ -211,22 +209,22 @@ def _kink(fit: Record) -> str:
 def _withheld(fit: Record) -> str:
     """Why a maximum has no standard error although its information is definite; "" if it has."""
     if int(fit.witness.certificate) & AT_A_KINK:
-        return ""  # said there
+        return ""  # explained there
     variance = np.diagonal(np.asarray(fit.witness.vcov))
     listed = _listed(fit, np.isnan(fit.se) & np.isfinite(variance) & (variance > 0))
     if not listed:
         return ""
     return (
-        f" No standard error is given for {listed}: half of one away from the estimate the "
-        "log-likelihood, with the other parameters solved again, does not fall as the curvature "
-        "at the maximum says, so that it describes no interval. A profile interval "
-        "(jaxmle.profile) does."
+        f" No standard error is given for {listed}: half a standard error away from the "
+        "estimate, the profile log-likelihood does not fall as the curvature at the "
+        "maximum predicts, so a standard error would be misleading. Use a profile "
+        "interval (jaxmle.profile)."
     )
 
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
     """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
-    those small in units of ``scale`` are left out, and the others are measured by these.
+    coefficients that are small in units of ``scale`` are left out.
     """
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
@@ -261,7 +259,7 @@ def _bounds(fit: Record) -> str:
 
 
 def _free(fit: Record) -> str:
-    """The parameters that a flat direction moves."""
+    """The parameters that change along a flat direction."""
     return _listed(fit, np.isnan(fit.se))
 
 
@@ -272,9 +270,9 @@ def _listed(fit: Record, chosen: np.ndarray) -> str:
 
 
 def _direction(fit: Record) -> str:
-    """The witness's direction in words; "" where there is none. What counts as small is judged in
-    standard units, √|H_jj|, not in those of the parameters; and what has a standard error is
-    no part of a direction without an estimate.
+    """The witness's direction in words; "" if there is none. Entries are compared in standard
+    units, √|H_jj|, not in those of the parameters; and a parameter with a standard error is not
+    part of a direction without an estimate.
     """
     along = np.asarray(fit.witness.direction, dtype=float)
     if fit.verdict in WITHOUT_ESTIMATE and np.any(along[np.isnan(fit.se)]):
@@ -283,9 +281,9 @@ def _direction(fit: Record) -> str:
         return ""
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
-    if (
-        fit.verdict == Status.SEPARATED
-    ):  # far out the curvature of what recedes is gone: what is large either way counts
+    if fit.verdict == Status.SEPARATED:
+        # Far out the curvature along a receding direction is zero, so entries that are large
+        # in either unit count.
         d = np.abs(along)
         scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
     return combination(fit.names, along, scale)

@@ -1,5 +1,5 @@
-"""A record as ArviZ reads it: draws by the names of the parameters, and the log-likelihood of each
-row at each draw.
+"""A fit for ArviZ: draws by the names of the parameters, and the log-likelihood of each row at each
+draw.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.keys import typed_key
 
 FIRST_VERSION_OF_DATA_TREES = 1  # of ArviZ
-ASYMPTOTIC = "asymptotic normal distribution of the estimate, which is no posterior"
+ASYMPTOTIC = "asymptotic normal distribution of the estimate, which is not a posterior"
 LAPLACE = "normal approximation of the posterior at its mode (Laplace)"
-REPLICATES = "bootstrap replicates of the estimate, which are no posterior"
+REPLICATES = "bootstrap replicates of the estimate, which are not a posterior"
 
 
 def inference_data(
     fit: Any, given: tuple[Loglik | None, Tree, Any], draws: int, key: Any, bootstrap: Any
 ) -> Any:
-    """What ``Fit.to_arviz`` returns."""
+    """The result of ``Fit.to_arviz``."""
     arviz = _arviz()
     if fit.batch_shape:
         raise ValueError("to_arviz takes one fit; this is a batch: give fits[i]")
@@ -69,15 +69,15 @@ def _arviz() -> Any:
 
 
 def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
-    """Draws (draws, p) of the asymptotic normal distribution on the free scale z, mapped back: z
-    has the covariance T⁺V(T⁺)', T = ∂x/∂z. Entries that are held keep their value.
+    """Draws (draws, p) of the asymptotic normal distribution on the free scale z, transformed back:
+    z has the covariance T⁺V(T⁺)', T = ∂x/∂z. Held entries keep their value.
     """
     check_count("draws", draws, 1)
     if not fit.converged:
-        raise ValueError(f"there are no draws of a fit that has not converged. {fit.explain()}")
+        raise ValueError(f"a fit that has not converged has no draws. {fit.explain()}")
     held = np.isnan(fit.se)
     if held.all():
-        raise ValueError("the fit has no covariance to draw from: fit it with vcov='observed'")
+        raise ValueError("the fit has no covariance to draw from: refit with vcov='observed'")
     layout = fit.layout
     partly = [
         any(held[span]) and not leaf.constraint.elementwise
@@ -90,7 +90,7 @@ def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
     with precision(fit.dtype):
         z = jnp.asarray(chart.to_free(x))
         jacobian = np.asarray(jax.jacfwd(lambda z: chart.to_user(z, jnp.asarray(x)))(z))
-        # the left inverse: x moves in a smaller space where a leaf is constrained as a whole
+        # the left inverse: x lies in a smaller space if a leaf is constrained as a whole
         inverse = np.linalg.solve(jacobian.T @ jacobian, jacobian.T)
         vcov = np.where(held[:, None] | held[None, :], 0.0, fit.vcov)
         values, vectors = np.linalg.eigh(inverse @ vcov @ inverse.T)
@@ -105,7 +105,8 @@ def _replicates(fit: Record, bootstrap: Any) -> np.ndarray:
     names = getattr(bootstrap, "names", None)
     if not hasattr(bootstrap, "replicates") or names != fit.names:
         raise TypeError(
-            "bootstrap takes what jaxmle.bootstrap made of this fit, without a statistic; got "
+            "bootstrap must be the result of jaxmle.bootstrap for this fit, without a "
+            "statistic; got "
             f"{shown(bootstrap) if names is None else 'one of ' + ', '.join(names[:6])}"
         )
     replicates = np.asarray(bootstrap.replicates)

@@ -1,4 +1,4 @@
-"""A record on disk: one npz file without code in it."""
+"""A fit on disk: one npz file that contains no code."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from jaxmle.runtime.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, wri
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
-DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
+DIGEST = "digest"  # files without one are older and use an older fingerprint of data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
 WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road", "model")
-# older files do not have them
+# older files do not have these
 LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": "", "model": ""}
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
@@ -132,7 +132,7 @@ def load(
         fit = _assemble(record, witness, arrays, static, layout)
         check_sound(fit)
         if DIGEST in description and description.pop(DIGEST) != _digest(description, arrays):
-            raise ValueError("it is damaged: its content is not what was written")
+            raise ValueError("it is damaged: its content has changed since it was written")
         return fit
     except ValueError as error:
         raise ValueError(f"cannot load {path}: {error}") from error
@@ -144,7 +144,7 @@ def _content(path: Path) -> bytes:
         raise FileNotFoundError(f"cannot load {path}: there is no such file")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
-        raise ValueError(f"cannot load {path}: it is {kind}, and not a file that Fit.save wrote")
+        raise ValueError(f"cannot load {path}: it is {kind}, not a file written by Fit.save")
     with open(path, "rb") as stream:
         begin = stream.read(len(ZIP_MAGIC))
         if begin != ZIP_MAGIC:
@@ -154,18 +154,18 @@ def _content(path: Path) -> bytes:
 
 
 def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
-    """A description may not promise more than there is: names are made of it before any array
-    is.
+    """Raise if a description claims more than the file can hold, because names are made from it
+    before any array is read.
     """
     numbers = sum(math.prod(leaf.shape) for leaf in leaves)
     if numbers > bytes_of_file:
         raise ValueError(
-            f"its description speaks of {numbers} parameters, more than the file has bytes"
+            f"its description has {numbers} parameters, more than the bytes of the file"
         )
 
 
 def _digest(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
-    """Of the description and of all arrays with their names."""
+    """The digest of the description and of all arrays with their names."""
     names = sorted(arrays)
     text = json.dumps([description, names], sort_keys=True).encode()
     return digest_of_arrays([np.frombuffer(text, np.uint8), *(arrays[name] for name in names)])
@@ -194,8 +194,8 @@ def _arrays(fit: Record) -> dict[str, np.ndarray]:
 def _agree(
     arrays: Mapping[str, np.ndarray | Member], layout: Layout, static: Mapping[str, Any]
 ) -> None:
-    """Names, bounds, layout and arrays say the same sizes. Of arrays only shapes and types are
-    read.
+    """Raise unless names, bounds, layout and arrays have matching sizes. Only shapes and types of
+    arrays are read.
     """
     p = len(static["names"])
     bounds = len(static["bounds"])
@@ -233,28 +233,28 @@ def _agree(
 
 
 def _check_names(names: Sequence[str], layout: Layout) -> None:
-    """Each entry has a name of its own, and none has the place of another for a name."""
+    """Raise unless each entry has its own name, which is not the position of another entry."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"two of its parameters have the name {twice[0]!r}")
     if tuple(names) != layout.places and set(names) == set(layout.places):
-        raise ValueError("the names of its parameters are in another order than its parameters")
+        raise ValueError("the names of its parameters are not in the order of its parameters")
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
-    """The arrays of a file, not made yet, and its description, in a format that this version
+    """The arrays of a file, not yet loaded, and its description, in a format that this version
     reads.
     """
     try:
         stored = members(content)
     except ValueError as error:
         if str(error) == NOT_OURS:
-            raise ValueError("it is not a file that Fit.save wrote") from None
+            raise ValueError("it is not a file written by Fit.save") from None
         raise
     _complete(stored)
     text = stored.pop(DESCRIPTION, None)
     if text is None or text.dtype != np.uint8 or len(text.shape) != 1:
-        raise ValueError("it is not a file that Fit.save wrote")
+        raise ValueError("it is not a file written by Fit.save")
     try:
         description = json.loads(text.array().tobytes())
         version = description["format"]
@@ -264,14 +264,14 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
         raise ValueError("its description is damaged")
     if version > RECORD_FORMAT:
         raise ValueError(
-            f"a later jaxmle wrote it, in format {version}; this one reads format {RECORD_FORMAT}. "
-            "Update jaxmle to read it"
+            f"it was written by a later version of jaxmle, in format {version}; this "
+            f"version reads format {RECORD_FORMAT}. Update jaxmle to read it"
         )
     return stored, description
 
 
 def _complete(stored: dict[str, Member]) -> None:
-    """Add the leaves that older versions did not write, with values that say "not known"."""
+    """Add the leaves that older versions did not write, with values that mean "not known"."""
     if "data_id" in stored and "response_id" not in stored:
         stored["response_id"] = replace(stored["data_id"], content=memoryview(b""))
     if "score" in stored and "witness.point" not in stored:
@@ -283,9 +283,9 @@ def _complete(stored: dict[str, Member]) -> None:
 
 
 def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
-    """The layout with the names of the record, where these are not the places."""
+    """The layout with the names of the record, if these differ from positions."""
     if names == layout.places or len(names) != layout.p:
-        return layout  # a wrong number of names is said by _agree
+        return layout  # _agree reports a wrong number of names
     return Layout(
         layout.treedef,
         tuple(
@@ -302,7 +302,7 @@ def _assemble(
     static: dict[str, Any],
     layout: Layout,
 ) -> AnyRecord:
-    """The record made of the arrays of a file."""
+    """The record made from the arrays of a file."""
     trees = {
         tree: jax.tree.unflatten(
             layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]
@@ -322,11 +322,11 @@ def _assemble(
 
 
 def _description(fit: Record) -> dict[str, Any]:
-    """What is static in a record, in the words of JSON."""
+    """The static part of a record as JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
         raise ValueError(
-            "params and stderr must wear the tree that was fitted; a record with another tree "
-            "cannot be saved"
+            "params and stderr must have the tree structure that was fitted; a record "
+            "with another tree cannot be saved"
         )
     leaves = [
         {"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)}
@@ -346,8 +346,8 @@ def _description(fit: Record) -> dict[str, Any]:
 
 
 def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
-    """Static fields, leaves of the layout, and the structure of the tree; None for the last
-    where it holds classes.
+    """Static fields, leaves of the layout, and the structure of the tree; None for the last if it
+    holds classes.
     """
     try:
         description = LATER_WORDS | description
@@ -368,7 +368,7 @@ def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...
         )
         zeros = skeleton(description["tree"])
         treedef = None if zeros is CLASSES else jax.tree.structure(zeros)
-        # A dictionary's keys come sorted from jax; in another order, values would change places.
+        # jax sorts the keys of a dictionary; in another order values would be exchanged.
         sound = sound and (
             treedef is None
             or (treedef.num_leaves == len(leaves) and tree_words(treedef) == description["tree"])
@@ -388,7 +388,7 @@ def _end(value: float) -> float | str:
 def _real(value: Any) -> float:
     if type(value) in (int, float) or value in ("inf", "-inf"):
         return float(value)
-    raise ValueError(f"not the end of an interval: {value!r}")
+    raise ValueError(f"not an end of an interval: {value!r}")
 
 
 def _shape(sizes: Any) -> tuple[int, ...]:

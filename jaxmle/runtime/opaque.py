@@ -43,8 +43,7 @@ class ById(LikelihoodTree):
 class Opaque(LikelihoodTree):
     """A user's function as a leafless tree, so that combinators over it are trees of arrays.
 
-    ``discover`` is False where nothing may be read off its program: see
-    ``jaxmle.opaque``.
+    ``discover`` is False where nothing may be read from its program: see ``jaxmle.opaque``.
     """
 
     function: Loglik
@@ -59,7 +58,7 @@ class Opaque(LikelihoodTree):
         return cls(function.value, discover)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The function and the flag; the function of a ready model by the model."""
+        """The function and the flag; the function of a built-in model by the model."""
         recipe = recipe_of(self.function)
         if recipe is None or remade(*recipe) is not self.function:
             return Opaque, (self.function, self.discover)

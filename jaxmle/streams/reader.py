@@ -1,7 +1,5 @@
-"""Rows of Parquet files as NumPy columns, some at a time, read ahead by one thread.
-
-What is held at once is bounded: the chunk that is summed, those in the queue, and the one that is
-being read.
+"""Rows of Parquet files as NumPy columns, a chunk at a time, read ahead by one thread. Memory is
+bounded: the chunk being summed, those in the queue, and the one being read.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ class Reading:
         """The chunks of some files, one file after the other.
 
         Raises:
-            OSError: a file cannot be read, or is not what it was.
+            OSError: a file cannot be read, or has changed.
             ValueError: a value is missing.
         """
         for index in indices:
@@ -91,13 +89,13 @@ class Reading:
         if (info.size, info.mtime_ns) != (file.size, file.modified):
             gone = info.size is None
             raise OSError(
-                f"{file.path} {'is gone' if gone else 'has changed'} since it was first read: the "
-                "rows of a fit stay the same from pass to pass. Call parquet again for the files "
-                "as they are now"
+                f"{file.path} {'is gone' if gone else 'has changed'} since it was first "
+                "read, but the rows must not change during a fit. Call parquet again to "
+                "use the files as they are now"
             )
 
     def _unreadable(self, file: SourceFile, error: BaseException) -> OSError:
-        """The error for a file that breaks off, with the first column that cannot be read."""
+        """The error for a truncated file, with the first column that cannot be read."""
         pa = pyarrow_module()
         damaged = ""
         for name in self.columns.all_names:
@@ -110,8 +108,8 @@ class Reading:
                 error = reason
                 break
         return OSError(
-            f"{file.path} cannot be read: {damaged}{reason_of(error)}. Write this file again; "
-            "nothing of it was counted"
+            f"{file.path} cannot be read: {damaged}{reason_of(error)}. Write this file "
+            "again; none of it was counted"
         )
 
     def _chunk(self, index: int, first: int, batch: Any) -> Chunk:
@@ -152,7 +150,7 @@ class Reading:
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def refuse_nan(self, chunk: Chunk) -> None:
-        """Raise a ValueError where a column of a chunk has a NaN."""
+        """Raise a ValueError if a column of a chunk has a NaN."""
         for name, array in zip(self.columns.names, chunk.arrays, strict=True):
             if array.dtype.kind != "f" or not np.isnan(np.sum(array)):
                 continue
@@ -160,13 +158,13 @@ class Reading:
             if len(bad):
                 raise ValueError(
                     f"column {name!r} is NaN in row {chunk.first + bad[0]} of "
-                    f"{self.files[chunk.file].path}. Drop or impute these rows: a likelihood has "
-                    "no meaning for a missing number."
+                    f"{self.files[chunk.file].path}. Drop or impute these rows: a "
+                    "likelihood is not defined for missing values."
                 )
 
 
 def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
-    """A column as floats of 64 bits, integers of 64 bits or booleans."""
+    """A column as 64-bit floats, 64-bit integers or booleans."""
     _refuse_null(name, column, place)
     pa = pyarrow_module()
     if pa.types.is_dictionary(column.type):
@@ -179,8 +177,8 @@ def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
     if values.dtype == np.uint64 and values.max(initial=0) > np.iinfo(np.int64).max:
         row = int(np.argmax(values > np.iinfo(np.int64).max))
         raise ValueError(
-            f"column {name!r} is {values[row]} in {place(row)}, beyond int64, in which integers "
-            "are computed here; write it as floats"
+            f"column {name!r} is {values[row]} in {place(row)}, too large for int64, the "
+            "integer type used here; write it as floats"
         )
     return values if values.dtype == bool else values.astype(np.int64, copy=False)
 
@@ -204,8 +202,9 @@ def _refuse_null(name: str, column: Any, place: Any) -> None:
         return
     row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
     raise ValueError(
-        f"column {name!r} is null in {place(row)} ({column.null_count} among the rows about it). "
-        "Drop or impute these rows: a likelihood has no meaning for a missing number."
+        f"column {name!r} is null in {place(row)} ({column.null_count} among the rows "
+        "around it). Drop or impute these rows: a likelihood is not defined for missing "
+        "values."
     )
 
 
@@ -219,9 +218,9 @@ class _Failed(NamedTuple):
 
 
 def read_ahead(chunks: Generator[Chunk], ahead: int = CHUNKS_AHEAD) -> Generator[Chunk]:
-    """The same chunks, made by a thread of their own up to ``ahead`` before they are asked for.
+    """The same chunks, made by a separate thread up to ``ahead`` chunks before they are needed.
 
-    An error of the reader is raised here; a caller that stops ends the thread.
+    An error in the reader is raised here; the thread ends when the caller stops.
     """
     box: queue.Queue[Any] = queue.Queue(maxsize=ahead)
     stop = threading.Event()

@@ -15,16 +15,16 @@ from jaxmle.survival.risk_sets import RiskSets, risk_sets
 from jaxmle.survival.robust_baseline import influence
 
 BASELINES = ("breslow", "efron", "kalbfleisch-prentice")
-ROWS_AT_ONCE = 256  # rows whose curves are worked out together
+ROWS_AT_ONCE = 256  # rows whose curves are computed together
 
 
 class Baseline(NamedTuple):
     """Cumulative sums over the event times of one stratum, at covariates ``centre``.
 
     ``times`` (k,) event times; ``hazard`` (k,) cumulative hazard; ``variance`` (k,) its part for
-    known coefficients, and ``cross`` (k, q) its covariance with the coefficients, None where it is
-    0; ``breslow`` (k,) and ``slope`` (k, q), Σ dΛ and Σ (x̄ − centre) dΛ, of which the part for
-    estimated ones is made; ``end`` the last observed time.
+    known coefficients, and ``cross`` (k, q) its covariance with the coefficients, None if it is 0;
+    ``breslow`` (k,) and ``slope`` (k, q), Σ dΛ and Σ (x̄ − centre) dΛ, from which the part for
+    estimated coefficients is computed; ``end`` the last observed time.
     """
 
     times: np.ndarray
@@ -56,7 +56,7 @@ def baseline(
     level: float = 0.95,
     clusters: Any = None,
 ) -> Any:
-    """The baseline cumulative hazard of a Cox model, that of covariates and an offset of 0.
+    """The baseline cumulative hazard of a Cox model, with all covariates and the offset equal to 0.
 
     R's ``basehaz(fit, centered=FALSE)``; lifelines' ``baseline_cumulative_hazard_`` is at the mean
     of the covariates. The survival function is exp(−H), and at other covariates
@@ -66,21 +66,22 @@ def baseline(
         model: ``models.cox(…)``.
         fit: its ``Fit``; or parameters, for a baseline without bands.
         data: the data of the fit, a dictionary or a ``Frame``.
-        kind: "breslow", Σ d/S0 (Breslow 1972); "efron", where the tied events leave the risk set
-            one after the other; "kalbfleisch-prentice", the product of the maximum-likelihood
+        kind: "breslow", Σ d/S0 (Breslow 1972); "efron", in which tied events leave the risk set one
+            after the other; "kalbfleisch-prentice", the product of the maximum-likelihood
             conditional probabilities (1973, Biometrika 60, 267), with Greenwood's variance. By
-            default as the model treats ties.
+            default the one that matches the model's ties.
         band: scale of the intervals, "log" or "plain".
         level: their coverage.
-        clusters: (n,) those of a fit with clustered covariance; a ``Frame`` has its own.
+        clusters: (n,) those of a fit with clustered covariance; a ``Frame`` already has them.
 
     Returns:
-        A ``StepCurve`` of all observed times; of a stratified model a dictionary of them by
+        A ``StepCurve`` over all observed times; for a stratified model a dictionary of curves by
         stratum.
 
     Raises:
         ValueError, TypeError: for another model, data that are not those of the fit, coefficients
-            that are not finite, a covariance without a variance of the baseline (two-way clusters).
+            that are not finite, or a covariance for which the baseline has no variance (two-way
+            clusters).
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -130,7 +131,7 @@ def _counts(
 
 
 def baselines(cox: CoxFit, kind: str | None) -> Baselines:
-    """The baselines of all strata, at the mean of the covariates, where no sum overflows."""
+    """The baselines of all strata, at the mean of the covariates, so that no sum overflows."""
     kind = cox.options.ties if kind is None else check_choice("kind", kind, BASELINES)
     _check_vcov(cox, kind)
     rows = cox.rows
@@ -163,26 +164,26 @@ def baselines(cox: CoxFit, kind: str | None) -> Baselines:
 
 
 def _check_vcov(cox: CoxFit, kind: str) -> None:
-    """Refuse a covariance for which there is no variance of the baseline."""
+    """Raise for a covariance for which the baseline has no variance."""
     if not cox.is_robust:
         return
     if cox.vcov_kind not in ROBUST:
         raise ValueError(
-            f"the bands of a Cox curve take the covariance of the model or a sandwich of one sum, "
-            f"{', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with vcov='observed', or give "
-            "fit.params for curves without bands"
+            "the bands of a Cox curve need the model-based covariance or a one-way "
+            f"sandwich, {', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with "
+            "vcov='observed', or give fit.params for curves without bands"
         )
     if kind == "kalbfleisch-prentice":
         raise ValueError(
-            "the bands of kind='kalbfleisch-prentice' are Greenwood's, and this fit has the "
-            f"covariance {cox.vcov_kind}: take kind='breslow', or give fit.params for curves "
-            "without bands"
+            "the bands of kind='kalbfleisch-prentice' are Greenwood's, but this fit has "
+            f"the covariance {cox.vcov_kind}: use kind='breslow', or give fit.params for "
+            "curves without bands"
         )
 
 
 def _greenwood(sets: RiskSets) -> np.ndarray:
-    """d/(S0(S0 − D0)) of each event time, (k,). R has the number of events in place of their risk
-    D0, and a variance that changes with the origin of the covariates.
+    """d/(S0(S0 − D0)) of each event time, (k,). R uses the number of events instead of their risk
+    D0, so its variance depends on the origin of the covariates.
     """
     with np.errstate(divide="ignore"):
         variance = sets.weight / (sets.at_risk * np.maximum(sets.at_risk - sets.dying, 0.0))
@@ -215,7 +216,7 @@ def _product_limit(sets: RiskSets) -> np.ndarray:
 
 
 def _log_probability(weighted: np.ndarray, risk: np.ndarray, at_risk: float) -> float:
-    """u = −log α with Σ w r/(1 − e^{−ru}) = S0; infinite where nobody is left."""
+    """u = −log α with Σ w r/(1 − e^{−ru}) = S0; infinite if nobody is left."""
     if weighted.sum() >= at_risk * (1 - 4 * np.finfo(float).eps):
         return np.inf
     if len(risk) == 1:
@@ -242,8 +243,8 @@ def predicted(
     """The cumulative hazard of rows at times, (n, m), and its standard error.
 
     H = r H0 with r = e^{xβ}; its variance is r² {Var(Ĥ0 | β) + q'Vq}, q = x Λ0 − Σ x̄ dΛ0 (Tsiatis
-    1981; Therneau & Grambsch 2000, section 10.2), and after a robust fit r² {ΣA² + 2q'ΣAD + q'Vq}
-    of ``influence``. NaN beyond the last observed time of a stratum.
+    1981; Therneau & Grambsch 2000, section 10.2), and for a robust fit r² {ΣA² + 2q'ΣAD + q'Vq} of
+    ``influence``. NaN beyond the last observed time of a stratum.
     """
     relative = x - bases.centre
     risk = np.exp(relative @ cox.beta + offset - bases.level)
@@ -268,7 +269,7 @@ def predicted(
         moved -= 2 * (across @ slope.T) * breslow
         moved += np.einsum("mq,qr,mr->m", slope, cox.vcov, slope)
         if base.cross is None:
-            moved = np.maximum(moved, 0.0)  # of rounding
+            moved = np.maximum(moved, 0.0)  # removes rounding
         else:
             cross = np.concatenate([np.zeros((1, x.shape[1])), base.cross])[step]
             moved += 2 * (relative[rows] @ cross.T) * breslow - 2 * np.sum(slope * cross, axis=1)

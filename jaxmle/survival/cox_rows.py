@@ -1,4 +1,4 @@
-"""A Cox model with its estimate and its rows: what everything after the fit starts from."""
+"""A Cox model with its estimate and its rows, the input of everything after the fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from jaxmle.record.fit import Fit
 from jaxmle.survival.risk_sets import RiskSets, Rows, risk_sets
 
 MODEL_BASED = ("observed", "expected")
-# Sums over rows or clusters, whose infinitesimal jackknife gives a curve its variance.
+# Kinds that are sums over rows or clusters, for which the infinitesimal jackknife gives the
+# variance of a curve.
 ROBUST = ("HC0", "HC1", "CR0", "CR1", "CR1S")
 
 
@@ -29,7 +30,7 @@ ROBUST = ("HC0", "HC1", "CR0", "CR1", "CR1S")
 class CoxFit:
     """A Cox model at an estimate, with its rows and their risk sets.
 
-    ``vcov`` (q, q) is None where parameters were given and not a fit; ``strata`` are the codes of
+    ``vcov`` (q, q) is None if parameters were given instead of a fit; ``strata`` are the codes of
     the strata, in the order of ``sets.rows.stratum``; ``clusters`` (n,) codes or None.
     """
 
@@ -53,7 +54,7 @@ class CoxFit:
         return self.sets.rows
 
     def new_rows(self, new: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Design (m, q), offset (m,) and places of the strata (m,) of rows to predict for."""
+        """Design (m, q), offset (m,) and strata (m,) of rows to predict for."""
         x = design_of(new, len(self.beta))
         m = len(x)
         offset = np.zeros(m)
@@ -68,14 +69,14 @@ class CoxFit:
         if unknown.any():
             row = int(np.argmax(unknown))
             raise ValueError(
-                f"{self.options.strata} is {codes[row]} in row {row} of the new rows; the fit has "
-                f"the strata {list(self.strata[:20])}"
+                f"{self.options.strata} is {codes[row]} in row {row} of the new rows is "
+                f"not in the fit, which has the strata {list(self.strata[:20])}"
             )
         return x, offset, place
 
 
 def is_cox(model: Any) -> bool:
-    """Whether a model is one that ``models.cox`` made."""
+    """Whether a model was made by ``models.cox``."""
     return isinstance(model, Model) and isinstance(_options(model), CoxOptions)
 
 
@@ -90,14 +91,14 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         fit: the ``Fit`` of these data, or parameters ``{"beta": (q,)}``.
         data: the data of the fit: a dictionary, or a ``Frame``.
         what: the caller's name, for messages.
-        clusters: those of a clustered fit, where ``data`` is no ``Frame`` that has them.
+        clusters: those of a clustered fit, unless ``data`` is a ``Frame`` that has them.
 
     Raises:
         TypeError: for another model.
         ValueError: for data that are not those of the fit, or an estimate that is not finite.
     """
     if not is_cox(model):
-        raise TypeError(f"{what} is of a Cox model, models.cox(…); got {shown(model)}")
+        raise TypeError(f"{what} needs a Cox model, models.cox(…); got {shown(model)}")
     if isinstance(data, Frame):
         _, clusters = data.given(None, clusters)
         data = data.data
@@ -109,8 +110,8 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         vcov = np.asarray(fit.vcov)
         if clusters is not None and fit.vcov_kind in MODEL_BASED:
             raise ValueError(
-                f"clusters are given and the fit has the covariance {fit.vcov_kind}: leave them "
-                "out, or give them to the fit as well"
+                f"clusters are given, but the fit has the covariance {fit.vcov_kind}: "
+                "leave them out, or give them to the fit too"
             )
     else:
         data = host_data(data, np.float64)
@@ -120,8 +121,8 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
     beta = np.atleast_1d(np.asarray(leaf_of(params, "beta", "params"), float))
     if not np.isfinite(beta).all():
         raise ValueError(
-            f"{what} needs finite coefficients; beta has an estimate that is infinite or none: "
-            "see fit.explain()"
+            f"{what} needs finite coefficients, but an estimate in beta is infinite or "
+            "missing: see fit.explain()"
         )
     plain = tuple(f"beta[{j}]" for j in range(len(beta)))
     names = fit.names if isinstance(fit, Fit) else plain
@@ -132,7 +133,7 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
 
 
 def _codes(clusters: Any, n: int) -> np.ndarray | None:
-    """Whole-number codes (n,) of one-way clusters; None without, and for two-way ones."""
+    """Integer codes (n,) of one-way clusters; None without clusters or for two-way clusters."""
     if clusters is None:
         return None
     dimensions = cluster_codes(clusters, n)
@@ -164,12 +165,12 @@ def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Any, ...
 
 
 def design_of(data: Tree, q: int) -> np.ndarray:
-    """The design (n, q) of rows; a lone column (n,) counts as one."""
+    """The design (n, q) of rows; a single column (n,) counts as a matrix."""
     x = np.asarray(leaf_of(data, "x"), float)
     x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2 or x.shape[1] != q:
         raise ValueError(f"x must have the shape (n, {q}), as in the fit; got {x.shape}")
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0, 0])
-        raise ValueError(f"x is not finite in row {row}: drop or mend such rows")
+        raise ValueError(f"x is not finite in row {row}: drop or correct such rows")
     return x

@@ -40,7 +40,7 @@ def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) ->
     view = view if isinstance(view, View) else View(view)
     grid = coefficients(fit, view, style)
     hidden = len(view.places(fit)) - FIRST_ROWS_SHOWN - LAST_ROWS_SHOWN
-    more = (f"{hidden} more parameters: fit.to_frame() holds them all.",) if hidden > 0 else ()
+    more = (f"{hidden} more parameters: fit.to_frame() has all of them.",) if hidden > 0 else ()
     transformed = (EXPONENTIATED,) if view.exponentiate else ()
     return Page(
         status_line(fit), bool(fit.converged), facts(fit), (grid,), more + transformed + notes(fit)
@@ -52,14 +52,14 @@ def status_line(fit: Any) -> str:
     name = fit.verdict.name
     if (
         fit.converged and fit.witness.row < 0
-    ):  # a row of leverage one is explained in a converged fit too
+    ):  # a row with leverage one is explained even in a converged fit
         return name
     sentence = covariance_note(fit).strip() if fit.converged else fit.explain()
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"
 
 
 def facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """Labels and values of what belongs to the whole fit."""
+    """Labels and values of the facts about the whole fit."""
     return (
         ("n", numerals.count(float(fit.n))),
         ("df", str(fit.df)),
@@ -71,7 +71,7 @@ def facts(fit: Any) -> tuple[tuple[str, str], ...]:
 
 
 def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """The kind of covariance, the dtype unless float64, the label of a MAP fit: alike for one
+    """The kind of covariance, the dtype unless float64, the label of a MAP fit: the same for one
     fit and a batch.
     """
     dtype = np.dtype(fit.dtype).name
@@ -106,8 +106,8 @@ def _row(name: str, numbers: Sequence[float], style: Style) -> tuple[str, ...]:
 def shortened(
     rows: Sequence[tuple[str, ...]], first: int, last: int
 ) -> tuple[tuple[str, ...], ...]:
-    """The rows, or the first and the last few around a row of dots where there are more than
-    `first + last`.
+    """The rows, or the first and the last few around a row of dots if there are more than `first +
+    last`.
     """
     if len(rows) <= first + last:
         return tuple(rows)
@@ -116,7 +116,7 @@ def shortened(
 
 
 def notes(fit: Any) -> tuple[str, ...]:
-    """Sentences on what a reader of this table could misread."""
+    """Notes on what a reader of the table could misread."""
     se = np.asarray(fit.se, dtype=float)
     known = np.isfinite(se) & (se > 0.0)
     bounded = bool(np.isfinite(np.asarray(fit.bounds, dtype=float)).any() and known.any())
@@ -132,17 +132,18 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             without,
-            "A parameter without a standard error is held fixed, or its variance has no estimate.",
+            "A parameter without a standard error is held fixed, or its variance cannot "
+            "be estimated.",
         ),
         (
             noise > 0.0 and fit.hessian_by == DIFFERENCES,
-            "The information is by differences of the score: measured error of the standard "
-            f"errors up to {100 * noise:.2g}%.",
+            "The information was computed by differences of the score: measured error of "
+            f"the standard errors up to {100 * noise:.2g}%.",
         ),
         (
             noise > 0.0 and fit.hessian_by != DIFFERENCES,
-            "The information was simulated: Monte-Carlo error of the standard errors up to "
-            f"{100 * noise:.2g}%.",
+            "The information was simulated: Monte Carlo error of the standard errors up "
+            f"to {100 * noise:.2g}%.",
         ),
         (
             fit.converged and bool(int(fit.witness.certificate) & MEAN),
@@ -150,13 +151,13 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             bool(np.isnan(float(fit.n))) and np.isfinite(float(fit.loglik)),
-            "n is not known, as the likelihood returns one number and has no data: there is no "
-            "BIC and no AICc.",
+            "n is not known, because the likelihood returns one number and has no data: "
+            "there is no BIC or AICc.",
         ),
         (
             fit.weighting == "sampling",
-            "AIC and BIC are not defined under sampling weights: the weighted sum is not a "
-            "likelihood.",
+            "AIC and BIC are not defined with sampling weights: the weighted sum is not "
+            "a likelihood.",
         ),
         (
             fit.mode != "ML",

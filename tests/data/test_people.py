@@ -109,7 +109,7 @@ def test_a_record_from_disk_still_knows_its_model(poisson, tmp_path, births):
         ({"kind": "median"}, "kind must be one of mean, link, quantile, probability"),
         ({"kind": "quantile"}, "needs level"),
         ({"kind": "quantile", "level": 0.5}, "has no standard error"),
-        ({"level": 0.5}, "level belongs to kind='quantile'"),
+        ({"level": 0.5}, "level is only for kind='quantile'"),
         ({"kind": "probability"}, "has no classes"),
         ({"interval": 95}, "level must lie between 0 and 1"),
     ],
@@ -148,7 +148,7 @@ def test_a_frame_of_numbers_means_its_columns(kind):
     assert_allclose(fit.x, plain.x, rtol=1e-12)
     assert np.array_equal(fit.data_id, plain.data_id)
     words = kind({**columns, "site": ["a", "b", "a"]})
-    with pytest.raises(TypeError, match=r"data\['site'\] holds words .*jaxmle.codes"):
+    with pytest.raises(TypeError, match=r"data\['site'\] holds text .*jaxmle.codes"):
         jm.fit(loglik, {"a": 0.0, "b": 0.0}, words)
     gap = kind({"y": [1.0, None, 4.0], "x": [0.0, 1.0, 2.0]})
     with pytest.raises(ValueError, match=r"data\['y'\] is NaN in row 1"):
@@ -159,7 +159,7 @@ def test_fit_takes_a_formula_frame_with_all_that_it_holds(births):
     frame = jm.from_formula("low ~ age", births.assign(g=np.arange(189) % 9), clusters="g")
     fit = jm.fit(models.logistic(), data=frame, vcov="CR0")
     assert fit.names == ("beta[Intercept]", "beta[age]") and fit.vcov_kind == "CR0"
-    with pytest.raises(ValueError, match="a Frame has its weights and clusters"):
+    with pytest.raises(ValueError, match="a Frame already has its weights and clusters"):
         jm.fit(models.logistic(), data=frame, weights=jm.frequency(np.ones(189)))
 
 

@@ -46,7 +46,7 @@ def test_terms_choose_and_labels_name_in_any_spelling(fits):
         assert "Age" in text and "race" not in text and "xponentiated" in text
     with pytest.raises(ValueError, match="Did you mean 'age'"):
         fit.to_frame(terms=["agee"])
-    with pytest.raises(ValueError, match="one label to 'race', which is 2 parameters"):
+    with pytest.raises(ValueError, match="same label to 'race', which is 2 parameters"):
         fit.to_latex(labels={"race": "Race"})
 
 
@@ -72,7 +72,7 @@ def test_fits_side_by_side_share_their_rows(fits):
 def test_a_mistake_in_a_table_is_one_sentence(fits):
     with pytest.raises(TypeError, match="number 1 is 3"):
         jm.table([fits[0], 3])
-    with pytest.raises(ValueError, match="names are 2 words"):
+    with pytest.raises(ValueError, match="names must be 2 strings"):
         jm.table(fits, names=["one"])
     with pytest.raises(ValueError, match="no parameter is called 'sex'"):
         jm.table(fits, terms=["sex"])

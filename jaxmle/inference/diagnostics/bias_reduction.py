@@ -27,7 +27,7 @@ from jaxmle.record.identity import identity, with_response_id
 from jaxmle.runtime.compile import cached_under_trace, compiled, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
-SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
+SHARE_OF_WAY_TO_BOUND = 0.9  # largest fraction of the distance to a bound for one step
 DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
 DECREMENT_TO_CONVERGE = 5e-13
@@ -46,31 +46,31 @@ def mean_br(
     dtype: Any = None,
     max_steps: int = 500,
 ) -> Fit:
-    """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no bias of first order.
+    """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no first-order bias.
 
-    A_t = ½ tr{V (P_t + Q_t)} with V the inverse expected information, P_t = E(U U' U_t) and Q_t =
-    E(∂²ℓ U_t), U the score. It is found by quasi-Fisher scoring, θ ← θ + V (s + A), with steps
-    halved where (s + A)'V(s + A) does not fall and kept inside the bounds. The root is finite on
-    separated binomial and multinomial samples and on counts with empty cells. It is no maximum of
-    anything, except for canonical links, where ``jeffreys`` gives the same: the record's ``mode``
-    is "BR (mean)", and AIC and BIC are NaN. The root belongs to the parameters as they are given:
-    bias is not invariant.
+    A_t = ½ tr{V (P_t + Q_t)} with V the inverse expected information, P_t = E(U U' U_t), Q_t =
+    E(∂²ℓ U_t) and U the score. The root is found by quasi-Fisher scoring, θ ← θ + V (s + A), with
+    steps that stay inside the bounds and are halved if (s + A)'V(s + A) does not fall. It is finite
+    for separated binomial and multinomial samples and for counts with empty cells. It does not
+    maximise anything, except for canonical links, where ``jeffreys`` gives the same estimate:
+    ``mode`` is "BR (mean)", and AIC and BIC are NaN. The root depends on the parametrisation,
+    because bias is not invariant.
 
     Args:
-        loglik: a likelihood that knows the law of its response: ``with_response(loglik, law)``, or
-            a ``regression`` with ``response=``, which for ``exact`` needs its ``cross`` moments
-            too.
+        loglik: a likelihood that knows the distribution of its response: ``with_response(loglik,
+            law)``, or a ``regression`` with ``response=``, which for ``exact`` also needs its
+            ``cross`` moments.
         params0, data, constraints, weights, dtype: as in ``fit``; weights are frequency weights.
         max_steps: iterations allowed.
 
     Returns:
         A ``Fit``: standard errors from the inverse expected information at the root; ``decrement``
-        is that of the adjusted score; ``score`` the score without adjustment. Its status is
-        CONVERGED, MAX_STEPS, STALLED, IMPRECISE or NONFINITE. Under ``jax.vmap`` a batch.
+        is that of the adjusted score; ``score`` is the unadjusted score. Its status is CONVERGED,
+        MAX_STEPS, STALLED, IMPRECISE or NONFINITE. Under ``jax.vmap`` it is a batch.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and a likelihood without a
-            law of its response.
+        ValueError, TypeError: for mistakes visible in shapes and types, and for a likelihood that
+            does not know the distribution of its response.
 
     Source: Firth (1993), Biometrika 80, 27–38; Kosmidis & Firth (2009), Biometrika 96, 793–804.
 
@@ -98,21 +98,21 @@ def _check(posed: Posed) -> None:
     loglik = posed.loglik
     if has(loglik, Penalize):
         raise ValueError(
-            "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on "
-            "purpose"
+            "mean_br adjusts the score of a likelihood; a penalised likelihood is biased "
+            "by its prior on purpose"
         )
     if not has_law(loglik):
         raise ValueError(NO_LAW)
     if weighting_of(loglik) == "sampling":
         raise ValueError(
-            "mean_br needs expectations under a likelihood, and a sum under sampling weights is "
-            "none; frequency weights are"
+            "mean_br needs expectations under a likelihood, and a sum with sampling "
+            "weights is not a likelihood; use frequency weights"
         )
 
     if posed.chart.k != len(posed.chart.moving):
         raise ValueError(
-            "mean_br needs as many free parameters as entries: no simplex, correlation or "
-            "covariance among them"
+            "mean_br needs every entry to be a free parameter: it cannot be used with a "
+            "simplex, correlation or covariance constraint"
         )
 
 
@@ -155,7 +155,7 @@ class _AdjustedScore(NamedTuple):
 
 class _State(NamedTuple):
     point: _AdjustedScore
-    share: Array  # of the full step that is tried next
+    share: Array  # fraction of the full step that is tried next
     steps: Array
     done: Array
 
@@ -174,7 +174,7 @@ def _adjusted_score(
 
 
 def _room(layout: Layout, x: Array, step: Array) -> Array:
-    """The largest share of the step, at most one, that stays inside the bounds."""
+    """The largest fraction of the step, at most one, that stays inside the bounds."""
     low, high = (np.array([bound[side] for bound in layout.bounds]) for side in (0, 1))
     left = jnp.where(step < 0, x - low, high - x)
     return jnp.minimum(
@@ -192,11 +192,11 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     def step(state: _State) -> _State:
         move = state.share * _room(layout, state.point.x, state.point.step) * state.point.step
         trial = _adjusted_score(loglik, layout, roots, state.point.x + move, data)
-        better = trial.decrement < state.point.decrement  # False where the trial is not finite
+        better = trial.decrement < state.point.decrement  # False if the trial is not finite
         point = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.point)
         share = jnp.where(better, 1.0, state.share / 2)
-        # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
-        # do not help are the end.
+        # At the level of rounding the full step no longer improves; otherwise the iteration ends
+        # after twenty halvings without improvement.
         stuck = (share < MIN_SHARE_OF_STEP) | (
             ~better & ((point.decrement <= DECREMENT_TO_CONVERGE) | (state.steps == 0))
         )
@@ -204,8 +204,8 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
             point, share, state.steps + 1, stuck | (point.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
         )
 
-    # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
-    # once.
+    # The start is treated as the first trial, a step of length zero, so that the equation is
+    # compiled only once.
     nowhere = _AdjustedScore(
         x,
         jnp.zeros_like(x),
@@ -239,8 +239,8 @@ def _status(end: _State, eps: float) -> Array:
 def _record(
     loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
-    """The ``Fit`` of a root: like that of a maximum, except for the mode and for the decrement,
-    which is that of the adjusted score.
+    """The ``Fit`` of a root: like that of a maximum, except for the mode and the decrement, which
+    is that of the adjusted score.
     """
     layout = chart.layout
     x = end.point.x

@@ -28,9 +28,11 @@ from jaxmle.runtime.keys import typed_key
 
 MIN_REPLICATES = 19  # replicates with which a p-value can be as small as 0.05
 RELATIVE_ROUNDING_OF_TIES = (
-    1e-9  # of a simulated statistic, within which it ties with that observed
+    1e-9  # relative to a simulated statistic: closer ones tie with the observed one
 )
-MIN_RELATIVE_SIZE_OF_INDICATOR = 1e-10  # below it an indicator is rounding of its two parts
+MIN_RELATIVE_SIZE_OF_INDICATOR = (
+    1e-10  # below it an indicator is only the rounding error of its two parts
+)
 
 
 def information_matrix_test(
@@ -46,32 +48,33 @@ def information_matrix_test(
 
     Under the model the mean of d_i = vech(s_i s_i' + ∂²ℓ_i) is zero (White 1982, Econometrica 50,
     section 4). The statistic is n R² of the regression of ones on (d_i, s_i) (Chesher 1983,
-    Economics Letters 13; Lancaster 1984, Econometrica 52). Its χ² law is far off in samples of any
-    usual size: at a nominal 5 % it rejects 30 % of normal samples of 100. So the p-value compares
-    it with the same statistic of data sets simulated from the fit and fitted again (Horowitz 1994,
-    Journal of Econometrics 61): (1 + #{T* ≥ T}) / (1 + replicates).
+    Economics Letters 13; Lancaster 1984, Econometrica 52). Its χ² approximation is poor at any
+    usual sample size: at a nominal 5 % it rejects 30 % of normal samples of 100. So the p-value
+    compares it with the same statistic for data sets that are simulated from the fit and refitted
+    (Horowitz 1994, Journal of Econometrics 61): (1 + #{T* ≥ T}) / (1 + replicates).
 
     Args:
         loglik: the log-likelihood, with one term per observation.
         fit: its fit to ``data``.
-        data: the data, given again.
-        sample: ``sample(key, params, data)``, data of the same shape with a fresh response.
-        key: a whole number or a jax key; the same key gives the same p-value.
-        replicates: simulated data sets; (replicates + 1)·level should be whole.
+        data: the data of the fit.
+        sample: ``sample(key, params, data)``, which returns data of the same shape with a new
+            response.
+        key: an integer or a jax key; the same key gives the same p-value.
+        replicates: the number of simulated data sets; (replicates + 1)·level should be an integer.
 
     Returns:
-        A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the simulated data
-        sets that could be fitted.
+        A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the number of
+        simulated data sets that could be fitted.
 
     Raises:
         TypeError: under a trace.
-        ValueError: for weighted, penalised and pooled fits, and a ``sample`` that does not return
-            data of the same shapes.
+        ValueError: for weighted, penalised and pooled fits, and if ``sample`` does not return data
+            of the same shapes.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.information_matrix import information_matrix_test
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> y = np.array([0.9, 1.0, 1.0, 1.1, 1.2, 0.8, 1.0, 1.1])  # far too even for waiting times
+    >>> y = np.array([0.9, 1.0, 1.0, 1.1, 1.2, 0.8, 1.0, 1.1])  # far too regular for waiting times
     >>> fit = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
     >>> draw = lambda key, params, data: jax.random.exponential(key, data.shape) / params["rate"]
     >>> bool(information_matrix_test(exponential, fit, y, draw, key=0, replicates=99).pvalue < 0.05)
@@ -88,8 +91,8 @@ def information_matrix_test(
     else:
         simulated = _simulated(loglik, given, sample, key, replicates)
         usable = len(simulated)
-        # Ties count as beyond, rounding included: a statistic can be the same in many data sets of
-        # a discrete response.
+        # Ties, up to rounding, count as more extreme: for a discrete response the statistic can be
+        # the same in many data sets.
         exceedances = int(np.sum(simulated >= observed * (1 - RELATIVE_ROUNDING_OF_TIES)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
@@ -105,7 +108,7 @@ def information_matrix_test(
     return Test(
         *numbers,
         "Information-matrix",
-        "a right specification",
+        "a correct specification",
         "bootstrap",
     )
 
@@ -148,12 +151,12 @@ def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
         )
     if has(tree, Penalize) or fit.mode != "ML":
         raise ValueError(
-            "the information-matrix test takes a maximum-likelihood fit; at the maximum of a "
-            "penalised likelihood the score has not mean zero"
+            "the information-matrix test needs a maximum-likelihood fit; at the maximum "
+            "of a penalised likelihood the score does not have mean zero"
         )
     if has(tree, Pool):
         raise ValueError(
-            "the information-matrix test takes one likelihood, not a pool: test its members"
+            "the information-matrix test needs one likelihood, not a pool: test its members"
         )
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     check_count("replicates", replicates, MIN_REPLICATES)  # with which p can reach 0.05
@@ -170,8 +173,8 @@ def _statistics(given: Again) -> tuple[Array, Array]:
 def _ones_on_indicators(
     loglik: Loglik, layout: Layout, x: Array, data: Tree
 ) -> tuple[Array, Array]:
-    """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever
-    repeats among them.
+    """1'Z(Z'Z)⁻Z'1: the squared length of the projection of ones on the columns of Z = (d, s),
+    which may be linearly dependent.
     """
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift
@@ -181,8 +184,8 @@ def _ones_on_indicators(
     i, j = np.tril_indices(scores.shape[1])
     z = jnp.concatenate([scores[:, i] * scores[:, j] + curvature[:, i, j], scores], axis=1)
     size = jnp.sqrt(jnp.sum(z**2, axis=0))
-    # An indicator that is zero for every row (s² = −∂²ℓ of a dummy with itself) is rounding next to
-    # its two parts.
+    # An indicator that is zero for every row (s² = −∂²ℓ for a dummy with itself) is only rounding
+    # error relative to its two parts.
     parts = jnp.concatenate(
         [
             jnp.sqrt(jnp.sum((scores[:, i] * scores[:, j]) ** 2 + curvature[:, i, j] ** 2, axis=0)),
@@ -201,8 +204,8 @@ def _ones_on_indicators(
 def _drawn(
     given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
 ) -> tuple[Tree, Tree]:
-    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the
-    sampler leaves as it is.
+    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for leaves that
+    the sampler does not change.
     """
     data = given.data
     layout = given.fit.layout
@@ -228,8 +231,8 @@ def _drawn(
         for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)
     ):
         raise ValueError(
-            "sample must return data of the structure and shapes of the data it is given, with a "
-            "fresh response"
+            "sample must return data of the same structure and shapes as its input, with "
+            "a new response"
         )
     same = jax.tree.map(
         lambda new, old: bool(np.array_equal(new, np.broadcast_to(np.asarray(old), new.shape))),
@@ -238,7 +241,7 @@ def _drawn(
     )
     if all(jax.tree.leaves(same)):
         raise ValueError(
-            "sample returned the data unchanged: it draws a fresh response from its key"
+            "sample returned the data unchanged: it must draw a new response from its key"
         )
     return jax.tree.map(
         lambda new, unchanged: new[0] if unchanged else new, drawn, same

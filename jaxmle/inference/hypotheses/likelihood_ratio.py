@@ -1,4 +1,4 @@
-"""The likelihood-ratio test of two records, and its law where H0 lies on a bound."""
+"""The likelihood-ratio test of two fits, and its distribution if H0 lies on a bound."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.solvers.status import Status
 
-# Ends whose ℓ is the supremum and whose df counts the directions that the likelihood knows.
+# Statuses for which ℓ is the supremum and df counts the directions that the likelihood determines.
 STATUSES_WITH_SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 
 
 def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
-    """Likelihood-ratio test of a restricted model inside a full one: 2(ℓ_full − ℓ_restricted), χ²
-    with the difference in df.
+    """Likelihood-ratio test of a restricted model against a full one: 2(ℓ_full − ℓ_restricted),
+    compared with χ² whose df is the difference in df.
 
-    That the models are nested cannot be seen in their records; it is for the user to know.
+    The models must be nested; the fits cannot show whether they are.
 
     Args:
         restricted: the fit under H0, of ``fix(loglik, …)``, of ``tie(loglik, …)``, or of another
             function.
-        full: the fit of the full model to the same data; both may be batches of one shape.
+        full: the fit of the full model to the same data; both may be batches of the same shape.
         on_bound: the parameter of the full fit that H0 puts on its bound (a variance of 0, an
-            overdispersion of 0). The statistic is then 0 half of the time, and the p-value ½·P(χ²₁
-            > 2Δℓ), 1 where it is 0 (Self & Liang 1987, JASA 82, 605–610, case 5). It applies to one
-            such parameter, with no other that vanishes under H0.
+            overdispersion of 0). The statistic is then 0 half of the time, and the p-value is
+            ½·P(χ²₁ > 2Δℓ), or 1 if the statistic is 0 (Self & Liang 1987, JASA 82, 605–610, case
+            5). This holds for one such parameter, if no other parameter vanishes under H0.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where 2Δℓ has no known law: a fit that is no maximum, an
-        estimate on a bound that H0 does not name, penalised fits, sampling weights, robust
-        covariances, a restricted fit above the full one.
+        A ``Test``. NaN with a ``reason`` if the distribution of 2Δℓ is not known: a fit that is not
+        a maximum, an estimate on a bound that H0 does not name, penalised fits, sampling weights,
+        robust covariances, a restricted fit above the full one.
 
     Raises:
-        ValueError: for fits of different data, of different n, or where the first is not the
-            smaller one.
+        ValueError: for fits of different data or of different n, or if the first is not the smaller
+            one.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
@@ -101,21 +101,21 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
 def _bounded(full: Fit, name: str) -> int:
     """The position of the one entry that H0 puts on a bound."""
     if not isinstance(name, str):
-        raise TypeError(f"on_bound is the name of a parameter; got {shown(name)}")
+        raise TypeError(f"on_bound must be the name of a parameter; got {shown(name)}")
     entries = full.layout.find(name)
     if len(entries) != 1:
-        raise ValueError(f"on_bound names one parameter; {name!r} has {len(entries)} entries")
+        raise ValueError(f"on_bound must name one parameter; {name!r} has {len(entries)} entries")
     if not any(np.isfinite(full.bounds[entries[0]])):
         raise ValueError(
-            f"on_bound={name!r}, but the full fit was given no bound for it: a constraint such "
-            "as jaxmle.positive says where it ends"
+            f"on_bound={name!r}, but the full fit has no bound for it: declare the bound "
+            "by a constraint such as jaxmle.positive"
         )
     return entries[0]
 
 
 def _noise(restricted: Fit, full: Fit) -> Array:
-    """A bound on the numerical error of 2Δℓ: what both fits have not climbed yet, and the rounding
-    of two sums of n terms.
+    """A bound on the numerical error of 2Δℓ: the remaining gain of both fits, and the rounding of
+    two sums of n terms.
     """
     xp = namespace(full.loglik)
     shortfall = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
@@ -129,7 +129,7 @@ def _noise(restricted: Fit, full: Fit) -> Array:
 def _reasons(
     restricted: Fit, full: Fit, higher: Array, j: int | None, df: int
 ) -> list[tuple[Reason, Any]]:
-    """The reasons why the statistic may have no known law, the gravest first."""
+    """The reasons why the distribution of the statistic may be unknown, the most serious first."""
     xp = namespace(full.loglik)
     robust = any(fit.vcov_kind.startswith(("HC", "CR")) for fit in (restricted, full))
     on_bound = full.witness.bound != 0
@@ -157,11 +157,13 @@ def found_supremum(fit: Fit) -> Array:
 
 
 def same_data(fits: Sequence[Fit]) -> None:
-    """Refuse fits that cannot be compared: of different data, sizes, weights or batches."""
+    """Raise for fits that cannot be compared: of different data, sizes, weights or batches."""
     first = fits[0]
     for place, fit in enumerate(fits):
         if not isinstance(fit, Fit):
-            raise TypeError(f"fits are compared; argument {place} is a {type(fit).__name__}")
+            raise TypeError(
+                f"both arguments must be fits; argument {place} is a {type(fit).__name__}"
+            )
     for place, fit in enumerate(fits):
         if fit.batch_shape != first.batch_shape:
             raise ValueError(
@@ -178,9 +180,7 @@ def same_data(fits: Sequence[Fit]) -> None:
 
 
 def _same_rows(first: Fit, fit: Fit, place: int) -> None:
-    """Refuse fits that are not of one data set, nor of one response with one set of weights,
-    whatever the designs.
-    """
+    """Raise unless fits have the same data, or the same response and weights with any designs."""
     known, same = _compared(first.data_id, fit.data_id)
     has_response, same_response = _compared(first.response_id, fit.response_id)
     other = known & ~same & ~(has_response & same_response)
@@ -192,15 +192,16 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(
                 f"fit {place} was made from {what} than the first{where}: log-likelihoods "
-                "compare on the same data only. Ready models and regressions need the same "
-                "response, rows and weights; for any other function give every model one and "
-                "the same data tree, with all columns in it and the same rows, types and order "
-                "of leaves, and hold what a model leaves out with jaxmle.fix."
+                "are comparable only on the same data. Built-in models and regressions "
+                "need the same response, rows and weights. For your own functions, give "
+                "all models the same data tree, with all columns and the same rows, "
+                "types and order of leaves, and fix parameters that a model leaves out "
+                "with jaxmle.fix."
             )
 
 
 def _differ(first: Array, second: Array) -> Array:
-    """Whether numbers differ; two that are NaN, and so not known, do not."""
+    """Whether numbers differ; two NaN, which are unknown, do not."""
     first = np.asarray(first)
     second = np.asarray(second)
     return (first != second) & ~(np.isnan(first) & np.isnan(second))

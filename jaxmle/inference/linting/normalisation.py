@@ -1,4 +1,4 @@
-"""The check that exp(term) is a density: its mass over the response, at two points."""
+"""The check that exp(term) is a density: its integral over the response, at two points."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.constraints import Interval
 from jaxmle.runtime.compile import compiled
 
-MASS_TOLERANCE = (
-    1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
-)
-# rows whose density is integrated, among the first so many
+MASS_TOLERANCE = 1e-5  # of an integral from one: ten times the error of the quadrature
+# number of rows whose density is integrated, among this many first rows
 ROWS_INTEGRATED = 5
 ROWS_LOOKED_AT = 512
 
-Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
+Base = Callable[
+    [np.ndarray], Any
+]  # from values of the response to the log of a factor that depends only on them
 
 
 def _density(
@@ -33,8 +33,8 @@ def _density(
     """For parameters z, the log density of a few rows at other values of their response; and those
     responses.
 
-    Where terms look at their own row ``alone``, the rows are changed together; else one at a time,
-    and a scalar is given one row only.
+    If terms depend only on their own row (``alone``), the rows are changed together; otherwise one
+    at a time, and a scalar likelihood gets a single row.
     """
     leaves, treedef = jax.tree.flatten(_head(probe, member))
     if isinstance(probe.support, Interval):
@@ -58,14 +58,14 @@ def _density(
 
 
 def _head(probe: Probe, member: MemberInputs) -> Tree:
-    """The first rows of the data, where they can be evaluated alone."""
+    """The first rows of the data, if they can be evaluated alone."""
     if (data_length(member.data) or 0) <= ROWS_LOOKED_AT:
         return member.data
     head = jax.tree.map(lambda array: array[:ROWS_LOOKED_AT], member.data)
     try:
         member.terms(probe.base, head)
     except (TypeError, ValueError):
-        return member.data  # an array of n rows is closed over
+        return member.data  # the likelihood closes over an array of n rows
     return head
 
 
@@ -101,7 +101,7 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         why = (
             "name the response and its support"
             if len(probe.members) == 1
-            else "lint the members of a pool one by one"
+            else "check the members of a pool one by one"
         )
         return Finding("normalised", None, f"not checked: {why}")
     member = probe.members[0]
@@ -110,7 +110,8 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         return Finding(
             "normalised",
             None,
-            "not checked: the density of one row cannot be read from a scalar that is no sum",
+            "not checked: the density of one row cannot be recovered from a scalar that "
+            "is not a sum",
         )
     density_at, observed = _density(
         probe, member, probe.leaf, scalar, bool(rows.passed) and not rows.note
@@ -128,8 +129,8 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         return Finding(
             "normalised",
             None,
-            "not checked: terms do not change with the response that was named; is another array "
-            "closed over?",
+            "not checked: terms do not change with the named response; does the "
+            "likelihood close over another array?",
         )
     return _mass_verdict(probe, density_at, observed, wide, scores)
 
@@ -141,8 +142,8 @@ def _mass_verdict(
     wide: np.ndarray,
     scores: Finding,
 ) -> Finding:
-    """The finding from the masses at two points; where they are not one, from the mass of the
-    inverted density, of the term itself, and with a factor of the response put back.
+    """The finding from the integrals at two points; if they are not one, from the integral of the
+    inverted density, of the term itself, and with a factor of the response added.
     """
 
     def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
@@ -159,11 +160,13 @@ def _mass_verdict(
     evidence = {
         "mass": np.exp(logs),
         "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
-    }  # possible at the start, and not near it
+    }  # possible at the start, but not near it
     if _are_one(integrals):
-        return Finding("normalised", True, "exp(term) has mass one over the response", evidence)
+        return Finding(
+            "normalised", True, "exp(term) integrates to one over the response", evidence
+        )
     if _are_one(masses(-1.0, lambda v: 0.0)):
-        sentence = "exp(-term) has mass one, exp(term) has not: see sign"
+        sentence = "exp(-term) integrates to one, exp(term) does not: see sign"
         return Finding("normalised", None, sentence, evidence | {"turned": True})
     plain = [
         log_mass(_logged(density_at(z)), probe.support, observed)
@@ -171,8 +174,8 @@ def _mass_verdict(
     ]
     if _are_one(plain):
         sentence = (
-            "term itself has mass one over the response: it is the density and not its "
-            "logarithm; return jnp.log of it, or a log density"
+            "the term itself integrates to one over the response: it is the density, not "
+            "its logarithm; return its jnp.log, or a log density"
         )
         return Finding("normalised", False, sentence, evidence | {"density": True})
     for omitted, base in _left_out(probe.support):
@@ -184,8 +187,8 @@ def _mass_verdict(
             return Finding("normalised", True, sentence, evidence, note=True)
     if not all(settled for _, settled in integrals):
         sentence = (
-            "not decidable: the mass over this support has not settled (heavy tail, pole, or "
-            "values beyond the support)"
+            "undecided: the integral over this support did not converge (heavy tail, "
+            "pole, or values outside the support)"
         )
         return Finding("normalised", None, sentence, evidence)
     return _mass_finding(logs, evidence, scores)
@@ -200,14 +203,14 @@ def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
 def _across(
     probe: Probe, density_at: Callable[[np.ndarray], Density], observed: np.ndarray
 ) -> np.ndarray:
-    """Terms at the start and at two points near it (3, values, rows), for values all over an
+    """Terms at the start and at two points near it (3, values, rows), for values throughout an
     interval; nothing for other supports.
     """
     if not isinstance(probe.support, Interval):
         return np.zeros((3, 0, len(observed)))
     values = change_of_variable(probe.support, observed)[0](
         np.linspace(-12.0, 12.0, 121)
-    )  # closer than the least move of a scale, 0.7 · 0.3
+    )  # closer than the smallest change of a scale, 0.7 · 0.3
     return np.array(
         [
             [density_at(z)(np.full(len(observed), value)) for value in values]
@@ -221,7 +224,7 @@ def _tilted(density: Density, sign: float, base: Base) -> Density:
 
 
 def _logged(density: Density) -> Density:
-    """The log of a density that was given as such."""
+    """The log of a density."""
 
     def log(v: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -232,43 +235,43 @@ def _logged(density: Density) -> Density:
 
 
 def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -> Finding:
-    """The finding where the masses (points, rows) are not all one."""
+    """The finding if the integrals (points, rows) are not all one."""
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
     whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
     if np.any(whole):
         sentence = (
-            "exp(term) has mass one in some rows and not in others: look at the others, unless "
-            "they are censored or weighted"
+            "exp(term) integrates to one in some rows and not in others: check the "
+            "others, unless they are censored or weighted"
         )
         return Finding("normalised", None, sentence, evidence)
     if np.all(np.abs(logs[0] - logs[1]) < MASS_TOLERANCE):
         sentence = (
-            f"exp(term) has mass {first:.6g} whatever the parameters: a constant is missing; "
-            "estimates and standard errors are right, AIC across models is not"
+            f"exp(term) integrates to {first:.6g} whatever the parameters: a constant is "
+            "missing; estimates and standard errors are right, AIC across models is not"
         )
         return Finding("normalised", True, sentence, evidence, note=True)
     sentence = (
-        f"the mass of exp(term) depends on the parameters ({first:.6g} at the start, "
+        f"the integral of exp(term) depends on the parameters ({first:.6g} at the start, "
         f"{second:.6g} near it)"
     )
     if scores.passed:
         sentence += (
-            ", yet scores average to zero: a factor of the data alone is left out; estimates are "
-            "right, AIC across models is not"
+            ", but the scores average to zero: a factor that depends only on the data is "
+            "missing; estimates are right, AIC across models is not"
         )
         return Finding("normalised", True, sentence, evidence, note=True)
     sentence += (
-        ": a part of the density that holds a parameter is missing, such as -log(sigma), and "
-        "estimates and standard errors are not those of maximum likelihood; unless all that is "
-        "missing is of the data alone"
+        ": a part of the density that depends on a parameter is missing, such as "
+        "-log(sigma), and estimates and standard errors are wrong, unless the missing "
+        "part depends only on the data"
     )
     return Finding("normalised", False, sentence, evidence)
 
 
 def _left_out(support: Any) -> list[tuple[str, Base]]:
-    """Factors of the response alone that are often left out on purpose."""
+    """Factors that depend only on the response and are often left out on purpose."""
     if isinstance(support, np.ndarray):
-        return []  # a listed support: every factor shows
+        return []  # a listed support: every factor is visible
     if isinstance(support, str):
         return [("-log y!", lambda v: -scipy.special.gammaln(v + 1))]
     if support == SUPPORTS["positive"]:

@@ -1,5 +1,5 @@
-"""The record of a calibration: bias, standard errors, coverage and size of tests on data whose
-truth is known.
+"""The record of a calibration: bias, standard errors, coverage and size of tests on data with known
+truth.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Calibration:
     """Refits of R data sets simulated at ``truth`` (p,): bias, standard errors, coverage and tests.
 
     ``estimates``, ``stderrs`` (R, p); ``status`` (R,); ``intervals`` from the name of a kind to its
-    ends (R, p, 2); ``statistics`` from the name of a test of the whole true parameter to its values
-    (R,), each compared with χ² of ``df`` degrees of freedom; ``information`` (p, p), the mean
-    observed information at the truth, and ``bound`` (p,), the Cramér–Rao bound on variances from
-    it.
+    ends (R, p, 2); ``statistics`` from the name of a test of the whole true parameter vector to its
+    values (R,), which are compared with χ² with ``df`` degrees of freedom; ``information`` (p, p),
+    the mean observed information at the truth, and ``bound`` (p,), the Cramér–Rao bound on
+    variances.
 
-    Replicates are *regular* where a maximum was found inside the parameter space (CONVERGED or
-    IMPRECISE). Means, coverage and sizes are over these; those on a bound and those with an
-    infinite estimate are counted and shown apart.
+    A replicate is *regular* if a maximum was found inside the parameter space (CONVERGED or
+    IMPRECISE). Means, coverage and sizes are over these; replicates on a bound or with an infinite
+    estimate are counted and shown separately.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.resampling.calibrate import calibrate
@@ -72,11 +72,11 @@ class Calibration:
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many replicates have each status other than CONVERGED."""
+        """The number of replicates with each status other than CONVERGED."""
         return failures(self.status)
 
     def members(self, which: str | Status = "regular") -> np.ndarray:
-        """The replicates, (R,) booleans: ``"regular"``, ``"all"``, or those of one status."""
+        """A mask (R,) of replicates: ``"regular"``, ``"all"``, or those with one status."""
         if isinstance(which, Status):
             return self.status == which
         check_choice("which", which, ("regular", "all"))
@@ -86,18 +86,18 @@ class Calibration:
 
     @property
     def bias(self) -> np.ndarray:
-        """Mean of the regular estimates less the truth, (p,)."""
+        """Mean of the regular estimates minus the truth, (p,)."""
         return _over(np.mean, self.estimates[self.regular]) - self.truth
 
     @property
     def bias_error(self) -> np.ndarray:
-        """Monte-Carlo standard error of ``bias``, (p,)."""
+        """Monte Carlo standard error of ``bias``, (p,)."""
         return self.sd / np.sqrt(max(int(self.regular.sum()), 1))
 
     @property
     def median_bias(self) -> np.ndarray:
-        """Median of all estimates, those on a bound and infinite ones in their places, less the
-        truth; (p,).
+        """Median of all estimates minus the truth, (p,); estimates on a bound and infinite
+        estimates are included.
         """
         return _over(np.nanmedian, self.estimates) - self.truth
 
@@ -113,14 +113,14 @@ class Calibration:
 
     @property
     def se_ratio(self) -> np.ndarray:
-        """Mean standard error over the standard deviation of the estimates, (p,), of the
-        regular replicates that have both: 1 is right, less is too sure.
+        """Mean standard error over the standard deviation of the estimates, (p,), over regular
+        replicates that have both. 1 is right; less than 1 means that standard errors are too small.
         """
         return self._ratio()[0]
 
     @property
     def se_ratio_error(self) -> np.ndarray:
-        """Monte-Carlo standard error of ``se_ratio``, (p,)."""
+        """Monte Carlo standard error of ``se_ratio``, (p,)."""
         return self._ratio()[1]
 
     def _ratio(self) -> tuple[np.ndarray, np.ndarray]:
@@ -143,33 +143,33 @@ class Calibration:
 
     @property
     def efficiency(self) -> np.ndarray:
-        """The Cramér–Rao bound over the variance of the regular estimates, (p,). Above 1 for a
-        biased estimate.
+        """The Cramér–Rao bound over the variance of the regular estimates, (p,). It may exceed 1
+        for a biased estimate.
         """
         return self.bound / self.sd**2
 
     # ------------------------------------------------------------ intervals and tests
 
     def coverage(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
-        """The share of intervals that hold the truth, (p,), among the replicates that have one;
-        NaN where none has.
+        """The proportion of intervals that contain the truth, (p,), among the replicates that have
+        an interval; NaN if none has.
         """
         covered, has_one = self._covered(kind, which)
         return np.where(has_one > 0, covered / np.maximum(has_one, 1), np.nan)
 
     def coverage_error(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
-        """Monte-Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
+        """Monte Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
         share = self.coverage(kind, which)
         count = self._covered(kind, which)[1]
         return np.sqrt(share * (1 - share) / np.maximum(count, 1))
 
     def without_interval(self, kind: str = "wald", which: str | Status = "all") -> np.ndarray:
-        """The share of replicates that have no interval of this kind, (p,)."""
+        """The proportion of replicates without an interval of this kind, (p,)."""
         members = self.members(which)
         return 1 - self._covered(kind, which)[1] / max(int(members.sum()), 1)
 
     def _covered(self, kind: str, which: str | Status) -> tuple[np.ndarray, np.ndarray]:
-        """How many intervals hold the truth and how many there are, (p,) each."""
+        """The number of intervals that contain the truth and the number of intervals, (p,) each."""
         if kind not in self.intervals:
             raise ValueError(
                 f"there is no interval {kind!r}; there are {', '.join(self.intervals)}"
@@ -179,8 +179,8 @@ class Calibration:
         return np.sum(inside, axis=0), np.sum(~np.isnan(low) & ~np.isnan(high), axis=0)
 
     def size(self, test: str = "wald") -> tuple[float, float]:
-        """The share of regular replicates in which a test of level 1 − ``level`` rejects the
-        truth, and its Monte-Carlo standard error.
+        """The proportion of regular replicates in which a test of level 1 − ``level`` rejects the
+        truth, and its Monte Carlo standard error.
         """
         if test not in self.statistics:
             raise ValueError(f"there is no test {test!r}; there are {', '.join(self.statistics)}")
@@ -275,7 +275,7 @@ class Calibration:
 
 
 def _over(reduce: Callable[..., Any], values: np.ndarray, least: int = 1) -> np.ndarray:
-    """A reduction over replicates, NaN where there are too few or all are undefined."""
+    """A reduction over replicates, NaN if there are too few or all are undefined."""
     if len(values) < least:
         return np.full(values.shape[1], np.nan)
     alive = ~np.all(np.isnan(values), axis=0)

@@ -1,5 +1,5 @@
 """First-order bias: Jeffreys's penalty, the adjustment of the score that removes it, and what both
-need of the law of the response.
+need from the distribution of the response.
 
 With F the expected information, V = F⁻¹, P_t = E(U U' U_t) and Q_t = E(∂²ℓ U_t), U the score, the
 adjustment of entry t is A_t = ½ tr{V (P_t + Q_t)} (Firth 1993, Biometrika 80; Kosmidis & Firth
@@ -65,29 +65,28 @@ class Jeffreys(LikelihoodTree):
 
 
 def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
-    """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite where that of the
+    """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite even if that of the
     likelihood is at infinity.
 
     For a regression with a canonical link (logit, log for counts, multinomial logit, Cox) it
-    removes the first-order bias of the estimates; for other links it does not, and ``mean_br``
-    does. Fitted, standard errors come from the information without the penalty at the estimate;
-    profile intervals are those of the penalised likelihood. Unlike the maximum, the estimate
-    depends on the parametrisation: it is that of the parameters as they are given.
+    removes the first-order bias of the estimates; for other links use ``mean_br``. Standard errors
+    of a fit come from the unpenalised information at the estimate; profile intervals are those of
+    the penalised likelihood. Unlike a maximum-likelihood estimate, this one depends on the
+    parametrisation.
 
     Args:
-        loglik: a likelihood that knows the law of its response: a ``regression`` with
+        loglik: a likelihood that knows the distribution of its response: a ``regression`` with
             ``response=…``, or ``with_response(loglik, law)``.
-        information: ``"expected"``; or ``"observed"`` for a likelihood without a law of its
-            response, as for Cox's partial likelihood, whose observed information is that of the
-            risk sets (Heinze & Schemper 2001, Biometrics 57).
+        information: ``"expected"``; or ``"observed"`` for a likelihood that does not know the
+            distribution of its response, such as Cox's partial likelihood, whose observed
+            information is that of the risk sets (Heinze & Schemper 2001, Biometrics 57).
 
     Returns:
-        A penalised likelihood, one scalar. It is labelled in the record of its fit: ``mode`` is
-        "MPL (Jeffreys)".
+        A penalised likelihood, one scalar. The ``mode`` of its fit is "MPL (Jeffreys)".
 
     Raises:
-        ValueError: for another information; on use, for an expected one where the law of the
-            response is not known.
+        ValueError: for another information; on use, for an expected information if the distribution
+            of the response is not known.
 
     Source: Firth (1993), Biometrika 80, 27–38.
 
@@ -112,8 +111,8 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
 
 
 def inverse_root(information: Array, roots: np.ndarray) -> Array:
-    """U (p, k) with UU' the inverse information on the entries that move, and rows of zero
-    elsewhere; NaN where it is not positive definite.
+    """U (p, k) with UU' the inverse information on the free entries, with rows of zero elsewhere;
+    NaN if it is not positive definite.
     """
     lift = np.eye(len(roots), dtype=information.dtype)[
         :, np.flatnonzero(roots == np.arange(len(roots)))
@@ -235,15 +234,15 @@ def _by_moments(
     log density, and I its expected information,
 
     E(s_a s_b s_c) = ∂I_ab/∂η_c − ν_ac,b − ν_bc,a, so that A_c = ½ Σ_ab K_ab (∂I_ab/∂η_c − 2ν_ac,b +
-    ν_ab,c) with K = X V X'. A predictor that is curved in the parameters adds ½ Σ_a tr(V ∂²η_a)
+    ν_ab,c) with K = X V X'. A predictor that is nonlinear in the parameters adds ½ Σ_a tr(V ∂²η_a)
     I_ac.
     """
     if law.cross is None:
         raise ValueError(
-            "the bias needs more of the law of the response than its information: "
-            "exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), or "
-            "with_response(loglik, enumeration(leaf, values)) or with_response(loglik, "
-            "simulation(sampler, key=…))"
+            "the bias needs more about the distribution of the response than its "
+            "information: exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log "
+            "f/∂η_c), or with_response(loglik, enumeration(leaf, values)) or "
+            "with_response(loglik, simulation(sampler, key=…))"
         )
     values, columns, curved = loglik.predictors(layout, x, data)
     m = values.shape[0]
@@ -274,7 +273,7 @@ def _by_moments(
             return jax.jacrev(total)(step)
 
         by_forward = lambda: jax.jvp(moved, (step,), (jnp.ones_like(step),))[1]  # noqa: E731
-        # Newer versions of jax say of a forward mode that it is missing when they compile only.
+        # Newer versions of jax report a missing forward mode only when compiling.
         return first_that_exists((by_sums, by_forward), moved, step)
 
     slopes = jnp.stack([slope(c) for c in range(m)], axis=2)
