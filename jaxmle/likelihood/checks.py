@@ -98,16 +98,7 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             return leaf.view()
         name = "data" + jax.tree_util.keystr(path)
         if isinstance(leaf, int | float | complex | str | bytes):
-            inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
-            hint = (
-                " A Python list is read as a tree of scalars: pass numpy.asarray(list)."
-                if inside_list
-                else " Close over constants instead of passing them as data."
-            )
-            raise TypeError(
-                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data must "
-                f"be an array whose first axis is the observations.{hint}"
-            )
+            raise TypeError(_one_value(name, leaf, path))
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a masked array, whose mask would be lost; drop the masked rows from "
@@ -153,6 +144,20 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     if isinstance(data, Iterator):
         raise TypeError(_not_read("data", data))
     return _mapped(convert, data, "data")
+
+
+def _one_value(name: str, leaf: Any, path: Any) -> str:
+    """What to do with a leaf that is one number or text."""
+    inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
+    hint = (
+        " A Python list is read as a tree of scalars: pass numpy.asarray(list)."
+        if inside_list
+        else " Close over constants instead of passing them as data."
+    )
+    return (
+        f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data must "
+        f"be an array whose first axis is the observations.{hint}"
+    )
 
 
 def _is_sound(leaf: Any, dtype: Any) -> bool:
