@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from jaxmle._namespace import HOST, is_traced
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array
 from jaxmle.runtime.compile import tracing
 
@@ -142,7 +142,7 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
 
 
 def _normal_quantile(xp: Any, u: Array) -> Array:
-    return scipy.special.ndtri(u) if xp is HOST else jax.scipy.special.ndtri(u)
+    return scipy.special.ndtri(u) if xp is np else jax.scipy.special.ndtri(u)
 
 
 def _arrays(**named: Any) -> tuple[Any, list[Array]]:
@@ -162,7 +162,7 @@ def _arrays(**named: Any) -> tuple[Any, list[Array]]:
             "residuals need arrays of the same shape; got "
             + ", ".join(f"{name} {value.shape}" for name, value in zip(named, arrays, strict=True))
         )
-    real = xp.result_type(*arrays, float if xp is HOST else jnp.zeros(()).dtype)
+    real = xp.result_type(*arrays, float if xp is np else jnp.zeros(()).dtype)
     return xp, [xp.broadcast_to(value.astype(real), shape) for value in arrays]
 
 

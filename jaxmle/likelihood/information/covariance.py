@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import HOST, is_traced
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.information.hac import HAC, long_run
 from jaxmle.likelihood.structure import has_law
@@ -333,7 +333,7 @@ def _all_hash(values: np.ndarray) -> bool:
 
 
 def _codes(xp: Any, labels: Any) -> Any:
-    if xp is HOST:
+    if xp is np:
         values = np.asarray(labels)
         _refuse_missing(values)
         if values.dtype.kind == "O":
