@@ -11,7 +11,7 @@ import scipy
 from jaxmle._types import Array
 from jaxmle.effects.replicates import percentiles
 from jaxmle.parameters.arguments import check_level
-from jaxmle.tables import markup, numerals
+from jaxmle.tables import maketables, markup, numerals
 from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, first_fitting, text
@@ -104,6 +104,17 @@ class Margins:
         }
         estimates = self._estimates(check_level(level)).columns()
         return native(columns | estimates, backend or self.backend)
+
+    @property
+    def __maketables_coef_table__(self) -> Any:
+        ends = {level: np.asarray(self.conf_int(level / 100)) for level in maketables.LEVELS}
+        return maketables.indexed(list(self.names), self._estimates(0.95).columns(), ends)
+
+    def __maketables_stat__(self, key: str) -> Any:
+        return self.vcov_kind if key == "se_type" else None
+
+    __maketables_default_stat_keys__ = property(lambda self: ["se_type"])
+    __maketables_depvar__ = ""
 
     def page(self, level: float = 0.95) -> Page:
         """The table as a page, for any output format."""

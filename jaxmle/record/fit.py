@@ -27,6 +27,7 @@ from jaxmle.record.scales import wald_interval
 from jaxmle.record.soundness import check_covariance
 from jaxmle.record.witness import Witness
 from jaxmle.solvers.status import Status, named
+from jaxmle.tables import maketables
 from jaxmle.tables.notes import printed
 
 _FIT_LEAVES = [
@@ -430,6 +431,13 @@ class Fit:
         from jaxmle.tables.view import View
 
         return frame.frame(self, View(level, exponentiate, labels, terms), backend)
+
+    # what maketables.ETable looks for: its plug-in format
+    __maketables_coef_table__ = property(maketables.coefficients)
+    __maketables_stat__ = maketables.statistic
+    __maketables_default_stat_keys__ = property(maketables.default_statistics)
+    __maketables_stat_labels__ = maketables.STATISTIC_LABELS
+    __maketables_depvar__ = ""  # a record does not know what its response is called
 
     def to_arviz(
         self,
