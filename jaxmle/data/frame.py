@@ -27,7 +27,7 @@ from jaxmle.data.leaves import (
 from jaxmle.data.lost import lost_groups, plain
 from jaxmle.data.naming import designs_of, placed, renamed
 from jaxmle.data.plan import Plan, plan_of
-from jaxmle.data.prediction import Rays, predicted, quantity_of, ready_model, slopes_of, with_rows
+from jaxmle.data.prediction import predicted, quantity_of, rays_of, ready_model, with_rows
 from jaxmle.data.response import leaves_of
 from jaxmle.data.rows import (
     MISSING_POLICIES,
@@ -41,10 +41,7 @@ from jaxmle.data.rows import (
 from jaxmle.data.table import NAMES_LISTED, Column, backend_of, columns_of
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import MAX_STEPS, Options
-from jaxmle.fitting.recession import MAX_ASKED, recession_rays
-from jaxmle.likelihood.checks import host_data
-from jaxmle.likelihood.combinators import Weights, weight
-from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
@@ -344,22 +341,9 @@ class Frame:
         if "trials" in leaves:
             leaves = {**leaves, "trials": np.ones_like(leaves["trials"])}
         rows = self.rows if new is None else np.arange(len(next(iter(leaves.values()))))
-        rays = self._rays(fitted, model, leaves)
+        rays = rays_of(fitted, model, self, leaves)
         columns = with_rows(predicted(fitted, quantity, leaves, interval, rays), rows, self.levels)
         return native(columns, self.backend if new is None else backend_of(new))
-
-    def _rays(self, fitted: Fit, model: Any, leaves: Tree) -> Rays:
-        """The directions along which a separated fit of these rows recedes, for some of others."""
-
-        def rays(asked: np.ndarray) -> np.ndarray | None:
-            tree = as_tree(model.likelihood)
-            tree = tree if self.weights is None else weight(tree, self.weights)
-            some = np.flatnonzero(asked)
-            some = some[:: 1 + len(some) // MAX_ASKED]
-            toward = slopes_of(model, fitted, {name: leaf[some] for name, leaf in leaves.items()})
-            return recession_rays(fitted, tree, host_data(self.data, fitted.dtype), toward)
-
-        return rays
 
 
 def from_formula(

@@ -14,7 +14,9 @@ import scipy
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Array, Tree
+from jaxmle.fitting.recession import MAX_ASKED, recession_rays
 from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear
 from jaxmle.likelihood.structure import core_of
@@ -260,6 +262,24 @@ def limits(
         settled & np.isclose(far, far[0], rtol=LIMIT_TOLERANCE, atol=LIMIT_TOLERANCE), axis=0
     )
     return np.where(np.isnan(at_estimate) & same, far[0], at_estimate)
+
+
+def rays_of(fitted: Fit, model: Any, frame: Any, leaves: Tree) -> Rays:
+    """The directions along which a separated fit of a frame recedes, for some rows of ``leaves``.
+
+    Args:
+        frame: the ``Frame`` of the fit, with its weights.
+    """
+
+    def rays(asked: np.ndarray) -> np.ndarray | None:
+        tree = as_tree(model.likelihood)
+        tree = tree if frame.weights is None else weight(tree, frame.weights)
+        some = np.flatnonzero(asked)
+        some = some[:: 1 + len(some) // MAX_ASKED]
+        toward = slopes_of(model, fitted, {name: leaf[some] for name, leaf in leaves.items()})
+        return recession_rays(fitted, tree, host_data(frame.data, fitted.dtype), toward)
+
+    return rays
 
 
 def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:

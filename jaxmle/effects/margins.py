@@ -11,7 +11,15 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.data.frame import Frame
-from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
+from jaxmle.data.prediction import (
+    Quantity,
+    Rays,
+    class_names,
+    limits,
+    quantity_of,
+    rays_of,
+    ready_model,
+)
 from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
 from jaxmle.effects.record import Margins
 from jaxmle.effects.replicates import at_replicates, replicates_of, spread
@@ -25,6 +33,7 @@ from jaxmle.record.propagation import finite_point, propagated
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.opaque import Opaque
+from jaxmle.solvers.status import Status
 
 TITLES = {
     "dydx": "Effects on the {what}",
@@ -111,8 +120,9 @@ def margins(
     quantity = _quantity(fit, kind, source, level, value, model)
     groups = groups_of(source, by, at)
     replicates = None if bootstrap is None else replicates_of(bootstrap, fit)
+    recedes = _recession(fit, source, kind, model)
     pieces = [
-        _evaluated(fit, quantity, rows, change, groups.weights, effect, replicates)
+        _evaluated(fit, quantity, rows, change, groups.weights, effect, replicates, recedes)
         for rows in rows_at(source, at, values)
         for change in changes(source, rows, variables, effect)
     ]
@@ -148,6 +158,17 @@ def _quantity(
     return Quantity(kind, "function", "identity", Opaque(kind))
 
 
+def _recession(fit: Fit, source: Source, kind: Any, model: Any) -> Callable[[Tree], Rays]:
+    """From the rows of an effect to the directions along which a separated fit recedes, as far as
+    they are known: those of a ready model and its frame.
+    """
+    if not (isinstance(kind, str) and isinstance(source.frame, Frame)):
+        return lambda leaves: lambda asked: None
+    frame = source.frame
+    ready = ready_model(fit, model, "margins")
+    return lambda leaves: rays_of(fit, ready, frame, leaves)
+
+
 # ---------------------------------------------------------------- one effect
 
 
@@ -159,6 +180,7 @@ def _evaluated(
     weights: np.ndarray,
     effect: str,
     replicates: np.ndarray | None,
+    recedes: Callable[[Tree], Rays],
 ) -> _Piece:
     """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
     moved = sorted(change.direction or {})
@@ -183,10 +205,17 @@ def _evaluated(
         arguments = jax.tree.map(jnp.asarray, given)
         x = finite_point(fit)
         value, jacobian = map(np.asarray, run(x, *arguments))
-        if np.any(x != fit.x):  # what leaves the estimable space is taken at the estimate
+        if fit.verdict == Status.SEPARATED:  # what leaves the estimable space is at its limit
+            saturated = ~np.any(jacobian, axis=-1)  # far out, to the last digit
             outside = propagated(fit, jacobian.reshape(-1, len(x))).leaks.reshape(value.shape)
-            there = np.asarray(run(fit.x, *arguments)[0])
-            value = np.where(outside, there, value)
+            outside = outside | saturated
+            limit = limits(
+                lambda x: np.asarray(run(x, *arguments)[0]),
+                fit,
+                _rays_of_groups(recedes, change, weights),
+                outside,
+            )
+            value = np.where(outside, limit, value)
         if replicates is not None:
             many = compiled(
                 quantity.loglik, ("replicates", *key), lambda ll: at_replicates(averages(ll))
@@ -196,6 +225,24 @@ def _evaluated(
     several = value.ndim == 2
     jacobian = jacobian.reshape(len(weights), -1, len(x))
     return _Piece(rows, change, value.reshape(len(weights), -1), jacobian, several, draws)
+
+
+def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: np.ndarray) -> Rays:
+    """The directions of recession, for the rows of some groups: as they are, and changed."""
+    there = change.other
+    if change.direction is not None:
+        moved = {name: change.data[name] + leaf for name, leaf in change.direction.items()}
+        there = change.data | moved
+    both = change.data
+    if there is not None:
+        both = {name: np.concatenate([leaf, there[name]]) for name, leaf in change.data.items()}
+    rays = recedes(both)
+    copies = 1 if there is None else 2
+
+    def of_groups(asked: np.ndarray) -> np.ndarray | None:
+        return rays(np.tile(np.any(weights[asked] > 0, axis=0), copies))
+
+    return of_groups
 
 
 def _averages(
@@ -286,6 +333,7 @@ def _record(
         vcov_kind=about or fit.vcov_kind or "none",
         backend=source.backend,
         draws=draws,
+        separated=fit.verdict == Status.SEPARATED,
     )
 
 
