@@ -230,10 +230,24 @@ def test_heavy_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihoo
         assert_allclose(found[2], hessian, rtol=1e-10)
 
 
-def test_rows_are_in_the_order_of_time_with_events_first():
+ORDERED_TIMES = {
+    "with ties": lambda rng, n: rng.choice([-np.inf, -2.5, -1e-300, 0.0, 1e-300, 3.0, np.inf], n),
+    "zeros of both signs": lambda rng, n: rng.choice([-0.0, 0.0], n),
+    "continuous": lambda rng, n: rng.exponential(size=n),
+    "one value": lambda rng, n: np.ones(n),
+    # the last bits alone tell these apart, which the first sort does not see
+    "next to one another": lambda rng, n: 1.0 + rng.permutation(n) * 2.0**-52,
+    "far from one another": lambda rng, n: rng.exponential(size=n) ** 9 * rng.choice([1, 1e300], n),
+}
+
+
+@pytest.mark.parametrize("n", [1, 2, 300])
+@pytest.mark.parametrize("times", ORDERED_TIMES.values(), ids=ORDERED_TIMES)
+def test_rows_are_in_the_order_of_time_with_events_first(times, n):
     rng = np.random.default_rng(6)
-    time = rng.choice([-np.inf, -2.5, -1e-300, -0.0, 0.0, 1e-300, 3.0, np.inf], 200)
-    event = rng.integers(0, 2, 200) * 1.0
+    time = times(rng, n)
+    event = rng.integers(0, 2, n) * 1.0
+    ordered = jax.jit(lambda time, event: time_order(None, time, event))
     with jax.enable_x64(True):
-        order = np.asarray(time_order(None, jax.numpy.asarray(time), jax.numpy.asarray(event)))
-    assert np.array_equal(order, np.lexsort((np.arange(200), -event, time)))
+        order = np.asarray(ordered(time, event))
+    assert np.array_equal(order, np.lexsort((np.arange(n), -event, time)))
