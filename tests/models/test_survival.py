@@ -203,18 +203,20 @@ def test_conditional_logit_with_several_cases_is_the_sum_over_all_choices():
     )
 
 
-def test_heavy_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihood():
-    """Above 2**14 rows, in which case there is another program for few distinct times."""
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("times", [30, 4000, 10**9])
+@pytest.mark.parametrize("n", [300, 2**14 + 5])
+def test_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihood(n, times, ties):
+    """Above 2**14 rows a sixteenth of so many ties at a time: one turn, several, or all."""
     rng = np.random.default_rng(5)
-    n = 2**14
     data = {
         "x": rng.normal(size=(n, 2)),
-        "time": rng.integers(1, 30, n) / 7.0,
+        "time": rng.integers(1, times, n) / 7.0,
         "event": rng.integers(0, 2, n) * 1.0,
         "stratum": rng.integers(0, 3, n),
         "w": rng.random(n) + 0.5,
     }
-    options = CoxOptions("efron", "stratum", None, "w", None)
+    options = CoxOptions(ties, "stratum", None, "w", None)
 
     def of_beta(beta, data):
         return cox_loglik({"beta": beta}, data, options)
