@@ -16,27 +16,25 @@ from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, first_fitting, text
 
-REASON_OUTSIDE = (
-    "it depends on parameters without an estimate of their own; fit.explain() names them"
-)
+REASON_OUTSIDE = "it depends on parameters that the data do not determine; fit.explain() names them"
 REASON_LIMIT = "the data are separated, and it is a limit"
 REASON_NO_LIMIT = "the data are separated, and do not determine it"
 REASON_NO_VARIANCE = (
     "it has no variance at these rows (a prediction at its limit), or the fit has no covariance "
-    "for what it depends on"
+    "for the parameters it depends on"
 )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Margins:
-    """Effects of variables on a prediction, or adjusted predictions: one row each.
+    """Effects of variables on a prediction, or adjusted predictions, one per row.
 
-    ``names`` (q,); ``labels``: the columns that tell the rows apart (variable, contrast, the groups
-    of ``by``, the values that were set, the class), (q,) each; ``estimate`` and ``stderr`` (q,);
-    ``vcov`` (q, q); ``title``: what they are; ``backend``: the kind of frame that ``to_frame``
-    makes; ``draws`` (R, q): the effects at the replicates of a bootstrap, or None; ``separated``:
-    whether the data are, so that an effect of infinite estimates is its limit, without a standard
-    error, or NaN where it has none.
+    ``names`` (q,); ``labels``: the columns that identify a row (variable, contrast, the groups of
+    ``by``, the values that were set, the class), (q,) each; ``estimate`` and ``stderr`` (q,);
+    ``vcov`` (q, q); ``title``: what the effects are; ``backend``: the kind of frame that
+    ``to_frame`` makes; ``draws`` (R, q): the effects for the replicates of a bootstrap, or None;
+    ``separated``: whether the data are; then an effect that depends on infinite estimates is its
+    limit, without a standard error, or NaN if there is no limit.
 
     >>> import numpy as np, jaxmle as jm
     >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
@@ -117,7 +115,7 @@ class Margins:
 
     def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,
-        conf_high; of the kind of the table, or of ``backend``.
+        conf_high; of the same kind as the table, or ``backend``.
         """
         columns = {"term": list(self.names)} | {
             name: list(values) for name, values in self.labels.items() if name != "term"

@@ -282,7 +282,7 @@ def test_a_mean_count_of_an_empty_group_is_zero():
         ({"variables": "ages"}, "did you mean 'age'"),
         ({"variables": {"age": "pairwise"}}, "holds numbers"),
         ({"values": {"age": "old"}}, "finite number"),
-        ({"by": "smoke", "at": "mean"}, "is one row"),
+        ({"by": "smoke", "at": "mean"}, "is a single row"),
         ({"effect": "dxdy"}, "effect must be one of"),
         ({"kind": "quantile"}, "needs level"),
         ({"values": [20]}, "dictionary"),
@@ -296,7 +296,7 @@ def test_a_mistake_is_one_sentence(logit, arguments, message):
 
 def test_a_batch_and_other_records_are_refused(logit):
     frame, fit, _ = logit
-    with pytest.raises(TypeError, match="record that fit returned"):
+    with pytest.raises(TypeError, match="result of fit"):
         jm.margins(frame, fit)
     with pytest.raises(TypeError, match="Frame of the fit"):
         jm.margins(fit, 3)
@@ -320,7 +320,7 @@ def test_bootstrapped_effects_are_those_of_every_replicate(logit, births):
     assert_allclose(found.stderr, delta.stderr, rtol=0.25)  # of 199 replicates, n = 189
     assert "pairs bootstrap" in repr(found)
     few = jm.bootstrap(model, fit, frame.data, key=1, replicates=19, acceleration=None)
-    with pytest.raises(ValueError, match="it takes 39 or more"):
+    with pytest.raises(ValueError, match="which takes 39 or more"):
         jm.margins(fit, frame, bootstrap=few).conf_int()
     with pytest.raises(TypeError, match=r"jaxmle\.bootstrap"):
         jm.margins(fit, frame, bootstrap=199)
