@@ -38,6 +38,8 @@ UNREADABLE = (  # what other software reads in a formula, and what to write
     ),
     (r"\b[ic]\.[A-Za-z_]", "Stata's i.x is C(x) here, and c.x is x"),
 )
+# x^2, which is x in a formula, and not (x + z)^2
+POWER_OF_A_COLUMN = r"([A-Za-z_]\w*)\s*(?:\^|\*\*)\s*(\d+)"
 
 
 class Terms(NamedTuple):
@@ -70,11 +72,23 @@ def halves(text: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
+def _without_calls(text: str) -> str:
+    """A formula without the arguments of its functions, from the innermost."""
+    shorter = re.sub(r"(?<=\w)\([^()]*\)", "", text)
+    return text if shorter == text else _without_calls(shorter)
+
+
 def _parsed(formulaic: Any, right: str) -> list[Any]:
     """The terms as formulaic reads them."""
     for pattern, hint in UNREADABLE:
         if re.search(pattern, right):
             raise ValueError(f"cannot read the formula '~ {right}': {hint}")
+    power = re.search(POWER_OF_A_COLUMN, _without_calls(right))
+    if power:
+        raise ValueError(
+            f"cannot read the formula '~ {right}': there {power[0]} is {power[1]} itself, as a "
+            f"power crosses terms; write I({power[1]}**{power[2]}) for its power"
+        )
     try:
         parsed = formulaic.Formula(right)
         listed = list(parsed) if isinstance(parsed, formulaic.SimpleFormula) else None

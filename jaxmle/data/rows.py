@@ -10,6 +10,7 @@ import numpy as np
 from jaxmle.data.plan import Plan
 from jaxmle.data.table import NAMES_LISTED, Column, columns_of
 from jaxmle.likelihood.combinators import Weights
+from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.user_code import warn_caller
 
 MISSING_POLICIES = ("warn", "drop", "refuse")
@@ -32,7 +33,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
         raise TypeError(
-            f"say what the weights mean: frequency('w') or sampling('w'); got {weights!r}"
+            f"say what the weights mean: frequency('w') or sampling('w'); got {shown(weights)}"
         )
     given = {} if weights is None else {"weights": weights.values}
     pair = isinstance(clusters, tuple) or (

@@ -153,11 +153,18 @@ def read(
     tree = as_tree(weighted)
     if params0 is None:
         params0 = _model_start(loglik, data)
-    elif data is None and hasattr(loglik, "outcome") and hasattr(loglik, "start"):
-        raise ValueError(
-            f"{loglik!r} needs data, and none were given. The second argument is the "
-            "start values: write fit(model, data=data)"
-        )
+    elif hasattr(loglik, "outcome") and hasattr(loglik, "start"):
+        if data is None:
+            raise ValueError(
+                f"{loglik!r} needs data, and none were given. The second argument is the "
+                "start values: write fit(model, data=data)"
+            )
+        if hasattr(params0, "shape"):
+            raise TypeError(
+                f"the parameters of {loglik!r} are a dictionary; got {shown(params0)} as start "
+                "values. Data go in as a dictionary too: write fit(model, data=data), with "
+                "data = {'x': x, 'y': y}"
+            )
     constraints = constraints_of(loglik, options.constraints)
     if tracing():
         return _read_shapes(tree, params0, data, constraints, options.traced_dtype)

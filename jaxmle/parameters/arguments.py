@@ -24,7 +24,7 @@ def shown(value: Any) -> str:
     """A value in a message: short ones as they are written, arrays and long ones by their kind."""
     if isinstance(value, np.ndarray) or hasattr(value, "shape"):
         kind = getattr(value, "dtype", "")
-        return f"{type(value).__name__} of {kind} {np.shape(value)}"
+        return f"{type(value).__name__} of {kind} {np.shape(value)}".replace("  ", " ")
     if isinstance(value, dict | set | frozenset):
         return f"a {type(value).__name__} of {len(value)} entries"
     text = repr(value)

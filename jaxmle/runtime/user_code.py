@@ -232,6 +232,14 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
         return None
     if "nteger scalar arrays can be converted" in text:
         return _concrete(error, place, params, data)
+    by_name = re.match(r"(list|tuple) indices must be integers or slices, not str", text)
+    if by_name:
+        given = [name for name, tree in (("params", params), ("data", data)) if _is_row(tree)]
+        whose = " and ".join(given) or "what is indexed"
+        return (
+            f"{place.words}. {whose} is a {by_name[1]}, which has no names: give dictionaries, "
+            "such as {'mu': 0.0} and {'x': x, 'y': y}, or index by number"
+        )
     if "does not support item assignment" in text or "JAX arrays are immutable" in text:
         return (
             f"{place.words}. A jax array cannot be changed in place: write x = x.at[i].set(value)"
@@ -251,6 +259,21 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
     if re.search(r"shape|dimension|broadcast", text):
         return f"{place.words}. The shapes do not match: {text.splitlines()[0]}"
     return None
+
+
+def _is_row(tree: Any) -> bool:
+    return isinstance(tree, list | tuple)
+
+
+def _assertion(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+    """A numpyro model in the place of a log-likelihood."""
+    names = ("" if place is None else place.frame.f_code.co_names) or ()
+    if place is None or not {"sample", "numpyro"} & set(names):
+        return None
+    return (
+        f"{place.words}. A model of numpyro is no log-likelihood: give "
+        "jaxmle.from_numpyro(model, data), with data a dictionary of its arguments"
+    )
 
 
 def _outermost(error: Exception) -> bool:
@@ -314,6 +337,7 @@ EXPLANATIONS: tuple[tuple[type[Exception], Callable[..., str | None]], ...] = (
     (jax.errors.ConcretizationTypeError, _concrete),
     (KeyError, _key_error),
     (AttributeError, _attribute),
+    (AssertionError, _assertion),
     (TypeError, _type_error),
     (ValueError, _type_error),
 )

@@ -55,6 +55,14 @@ def _formatted(code: Any, spec: str) -> str:
 class StatusCode(np.int32):
     """A status as a NumPy integer that prints its name: it indexes, compares and batches as one."""
 
+    def __eq__(self, other: object) -> Any:
+        return super().__eq__(_code_of(other))
+
+    def __ne__(self, other: object) -> Any:
+        return super().__ne__(_code_of(other))
+
+    __hash__ = np.int32.__hash__
+
     def __str__(self) -> str:
         return _name(self)
 
@@ -70,7 +78,7 @@ class StatusCodes(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """What is computed from codes, a comparison above all, is no code."""
-        plain = (np.asarray(x) if isinstance(x, StatusCodes) else x for x in inputs)
+        plain = (np.asarray(x) if isinstance(x, StatusCodes) else _code_of(x) for x in inputs)
         if "out" in options:
             options["out"] = tuple(np.asarray(x) for x in options["out"])
         return getattr(ufunc, method)(*plain, **options)
@@ -88,6 +96,17 @@ class StatusCodes(np.ndarray):
 
     def _integers(self) -> np.ndarray:
         return np.asarray(self)
+
+
+def _code_of(value: Any) -> Any:
+    """The code of a status that is given by its name; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value not in Status.__members__:
+        raise ValueError(
+            f"there is no status {value!r}; the statuses are {', '.join(Status.__members__)}"
+        )
+    return int(Status[value])
 
 
 def named(status: Any) -> Any:

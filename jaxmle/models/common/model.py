@@ -22,6 +22,7 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.structure import core_of
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded, uncoded
+from jaxmle.models.common.name_hints import missing_of_model
 from jaxmle.models.common.options import written
 from jaxmle.models.common.pooled import Pooled
 from jaxmle.models.common.response_laws import PredictiveLaw
@@ -315,6 +316,9 @@ class Model:
             return to_numpy(
                 compiled(as_tree(self.likelihood), name, lambda _: run)(params, real, *args)
             )
+
+
+Model.__getattr__ = missing_of_model  # type: ignore[attr-defined]  # a checker finds typos without
 
 
 def _thinned(rows: Tree, response: Array) -> Tree:

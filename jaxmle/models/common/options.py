@@ -29,7 +29,14 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(make)
     def call(*args: P.args, **options: P.kwargs) -> R:
-        bound = signature.bind(*args, **options)
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError as error:
+            known = ", ".join(signature.parameters) or "none"
+            raise TypeError(
+                f"{make.__name__} takes options of the model ({known}), not data: {error}. Data go "
+                f"to fit: jaxmle.fit(models.{make.__name__}(…), data={{'x': x, 'y': y}})"
+            ) from None
         given = {
             name: _option(name, value, str(signature.parameters[name].annotation))
             for name, value in bound.arguments.items()
@@ -46,7 +53,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it."""
+    """The likelihood that a built-in model carries: what is pickled if a combinator holds it."""
     return model.likelihood
 
 
