@@ -249,7 +249,7 @@ def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: np
 def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
 ) -> Callable[..., Array]:
-    """Averages over rows of what changes, at given parameters."""
+    """Averages of the effect over rows, at given parameters."""
 
     def averages(
         x: Array,
@@ -339,7 +339,7 @@ def _record(
 
 
 def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
-    """What tells the results of one effect apart: a row for each group and class."""
+    """The labels of the results of one effect: one row for each group and class."""
     change = piece.change
     named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
     classes = class_names(piece.value.shape[1], source.classes) if piece.several else [None]

@@ -16,7 +16,9 @@ from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, first_fitting, text
 
-REASON_OUTSIDE = "it depends on parameters that the data do not determine; fit.explain() names them"
+REASON_OUTSIDE = (
+    "it depends on parameters without a finite, unique estimate; fit.explain() names them"
+)
 REASON_LIMIT = "the data are separated, and it is a limit"
 REASON_NO_LIMIT = "the data are separated, and do not determine it"
 REASON_NO_VARIANCE = (
@@ -151,7 +153,7 @@ class Margins:
 
     def __repr__(self) -> str:
         replicates = np.inf if self.draws is None else len(self.draws)
-        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest there is
+        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest possible
 
     def _repr_html_(self) -> str:
         return self.to_html()

@@ -1,5 +1,5 @@
-"""The order of rows by stratum, time and event, by sorting whole numbers where these hold 64 bits:
-XLA sorts one array of them three times as fast as several arrays of floating numbers.
+"""The order of rows by stratum, time and event, by sorting 64-bit integers where these are
+available: XLA sorts one integer array three times as fast as several floating-point arrays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ WORD = 64  # bits of a key
 def time_order(group: Array | None, time: Array, event: Array) -> jax.Array:
     """The order (n,) of rows by stratum (None for one), time, and events first.
 
-    One sort orders rows by the leading bits of time, the event and the position, packed into one
-    word. Where two times differ in the bits left out alone, a rank takes the place of the time.
+    One sort orders the rows by the leading bits of time, the event and the position, packed into
+    one integer. If two times differ only in the bits that were left out, ranks replace the times.
     """
     if group is not None or time.dtype != jnp.float64:
         return jnp.lexsort((-event, time) if group is None else (-event, time, group))
@@ -50,8 +50,8 @@ def _order_by(number: Array, event: Array, position_bits: int) -> jax.Array:
 
 
 def _ordered_bits(x: Array) -> jax.Array:
-    """Whole numbers without a sign that are ordered as float64 numbers are: the bits of a negative
-    one are turned over, of others the sign; −0 is 0.
+    """Unsigned integers ordered like float64 numbers: all bits of a negative number are flipped,
+    and the sign bit of the others; −0 is 0.
     """
     bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint64)
     sign = jnp.uint64(2 ** (WORD - 1))
