@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Label, Tree, ndarray
 from jaxmle.data.table import columns_of
 
 NAME = "column"
@@ -19,11 +20,11 @@ class Codes(NamedTuple):
     ('high', 'low')
     """
 
-    values: np.ndarray
-    levels: tuple[Any, ...]
+    values: ndarray
+    levels: tuple[Label, ...]
 
 
-def codes(column: Any) -> Codes:
+def codes(column: DataFrame) -> Codes:
     """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
 
     Args:
@@ -58,7 +59,7 @@ def codes(column: Any) -> Codes:
     return Codes(coded, levels)
 
 
-def _frame(column: Any) -> Any:
+def _frame(column: DataFrame) -> Tree:
     """A frame of the column alone: a Series of pandas or polars keeps its categories."""
     library = type(column).__module__
     if hasattr(column, "to_frame") and hasattr(column, "name"):

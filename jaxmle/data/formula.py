@@ -7,10 +7,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Foreign, Tree, ndarray
 from jaxmle.data.expansion import check_expansion
 from jaxmle.data.table import Column, needed
 
@@ -44,7 +45,7 @@ class Terms(NamedTuple):
     ``short``: from ``C(race, Treatment(reference='white'))`` to ``C(race)``, for names.
     """
 
-    formula: Any
+    formula: Foreign
     offsets: tuple[str, ...]
     columns: tuple[str, ...]
     factors: tuple[str, ...]
@@ -69,7 +70,7 @@ def halves(text: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-def _parsed(formulaic: Any, right: str) -> list[Any]:
+def _parsed(formulaic: Foreign, right: str) -> list[Foreign]:
     """The terms as formulaic reads them."""
     for pattern, hint in UNREADABLE:
         if re.search(pattern, right):
@@ -132,7 +133,7 @@ def terms_of(right: str) -> Terms:
     )
 
 
-def _offset(term: Any) -> str | None:
+def _offset(term: Foreign) -> str | None:
     """What stands inside ``offset(…)``, where the term is one."""
     inside = [
         _called(factor.expr, "offset")
@@ -271,7 +272,7 @@ def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
     return "Anything else is computed into a column first"
 
 
-def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
+def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Tree:
     """The value of an expression that ``columns_in`` let through, row by row, without ``eval``."""
     if isinstance(node, ast.Name):
         values = columns[node.id].values
@@ -296,7 +297,7 @@ def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
     raise ValueError(f"cannot evaluate {ast.unparse(node)!r}")
 
 
-def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) -> np.ndarray:
+def real(text: str, columns: Mapping[str, Column], rows: ndarray, what: str) -> ndarray:
     """An expression of one row at a time as finite floats (n,); ``rows`` says where a row
     stands in the frame, for messages.
     """

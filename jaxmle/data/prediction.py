@@ -4,8 +4,8 @@ which scale their interval lies, and their standard errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, Function, Label, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear
@@ -46,7 +46,7 @@ LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are one limit
 POSITIVE = ("gamma", "inverse_gaussian", "aft")  # models of a positive, continuous response
 
 
-Rays = Callable[[np.ndarray], np.ndarray | None]
+Rays = Callable[[ndarray], ndarray | None]
 
 
 class Quantity(NamedTuple):
@@ -55,12 +55,12 @@ class Quantity(NamedTuple):
     """
 
     function: Callable[[Tree, Tree], Array]
-    key: Any
+    key: Hashable
     scale: str
-    loglik: Any
+    loglik: Loglik
 
 
-def ready_model(fitted: Fit, model: Any, what: str) -> Any:
+def ready_model(fitted: Fit, model: Foreign, what: str) -> Tree:
     """The ready model of one fit: the one that is given, or the one that the record names."""
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
@@ -83,7 +83,7 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
 
 
 def quantity_of(
-    model: Any, kind: str, level: float | None = None, value: float | None = None
+    model: Foreign, kind: str, level: float | None = None, value: float | None = None
 ) -> Quantity:
     """What a kind of prediction means for a ready model.
 
@@ -129,7 +129,7 @@ def quantity_of(
     return Quantity(mean_of, ("mean", model.natural, mean), link, tree)
 
 
-def _quantile(model: Any, level: float, tree: Any) -> Quantity:
+def _quantile(model: Foreign, level: float, tree: Tree) -> Quantity:
     if model.law.discrete:
         raise ValueError(
             f"a quantile of {model!r} jumps from one count or class to the next and has no "
@@ -145,7 +145,7 @@ def _quantile(model: Any, level: float, tree: Any) -> Quantity:
     return Quantity(quantile_of, ("quantile", level, model.natural, quantile), scale, tree)
 
 
-def _at_most(model: Any, value: float, tree: Any) -> Quantity:
+def _at_most(model: Foreign, value: float, tree: Tree) -> Quantity:
     cdf = model.law.function("cdf", model.name)
 
     def probability_of(params: Tree, data: Tree) -> Array:
@@ -156,7 +156,7 @@ def _at_most(model: Any, value: float, tree: Any) -> Quantity:
     return Quantity(probability_of, ("at most", value, model.natural, cdf), "logit", tree)
 
 
-def predictor_of(model: Any) -> Callable[[Tree, Tree], Array]:
+def predictor_of(model: Foreign) -> Callable[[Tree, Tree], Array]:
     """The first linear predictor of a model with its offset, and the log of its exposure."""
     forms = getattr(core_of(as_tree(model.likelihood)), "forms", ())
     linear = [form for form in forms if isinstance(form, Linear)]
@@ -176,7 +176,7 @@ def predicted(
     leaves: Tree,
     interval: float | None,
     rays: Rays,
-) -> dict[str, np.ndarray]:
+) -> dict[str, ndarray]:
     """Estimates (n,) or (n, K) with standard errors and intervals, by the names of the columns;
     where a separated fit leaves some without an interval, also the reason.
 
@@ -193,7 +193,7 @@ def predicted(
             )
     layout = fitted.layout
 
-    def make(_: Any) -> Callable[..., Any]:
+    def make(_: Tree) -> Function:
         def flat(x: Array, data: Tree) -> Array:
             return ravel_pytree(quantity.function(layout.unravel(x), data))[0]
 
@@ -230,9 +230,7 @@ def predicted(
     }
 
 
-def limits(
-    evaluate: Callable[[Array], np.ndarray], fitted: Fit, rays: Rays, lost: np.ndarray
-) -> np.ndarray:
+def limits(evaluate: Callable[[Array], ndarray], fitted: Fit, rays: Rays, lost: ndarray) -> ndarray:
     """What a quantity tends to as a separated fit recedes, of the shape of ``evaluate(x)``; NaN
     where that depends on how it recedes.
 
@@ -262,7 +260,7 @@ def limits(
     return np.where(np.isnan(at_estimate) & same, far[0], at_estimate)
 
 
-def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
+def slopes_of(model: Foreign, fitted: Fit, leaves: Tree) -> ndarray:
     """Gradients (m, p) of what decides a limit at some rows: the predictors, their differences, and
     what is left of each entry beyond a predictor, such as a threshold.
     """
@@ -281,7 +279,7 @@ def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
     return np.concatenate([part.reshape(-1, layout.p) for part in (slopes, differences, beyond)])
 
 
-def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
+def _reasons(value: ndarray, lost: ndarray) -> dict[str, ndarray]:
     """The column of reasons, "" for a row with a standard error; none where no row needs one."""
     if not lost.any():
         return {}
@@ -289,8 +287,8 @@ def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def with_rows(
-    columns: dict[str, np.ndarray], rows: np.ndarray, levels: tuple[Any, ...] | None
-) -> dict[str, np.ndarray]:
+    columns: dict[str, ndarray], rows: ndarray, levels: tuple[Label, ...] | None
+) -> dict[str, ndarray]:
     """The columns of a frame: a row for each row, or for each row and class, with their names."""
     estimate = columns["estimate"]
     if estimate.ndim == 1:
@@ -301,7 +299,7 @@ def with_rows(
     return front | {name: values.reshape(-1) for name, values in columns.items()}
 
 
-def class_names(count: int, levels: tuple[Any, ...] | None) -> list[Any]:
+def class_names(count: int, levels: tuple[Label, ...] | None) -> list[Label]:
     """The names of so many classes: levels of the response; of K − 1 predictors those beyond the
     base; else their numbers.
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, Function, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
 from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
@@ -37,18 +37,18 @@ TITLES = {
 
 def margins(
     fit: Fit,
-    data: Any,
-    variables: Any = None,
+    data: DataFrame | Frame,
+    variables: Tree = None,
     *,
     effect: str = "dydx",
     kind: str | Callable[[Tree, Tree], Array] = "mean",
     at: str = "observed",
-    values: Any = None,
-    by: Any = None,
+    values: Tree = None,
+    by: Tree = None,
     level: float | None = None,
     value: float | None = None,
-    model: Any = None,
-    bootstrap: Any = None,
+    model: Loglik | None = None,
+    bootstrap: Tree = None,
 ) -> Margins:
     """Marginal effects or adjusted predictions, averaged over rows; standard errors by the delta
     method from the covariance that the fit carries, or by a bootstrap.
@@ -128,14 +128,19 @@ class _Piece(NamedTuple):
 
     rows: Rows
     change: Change
-    value: np.ndarray
-    jacobian: np.ndarray
+    value: ndarray
+    jacobian: ndarray
     several: bool  # whether the prediction has classes
-    draws: np.ndarray | None  # (R, groups, K) at the replicates of a bootstrap
+    draws: ndarray | None  # (R, groups, K) at the replicates of a bootstrap
 
 
 def _quantity(
-    fit: Fit, kind: Any, source: Source, level: float | None, value: float | None, model: Any
+    fit: Fit,
+    kind: Tree,
+    source: Source,
+    level: float | None,
+    value: float | None,
+    model: Loglik | None,
 ) -> Quantity:
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
@@ -156,9 +161,9 @@ def _evaluated(
     quantity: Quantity,
     rows: Rows,
     change: Change,
-    weights: np.ndarray,
+    weights: ndarray,
     effect: str,
-    replicates: np.ndarray | None,
+    replicates: ndarray | None,
 ) -> _Piece:
     """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
     moved = sorted(change.direction or {})
@@ -168,11 +173,11 @@ def _evaluated(
     key = ("margin", quantity.key, kind, effect, fit.layout, tuple(moved), weights.shape)
     layout = fit.layout
 
-    def averages(loglik: Any) -> Callable[..., Array]:
+    def averages(loglik: Tree) -> FunctionTo[Array]:
         of = loglik.function if quantity.key == "function" else quantity.function
         return _averages(of, layout, kind, effect)
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Tree) -> Function:
         return _with_jacobian(averages(loglik))
 
     column = np.zeros(0) if change.column is None else change.column
@@ -200,7 +205,7 @@ def _evaluated(
 
 def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
-) -> Callable[..., Array]:
+) -> FunctionTo[Array]:
     """Averages over rows of what changes, at given parameters."""
 
     def averages(
@@ -229,10 +234,10 @@ def _averages(
     return averages
 
 
-def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
+def _with_jacobian(averages: FunctionTo[Array]) -> Function:
     """Averages with their derivative with respect to the parameters."""
 
-    def run(x: Array, *rest: Any) -> tuple[Array, Array]:
+    def run(x: Array, *rest: Tree) -> tuple[Array, Array]:
         return averages(x, *rest), jax.jacfwd(averages)(x, *rest)
 
     return run
@@ -289,7 +294,7 @@ def _record(
     )
 
 
-def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
+def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Tree]]:
     """What tells the results of one effect apart: a row for each group and class."""
     change = piece.change
     named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
@@ -303,7 +308,7 @@ def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, A
     return rows
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: dict[str, Tree]) -> str:
     """The printed name of one result."""
     rest = [
         f"{name}={plainly(value)}"

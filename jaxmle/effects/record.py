@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Label, Tree
 from jaxmle.effects.replicates import percentiles
 from jaxmle.parameters.arguments import check_level
 from jaxmle.tables import markup, numerals
@@ -38,7 +37,7 @@ class Margins:
     """
 
     names: tuple[str, ...]
-    labels: dict[str, tuple[Any, ...]]
+    labels: dict[str, tuple[Label, ...]]
     estimate: Array
     stderr: Array
     vcov: Array
@@ -95,7 +94,7 @@ class Margins:
         stderr = np.asarray(self.stderr)
         return Estimates(self.names, estimate, stderr, interval, level, self.tests)
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Tree:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,
         conf_high; of the kind of the table, or of ``backend``.
         """

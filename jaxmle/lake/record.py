@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from jaxmle._types import DataFrame
 from jaxmle.data.table import needed
 from jaxmle.lake.outputs import Folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import dataset
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,7 +47,7 @@ class LakeFits:
     skipped: int
     stale: tuple[str, ...] = ()
 
-    def to_dataset(self) -> Any:
+    def to_dataset(self) -> dataset.Dataset:
         """The fits as a pyarrow data set, of which nothing is read yet: the columns are those of
         ``fit_table``.
         """
@@ -54,11 +59,11 @@ class LakeFits:
         whole = max((part.physical_schema for part in made.get_fragments()), key=len)
         return made.replace_schema(whole.remove_metadata())
 
-    def to_table(self) -> Any:
+    def to_table(self) -> pa.Table:
         """The fits as one pyarrow table, in memory."""
         return self.to_dataset().to_table()
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """The fits as a lazy frame of polars, of which nothing is read before ``.collect()``.
 
         Raises:

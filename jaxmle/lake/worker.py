@@ -8,11 +8,9 @@ the process with all that was compiled for it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from jaxmle._types import Loglik
+from jaxmle._types import Loglik, Tree, ndarray
 from jaxmle.data.table import needed
 from jaxmle.lake.compile_cache import compile_cache
 from jaxmle.lake.fit_table import Fitted, fitted
@@ -23,6 +21,9 @@ from jaxmle.lake.request import Request
 from jaxmle.lake.tables import key_table, key_type, refuse_absent
 from jaxmle.workers.engine import end_with_parent
 from jaxmle.workers.payload import unpacked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Work:
     """
 
     content: bytes | tuple[Loglik, Request]
-    schema: Any
+    schema: pa.Schema
     columns: list[str] | None
     folder: Folder
     cache: str | None
@@ -45,8 +46,8 @@ class Work:
 class Done:
     """A file that was fitted: its footer, and the hash of each key."""
 
-    footer: dict[str, Any]
-    hashes: np.ndarray
+    footer: dict[str, Tree]
+    hashes: ndarray
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _fitted_partition(work: Work, partition: Partition) -> Done:
     return Done(footer, hashes_of(key_table(fits.table, request.by)))
 
 
-def _read(work: Work, partition: Partition) -> Any:
+def _read(work: Work, partition: Partition) -> pa.Table:
     """The columns of a file that are used, with those of its path."""
     fragment = partition.fragment
     physical = fragment.physical_schema.names
@@ -115,7 +116,7 @@ def _read(work: Work, partition: Partition) -> Any:
     return table
 
 
-def _nothing(table: Any, request: Request) -> Fitted:
+def _nothing(table: pa.Table, request: Request) -> Fitted:
     """The fits of a file without rows: the keys and facts of no group."""
     pa = needed("pyarrow")
     keys = {name: pa.array([], key_type(table.schema.field(name).type)) for name in request.by}

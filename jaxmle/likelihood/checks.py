@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DTypeLike, KeyPath, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
@@ -29,12 +28,12 @@ FORMULA_HINT = (
 )
 
 
-def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
+def host_params(params: Tree, dtype: DTypeLike, what: str = "params") -> Tree:
     """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
     non-finite values are refused by name. Functions in the fields of a module are held.
     """
 
-    def convert(path: Any, leaf: Any) -> Any:
+    def convert(path: KeyPath, leaf: Tree) -> Tree:
         if is_function_of_module(path, leaf):
             return HeldFunction(leaf)
         name = what + jax.tree_util.keystr(path)
@@ -66,7 +65,7 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
     return _mapped(convert, params, what)
 
 
-def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
+def _mapped(convert: Callable[[Tree, Tree], Tree], tree: Tree, what: str) -> Tree:
     """``convert(path, leaf)`` of every leaf."""
     try:
         return jax.tree_util.tree_map_with_path(convert, tree)
@@ -79,12 +78,12 @@ def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
         ) from None
 
 
-def _first_bad(value: np.ndarray) -> str:
+def _first_bad(value: ndarray) -> str:
     where = tuple(int(i) for i in np.argwhere(~np.isfinite(value.astype(float)))[0])
     return f"{value[where]} at index {list(where)}" if where else str(value)
 
 
-def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
+def host_data(data: Tree, dtype: DTypeLike, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
@@ -95,7 +94,7 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
 
     data = columns_of_frame(data) if is_frame(data) else data
 
-    def convert(path: Any, leaf: Any) -> Any:
+    def convert(path: KeyPath, leaf: Tree) -> Tree:
         name = "data" + jax.tree_util.keystr(path)
         if isinstance(leaf, int | float | complex | str | bytes):
             inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
@@ -154,7 +153,7 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     return _mapped(convert, data, "data")
 
 
-def _refuse_remote(name: str, leaf: Any) -> None:
+def _refuse_remote(name: str, leaf: Tree) -> None:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return
     raise ValueError(
@@ -163,7 +162,7 @@ def _refuse_remote(name: str, leaf: Any) -> None:
     )
 
 
-def _no_numbers(name: str, value: Any, kind: str) -> str:
+def _no_numbers(name: str, value: Tree, kind: str) -> str:
     """What a leaf of words or objects holds, and the line that makes numbers of it."""
     if value.ndim == 0 and kind == "O":
         return _not_read(name, value.item())
@@ -192,7 +191,7 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
     )
 
 
-def _not_read(name: str, value: Any) -> str:
+def _not_read(name: str, value: Tree) -> str:
     """A leaf that is an object and no array, and the line that makes one of it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
@@ -203,7 +202,7 @@ def _not_read(name: str, value: Any) -> str:
     )
 
 
-def _integers(name: str, value: Any, dtype: Any) -> Any:
+def _integers(name: str, value: Tree, dtype: DTypeLike) -> Tree:
     """Integers in ``dtype``; one that does not fit there would become another number, and is
     refused.
     """
@@ -222,7 +221,7 @@ def _integers(name: str, value: Any, dtype: Any) -> Any:
     return whole.astype(dtype)
 
 
-def traced_data(data: Tree, dtype: Any = None) -> Tree:
+def traced_data(data: Tree, dtype: DTypeLike = None) -> Tree:
     """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in
     the width of the trace, floats in ``dtype`` if given.
     """
@@ -231,19 +230,21 @@ def traced_data(data: Tree, dtype: Any = None) -> Tree:
         jnp.int32 if dtype is not None and np.dtype(dtype).itemsize < 8 else jnp.result_type(int)
     )
 
-    def convert(leaf: Any) -> Any:
+    real = None if dtype is None else np.dtype(dtype)
+
+    def convert(leaf: Tree) -> Tree:
         if not hasattr(leaf, "dtype"):
             return leaf if dtype is None else jnp.asarray(leaf)
         if jnp.issubdtype(leaf.dtype, jnp.integer):
             return jnp.asarray(leaf).astype(whole)
-        if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(leaf).astype(dtype)
+        if real is not None and jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(leaf).astype(real)
         return leaf if dtype is None else jnp.asarray(leaf)
 
     return jax.tree.map(convert, data)
 
 
-def _floats(name: str, value: Any, dtype: Any) -> Any:
+def _floats(name: str, value: Tree, dtype: DTypeLike) -> Tree:
     flat = np.asarray(value)
     if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
         rows = np.unique(np.argwhere(bad)[:, 0])
@@ -274,7 +275,7 @@ def check_coding(
             default the row.
     """
 
-    def shown(node: Any, rows: Tree, part: int) -> None:
+    def shown(node: Tree, rows: Tree, part: int) -> None:
         if isinstance(node, Pool):
             for k, (member, member_rows) in enumerate(zip(node.members, rows, strict=True)):
                 shown(member, member_rows, k)
@@ -315,7 +316,7 @@ def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree 
             )
 
 
-def _outside(loglik: Loglik, layout: Layout) -> list[tuple[str, Any, float, float]]:
+def _outside(loglik: Loglik, layout: Layout) -> Tree:
     """Names and values that ``fix`` holds, not strictly inside their bounds (low, high)."""
     beyond = []
     if isinstance(loglik, Fix):

@@ -5,14 +5,13 @@ of it at trace time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Foreign, Function, Loglik, Tree
 from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 TERMS_OF_ANOTHER_TYPE = {
@@ -41,16 +40,16 @@ class HandsOn(Protocol):
     combinator made of its own.
     """
 
-    def with_likelihood(self, tree: Any) -> Any: ...
+    def with_likelihood(self, tree: Loglik) -> Loglik: ...
 
 
 @runtime_checkable
 class FitsItself(Protocol):
     """Data that know how a likelihood is fitted to them, such as a formula's ``Frame``."""
 
-    def given(self, weights: Any, clusters: Any) -> tuple[Any, Any]: ...
+    def given(self, weights: Tree, clusters: Clusters) -> tuple[Tree, Clusters]: ...
 
-    def fit_with(self, loglik: Any, params0: Tree, options: Any) -> Any: ...
+    def fit_with(self, loglik: Loglik, params0: Tree, options: Tree) -> Tree: ...
 
 
 @runtime_checkable
@@ -60,7 +59,7 @@ class CountsRows(Protocol):
     def rows(self, data: Tree) -> int | None: ...
 
 
-def as_tree(loglik: Loglik) -> Any:
+def as_tree(loglik: Loglik) -> Loglik:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready
     model as the likelihood it carries, any other callable as ``Opaque``.
 
@@ -85,7 +84,7 @@ def as_tree(loglik: Loglik) -> Any:
     return Opaque(loglik)
 
 
-def handed_on(loglik: Loglik, tree: Any) -> Any:
+def handed_on(loglik: Loglik, tree: Loglik) -> Loglik:
     """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as
     it is.
     """
@@ -94,7 +93,7 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
     return tree
 
 
-def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
+def carried(loglik: Loglik, name: str) -> Function | None:
     """What a ready model's function brings beside itself as an attribute called ``name``, with what
     a partial application of it holds; None for other likelihoods.
 
@@ -104,7 +103,7 @@ def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
     return _carried_by(loglik.function, name) if isinstance(loglik, Opaque) else None
 
 
-def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
+def _carried_by(function: Foreign, name: str) -> Function | None:
     if not isinstance(function, functools.partial):
         return getattr(function, name, None)
     if getattr(function.func, "wraps_first_argument", False):
@@ -113,7 +112,7 @@ def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
     return None if inner is None else functools.partial(inner, **function.keywords)
 
 
-def pooled_on(logliks: tuple[Loglik, ...], tree: Any) -> Any:
+def pooled_on(logliks: tuple[Loglik, ...], tree: Loglik) -> Loglik:
     """A pool of likelihoods: of ready models alone as a pool that keeps what they know."""
     pooled = getattr(logliks[0], "pooled_with", None)
     ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
@@ -148,7 +147,7 @@ def data_length(data: Tree) -> int | None:
     return next(iter(lengths), None)
 
 
-def rows_of(loglik: Any, data: Tree) -> int | None:
+def rows_of(loglik: Loglik, data: Tree) -> int | None:
     """How many terms the data suggest: the length of their leading axis, added up over the
     members of a pool; None where there is no data.
     """

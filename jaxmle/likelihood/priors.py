@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Tree
+from jaxmle._types import Array, ArrayLike, Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.opaque import LikelihoodTree
 
@@ -25,7 +24,7 @@ class Ridge(LikelihoodTree):
     named.
     """
 
-    strength: Any
+    strength: float | jax.Array
     leaf: str | None = None
 
     def __call__(self, params: Tree) -> jax.Array:
@@ -42,8 +41,8 @@ class Ridge(LikelihoodTree):
 class NormalPrior(LikelihoodTree):
     """Independent normal log densities, constants included."""
 
-    mean: Any
-    sd: Any
+    mean: float | Array
+    sd: float | Array
     leaf: str | None = None
 
     def __call__(self, params: Tree) -> jax.Array:
@@ -77,7 +76,7 @@ def _named(params: Tree, leaf: str) -> Tree:
     raise ValueError(f"the prior names {leaf!r}, but params has no such entry")
 
 
-def ridge(strength: Any, leaf: str | None = None) -> Ridge:
+def ridge(strength: float | jax.Array, leaf: str | None = None) -> Ridge:
     """The ridge log prior −strength·‖θ‖²/2, of every parameter or of one leaf.
 
     Returns:
@@ -96,7 +95,7 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
     return Ridge(strength, leaf)
 
 
-def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
+def normal_prior(mean: float | Array, sd: float | Array, leaf: str | None = None) -> NormalPrior:
     """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against
     it.
 
@@ -125,7 +124,7 @@ def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
     return NormalPrior(mean, sd, leaf)
 
 
-def _check(name: str, value: Any, positive: bool | None) -> None:
+def _check(name: str, value: ArrayLike, positive: bool | None) -> None:
     """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is
     judged by its type alone.
     """
@@ -141,6 +140,6 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
         raise ValueError(message)
 
 
-def _check_leaf(leaf: Any) -> None:
+def _check_leaf(leaf: object) -> None:
     if leaf is not None and not isinstance(leaf, str):
         raise TypeError(f"leaf is the name of one entry of params, or None; got {shown(leaf)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,8 +78,8 @@ class VarianceFloor:
     (-1.0, -95.395)
     """
 
-    strength: Any
-    pooled: Any  # (d, d)
+    strength: Tree
+    pooled: Array  # (d, d)
 
     def __call__(self, params: Tree) -> Array:
         k, d = params["loc"].shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ import scipy
 from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
+from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit, wald_interval
 from jaxmle.runtime.jax_state import host_only
 
@@ -57,7 +57,7 @@ class Simultaneous:
     names: tuple[str, ...]
     level: float
     method: str
-    layout: Any
+    layout: Layout
 
     def interval(self) -> Array:
         """Lower and upper ends, (p, 2)."""

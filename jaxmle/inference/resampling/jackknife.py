@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Clusters, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
@@ -25,6 +25,7 @@ from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.tables.plain import listing, number
 
 RESAMPLE_DEPENDENT_ROWS = (
@@ -53,10 +54,10 @@ class Jackknife:
     [-2.0, 0.0, -1.0, 3.0]
     """
 
-    estimate: np.ndarray
-    deleted: np.ndarray = field(repr=False)
-    times: np.ndarray = field(repr=False)
-    status: np.ndarray = field(repr=False)
+    estimate: ndarray
+    deleted: ndarray = field(repr=False)
+    times: ndarray = field(repr=False)
+    status: ndarray = field(repr=False)
     clustered: bool
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
@@ -72,24 +73,24 @@ class Jackknife:
         return failures(self.status)
 
     @cached_property
-    def influence(self) -> np.ndarray:
+    def influence(self) -> ndarray:
         """Jackknife influence values (units, q): u_i = (N − 1)(θ̄ − θ̂₍ᵢ₎), θ̄ the mean of the
         delete-one estimates.
         """
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.deleted)
 
-    def _mean(self) -> np.ndarray:
+    def _mean(self) -> ndarray:
         return self.times @ self.deleted / self.units
 
     @property
-    def flat_bias(self) -> np.ndarray:
+    def flat_bias(self) -> ndarray:
         """(N − 1)(θ̄ − θ̂), (q,)."""
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.estimate)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard errors, (q,): inf where a delete-one estimate is infinite, NaN where one is
         undefined or where none differs.
         """
@@ -110,7 +111,7 @@ class Jackknife:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def acceleration(self) -> np.ndarray:
+    def acceleration(self) -> ndarray:
         """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
@@ -142,20 +143,20 @@ class InfinitesimalJackknife:
     0.935414
     """
 
-    estimate: np.ndarray
-    influence: np.ndarray = field(repr=False)
-    times: np.ndarray = field(repr=False)
+    estimate: ndarray
+    influence: ndarray = field(repr=False)
+    times: ndarray = field(repr=False)
     clustered: bool
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
 
     @property
-    def vcov(self) -> np.ndarray:
+    def vcov(self) -> ndarray:
         """Σ u_iu_i', (q, q): HC0, or CR0 for clusters."""
         return self.influence.T @ (self.times[:, None] * self.influence)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard errors, (q,)."""
         return _stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
 
@@ -165,7 +166,7 @@ class InfinitesimalJackknife:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def acceleration(self) -> np.ndarray:
+    def acceleration(self) -> ndarray:
         """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
@@ -181,7 +182,7 @@ def _units(clustered: bool) -> str:
     return "clusters" if clustered else "units"
 
 
-def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
+def _table(names: tuple[str, ...], columns: dict[str, ndarray]) -> str:
     """A table with a row for each name and a column for each heading."""
     rows = [
         [name, *(number(float(value)) for value in values)]
@@ -190,7 +191,7 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
     return listing(["", *columns], rows)
 
 
-def _stderr_of(se: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _stderr_of(se: ndarray, values: ndarray) -> ndarray:
     """Standard errors that are inf where a value is infinite, and NaN where one is undefined or
     where none differs, as of an entry that is held fixed.
     """
@@ -204,12 +205,12 @@ def jackknife(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
+    clusters: Clusters = None,
     statistic: Callable[[Tree], Tree] | None = None,
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
     params0: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Jackknife:
@@ -291,13 +292,13 @@ def jackknife(
 class Units(NamedTuple):
     """What a jackknife deletes."""
 
-    weight: np.ndarray  # (n,) of each row
-    code: np.ndarray  # (n,) the unit of each row, −1 for a row of weight 0
-    times: np.ndarray  # (units,) how many units each stands for
+    weight: ndarray  # (n,) of each row
+    code: ndarray  # (n,) the unit of each row, −1 for a row of weight 0
+    times: ndarray  # (units,) how many units each stands for
     weighting: str
     clustered: bool
 
-    def without(self, index: np.ndarray) -> np.ndarray:
+    def without(self, index: ndarray) -> ndarray:
         """Weights (b, n) without the units ``index``: one copy of a row of frequency weight, the
         whole of any other row or cluster.
 
@@ -311,7 +312,7 @@ class Units(NamedTuple):
         )
 
 
-def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
+def units_of(loglik: Loglik, refit: Refit, clusters: Clusters) -> Units:
     """The rows of positive weight, or the clusters that have one."""
     n = rows_of(as_tree(loglik), refit.data)
     if n is None:
@@ -344,9 +345,9 @@ def infinitesimal_jackknife(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
+    clusters: Clusters = None,
     statistic: Callable[[Tree], Tree] | None = None,
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
 ) -> InfinitesimalJackknife:
     """The limit of the jackknife as the weight taken off goes to zero: influence values u_i =
@@ -386,7 +387,7 @@ def infinitesimal_jackknife(
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
 
-    def record(rows: Any) -> Any:
+    def record(rows: Tree) -> InfinitesimalJackknife:
         return InfinitesimalJackknife(
             target.values(fit.x[None])[0],
             rows,
@@ -411,7 +412,7 @@ def infinitesimal_jackknife(
     return record(summed)
 
 
-def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
+def inverse_information(loglik: Loglik, fit: Fit) -> ndarray:
     """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an
     entry that is fixed, NaN where J is not positive definite.
 
@@ -426,7 +427,7 @@ def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
     return np.where(held[:, None] | held[None, :], 0.0, full)
 
 
-def inverse_root_of(information: np.ndarray) -> np.ndarray:
+def inverse_root_of(information: ndarray) -> ndarray:
     """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.diagonal(information))

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.parameters.arguments import check_function
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
@@ -26,7 +25,7 @@ class Simulator:
     nothing else.
     """
 
-    sample: Any  # Sample
+    sample: Function  # Sample
     params: Tree
     data: Tree
     fresh: tuple[bool, ...]  # for each leaf whether the simulation makes it anew
@@ -39,11 +38,11 @@ class Simulator:
             jax.tree.structure(self.data), [0 if fresh else None for fresh in self.fresh]
         )
 
-    def __call__(self, key: Array, index: np.ndarray) -> Tree:
+    def __call__(self, key: Array, index: ndarray) -> Tree:
         """The data sets ``index`` (b,): fresh leaves (b, n, ...), the others as they are."""
         fresh = self.fresh
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Tree) -> Function:
             def draw(params: Tree, data: Tree, key: Array, i: Array) -> list[Array]:
                 leaves = jax.tree.leaves(
                     portable.function(jax.random.fold_in(key, i), params, data)
@@ -68,7 +67,7 @@ class Simulator:
         return jax.tree.unflatten(jax.tree.structure(self.data), leaves)
 
 
-def _alike(new: np.ndarray, old: Any) -> np.ndarray:
+def _alike(new: ndarray, old: Tree) -> ndarray:
     """Simulated values in the dtype of the data where those are floats and the draws counts."""
     return (
         new.astype(old.dtype)

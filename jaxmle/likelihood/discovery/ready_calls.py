@@ -11,14 +11,14 @@ inside of ``cond`` or ``while_loop`` is not seen.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.codes import called
@@ -42,8 +42,8 @@ Met = dict[tuple[int, ...], list[Array]]
 class Calls(NamedTuple):
     """A program in which ready likelihoods are called."""
 
-    met: Callable[..., Met]  # (x, data): what each call is given
-    terms: Callable[..., Array]  # (x, data, call): the terms where the data of one call are moved
+    met: FunctionTo[Met]  # (x, data): what each call is given
+    terms: FunctionTo[Array]  # (x, data, call): the terms where the data of one call are moved
 
 
 def has_user_function(loglik: Loglik) -> bool:
@@ -58,7 +58,7 @@ def has_user_function(loglik: Loglik) -> bool:
 
 
 def check_calls(
-    loglik: Loglik, layout: Layout, base: Any, data: Tree, place: Place = in_row
+    loglik: Loglik, layout: Layout, base: Array, data: Tree, place: Place = in_row
 ) -> None:
     """Raise a ValueError where a ready likelihood that a user's function calls is given data in
     another coding than it reads.
@@ -76,7 +76,7 @@ def check_calls(
 
 
 def check_stacked_calls(
-    loglik: Loglik, layout: Layout, base: Any, member_data: Tree, stacked: Tree, shared: Tree
+    loglik: Loglik, layout: Layout, base: Array, member_data: Tree, stacked: Tree, shared: Tree
 ) -> None:
     """``check_calls`` for the members of a batch.
 
@@ -102,7 +102,7 @@ def check_stacked_calls(
     )
     met = jax.jit(jax.vmap(calls.met, in_axes=(None, axes)))
 
-    def cut(places: Any) -> Tree:
+    def cut(places: Tree) -> Tree:
         return jax.tree.map(
             lambda leaf, same: viewed(leaf) if same else np.asarray(leaf)[places], stacked, shared
         )
@@ -125,7 +125,7 @@ def _show(met: Met, place: Place) -> None:
         call.check(jax.tree.unflatten(call.treedef, [np.asarray(leaf) for leaf in leaves]), place)
 
 
-def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
+def _check(calls: Calls, x: ndarray, data: Tree, place: Place) -> None:
     """Show the data to each call; those that it refuses once more without the rows whose terms
     do not change with them.
     """
@@ -141,12 +141,12 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
                 _show({which: some}, _shifted(place, np.flatnonzero(counting)))
 
 
-def _shifted(place: Place, rows: np.ndarray) -> Place:
+def _shifted(place: Place, rows: ndarray) -> Place:
     """The place, among all rows, of a value in a selection of the rows."""
     return lambda index: place((int(rows[index[0]]), *index[1:]) if index else index)
 
 
-def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
+def calls_in(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Calls | None:
     """The calls of ready likelihoods in the functions that a user wrote; None where there are
     none.
     """
@@ -166,7 +166,7 @@ def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | N
     return remembered(loglik, ("ready calls", layout, *shapes_of(data)), find)
 
 
-def _calls(program: Any) -> Calls:
+def _calls(program: ClosedJaxpr) -> Calls:
     def run(x: Array, data: Tree, moved: tuple[int, ...] | None) -> tuple[list[Array], Met]:
         return _run(program, [x, *jax.tree.leaves(data)], (), moved)
 
@@ -183,7 +183,10 @@ def _calls(program: Any) -> Calls:
 
 
 def _run(
-    program: Any, arguments: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    program: ClosedJaxpr,
+    arguments: list[Array],
+    path: tuple[int, ...],
+    moved: tuple[int, ...] | None,
 ) -> tuple[list[Array], Met]:
     """The results of a program that stands at ``path`` in others, and what it gives to marked
     calls; the data of the call ``moved`` are moved.
@@ -193,7 +196,7 @@ def _run(
     table |= dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
     met: Met = {}
 
-    def read(atom: Any) -> Any:
+    def read(atom: Atom) -> Tree:
         return atom.val if hasattr(atom, "val") else table[atom]
 
     for place, equation in enumerate(jaxpr.eqns):
@@ -205,7 +208,7 @@ def _run(
 
 
 def _bound(
-    equation: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    equation: JaxprEqn, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
     number = number_of(equation)
     if number is not None:
@@ -221,14 +224,14 @@ def _bound(
 
 
 def _scanned(
-    params: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    params: Tree, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
     """A loop over rows, with what each turn gives to marked calls stacked."""
     first, carried = scan_counts(params)
     constants = ins[:first]
     begin = ins[first : first + carried]
 
-    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Any]:
+    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Tree]:
         outs, met = _run(params["jaxpr"], [*constants, *carry, *row], path, moved)
         return outs[:carried], (outs[carried:], met)
 
@@ -248,12 +251,12 @@ def _moved(leaf: Array) -> Array:
     return leaf + OTHER_VALUE * (1 + jnp.abs(leaf))
 
 
-def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
+def _counting(calls: Calls, which: tuple[int, ...], x: ndarray, data: Tree) -> ndarray | None:
     """The rows whose terms change with the data of a call, (n,); None where there are no terms
     to tell, or none for each row of the call.
     """
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
-    counting: Any = False
+    counting: Tree = False
     for point in (x, beside):  # at the start alone a factor may be 0
         unchanged, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
         counting = counting | (unchanged != other) | ~np.isfinite(unchanged)

@@ -13,15 +13,14 @@ parameters, and to trace the program a second time would take a tenth of a first
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DTypeLike, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.recipes import reduced
 from jaxmle.likelihood.combinators import Penalize, Pool, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of
@@ -70,7 +69,7 @@ class _Undecided(Exception):
 # ---------------------------------------------------------------- switched off
 
 
-def opaque(loglik: Loglik) -> Any:
+def opaque(loglik: Loglik) -> Tree:
     """A likelihood as it is written: nothing is read off its program, for speed or for anything.
 
     A fit of it differentiates the sum of its terms, over all rows at once. No regression is looked
@@ -103,13 +102,13 @@ def opaque(loglik: Loglik) -> Any:
     return _sealed(as_tree(loglik))
 
 
-def _sealed(node: Any) -> Any:
+def _sealed(node: Tree) -> Tree:
     if isinstance(node, Opaque):
         return Opaque(node.function, discover=False)
     if isinstance(node, Regression):
         whole = Opaque(TermsAlone(node), discover=False)
         has_law = node.response is not None and not isinstance(node.response, Exact)
-        return WithResponse(whole, node.response) if has_law else whole
+        return WithResponse(whole, node.response) if node.response and has_law else whole
     if isinstance(node, Pool):
         return replace(node, members=tuple(map(_sealed, node.members)))
     return replace(node, loglik=_sealed(node.loglik)) if parts_of(node) else node
@@ -125,18 +124,18 @@ class TermsAlone:
         return self.regression(params, data)
 
     @property
-    def check_data(self) -> Callable[..., None] | None:
+    def check_data(self) -> FunctionTo[None] | None:
         """The check of the coding of its data; None where it has none."""
         return getattr(self.regression.density, "check_data", None)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self)
 
 
 # ---------------------------------------------------------------- the road that was taken
 
 
-def road_of(loglik: Any, used: Any) -> str:
+def road_of(loglik: Loglik, used: Tree) -> str:
     """How the terms of a likelihood are summed: ``"declared"``, ``"found"`` or ``"opaque"``; of a
     pool those of its parts.
 
@@ -147,7 +146,7 @@ def road_of(loglik: Any, used: Any) -> str:
     return ", ".join(dict.fromkeys(_roads(loglik, used)))
 
 
-def _roads(loglik: Any, used: Any) -> list[str]:
+def _roads(loglik: Loglik, used: Tree) -> list[str]:
     parts = parts_of(loglik)
     if parts:
         pairs = zip(parts, parts_of(used), strict=True)
@@ -160,7 +159,7 @@ def _roads(loglik: Any, used: Any) -> list[str]:
 # ---------------------------------------------------------------- found, and compared
 
 
-def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> Any:
+def verified(loglik: Tree, form: Tree, layout: Layout, base: Array, data: Tree) -> Tree:
     """The discovered form of a likelihood; wherever it does not agree with the likelihood itself,
     the latter is restored.
 
@@ -189,7 +188,7 @@ def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> A
     return form
 
 
-def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree) -> bool:
+def _agrees(loglik: Tree, form: Regression, layout: Layout, base: Array, data: Tree) -> bool:
     """Whether a form has the value, the score and the Hessian of the likelihood that it was found
     in, up to rounding; asked once for each function and structure of parameters and data.
 
@@ -222,7 +221,7 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
 
 
 def _gap_of_regression(
-    loglik: Any, form: Regression, layout: Layout, base: np.ndarray, data: Tree
+    loglik: Loglik, form: Regression, layout: Layout, base: ndarray, data: Tree
 ) -> str:
     """Where a regression differs from the function that it was found in; "" where nowhere."""
     rows = _few_rows(data)
@@ -234,7 +233,7 @@ def _gap_of_regression(
 
 
 def _gap_of_counts(
-    loglik: Regression, form: Regression, layout: Layout, base: np.ndarray, data: Tree
+    loglik: Regression, form: Regression, layout: Layout, base: ndarray, data: Tree
 ) -> str:
     """Where a sum over the counts that occur differs from that over the rows; "" where nowhere.
 
@@ -262,10 +261,10 @@ def _gap_of_counts(
     return ""
 
 
-Road = tuple[Any, Tree, Array]  # a likelihood, its rows, and weights on them
+Road = tuple[Loglik, Tree, Array]  # a likelihood, its rows, and weights on them
 
 
-def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
+def _gap(general: Road, other: Road, layout: Layout, base: ndarray) -> str:
     """What two roads to one likelihood differ in by more than rounding, in words; "" for nothing.
 
     Raises:
@@ -287,16 +286,16 @@ def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
     raise _Undecided
 
 
-def _is_finite(*parts: list[Any]) -> bool:
+def _is_finite(*parts: list[Tree]) -> bool:
     return all(np.all(np.isfinite(value)) for part in parts for value in part)
 
 
-def _unlike(number: int, dtype: Any) -> np.ndarray:
+def _unlike(number: int, dtype: DTypeLike) -> ndarray:
     """Numbers (number,) near one, no two alike."""
     return np.random.default_rng(0).uniform(0.5, 1.5, number).astype(dtype)
 
 
-def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
+def _difference(general: list[Tree], other: list[Tree], noise: list[Tree]) -> str:
     names = ("the log-likelihood", "the score", "the Hessian")
     for name, a, b, rounding in zip(names, general, other, noise, strict=False):
         least = np.finfo(a.dtype).eps * np.max(np.abs(a), initial=0.0)
@@ -308,7 +307,7 @@ def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
     return ""
 
 
-def _with_rounding(program: Any, arguments: list[Any]) -> tuple[list[Any], list[Any]]:
+def _with_rounding(program: ClosedJaxpr, arguments: list[Tree]) -> tuple[list[Tree], list[Tree]]:
     """Value, score and Hessian product, and the largest that each entry moves by when every
     operation is rounded at random.
     """
@@ -325,8 +324,8 @@ def _with_rounding(program: Any, arguments: list[Any]) -> tuple[list[Any], list[
 
 
 def _program(
-    loglik: Any, layout: Layout, base: Array, rows: Tree, weights: Array, along: Array
-) -> Any:
+    loglik: Loglik, layout: Layout, base: Array, rows: Tree, weights: Array, along: Array
+) -> ClosedJaxpr:
     """The program of value (), score (p,), Hv (p,) and the error of the latter (p,), which is not
     zero where second derivatives are by differences.
     """
@@ -354,7 +353,7 @@ def _few_rows(data: Tree) -> Tree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], data)
 
 
-def _beside(layout: Layout, base: np.ndarray) -> np.ndarray:
+def _beside(layout: Layout, base: ndarray) -> ndarray:
     """A point near the start, within all bounds."""
     chart = Chart(layout, (False,) * layout.p)
     z = np.asarray(chart.to_free(base))

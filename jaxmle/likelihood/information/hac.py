@@ -7,7 +7,6 @@ bandwidth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +45,7 @@ def hac(
     *,
     lags: int | None = None,
     bandwidth: float | str = "newey-west",
-    weights: Any = None,
+    weights: object = None,
 ) -> HAC:
     """A covariance robust to autocorrelation, for ``vcov=``: the rows of the data are in time
     order, equally spaced.
@@ -98,14 +97,14 @@ def hac(
     return HAC(kernel, number, None if weights is None else _checked_weights(weights))
 
 
-def _checked_weights(weights: Any) -> tuple[float, ...]:
+def _checked_weights(weights: object) -> tuple[float, ...]:
     values = np.asarray(weights)
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
         raise ValueError(f"weights must be finite numbers, one a parameter; got {shown(weights)}")
     return tuple(float(w) for w in values)
 
 
-def check_bandwidth(kind: Any, rows: int | None) -> None:
+def check_bandwidth(kind: object, rows: int | None) -> None:
     """No lag is as long as the data: there, the weights of all lags near one and the scores sum to
     zero at the maximum, so that the variance would vanish.
     """
