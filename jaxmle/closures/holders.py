@@ -54,6 +54,21 @@ def digest(value: ndarray) -> int:
         return xxhash.xxh3_128_intdigest(flat.reshape(-1).view(np.uint8))
 
 
+def reaching(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
+    """The identities of all objects from which a holder can be reached."""
+    parents = collections.defaultdict(list)
+    for parent, child in edges:
+        parents[child].append(parent)
+    reached = set(holders)
+    open_ = list(holders)
+    while open_:
+        for parent in parents[open_.pop()]:
+            if parent not in reached:
+                reached.add(parent)
+                open_.append(parent)
+    return frozenset(reached)
+
+
 # ---------------------------------------------------------------- containers
 
 

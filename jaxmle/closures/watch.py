@@ -40,7 +40,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxmle._types import Foreign, Tree
+from jaxmle._types import Foreign
 from jaxmle.closures import holders
 from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
 from jaxmle.closures.kinds import (
@@ -98,21 +98,6 @@ def look(function: Foreign, names: frozenset[str] = frozenset(), *, again: bool 
         if again or walk.loaded <= names:
             return walk.result(names)
         names |= walk.loaded
-
-
-def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
-    """The identities of all objects from which a holder can be reached."""
-    parents = collections.defaultdict(list)
-    for parent, child in edges:
-        parents[child].append(parent)
-    reached = set(holders)
-    open_ = list(holders)
-    while open_:
-        for parent in parents[open_.pop()]:
-            if parent not in reached:
-                reached.add(parent)
-                open_.append(parent)
-    return frozenset(reached)
 
 
 class _Walk:
@@ -177,7 +162,7 @@ class _Walk:
 
     def result(self, names: frozenset[str]) -> Look:
         """What the walk has found, which looked at attributes of these names."""
-        holding = frozenset() if self.again else _holders(self.edges, self.holders)
+        holding = frozenset() if self.again else holders.reaching(self.edges, self.holders)
         seen = (self.hidden, self.traced, self.changes, holding, self.narrow, self.integers)
         return Look(self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.alive)
 
@@ -436,7 +421,7 @@ class _Walk:
             self.attributes(value)
 
 
-HANDLERS: dict[type, Callable[[_Walk, Tree], None]] = {
+HANDLERS: dict[type, Callable[[_Walk, Foreign], None]] = {
     types.FunctionType: _Walk.function,
     types.MethodType: _Walk.method,
     types.ModuleType: _Walk.module,
@@ -473,7 +458,7 @@ BY_KIND: tuple[tuple[Foreign, Callable[[_Walk, Foreign], None]], ...] = (
 )
 
 
-TABLE_HANDLERS: dict[str, Callable[[_Walk, Tree], None]] = {
+TABLE_HANDLERS: dict[str, Callable[[_Walk, Foreign], None]] = {
     "pandas": holders.pandas_table,
     "polars": holders.polars_table,
     "pyarrow": holders.arrow_data,

@@ -33,8 +33,8 @@ def arrow_table(table: pa.Table) -> pa.Table:
     if hasattr(table, "__arrow_c_stream__") or isinstance(table, dict):
         return pa.table(table)
     raise TypeError(
-        "table must be a pyarrow table, a frame that gives one (polars, pandas) or a dict of "
-        f"columns; got {shown(table)}"
+        "table must be a pyarrow table, a polars or pandas frame, or a dict of columns; "
+        f"got {shown(table)}"
     )
 
 
@@ -75,7 +75,7 @@ def leaves_of(table: pa.Table, left_out: list[str]) -> dict[str, ndarray]:
     ]
     if not names:
         raise ValueError(
-            "the table has no column of numbers beside its keys: there is nothing to fit"
+            "the table has no numeric columns besides its keys: there is nothing to fit"
         )
     return {name: column_values(table, name) for name in names}
 

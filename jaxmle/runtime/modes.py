@@ -22,7 +22,7 @@ def _identity(tree: Tree) -> Tree:
 
 @_identity.defjvp
 def _no_second_derivative(primals: Tree, tangents: Tree) -> Tree:
-    raise no_mode("a rule that is right once only")
+    raise no_mode("a rule that is correct only for first derivatives")
 
 
 def without_second_derivative(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:

@@ -29,7 +29,8 @@ class Cone(NamedTuple):
     # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if
     # the cone is {0}
     direction: ndarray
-    signs: ndarray  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
+    # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
+    signs: ndarray
     touched: ndarray  # (k,) d_j is not zero all over the cone
     strict: ndarray  # (m,) rows positive somewhere on the cone
     # (q, k) directions of the cone on which the signs rest: the one inside, and the farthest each

@@ -13,15 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
-from jaxmle._types import Array, Atom, Function, Loglik, Tree, ndarray
+from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.likelihood.discovery.rounding import CONSTANT_RULES
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import aval_of
 
@@ -111,7 +112,7 @@ def _outermost(once: ClosedJaxpr, twice: ClosedJaxpr | None, data_is_captured: b
 
 def _scope(
     jaxpr: Jaxpr,
-    outer: Callable[[Atom], tuple[_Scope, Atom] | None],
+    outer: FunctionTo[tuple[_Scope, Atom] | None],
     constants: dict[Atom, Tree],
     data: set[Atom],
     params: set[Atom],
@@ -202,11 +203,6 @@ def _runs(equation: JaxprEqn) -> list[tuple[Tree, ...]]:
     return [] if inner is None else [(inner, atoms)]
 
 
-def _place_of(atom: Atom, equation: JaxprEqn) -> int:
-    """The place of a variable among the results of the operation that makes it."""
-    return [id(var) for var in equation.outvars].index(id(atom))
-
-
 def _is_row(inner: Atom, outer: Atom) -> bool:
     """Whether a turn of a scan has a row of what the whole has."""
     return bool(aval_of(inner).ndim != aval_of(outer).ndim)
@@ -269,7 +265,7 @@ def _before(part: _Part, equation: JaxprEqn, rows: int | None) -> list[_Part] | 
         return [part.of(atom) for atom in equation.invars[1:]]
     if name in ("mul", "div", "dot_general"):
         return _scaled(part, equation, rows)
-    place = _place_of(part.atom, equation)
+    place = equation.outvars.index(cast(Var, part.atom))
     part = _summed(part, equation, rows)
     parts = []
     for closed, *rest in _runs(equation):
@@ -443,7 +439,7 @@ def _constant(scope: _Scope, atom: Atom, depth: int = 0) -> ndarray | None:
     runs = _runs(equation)
     if len(runs) == 1 and len(runs[0]) == 2 and equation.primitive.name != "cond":
         inner = _inside(scope, equation, *runs[0])
-        place = _place_of(atom, equation)
+        place = equation.outvars.index(cast(Var, atom))
         return _constant(inner, runs[0][0].jaxpr.outvars[place], depth + 1)
     rule = CONSTANT_RULES.get(equation.primitive.name)
     if rule is None:
@@ -453,34 +449,6 @@ def _constant(scope: _Scope, atom: Atom, depth: int = 0) -> ndarray | None:
         return None
     with np.errstate(all="ignore"):
         return np.asarray(rule(equation.params, *values))
-
-
-def _spread(params: Tree, value: ndarray) -> ndarray:
-    places = params["broadcast_dimensions"]
-    shape = [1] * len(params["shape"])
-    for axis, size in zip(places, value.shape, strict=True):
-        shape[axis] = size
-    return np.broadcast_to(value.reshape(shape), params["shape"])
-
-
-CONSTANT_RULES: dict[str, Function] = {
-    "broadcast_in_dim": _spread,
-    "convert_element_type": lambda params, a: a.astype(float),
-    "copy": lambda params, a: a,
-    "copy_p": lambda params, a: a,
-    "reshape": lambda params, a: a.reshape(params["new_sizes"]),
-    "squeeze": lambda params, a: np.squeeze(a, params["dimensions"]),
-    "reduce_sum": lambda params, a: a.sum(axis=params["axes"]),
-    "neg": lambda params, a: -a,
-    "add": lambda params, a, b: a + b,
-    "sub": lambda params, a, b: a - b,
-    "mul": lambda params, a, b: a * b,
-    "div": lambda params, a, b: np.true_divide(a, b),
-    "sqrt": lambda params, a: np.sqrt(a),
-    "rsqrt": lambda params, a: 1 / np.sqrt(a),
-    "integer_pow": lambda params, a: np.asarray(a, float) ** params["y"],
-    "pow": lambda params, a, b: np.asarray(a, float) ** b,
-}
 
 
 def _is_count(scope: _Scope, atom: Atom) -> bool:
@@ -499,7 +467,7 @@ def _is_count(scope: _Scope, atom: Atom) -> bool:
         runs = _runs(equation)
         if len(runs) == 1 and len(runs[0]) == 2:
             inner = _inside(scope, equation, *runs[0])
-            scope, atom = inner, runs[0][0].jaxpr.outvars[_place_of(atom, equation)]
+            scope, atom = inner, runs[0][0].jaxpr.outvars[equation.outvars.index(cast(Var, atom))]
             continue
         name = equation.primitive.name
         if name not in SHAPING and name != "reduce_sum":

@@ -367,3 +367,32 @@ ROUNDED_NEVER = """abs broadcast_in_dim ceil clamp concatenate convert_element_t
     reshape rev round scatter select_n sign slice sort split squeeze stack stop_gradient tile top_k
     transpose unstack"""
 MOVING = frozenset(ROUNDED_NEVER.split())
+
+
+def _spread(params: Settings, value: ndarray) -> ndarray:
+    places = params["broadcast_dimensions"]
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(places, value.shape, strict=True):
+        shape[axis] = size
+    return np.broadcast_to(value.reshape(shape), params["shape"])
+
+
+# By name: a few operations by which constants are made of others, with the settings of each.
+CONSTANT_RULES: dict[str, Function] = {
+    "broadcast_in_dim": _spread,
+    "convert_element_type": lambda params, a: a.astype(float),
+    "copy": lambda params, a: a,
+    "copy_p": lambda params, a: a,
+    "reshape": lambda params, a: a.reshape(params["new_sizes"]),
+    "squeeze": lambda params, a: np.squeeze(a, params["dimensions"]),
+    "reduce_sum": lambda params, a: a.sum(axis=params["axes"]),
+    "neg": lambda params, a: -a,
+    "add": lambda params, a, b: a + b,
+    "sub": lambda params, a, b: a - b,
+    "mul": lambda params, a, b: a * b,
+    "div": lambda params, a, b: np.true_divide(a, b),
+    "sqrt": lambda params, a: np.sqrt(a),
+    "rsqrt": lambda params, a: 1 / np.sqrt(a),
+    "integer_pow": lambda params, a: np.asarray(a, float) ** params["y"],
+    "pow": lambda params, a, b: np.asarray(a, float) ** b,
+}

@@ -78,7 +78,7 @@ def proof_of(
     if isinstance(core, Regression):
         return Proof(True)  # its terms and its predictors are functions of one row by declaration
     if isinstance(core, Opaque) and not core.discover:
-        return Proof(False, "it is marked opaque, so its program is not looked into")
+        return Proof(False, "it is marked opaque, so its program is not read")
     rows = data_length(data)
     if rows is None:
         return Proof(False, "the data are closed over")
@@ -107,7 +107,7 @@ def _proved(
     except (
         Exception
     ) as error:  # the user's code may raise anything; where it is evaluated it says it again
-        return Proof(False, f"it takes no other number of rows ({type(error).__name__})")
+        return Proof(False, f"it fails for another number of rows ({type(error).__name__})")
     leaves = len(jax.tree.leaves(data))
     try:
         (axis,) = follow(apart, [None, *[0] * leaves], chosen)
@@ -116,7 +116,7 @@ def _proved(
     if axis != 0:
         return Proof(False, "its value is not one term for each row")
     if not all(_alike(traced, apart, n, chosen) for traced, n in zip(real, lengths, strict=True)):
-        return Proof(False, "the number of rows enters its arithmetic")
+        return Proof(False, "it computes with the number of rows")
     return Proof(True)
 
 
