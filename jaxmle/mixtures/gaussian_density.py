@@ -60,7 +60,7 @@ def whitening(matrices: Array) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["strength", "pooled"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VarianceFloor:
     """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: it
     prevents components from collapsing.
@@ -78,7 +78,7 @@ class VarianceFloor:
     (-1.0, -95.395)
     """
 
-    strength: Tree
+    strength: float | Array
     pooled: Array  # (d, d)
 
     def __call__(self, params: Tree) -> Array:

@@ -114,7 +114,9 @@ def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, 
     return jax.lax.scan(add, (zero, zero, jnp.zeros_like(a)), (blocks, weights))[0]
 
 
-def _maximised(statistics: Array, kind: str, d: int, strength: Array, pooled: Array) -> Tree:
+def _maximised(
+    statistics: Array, kind: str, d: int, strength: float | Array, pooled: Array
+) -> Tree:
     """The M-step in closed form; with a floor, Σ_j = (scatter_j + 2aS)/(N_j + 2a)."""
     whole = kind in ("full", "tied")
     mass = statistics[:, 0]

@@ -439,7 +439,7 @@ def _constant(scope: _Scope, atom: Atom, depth: int = 0) -> ndarray | None:
     runs = _runs(equation)
     if len(runs) == 1 and len(runs[0]) == 2 and equation.primitive.name != "cond":
         inner = _inside(scope, equation, *runs[0])
-        place = equation.outvars.index(cast(Var, atom))
+        place = equation.outvars.index(atom)
         return _constant(inner, runs[0][0].jaxpr.outvars[place], depth + 1)
     rule = CONSTANT_RULES.get(equation.primitive.name)
     if rule is None:
@@ -467,7 +467,7 @@ def _is_count(scope: _Scope, atom: Atom) -> bool:
         runs = _runs(equation)
         if len(runs) == 1 and len(runs[0]) == 2:
             inner = _inside(scope, equation, *runs[0])
-            scope, atom = inner, runs[0][0].jaxpr.outvars[equation.outvars.index(cast(Var, atom))]
+            scope, atom = inner, runs[0][0].jaxpr.outvars[equation.outvars.index(atom)]
             continue
         name = equation.primitive.name
         if name not in SHAPING and name != "reduce_sum":
