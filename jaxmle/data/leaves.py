@@ -1,5 +1,5 @@
-"""The leaves of the data that are not designs: offsets, numbers and the codes of words; and whether
-a model reads them all.
+"""The leaves of the data that are not designs: offsets, numbers and codes of text; and whether a
+model reads them all.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Coding(Protocol):
 
 
 def codes_of(column: Column, levels: tuple[Label, ...]) -> ndarray:
-    """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
+    """Text as integers from 0, in the order of the levels; NaN if missing."""
     place: dict[Label, float] = {level: float(code) for code, level in enumerate(levels)}
     return np.array(
         [
@@ -82,29 +82,29 @@ def codes_of(column: Column, levels: tuple[Label, ...]) -> ndarray:
 
 
 def listed(clusters: Clusters) -> tuple[ndarray, ...]:
-    """The clusters as a tuple of label arrays (n,), one for each way of clustering."""
+    """The clusters as a tuple of label arrays (n,), one for each dimension of clustering."""
     return clusters if isinstance(clusters, tuple) else (clusters,)
 
 
 def blank_column(rows: int) -> Column:
-    """A column of zeros (rows,) with nothing missing, for a response that is not given."""
+    """A column of zeros (rows,) with nothing missing, for a missing response."""
     return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
 
 
 def reads_leaf(model: Loglik, params: Tree, data: dict[str, ndarray], leaf: str) -> bool:
-    """Whether the model reads a leaf, that is cannot be traced without it."""
+    """Whether the model reads a leaf, that is, cannot be traced without it."""
     rest = {name: value for name, value in data.items() if name != leaf}
     try:
         with precision(np.float64):
             jax.eval_shape(model, params, rest)
-    except Exception:  # whatever a user's function raises where a leaf is not there
+    except Exception:  # whatever a user's function raises if a leaf is missing
         return True
     return False
 
 
 def check_model(model: Loglik, params0: Tree, frame: Coding) -> None:
-    """Raise where a model would leave something of a ``Frame`` unread, takes no response of its
-    kind, or has no room for its constant.
+    """Raise if a model would ignore part of a ``Frame``, does not accept its kind of response, or
+    cannot have its constant.
     """
     check_outcome(model, frame)
     name = getattr(model, "name", "")
@@ -124,7 +124,7 @@ def check_model(model: Loglik, params0: Tree, frame: Coding) -> None:
             f"{model!r} has no constant; {WITHOUT_CONSTANT[name]}: from_formula(…, intercept=False)"
         )
     if params0 is None:
-        return  # fit says what is missing
+        return  # fit reports what is missing
     for leaf in frame.data:
         is_optional = leaf not in ("x", getattr(model, "outcome", ""))
         if is_optional and not reads_leaf(model, params0, frame.data, leaf):
@@ -135,7 +135,7 @@ def check_model(model: Loglik, params0: Tree, frame: Coding) -> None:
 
 
 def check_outcome(model: Loglik, frame: Coding) -> None:
-    """Raise where a ``Frame`` has not the response that a model reads."""
+    """Raise if a ``Frame`` does not have the response that a model reads."""
     outcome = getattr(model, "outcome", None)
     if outcome is not None and outcome not in frame.data:
         form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
@@ -146,7 +146,7 @@ def check_outcome(model: Loglik, frame: Coding) -> None:
 
 
 def check_parameters(model: Loglik, params0: Tree, frame: Coding) -> None:
-    """Raise where the formula of a ``Frame`` leaves no parameter."""
+    """Raise if the formula of a ``Frame`` leaves no parameter."""
     if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
         raise ValueError(
             f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit "

@@ -48,7 +48,7 @@ def _log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
 
 
 def _sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
-    """X/(X + Y), X and Y gamma, from their logs: shapes near 0 underflow neither."""
+    """X/(X + Y) with X and Y gamma, from their logs, which do not underflow at shapes near 0."""
     first_key, second_key = jax.random.split(key)
     return jax.nn.sigmoid(
         jax.random.loggamma(first_key, p["shape1"], shape)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 class Fitted(NamedTuple):
-    """The fits of one table: their ``table``, the rows ``dropped`` for missing values, and how
-    the columns were ``coded``, as text that is equal where coefficients mean the same.
+    """The fits of one table: their ``table``, the rows ``dropped`` for missing values, and how the
+    columns were ``coded``, as text that is equal when the coefficients mean the same.
     """
 
     table: pa.Table
@@ -106,7 +106,7 @@ def fit_table(
 
 
 def fitted(model: Loglik, table: pa.Table, request: Request) -> Fitted:
-    """The fits of the groups of a table, as they are asked for."""
+    """The fits of the groups of a table, as requested."""
     refuse_absent(request.named_columns(), table.column_names, "the table")
     if not table.num_rows:
         raise ValueError("the table has no rows: there is nothing to fit")
@@ -155,7 +155,7 @@ def _frame(table: pa.Table, request: Request) -> Frame:
 
 
 def _coding(data: pa.Table, groups: GroupFits) -> str:
-    """The names of the parameters, and the levels of each column that was coded as categories."""
+    """The names of the parameters, and the levels of each column coded as categories."""
     facts: dict[str, Tree] = {"parameters": groups.fits.names}
     if isinstance(data, Frame):
         levels = {

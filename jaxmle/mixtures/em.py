@@ -301,8 +301,8 @@ def _finished(
 def _in_order(
     model: Model, climb: Callable[[Params, int], Fit], params: Tree, newton_steps: int
 ) -> Fit:
-    """The fit from an end of EM, with components in order; once more from there where the
-    finish changed the order.
+    """The fit from an end of EM, with components in order; again from there where the finish
+    changed the order.
     """
     fitted = climb(model.ordered(params), newton_steps)
     if not fitted.converged:

@@ -82,8 +82,8 @@ def exact_products() -> contextlib.AbstractContextManager[object]:
 
 
 def exact(tree: Tree) -> Tree:
-    """The numbers of a tree as float64 arrays, inside of ``precision(float64)``; what is no
-    number stays.
+    """The numbers of a tree as float64 arrays, inside ``precision(float64)``; what is no number
+    stays.
     """
 
     def convert(leaf: Tree) -> Tree:

@@ -207,7 +207,7 @@ def _ready(model: str | Model, names: tuple[str, ...], classes: int = 2) -> Mode
 def _weights(
     estimator: MLERegressor | MLEClassifier, sample_weight: ArrayLike | None, X: ndarray
 ) -> Weights | None:
-    """Weights as ``fit`` takes them: whole numbers count rows."""
+    """Weights as ``fit`` takes them: integers count rows."""
     if sample_weight is None:
         return None
     w = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

@@ -1,4 +1,4 @@
-"""Kaplan & Meier's and Nelson & Aalen's estimators, with late entry and weights."""
+"""The Kaplan–Meier and Nelson–Aalen estimators, with late entry and weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Observed(NamedTuple):
     """Times and kinds of events, checked: arrays (n,)."""
 
     time: ndarray
-    event: ndarray  # 0 for a censored time, else 1, or the code of a cause
+    event: ndarray  # 0 for a censored time, otherwise 1 or the code of a cause
     entry: ndarray | None
     weight: ndarray
-    is_sampled: bool  # weights of a survey, whose variance is robust
+    is_sampled: bool  # survey weights, with a robust variance
 
 
 class Table(NamedTuple):
@@ -31,7 +31,7 @@ class Table(NamedTuple):
     n_risk: ndarray
     n_event: ndarray
     n_censored: ndarray
-    events: ndarray  # rows with an event, not weighted
+    events: ndarray  # rows with an event, unweighted
     place: ndarray  # (n,) the time of each row
     place_of_entry: ndarray | None  # (n,) times at or before each row's entry
 
@@ -165,7 +165,7 @@ def nelson_aalen(
 
 
 def _one_after_the_other(table: Table) -> tuple[ndarray, ndarray]:
-    """Jumps and their variances (m,) where m tied events of total weight d leave the risk set one
+    """Jumps and their variances (m,) if m tied events with total weight d leave the risk set one
     after the other, each with d/m.
     """
     steps = table.events.astype(int)

@@ -132,7 +132,7 @@ def proportional_hazards_test(
 def _members(
     cox: CoxFit, fit: Fit, terms: Mapping[str, Sequence[str]] | None
 ) -> dict[str, ndarray]:
-    """The places of the coefficients of each term."""
+    """The positions of the coefficients of each term."""
     if terms is None:
         return {name: np.array([j]) for j, name in enumerate(cox.names)}
     if not isinstance(terms, Mapping) or not terms:
@@ -169,7 +169,7 @@ def _transformed(cox: CoxFit, transform: str) -> ndarray:
 
 
 def _score_statistic(score: ndarray, blocks: list[ndarray], places: ndarray) -> float:
-    """U'(I22 − I21 I11⁻¹ I12)⁻¹U of the tested entries; NaN where the information is singular."""
+    """U'(I22 − I21 I11⁻¹ I12)⁻¹U of the tested entries; NaN if the information is singular."""
     plain, mixed, square = blocks
     across = mixed[:, places]
     try:

@@ -88,7 +88,7 @@ def _of_expected(event: ndarray, expected: ndarray, kind: str) -> ndarray:
 
 
 def _parametric(model: Loglik, fit: Fit, data: Data) -> tuple[ndarray, ndarray]:
-    """Events (n,) and cumulative hazards from entry to time (n,) of a model with a law of times."""
+    """Events (n,) and cumulative hazards from entry to time (n,), for a parametric model."""
     if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
         raise TypeError(f"residuals need models.cox(…) or models.aft(…); got {shown(model)}")
     rows = host_data(data.data if isinstance(data, Frame) else data, np.float64)
@@ -108,7 +108,7 @@ def _parametric(model: Loglik, fit: Fit, data: Data) -> tuple[ndarray, ndarray]:
 
 
 def _expected(model: Model, params: Tree, rows: Tree) -> ndarray:
-    """−log of the probability of lasting to the time, given that of lasting to the entry."""
+    """−log of the probability of surviving to the time, given survival to the entry."""
     with precision(np.float64):
         rows = jax.tree.map(jnp.asarray, rows)
         exact = {**rows, "event": jnp.ones_like(rows["event"])}
@@ -163,7 +163,7 @@ def _inverse_information(cox: CoxFit) -> ndarray:
     matrix = information(cox)
     try:
         return np.linalg.inv(matrix)
-    except np.linalg.LinAlgError:  # nothing is known of a covariance then
+    except np.linalg.LinAlgError:  # the covariance is then unknown
         return np.full_like(matrix, np.nan)
 
 

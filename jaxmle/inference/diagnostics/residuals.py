@@ -1,5 +1,5 @@
-"""Residuals from what a fitted model says of each response: its mean and variance, its log
-density, or its distribution function.
+"""Residuals from the fitted distribution of each response: its mean and variance, its log density,
+or its distribution function.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def _normal_quantile(xp: Namespace, u: Array) -> Array:
 
 
 def _arrays(**named: ArrayLike | None) -> tuple[Namespace, list[Array]]:
-    """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays
-    elsewhere.
+    """The arguments as floating-point arrays of the same shape; JAX arrays under a trace, otherwise
+    NumPy arrays.
     """
     xp: Namespace = jnp if tracing() or any(is_traced(value) for value in named.values()) else np
     arrays = [xp.asarray(value) for value in named.values()]

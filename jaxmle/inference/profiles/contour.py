@@ -1,4 +1,4 @@
-"""Contours of the profile likelihood of two parameters: the edge of their joint region."""
+"""Contours of the profile likelihood of two parameters: the boundary of their joint region."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 
-MIN_COMPONENT_OF_DIRECTION = 1e-12  # below it a coordinate does not move
+MIN_COMPONENT_OF_DIRECTION = 1e-12  # below it a coordinate does not change
 
 
 @partial(
@@ -194,7 +194,7 @@ def _edge(
     angle: ndarray,
     cut: float,
 ) -> tuple[ndarray, ndarray, ndarray]:
-    """The edge (m, 2) of the region along one ray of each search, with its status and error."""
+    """The boundary (m, 2) of the region along one ray of each search, with its status and error."""
     entries, (i, j) = places
     z, values, _, _, row = maxima(posed, members, evaluate, free)
     values = tuple(leaf[row] for leaf in values)
@@ -242,7 +242,7 @@ def _shown(posed: ProfileProblem, entry: int, psi: ndarray) -> Array:
 
 def _rays(hessian: ndarray, i: int, j: int, angle: ndarray) -> ndarray:
     """For each search the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
-    plane of i and j, evenly around the Wald ellipse.
+    plane of i and j, evenly spaced around the Wald ellipse.
     """
     m, k = hessian.shape[:2]
     vcov = np.linalg.inv(-0.5 * (hessian + np.swapaxes(hessian, 1, 2)))
@@ -256,8 +256,8 @@ def _rays(hessian: ndarray, i: int, j: int, angle: ndarray) -> ndarray:
 
 
 def _along(basis: ndarray, w: ndarray, values: tuple[ndarray, ...]) -> ProfilePoint:
-    """The likelihood in the coordinates w of each search's basis; ψ is the last of them, the place
-    on the ray.
+    """The likelihood in the coordinates w of each search's basis; ψ is the last of them, the
+    position on the ray.
     """
     value, noise, score, hessian = values
     gradient = np.zeros_like(w)

@@ -19,7 +19,7 @@ from jaxmle.inference.selection.averages import Information
 
 
 def closed_form(value: float | Array) -> Information:
-    """A value in nats that a formula gives, with eight roundings for its error."""
+    """A value in nats from a formula, with an error of eight roundings."""
     number = float(value)
     return Information(
         number, float(8 * np.finfo(float).eps * max(1.0, abs(number))), "closed form"
