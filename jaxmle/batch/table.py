@@ -146,7 +146,7 @@ def codes_within(labels: ndarray, member: ndarray) -> ndarray:
 def check_member_weights(
     w: ndarray, kind: str, n: int | None, member: ndarray | None = None
 ) -> None:
-    """Weights are finite, not negative, and whole where they are frequencies.
+    """Weights must be finite and non-negative, and integers if they are frequencies.
 
     Args:
         w: (n,), or (b, n) with those of each member.
@@ -159,11 +159,9 @@ def check_member_weights(
     if not len(bad):
         return
     place = tuple(int(i) for i in bad[0])
-    rule = "must be finite and not negative"
+    rule = "must be finite and non-negative"
     if np.isfinite(w[place]) and w[place] >= 0:
-        rule = (
-            "count repeated rows and must be whole numbers (survey weights are jaxmle.sampling(w))"
-        )
+        rule = "count repeated rows and must be integers (survey weights are jaxmle.sampling(w))"
     if w.ndim == 2:
         where = f"member {place[0]}, row {place[1]}"
     elif member is None:
