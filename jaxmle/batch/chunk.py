@@ -6,17 +6,16 @@ Its members climb in step: a program of the user's likelihood evaluates those th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.batch import programs as passes
 from jaxmle.batch import solver
 from jaxmle.batch.inputs import Inputs
@@ -45,6 +44,7 @@ from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
 from jaxmle.verdict.doubt import remember_rise
+from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
 SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
@@ -57,7 +57,7 @@ class Piece:
     number: int
     name: str
     length: tuple[int, ...]
-    index: np.ndarray
+    index: ndarray
     schedule: Schedule
 
     @property
@@ -65,7 +65,7 @@ class Piece:
         """The blocks that hold its members; the others of its schedule are empty."""
         return -(-len(self.index) // self.schedule.block_size)
 
-    def member_in_slots(self, slots: int) -> np.ndarray:
+    def member_in_slots(self, slots: int) -> ndarray:
         """The member in each of so many slots; slots left over hold the last member again."""
         return np.pad(self.index, (0, slots - len(self.index)), mode="edge")
 
@@ -76,7 +76,7 @@ class Flat:
 
     leaves: list[Array]
     form: Form
-    data_id: np.ndarray
+    data_id: ndarray
 
     @property
     def first(self) -> Members:
@@ -86,7 +86,7 @@ class Flat:
         return jax.tree.unflatten(self.form.treedef, leaves)
 
 
-def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> Flat:
+def flat_members(inputs: Inputs, index: ndarray, length: tuple[int, ...]) -> Flat:
     """The members ``index`` as flat leaves, with what differs between them on a leading axis."""
     chunk = inputs.source.take(index, length)
     data, w, codes = chunk.rows
@@ -103,7 +103,7 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    same_base: Any = inputs.base.ndim == 1
+    same_base: Tree = inputs.base.ndim == 1
     shared = Members(flagged(same, loglik), same_base, flags[0], flags[2])
     return Flat(leaves, Form(treedef, tuple(jax.tree.leaves(shared))), chunk.data_id)
 
@@ -113,10 +113,10 @@ class Programs:
     """The compiled passes of one problem on some devices."""
 
     problem: Problem
-    devices: tuple[Any, ...]
+    devices: tuple[jax.Device, ...]
     members: int  # of the whole batch
     # looked up once a run
-    loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
+    loaded: dict[Tree, Tree] = field(default_factory=dict, compare=False)
 
     @cached_property
     def machine(self) -> Machine:
@@ -124,16 +124,16 @@ class Programs:
         return machine_for(self.devices, self.members)
 
     @property
-    def mesh(self) -> Any:
+    def mesh(self) -> Tree:
         return self.machine.mesh
 
-    def get(self, name: str, form: Form) -> Callable[..., Any]:
+    def get(self, name: str, form: Form) -> Function:
         """A pass over the data of a chunk, compiled."""
         if (name, form) not in self.loaded:
             self.loaded[name, form] = self._compiled(name, form)
         return self.loaded[name, form]
 
-    def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
+    def _compiled(self, name: str, form: Form) -> Function:
         """The program of a pass, kept on the user's function, which it must not keep alive."""
         needs_kind = name == "covariance_parts"
         bare = self.problem.bare if needs_kind else self.problem.neutral
@@ -141,7 +141,7 @@ class Programs:
         skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
         others = skeleton._replace(loglik=None)
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Loglik) -> Function:
             member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
             run = partial(getattr(passes, name), bare, member_form)
             if mesh is not None:
@@ -170,7 +170,7 @@ class Programs:
         )
 
     def laid_out(
-        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], schedule: Schedule
+        self, form: Form, per_member: list[ndarray], common: list[jax.Array], schedule: Schedule
     ) -> list[jax.Array]:
         """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
         are zeros, and never active. An accelerator fills its block up with the last member.
@@ -178,7 +178,7 @@ class Programs:
         blocks = schedule.blocks
         by_columns = form.designs(single(per_member, 2), common)
 
-        def turned(leaves: list[Any]) -> list[Any]:
+        def turned(leaves: list[Tree]) -> list[Tree]:
             return [
                 leaf.swapaxes(-1, -2) if i in by_columns else leaf for i, leaf in enumerate(leaves)
             ]
@@ -189,7 +189,7 @@ class Programs:
             return turned([filled_up(leaf, 1, schedule.block_size) for leaf in placed])
         return self._placed(turned(per_member), blocks)
 
-    def _placed(self, leaves: list[np.ndarray], blocks: int) -> list[jax.Array]:
+    def _placed(self, leaves: list[ndarray], blocks: int) -> list[jax.Array]:
         """Leaves of so many blocks on the devices."""
         if self.mesh is None:
             return [to_device(leaf, blocks) for leaf in leaves]
@@ -237,7 +237,7 @@ class WarmStart(NamedTuple):
 
     steps: Array  # (b,)
     # (b,) whether a climb started at a point in single precision, not at the user's start
-    warm_started: np.ndarray
+    warm_started: ndarray
 
 
 @dataclass(frozen=True)
@@ -250,17 +250,17 @@ class Chunk:
     form: Form
     per_member: list[jax.Array]  # leaves (blocks, block_size, ...)
     common: list[jax.Array]  # leaves that all members share
-    base: np.ndarray  # (p, slots)
-    data_id: np.ndarray  # (2, slots)
-    active: np.ndarray  # (slots,) whether a slot holds a member of its own
+    base: ndarray  # (p, slots)
+    data_id: ndarray  # (2, slots)
+    active: ndarray  # (slots,) whether a slot holds a member of its own
 
-    def run(self, name: str, active: Array, *args: Any) -> Any:
+    def run(self, name: str, active: Array, *args: Tree) -> Tree:
         """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
         slots = len(active)
         members = self.per_member[0].shape[0] * self.per_member[0].shape[1]
 
-        def wider(leaf: Any) -> Any:
+        def wider(leaf: Tree) -> Tree:
             pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
             return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, members - slots)])
 
@@ -339,7 +339,7 @@ class Chunk:
         """The states before the first step from the user's start."""
         return self.programs.machine.run(start, (), self._z_at_start(), like.point)
 
-    def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
+    def conclude(self, state: State, limit: Tree, steps: Array) -> Fit:
         """The records of all slots.
 
         Args:
@@ -397,7 +397,7 @@ class Chunk:
             state, limit = _where(rises, (climbed, explored), (state, limit))
         return self.conclude(state, limit, steps)
 
-    def _explored(self, state: State, active: np.ndarray) -> Any:
+    def _explored(self, state: State, active: ndarray) -> Limit:
         programs = self.programs
         return solver.explore(
             self.evaluate,
@@ -424,7 +424,7 @@ class Chunk:
         late = self._taken(few, active).climb_on(members_taken(state, few), to_the_end)
         return members_put(state, np.where(active, few, len(self.active)), late)
 
-    def _taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
+    def _taken(self, slots: ndarray, active: ndarray) -> Chunk:
         """The members in these slots as a chunk of its own, with room for as many blocks as
         this one.
         """
@@ -433,7 +433,7 @@ class Chunk:
 
         on_accelerator = self.programs.machine.on_accelerator
 
-        def taken(leaf: Any) -> Any:
+        def taken(leaf: Tree) -> jax.Array:
             shape = leaf.shape[2:]
             if on_accelerator:  # it has one block
                 return rows_taken(leaf.reshape(-1, *shape), whole).reshape(leaf.shape)
@@ -465,34 +465,34 @@ def few_left(counts: Counts) -> bool:
     return counts.now <= SLOTS_FOR_STRAGGLERS and 2 * counts.now > counts.before
 
 
-def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
+def _where(chosen: ndarray, new: Tree, old: Tree) -> Tree:
     """``new`` for the members chosen (b,), ``old`` for the others."""
 
-    def one_leaf(a: Any, b: Any) -> Array:
+    def one_leaf(a: Array, b: Array) -> Array:
         return namespace(a).where(chosen, a, b).astype(b.dtype)
 
     return jax.tree.map(one_leaf, new, old)
 
 
 def _members_last_in(
-    run: Callable[..., Any], per_member: Any, common: Any, active: Array, args: Any
-) -> Any:
+    run: Function, per_member: Tree, common: Tree, active: Array, args: Tree
+) -> Tree:
     """A pass for arguments that have members last."""
     return run(per_member, common, active, members_first(args))
 
 
-def _members_first_out(run: Callable[..., Any], *args: Any) -> Any:
+def _members_first_out(run: Function, *args: Tree) -> Tree:
     return members_first(run(*args))
 
 
-def _members_last_out(run: Callable[..., Any], *args: Any) -> Any:
+def _members_last_out(run: Function, *args: Tree) -> Tree:
     return members_last(run(*args))
 
 
 @partial(jax.jit, static_argnums=1)
-def _first(tree: Any, slots: int) -> Any:
+def _first(tree: Tree, slots: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[..., :slots], tree)
 
 
-def _to_free(chart: Any, base: Array) -> Array:
+def _to_free(chart: Tree, base: Array) -> Array:
     return chart.to_free(base)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, Foreign, Function, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.data.prediction import (
     Quantity,
@@ -46,18 +46,18 @@ TITLES = {
 
 def margins(
     fit: Fit,
-    data: Any,
-    variables: Any = None,
+    data: DataFrame | Frame,
+    variables: Tree = None,
     *,
     effect: str = "dydx",
     kind: str | Callable[[Tree, Tree], Array] = "mean",
     at: str = "observed",
-    values: Any = None,
-    by: Any = None,
+    values: Tree = None,
+    by: Tree = None,
     level: float | None = None,
     value: float | None = None,
-    model: Any = None,
-    bootstrap: Any = None,
+    model: Loglik | None = None,
+    bootstrap: Tree = None,
 ) -> Margins:
     """Marginal effects or adjusted predictions, averaged over rows; with standard errors by the
     delta method from the covariance of the fit, or by a bootstrap.
@@ -139,14 +139,19 @@ class _Piece(NamedTuple):
 
     rows: Rows
     change: Change
-    value: np.ndarray
-    jacobian: np.ndarray
+    value: ndarray
+    jacobian: ndarray
     several: bool  # whether the prediction has classes
-    draws: np.ndarray | None  # (R, groups, K) at the replicates of a bootstrap
+    draws: ndarray | None  # (R, groups, K) at the replicates of a bootstrap
 
 
 def _quantity(
-    fit: Fit, kind: Any, source: Source, level: float | None, value: float | None, model: Any
+    fit: Fit,
+    kind: Tree,
+    source: Source,
+    level: float | None,
+    value: float | None,
+    model: Loglik | None,
 ) -> Quantity:
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
@@ -159,7 +164,9 @@ def _quantity(
     return Quantity(kind, "function", "identity", Opaque(kind))
 
 
-def _recession(fit: Fit, source: Source, kind: Any, model: Any) -> Callable[[Tree], Rays]:
+def _recession(
+    fit: Fit, source: Source, kind: str | Function, model: Foreign
+) -> Callable[[Tree], Rays]:
     """From the rows of an effect to the directions along which a separated fit recedes, as far as
     they are known: those of a ready model and its frame.
     """
@@ -178,9 +185,9 @@ def _evaluated(
     quantity: Quantity,
     rows: Rows,
     change: Change,
-    weights: np.ndarray,
+    weights: ndarray,
     effect: str,
-    replicates: np.ndarray | None,
+    replicates: ndarray | None,
     recedes: Callable[[Tree], Rays],
 ) -> _Piece:
     """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
@@ -191,11 +198,11 @@ def _evaluated(
     key = ("margin", quantity.key, kind, effect, fit.layout, tuple(moved), weights.shape)
     layout = fit.layout
 
-    def averages(loglik: Any) -> Callable[..., Array]:
+    def averages(loglik: Tree) -> FunctionTo[Array]:
         of = loglik.function if quantity.key == "function" else quantity.function
         return _averages(of, layout, kind, effect)
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Tree) -> Function:
         return _with_jacobian(averages(loglik))
 
     column = np.zeros(0) if change.column is None else change.column
@@ -228,7 +235,7 @@ def _evaluated(
     return _Piece(rows, change, value.reshape(len(weights), -1), jacobian, several, draws)
 
 
-def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: np.ndarray) -> Rays:
+def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: ndarray) -> Rays:
     """The directions of recession, for the rows of some groups: as they are, and changed."""
     there = change.other
     if change.direction is not None:
@@ -240,7 +247,7 @@ def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: np
     rays = recedes(both)
     copies = 1 if there is None else 2
 
-    def of_groups(asked: np.ndarray) -> np.ndarray | None:
+    def of_groups(asked: ndarray) -> ndarray | None:
         return rays(np.tile(np.any(weights[asked] > 0, axis=0), copies))
 
     return of_groups
@@ -248,7 +255,7 @@ def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: np
 
 def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
-) -> Callable[..., Array]:
+) -> FunctionTo[Array]:
     """Averages of the effect over rows, at given parameters."""
 
     def averages(
@@ -277,10 +284,10 @@ def _averages(
     return averages
 
 
-def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
+def _with_jacobian(averages: FunctionTo[Array]) -> Function:
     """Averages with their derivative with respect to the parameters."""
 
-    def run(x: Array, *rest: Any) -> tuple[Array, Array]:
+    def run(x: Array, *rest: Tree) -> tuple[Array, Array]:
         return averages(x, *rest), jax.jacfwd(averages)(x, *rest)
 
     return run
@@ -338,7 +345,7 @@ def _record(
     )
 
 
-def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
+def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Tree]]:
     """The labels of the results of one effect: one row for each group and class."""
     change = piece.change
     named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
@@ -352,7 +359,7 @@ def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, A
     return rows
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: dict[str, Tree]) -> str:
     """The printed name of one result."""
     rest = [
         f"{name}={plainly(value)}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Foreign, Label, Tree
 from jaxmle.effects.replicates import percentiles
 from jaxmle.parameters.arguments import check_level
 from jaxmle.tables import maketables, markup, numerals
@@ -50,7 +49,7 @@ class Margins:
     """
 
     names: tuple[str, ...]
-    labels: dict[str, tuple[Any, ...]]
+    labels: dict[str, tuple[Label, ...]]
     estimate: Array
     stderr: Array
     vcov: Array
@@ -115,7 +114,7 @@ class Margins:
         stderr = np.asarray(self.stderr)
         return Estimates(self.names, estimate, stderr, interval, level, self.tests)
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Tree:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,
         conf_high; of the same kind as the table, or ``backend``.
         """
@@ -127,11 +126,11 @@ class Margins:
         return native(columns | estimates | reasons, backend or self.backend)
 
     @property
-    def __maketables_coef_table__(self) -> Any:
+    def __maketables_coef_table__(self) -> Foreign:
         ends = {level: np.asarray(self.conf_int(level / 100)) for level in maketables.LEVELS}
         return maketables.indexed(list(self.names), self._estimates(0.95).columns(), ends)
 
-    def __maketables_stat__(self, key: str) -> Any:
+    def __maketables_stat__(self, key: str) -> Foreign:
         return self.vcov_kind if key == "se_type" else None
 
     __maketables_default_stat_keys__ = property(lambda self: ["se_type"])

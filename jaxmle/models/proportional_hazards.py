@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -286,12 +286,12 @@ def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
     def where(condition: Array, total: Array) -> jax.Array:
         return jnp.where(condition.reshape(*condition.shape, *(1 for _ in rest)), total, 0.0)
 
-    def within(later: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[Any, Any]:
+    def within(later: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[Tree, Tree]:
         total = where(~row[1], later[0]) + row[0]
         is_open = later[1] & ~row[1]  # no stratum ends between the row and the end of its block
         return (total, is_open), (total, is_open)
 
-    def across(later: Any, block: tuple[Array, Array]) -> tuple[Any, Any]:
+    def across(later: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return block[0] + where(block[1], later), later
 
     last = laid_out(jnp.concatenate([fresh[1:], jnp.ones(1, bool)]))

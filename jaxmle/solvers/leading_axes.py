@@ -7,14 +7,11 @@ one text serves both. Under a trace a batch is ``jax.vmap`` of the text for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree, ndarray
 
 MIN_MEMBERS_TO_LEAVE = 16  # of a batch from which members are gathered into one of their own
 
@@ -80,7 +77,7 @@ def identity(m: Array) -> Array:
     return namespace(m).eye(k, dtype=m.dtype).reshape(k, k, *[1] * (m.ndim - 2))
 
 
-def column(values: np.ndarray, like: Array) -> np.ndarray:
+def column(values: ndarray, like: Array) -> ndarray:
     """Constants (k,), the same for all members, beside a vector (k, ...): (k, 1, ...)."""
     return values.reshape(len(values), *[1] * (like.ndim - 1))
 
@@ -90,7 +87,7 @@ def members_of(v: Array) -> tuple[int, ...]:
     return v.shape[1:]
 
 
-def lanes_of(active: Array) -> np.ndarray:
+def lanes_of(active: Array) -> ndarray:
     """The places of the active members (b,); of one alone twice, for NumPy adds up a single lane in
     another order than many.
     """
@@ -98,15 +95,15 @@ def lanes_of(active: Array) -> np.ndarray:
     return np.resize(lanes, 2) if len(lanes) == 1 else lanes
 
 
-def members(tree: Any, lanes: np.ndarray) -> Any:
+def members(tree: Tree, lanes: ndarray) -> Tree:
     """The members of a batch in NumPy in these lanes."""
     return jax.tree.map(lambda leaf: leaf[..., lanes], tree)
 
 
-def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
+def with_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
     """The tree with ``part`` in these lanes, in the types of the tree."""
 
-    def written(whole: np.ndarray, new: np.ndarray) -> np.ndarray:
+    def written(whole: ndarray, new: ndarray) -> ndarray:
         whole = np.array(whole)
         whole[..., lanes] = new
         return whole
@@ -115,8 +112,8 @@ def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
 
 
 def where_active(
-    active: np.ndarray, body: Callable[..., Any], given: tuple[Any, ...], now: Any, trial: Any
-) -> Any:
+    active: ndarray, body: Function, given: tuple[Tree, ...], now: Tree, trial: Tree
+) -> Tree:
     """``body(*given, now, trial)`` for the active members (b,) of a batch in NumPy, ``now`` for the
     others: only what is active is computed.
     """
@@ -128,19 +125,17 @@ def where_active(
     return with_members(now, lanes, body(*members((*given, now, trial), lanes)))
 
 
-def are_few(active: np.ndarray) -> bool:
+def are_few(active: ndarray) -> bool:
     """Whether so few members (b,) are active that they had better go on in a batch of their own:
     what is left out of a batch is copied at each step.
     """
     return len(active) >= MIN_MEMBERS_TO_LEAVE and 2 * int(np.sum(active)) <= len(active)
 
 
-def evaluate_lanes(
-    evaluate: Callable[..., Any], lanes: np.ndarray, size: int
-) -> Callable[..., Any]:
+def evaluate_lanes(evaluate: Function, lanes: ndarray, size: int) -> Function:
     """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch."""
 
-    def evaluate_some(z: np.ndarray, active: np.ndarray) -> Any:
+    def evaluate_some(z: ndarray, active: ndarray) -> Tree:
         trial = np.zeros((len(z), size), z.dtype)
         trial[:, lanes] = z
         needed = np.zeros(size, bool)
@@ -150,8 +145,8 @@ def evaluate_lanes(
     return evaluate_some
 
 
-def _in_types_of(old: Any, new: Any) -> Any:
-    def written(a: Any, b: Any) -> Any:
+def _in_types_of(old: Tree, new: Tree) -> Tree:
+    def written(a: Array, b: Array) -> Tree:
         if np.shape(a) == b.shape and a.dtype == b.dtype:
             return a
         return np.broadcast_to(a, b.shape).astype(b.dtype, copy=False)

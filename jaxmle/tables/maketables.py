@@ -5,10 +5,10 @@ for attributes that its plug-in format names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Foreign, ndarray
 from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables.frame import native
@@ -20,7 +20,7 @@ NAMES_OF_COLUMNS = {"b": "estimate", "se": "std_error", "t": "statistic", "p": "
 STATISTIC_LABELS = {"aicc": "AICc", "status": "Status"}  # that the package has no label for
 
 
-def coefficients(fit: Any) -> Any:
+def coefficients(fit: Foreign) -> Foreign:
     """Estimates, standard errors, z, p and interval ends of one fit as a frame of pandas, indexed
     by the names that tables side by side show.
     """
@@ -34,8 +34,8 @@ def coefficients(fit: Any) -> Any:
 
 
 def indexed(
-    names: list[str], numbers: Mapping[str, Any], intervals: Mapping[int, np.ndarray]
-) -> Any:
+    names: list[str], numbers: Mapping[str, Foreign], intervals: Mapping[int, ndarray]
+) -> Foreign:
     """A frame of pandas by the column names of the plug-in format."""
     columns = {short: numbers[ours] for short, ours in NAMES_OF_COLUMNS.items() if ours in numbers}
     for level, ends in intervals.items():
@@ -43,7 +43,7 @@ def indexed(
     return native({"Coefficient": names} | columns, "pandas").set_index("Coefficient")
 
 
-def statistic(fit: Any, key: str) -> Any:
+def statistic(fit: Foreign, key: str) -> Foreign:
     """A fact of the fit by the key that the format gives it; None where the fit has not got it."""
     number = {"N": fit.n, "ll": fit.loglik, "aic": fit.aic, "aicc": fit.aicc, "bic": fit.bic}
     text = {"se_type": fit.vcov_kind or "none", "status": fit.verdict.name}
@@ -55,7 +55,7 @@ def statistic(fit: Any, key: str) -> Any:
     return int(value) if key == "N" and value.is_integer() else value
 
 
-def default_statistics(fit: Any) -> list[str]:
+def default_statistics(fit: Foreign) -> list[str]:
     """What stands below the estimates where nothing else is asked for: a fit that has not converged
     says so.
     """

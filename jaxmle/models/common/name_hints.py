@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+
+from jaxmle._types import Foreign
 
 MODELS_OF_OTHER_SOFTWARE = {
     "normal()": ("linear", "lm", "ols", "gaussian", "linear_regression", "least_squares", "wls"),
@@ -42,7 +43,7 @@ def missing_model(name: str, known: list[str]) -> AttributeError:
     return AttributeError(f"jaxmle.models has no {name!r}: {hint}")
 
 
-def missing_of_model(model: Any, name: str) -> Any:
+def missing_of_model(model: Foreign, name: str) -> Foreign:
     """Raise for an attribute that a model has not, with what to call instead.
 
     Raises:
