@@ -41,6 +41,7 @@ from jaxmle.runtime.device import (
     to_device,
     to_float32,
 )
+from jaxmle.solvers.leading_axes import Lanes
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
@@ -282,9 +283,10 @@ class Chunk:
             loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
         return loaded[key]
 
-    def evaluate(self, z: Array, active: Array) -> Point:
+    @property
+    def evaluate(self) -> Evaluation:
         """Value, score and Hessian of the active slots at z (k, slots)."""
-        return self.run("evaluate", active, z)
+        return Evaluation(self)
 
     def climb(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
         """The states when it is ``enough``, and what came before them: at most ``rounds`` steps
@@ -411,7 +413,7 @@ class Chunk:
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""
         programs = self.programs
-        if programs.mesh is not None or len(self.active) < 8 * SLOTS_FOR_STRAGGLERS:
+        if programs.machine.in_numpy or not self.is_wide:  # in NumPy members leave as they end
             return self.climb_on(state, to_the_end)
         state = self.climb_on(state, few_left)
         max_steps = programs.problem.max_steps
@@ -421,10 +423,15 @@ class Chunk:
             return state
         few = np.resize(slots, SLOTS_FOR_STRAGGLERS)
         active = np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)
-        late = self._taken(few, active).climb_on(members_taken(state, few), to_the_end)
+        late = self.taken(few, active).climb_on(members_taken(state, few), to_the_end)
         return members_put(state, np.where(active, few, len(self.active)), late)
 
-    def _taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
+    @property
+    def is_wide(self) -> bool:
+        """Whether its last few members had better go on in a chunk of their own."""
+        return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_STRAGGLERS
+
+    def taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
         """The members in these slots as a chunk of its own, with room for as many blocks as
         this one.
         """
@@ -447,6 +454,26 @@ class Chunk:
             data_id=self.data_id[:, slots],
             active=active,
         )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Value, score and Hessian of the active slots of a chunk at z (k, slots)."""
+
+    chunk: Chunk
+
+    def __call__(self, z: Array, active: Array) -> Point:
+        return self.chunk.run("evaluate", active, z)
+
+    def of_lanes(self, lanes: np.ndarray) -> Callable[..., Point]:
+        """The same of the members in these slots, in NumPy."""
+        slots = len(self.chunk.active)
+        if len(lanes) > SLOTS_FOR_STRAGGLERS or not self.chunk.is_wide:
+            return Lanes(self, lanes, slots)
+        few = np.resize(lanes, SLOTS_FOR_STRAGGLERS)
+        places = np.arange(SLOTS_FOR_STRAGGLERS)
+        taken = self.chunk.taken(few, places < len(lanes))
+        return Lanes(taken.evaluate, places[: len(lanes)], SLOTS_FOR_STRAGGLERS)
 
 
 def by_family_information(

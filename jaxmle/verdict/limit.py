@@ -18,15 +18,14 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
-    are_few,
     evaluate_lanes,
     lanes_of,
+    loop_over_active,
     members,
     members_of,
     norm,
     outer,
     times,
-    where_active,
     with_members,
 )
 from jaxmle.solvers.linalg import eigh
@@ -188,21 +187,6 @@ def _explore_some(
     return with_members(unexplored(state), lanes, limit)
 
 
-def _walk_members(
-    evaluate: Callable[..., Point], body: Callable[..., Any], given: tuple[Any, ...], start: Any
-) -> Any:
-    """``_walk`` of a batch in NumPy."""
-    while np.any(start.active):
-        if are_few(start.active):
-            lanes = lanes_of(start.active)
-            some = evaluate_lanes(evaluate, lanes, len(start.active))
-            end = _walk_members(some, body, members(given, lanes), members(start, lanes))
-            return with_members(start, lanes, end)
-        trial = evaluate(start.trial, start.active)
-        start = where_active(start.active, body, given, start, trial)
-    return start
-
-
 def _walk(
     evaluate: Callable[..., Point],
     body: Callable[..., Any],
@@ -211,7 +195,7 @@ def _walk(
 ) -> Any:
     """An excursion or a walk to its end on the host, by ``body(*given, start, point)``."""
     if members_of(start.trial):
-        return _walk_members(evaluate, body, given, start)
+        return loop_over_active(evaluate, body, given, start)
     while start.active:
         start = body(*given, start, evaluate(start.trial))
     return start
