@@ -145,6 +145,14 @@ def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
     return (which.reshape(-1) - first[member]).astype(np.int32)
 
 
+def _are_weights(w: np.ndarray, kind: str) -> bool:
+    """Whether all are finite, not negative, and whole where they are frequencies."""
+    if not w.size:
+        return True
+    is_finite = bool(w.min() >= 0 and w.max() < np.inf)  # neither holds of NaN
+    return is_finite and (kind != "frequency" or np.array_equal(np.trunc(w), w))
+
+
 def check_member_weights(
     w: np.ndarray, kind: str, n: int | None, member: np.ndarray | None = None
 ) -> None:
@@ -157,9 +165,9 @@ def check_member_weights(
     """
     if n is not None and w.shape[-1] != n:
         raise ValueError(f"weights must have shape ({n},) or (members, {n}); got {w.shape}")
-    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
-    if not len(bad):
+    if _are_weights(w, kind):
         return
+    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
     place = tuple(int(i) for i in bad[0])
     rule = "must be finite and not negative"
     if np.isfinite(w[place]) and w[place] >= 0:
