@@ -259,18 +259,23 @@ class Chunk:
         """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
         slots = len(active)
-        members = self.per_member[0].shape[0] * self.per_member[0].shape[1]
 
         def wider(leaf: Any) -> Any:
             pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
-            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, members - slots)])
+            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, self.room - slots)])
 
-        if slots < members:
+        if slots < self.room:
             active, args = jax.tree.map(wider, (active, args))
         results = program(self.per_member, self.common, active, args)
         if self.programs.machine.in_numpy:
             return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], results)
-        return _first(results, slots) if slots < members else results
+        return _first(results, slots) if slots < self.room else results
+
+    @property
+    def room(self) -> int:
+        """The members that its blocks have room for."""
+        blocks, block_size = self.per_member[0].shape[:2]
+        return blocks * block_size
 
     @property
     def may_have_kinks(self) -> bool:
@@ -467,13 +472,12 @@ class Evaluation:
 
     def of_lanes(self, lanes: np.ndarray) -> Callable[..., Point]:
         """The same of the members in these slots, in NumPy."""
-        slots = len(self.chunk.active)
         if len(lanes) > SLOTS_FOR_STRAGGLERS or not self.chunk.is_wide:
-            return Lanes(self, lanes, slots)
+            return Lanes(self, lanes, self.chunk.room)
         few = np.resize(lanes, SLOTS_FOR_STRAGGLERS)
         places = np.arange(SLOTS_FOR_STRAGGLERS)
         taken = self.chunk.taken(few, places < len(lanes))
-        return Lanes(taken.evaluate, places[: len(lanes)], SLOTS_FOR_STRAGGLERS)
+        return Lanes(Evaluation(taken), places[: len(lanes)], taken.room)
 
 
 def by_family_information(

@@ -12,7 +12,15 @@ import jax
 import numpy as np
 
 from jaxmle._types import Data, Loglik, Params, Tree
-from jaxmle.batch.members import NO_MEMBER_AXIS, Ragged, Stacked, Table, data_of, largest_of
+from jaxmle.batch.members import (
+    NO_MEMBER_AXIS,
+    Ragged,
+    Stacked,
+    Table,
+    are_equal,
+    data_of,
+    largest_of,
+)
 from jaxmle.batch.padding import obstacle_to_padding
 from jaxmle.batch.stacked import stacked
 from jaxmle.batch.start_values import (
@@ -158,7 +166,7 @@ def _check_indices(
         return data_of(source, 0 if flags[leaf] else index[0])
 
     row_axes = [0 if isinstance(source, Ragged) or flag else 1 for flag in flags]
-    same_length = len(np.unique(source.sizes, axis=0)) == 1
+    same_length = are_equal(source.sizes)
     members = Members(leaves, row_axes, place, data_at, same_length)
     first = data_of(source, largest_of(source))
     if isinstance(source, Stacked):

@@ -124,9 +124,7 @@ def is_deceived(state: State, trial: Point, bend: Bend, noise: Array) -> Array:
     return asked & (_mismatch(state, trial, bend) > DECEPTION * state.predicted + 10 * noise)
 
 
-def is_too_good(
-    state: State, trial: Point, bend: Bend, gain: Array, noise: Array
-) -> Array:
+def is_too_good(state: State, trial: Point, bend: Bend, gain: Array, noise: Array) -> Array:
     """Whether a step gains far more than was predicted, or leads to where ℓ is a million times as
     sharp, and scores and Hessians at its ends are wilder still: it leads far out, to where
     differences of log-gamma functions are rounding.

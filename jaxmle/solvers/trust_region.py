@@ -219,7 +219,9 @@ def read(state: State, trial: Point) -> Reading:
     accept = (finite & ~deceived) & xp.where(
         leapt,
         rises & lands(state, trial, newton, shows),
-        xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, bend, gain, noise))),
+        xp.where(
+            polishing, better, first | (rises & ~is_too_good(state, trial, bend, gain, noise))
+        ),
     )
     blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
     return Reading(

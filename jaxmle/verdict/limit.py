@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     evaluate_lanes,
@@ -343,9 +343,11 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     for ever.
     """
     xp = namespace(state.point.z)
+    rises = (limit.shape == Shape.RISES) & climbed_on(state)
+    if is_nowhere(rises):
+        return limit
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
-    rises = (limit.shape == Shape.RISES) & climbed_on(state)
     amplified = limit.noise > AMPLIFIED * noise_of(state.point)
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)
