@@ -154,10 +154,10 @@ def loop_over_active(
                 whole = jax.tree.map(np.array, now)
             else:
                 _put_members(whole, lanes[done], members(now, done))
-            kept = lanes_of(now.active)
-            evaluate = evaluate_lanes(evaluate, kept, len(now.active))
-            given, now = members((given, now), kept)
-            lanes = lanes[kept]
+            left = lanes_of(now.active)
+            evaluate = evaluate_lanes(evaluate, left, len(now.active))
+            given, now = members((given, now), left)
+            lanes = lanes[left]
         now = _in_types_of(now, body(*given, now, evaluate(now.trial, now.active)))
     return now if whole is None else _put_members(whole, lanes, now)
 
@@ -187,8 +187,8 @@ def evaluate_lanes(
     """
     if isinstance(evaluate, Lanes):
         return evaluate_lanes(evaluate.evaluate, evaluate.lanes[lanes], evaluate.size)
-    own = getattr(evaluate, "of_lanes", None)
-    return Lanes(evaluate, lanes, size) if own is None else own(lanes)
+    of_lanes = getattr(evaluate, "of_lanes", None)
+    return Lanes(evaluate, lanes, size) if of_lanes is None else of_lanes(lanes)
 
 
 def _in_types_of(old: Any, new: Any) -> Any:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.batch.members import are_equal, padded_rows
+from jaxmle.batch.members.sources import are_equal, padded_rows
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.discovery.row_axes import proof_of
 from jaxmle.likelihood.structure import has, term_shape

@@ -7,8 +7,8 @@ Its members climb in step: a program of the user's likelihood evaluates those th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,24 +17,20 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.batch import programs as passes
-from jaxmle.batch import solver
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.machine import Machine, machine_for, members_first, members_last
-from jaxmle.batch.plan import Schedule
-from jaxmle.batch.programs import Form, Members, single
-from jaxmle.batch.solver import Counts, Enough, to_the_end
+from jaxmle.batch.chunks import solver
+from jaxmle.batch.chunks.compilation import Programs
+from jaxmle.batch.chunks.machine import members_first, members_last
+from jaxmle.batch.chunks.pieces import Piece, flat_members
+from jaxmle.batch.chunks.programs import Form, single
+from jaxmle.batch.chunks.solver import Counts, Enough, to_the_end
+from jaxmle.batch.members.read import Inputs
 from jaxmle.families.family import Family
 from jaxmle.fitting.ending import by_family, family_of
-from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
-from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.fitting.passes import MAX_RISES, needs_pass
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
-from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import (
-    filled_up,
     members_put,
     members_taken,
     rows_taken,
@@ -49,188 +45,6 @@ from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.shape import Shape
 
 SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One piece of work: members of one length, in one call of a compiled round."""
-
-    number: int
-    name: str
-    length: tuple[int, ...]
-    index: np.ndarray
-    schedule: Schedule
-
-    @property
-    def blocks(self) -> int:
-        """The blocks that hold its members; the others of its schedule are empty."""
-        return -(-len(self.index) // self.schedule.block_size)
-
-    def member_in_slots(self, slots: int) -> np.ndarray:
-        """The member in each of so many slots; slots left over hold the last member again."""
-        return np.pad(self.index, (0, slots - len(self.index)), mode="edge")
-
-
-@dataclass(frozen=True)
-class Flat:
-    """The leaves of ``Members``, and how they make them up."""
-
-    leaves: list[Array]
-    form: Form
-    data_id: np.ndarray
-
-    @property
-    def first(self) -> Members:
-        """The first member alone."""
-        pairs = zip(self.leaves, self.form.shared, strict=True)
-        leaves = [leaf if is_shared else leaf[0] for leaf, is_shared in pairs]
-        return jax.tree.unflatten(self.form.treedef, leaves)
-
-
-def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> Flat:
-    """The members ``index`` as flat leaves, with what differs between them on a leading axis."""
-    chunk = inputs.source.take(index, length)
-    data, w, codes = chunk.rows
-    flags = jax.tree.unflatten(jax.tree.structure(inputs.source.rows), list(inputs.source.shared))
-    loglik = inputs.loglik
-    same = jax.tree.map(lambda _: True, inputs.loglik)
-    if inputs.weight_kind is not None:
-        loglik = weight(inputs.bare, Weights(w, inputs.weight_kind))
-        same = jax.tree.map(lambda _: True, inputs.bare)
-        same = weight(same, Weights(flags[1], inputs.weight_kind))
-    if chunk.padding is not None:
-        loglik = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency"))
-        same = weight(same, Weights(False, "frequency"))
-    loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
-    base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
-    leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    same_base: Any = inputs.base.ndim == 1
-    shared = Members(flagged(same, loglik), same_base, flags[0], flags[2])
-    return Flat(leaves, Form(treedef, tuple(jax.tree.leaves(shared))), chunk.data_id)
-
-
-@dataclass(frozen=True)
-class Programs:
-    """The compiled passes of one problem on some devices."""
-
-    problem: Problem
-    devices: tuple[Any, ...]
-    members: int  # of the whole batch
-    # looked up once a run
-    loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
-
-    @cached_property
-    def machine(self) -> Machine:
-        """How what knows no likelihood runs."""
-        return machine_for(self.devices, self.members)
-
-    @property
-    def mesh(self) -> Any:
-        return self.machine.mesh
-
-    def get(self, name: str, form: Form) -> Callable[..., Any]:
-        """A pass over the data of a chunk, compiled."""
-        if (name, form) not in self.loaded:
-            self.loaded[name, form] = self._compiled(name, form)
-        return self.loaded[name, form]
-
-    def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
-        """The program of a pass, kept on the user's function, which it must not keep alive."""
-        needs_kind = name == "covariance_parts"
-        bare = self.problem.bare if needs_kind else self.problem.neutral
-        mesh = self.mesh
-        skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
-        others = skeleton._replace(loglik=None)
-
-        def make(portable: Any) -> Callable[..., Any]:
-            member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
-            run = partial(getattr(passes, name), bare, member_form)
-            if mesh is not None:
-                axis = jax.sharding.PartitionSpec("member")
-                whole = jax.sharding.PartitionSpec()
-                specs = (axis, whole, axis, axis)
-                inner = partial(_members_first_out, run)
-                outer = jax.shard_map(
-                    inner, mesh=mesh, in_specs=specs, out_specs=axis, check_vma=False
-                )
-                run = partial(_members_last_out, outer)
-            return partial(_members_last_in, run)
-
-        ids = tuple(device.id for device in self.devices)
-        key = ("batch", name, bare, form.shared, jax.tree.structure(others), ids)
-        return compiled(skeleton.loglik, key, make)
-
-    def named(self, fit: Fit) -> Fit:
-        """The record with what the programs did not need to know."""
-        problem = self.problem
-        return replace(
-            fit,
-            vcov_kind="none" if problem.kind is None else str(problem.label),
-            mode=problem.mode,
-            weighting=problem.weighting,
-        )
-
-    def laid_out(
-        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], schedule: Schedule
-    ) -> list[jax.Array]:
-        """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
-        are zeros, and never active. An accelerator fills its block up with the last member.
-        """
-        blocks = schedule.blocks
-        by_columns = form.designs(single(per_member, 2), common)
-
-        def turned(leaves: list[Any]) -> list[Any]:
-            return [
-                leaf.swapaxes(-1, -2) if i in by_columns else leaf for i, leaf in enumerate(leaves)
-            ]
-
-        # one core of the host takes a hundred times as long over it as an accelerator
-        if self.machine.on_accelerator:
-            placed = self._placed(per_member, blocks)
-            return turned([filled_up(leaf, 1, schedule.block_size) for leaf in placed])
-        return self._placed(turned(per_member), blocks)
-
-    def _placed(self, leaves: list[np.ndarray], blocks: int) -> list[jax.Array]:
-        """Leaves of so many blocks on the devices."""
-        if self.mesh is None:
-            return [to_device(leaf, blocks) for leaf in leaves]
-        leaves = [
-            np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves
-        ]
-        spec = jax.sharding.PartitionSpec("member")
-        return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, spec))
-
-    def slots(self, piece: Piece) -> int:
-        """How many members the arrays of a piece have room for."""
-        return len(piece.index) if self.machine.in_numpy else piece.schedule.slots
-
-    def load(self, inputs: Inputs, piece: Piece) -> Chunk:
-        """The data of a piece, on the device and laid out."""
-        block_size = piece.schedule.block_size
-        slots = self.slots(piece)
-        if self.machine.on_accelerator:  # of few members few are sent there
-            block_size = min(block_size, slots)
-        shape = (piece.blocks, block_size)
-        flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
-        per_member = []
-        common = []
-        for leaf, is_shared in zip(flat.leaves, flat.form.shared, strict=True):
-            if is_shared:
-                common.append(jnp.asarray(leaf))
-            else:
-                per_member.append(np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]))
-        member = piece.member_in_slots(slots)
-        base = inputs.base[member] if inputs.base.ndim == 2 else inputs.base
-        padding = ((0, max(slots - len(flat.data_id), 0)), (0, 0))
-        return Chunk(
-            self,
-            flat.form,
-            self.laid_out(flat.form, per_member, common, piece.schedule),
-            common,
-            members_last(np.broadcast_to(base, (slots, self.problem.layout.p))),
-            members_last(np.pad(flat.data_id, padding)[:slots]),
-            np.arange(slots) < len(piece.index),
-        )
 
 
 class WarmStart(NamedTuple):
@@ -480,6 +294,35 @@ class Evaluation:
         return Lanes(Evaluation(taken), places[: len(lanes)], taken.room)
 
 
+def load(programs: Programs, inputs: Inputs, piece: Piece) -> Chunk:
+    """The data of a piece, on the device and laid out."""
+    block_size = piece.schedule.block_size
+    slots = programs.slots(piece)
+    if programs.machine.on_accelerator:  # of few members few are sent there
+        block_size = min(block_size, slots)
+    shape = (piece.blocks, block_size)
+    flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
+    per_member = []
+    common = []
+    for leaf, is_shared in zip(flat.leaves, flat.form.shared, strict=True):
+        if is_shared:
+            common.append(jnp.asarray(leaf))
+        else:
+            per_member.append(np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]))
+    member = piece.member_in_slots(slots)
+    base = inputs.base[member] if inputs.base.ndim == 2 else inputs.base
+    padding = ((0, max(slots - len(flat.data_id), 0)), (0, 0))
+    return Chunk(
+        programs,
+        flat.form,
+        programs.laid_out(flat.form, per_member, common, piece.schedule),
+        common,
+        members_last(np.broadcast_to(base, (slots, programs.problem.layout.p))),
+        members_last(np.pad(flat.data_id, padding)[:slots]),
+        np.arange(slots) < len(piece.index),
+    )
+
+
 def by_family_information(
     family: Family, layout: Layout, judged: solver.Judged, n: Array
 ) -> solver.Judged:
@@ -503,21 +346,6 @@ def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
         return namespace(a).where(chosen, a, b).astype(b.dtype)
 
     return jax.tree.map(one_leaf, new, old)
-
-
-def _members_last_in(
-    run: Callable[..., Any], per_member: Any, common: Any, active: Array, args: Any
-) -> Any:
-    """A pass for arguments that have members last."""
-    return run(per_member, common, active, members_first(args))
-
-
-def _members_first_out(run: Callable[..., Any], *args: Any) -> Any:
-    return members_first(run(*args))
-
-
-def _members_last_out(run: Callable[..., Any], *args: Any) -> Any:
-    return members_last(run(*args))
 
 
 @partial(jax.jit, static_argnums=1)

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from jaxmle._types import Data, Params
-from jaxmle.batch.members import NO_MEMBER_AXIS, Stacked
-from jaxmle.batch.table import check_member_weights, codes_within
+from jaxmle.batch.members.sources import NO_MEMBER_AXIS, Stacked
+from jaxmle.batch.members.table import check_member_weights, codes_within
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from jaxmle._types import Data, Loglik, Params, Tree
-from jaxmle.batch.members import (
+from jaxmle.batch.members.padding import obstacle_to_padding
+from jaxmle.batch.members.sources import (
     NO_MEMBER_AXIS,
     Ragged,
     Stacked,
@@ -21,15 +22,14 @@ from jaxmle.batch.members import (
     data_of,
     largest_of,
 )
-from jaxmle.batch.padding import obstacle_to_padding
-from jaxmle.batch.stacked import stacked
-from jaxmle.batch.start_values import (
+from jaxmle.batch.members.stacked import stacked
+from jaxmle.batch.members.start_values import (
     check_params_axis,
     check_starts,
     has_member_axis,
     model_starts,
 )
-from jaxmle.batch.table import grouped, ragged
+from jaxmle.batch.members.table import grouped, ragged
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Data
-from jaxmle.batch.members import Ragged, Table, concatenated
+from jaxmle.batch.members.sources import Ragged, Table, concatenated
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.batch.machine import Machine
+from jaxmle.batch.chunks.machine import Machine
 from jaxmle.fitting.ending import CovarianceParts, finish, observed_covariance
 from jaxmle.fitting.objective import with_user_scale
 from jaxmle.fitting.passes import Problem, verdict_of

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle.batch.members import Ragged, Stacked, buckets
+from jaxmle.batch.members.sources import Ragged, Stacked, buckets
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import response_of
 
