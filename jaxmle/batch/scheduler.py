@@ -117,9 +117,11 @@ class Scheduler:
         return size * (4.0 * k * k + 4.0 * p * p + 10 * k + 12 * p + p * k + 40)
 
     def predicted_bytes(self) -> float:
-        """Peak memory of the process: what it holds now, compiled programs, the record of all
-        members and the chunks in flight.
-        """
+        """Peak memory of the process: what it holds now, and what the batch needs."""
+        return resident_bytes() + self.needed_bytes()
+
+    def needed_bytes(self) -> float:
+        """Compiled programs, the record of all members and the chunks in flight."""
         k = self.problem.chart.k
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
@@ -133,13 +135,13 @@ class Scheduler:
             for piece in self.pieces
         ]
         records = self.inputs.source.members * record
-        return resident_bytes() + 2.5e8 + records + max(chunks, default=0.0)
+        return 2.5e8 + records + max(chunks, default=0.0)
 
     def _check_memory(self) -> None:
         """A batch whose record alone is more than the memory that is free is refused before it
         runs for hours.
         """
-        needed = self.predicted_bytes() - resident_bytes()
+        needed = self.needed_bytes()
         free = free_bytes()  # of this host, wherever it computes
         if needed > free:
             raise MemoryError(

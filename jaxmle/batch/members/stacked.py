@@ -153,7 +153,8 @@ def _matrix(values: Any, name: str, dtype: np.dtype) -> tuple[np.ndarray | None,
         raise ValueError(
             f"{name} must be numbers of shape (n,) or (members, n); got {array.dtype} {array.shape}"
         )
-    return array.astype(dtype), 0 if array.ndim == 2 else None
+    # a view: jax knows an array by its identity, and may have known this one in another precision
+    return array.astype(dtype, copy=False).view(), 0 if array.ndim == 2 else None
 
 
 def _labels(clusters: Any) -> tuple[np.ndarray | None, int | None]:

@@ -16,6 +16,9 @@ from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 
 
+WEIGHTS_IN_CACHE = 2**15  # looked at together, so that they are read from memory once
+
+
 def ragged(loglik: Any, datasets: list[Data], options: Options) -> Ragged:
     """A list with one data set a member, end to end in one table, checked."""
     if not datasets:
@@ -147,10 +150,16 @@ def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 def _are_weights(w: np.ndarray, kind: str) -> bool:
     """Whether all are finite, not negative, and whole where they are frequencies."""
+    whole = kind == "frequency"
+
+    def in_order(part: np.ndarray) -> bool:
+        is_finite = bool(part.min() >= 0 and part.max() < np.inf)  # neither holds of NaN
+        return is_finite and (not whole or np.array_equal(np.trunc(part), part))
+
     if not w.size:
         return True
-    is_finite = bool(w.min() >= 0 and w.max() < np.inf)  # neither holds of NaN
-    return is_finite and (kind != "frequency" or np.array_equal(np.trunc(w), w))
+    rows = max(1, WEIGHTS_IN_CACHE // (w.size // len(w)))
+    return all(in_order(w[i : i + rows]) for i in range(0, len(w), rows))
 
 
 def check_member_weights(
