@@ -15,7 +15,6 @@ from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 
-
 WEIGHTS_IN_CACHE = 2**15  # looked at together, so that they are read from memory once
 
 
