@@ -9,18 +9,17 @@ compiled once for each length of data, of which there are at most eight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree, TreeDef, ndarray
 from jaxmle.batch.chunks import solver
 from jaxmle.batch.chunks.chunk import SLOTS_FOR_STRAGGLERS, Chunk, WarmStart, load
 from jaxmle.batch.chunks.compilation import Programs
@@ -63,7 +62,7 @@ class Scheduler:
         problem: Problem,
         inputs: Inputs,
         block: int | None,
-        devices: Any,
+        devices: jax.Device | Sequence[jax.Device] | None,
         progress: bool | None,
         checkpoint: Checkpoint,
     ) -> None:
@@ -78,10 +77,10 @@ class Scheduler:
         self.checkpoint = checkpoint
         if checkpoint.folder is not None:
             checkpoint.open(identity(problem, inputs))
-        self.leaves: list[np.ndarray] = []
-        self.treedef: Any = None
+        self.leaves: list[ndarray] = []
+        self.treedef: TreeDef | None = None
         self.states: list[ShapeAndDtype] = []  # shapes and types of one member's
-        self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
+        self.open: list[tuple[ndarray, list[ndarray]]] = []
         self.pieces = self._first_pieces()
         self._check_memory()
         self.progress = Progress(inputs.source.members, progress, self._about())
@@ -210,13 +209,13 @@ class Scheduler:
         """Whether a middle round comes between the first and the last."""
         return len(self.pieces) > 1
 
-    def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
+    def _round(self, pieces: list[Piece], run: Callable[[Piece], list[ndarray]]) -> None:
         """Scheduler pieces one after the other; those that a checkpoint holds are read.
 
         Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for
         ever. Devices run side by side.
         """
-        opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
+        opened: dict[int, tuple[ndarray, list[ndarray]]] = {}
         for piece in pieces:
             name = f"{piece.name}-{piece.number:06d}"
             stored = None
@@ -239,7 +238,7 @@ class Scheduler:
         k = self.problem.chart.k
         p = self.problem.layout.p
 
-        def like(*shape: Any) -> Any:
+        def like(*shape: int) -> Tree:
             return jax.ShapeDtypeStruct(shape, self.inputs.dtype)
 
         piece = self.pieces[0]
@@ -255,11 +254,11 @@ class Scheduler:
         self._shapes(self.programs.named(fit), (state, warm), 0)
         return True
 
-    def _neutral_record(self, base: Array, state: Any, n: Array, data_id: Array) -> Any:
+    def _neutral_record(self, base: Array, state: Tree, n: Array, data_id: Array) -> Tree:
         no_steps = jnp.zeros((), jnp.int32)
         return solver.record_shapes(self.problem.neutral, base, state, n, data_id, no_steps)
 
-    def _shapes(self, fit: Any, state: Any, lead: int) -> None:
+    def _shapes(self, fit: Fit, state: Tree, lead: int) -> None:
         """Room for the record of all members; the first ``lead`` axes of each leaf run over
         members.
         """
@@ -273,7 +272,7 @@ class Scheduler:
             (tuple(leaf.shape[lead:]), np.dtype(leaf.dtype)) for leaf in jax.tree.leaves(state)
         ]
 
-    def _run_first(self, piece: Piece) -> list[np.ndarray]:
+    def _run_first(self, piece: Piece) -> list[ndarray]:
         """The arrays of a first round: fits, then the slots that stay open and their states."""
         with self._context():
             chunk = load(self.programs, self.inputs, piece)
@@ -309,7 +308,7 @@ class Scheduler:
             and self.problem.max_steps > 4 * MAX_FLOAT32_STEPS
         )
 
-    def _run_middle(self, piece: Piece) -> list[np.ndarray]:
+    def _run_middle(self, piece: Piece) -> list[ndarray]:
         """The arrays of a middle round, of members that the first one left open: most need a step
         or two, and those that need many come together afterwards.
         """
@@ -318,7 +317,7 @@ class Scheduler:
             state, warm = self._states(piece)
             return self._ended(piece, chunk, chunk.climb_on(state, half_done), warm, False)
 
-    def _run_last(self, piece: Piece) -> list[np.ndarray]:
+    def _run_last(self, piece: Piece) -> list[ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
         with self._context():
             state, warm = self._states(piece)
@@ -326,8 +325,8 @@ class Scheduler:
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
     def _ended(
-        self, piece: Piece, chunk: Chunk, state: Any, warm: WarmStart, first: bool
-    ) -> list[np.ndarray]:
+        self, piece: Piece, chunk: Chunk, state: Tree, warm: WarmStart, first: bool
+    ) -> list[ndarray]:
         """The arrays of a round that leaves members open."""
         count = len(piece.index)
         most = np.full(len(chunk.active), self.problem.max_steps, np.int32)
@@ -350,7 +349,7 @@ class Scheduler:
             *jax.tree.leaves(members_first(members_fetched((state, warm), slots))),
         ]
 
-    def _states(self, piece: Piece) -> Any:
+    def _states(self, piece: Piece) -> Tree:
         """The states of gathered members, in their slots."""
         index, states = self._gathered
         slots = self.programs.slots(piece)
@@ -368,7 +367,7 @@ class Scheduler:
         ):
             yield
 
-    def _accept(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
+    def _accept(self, piece: Piece, arrays: list[ndarray], opened: dict[int, Tree]) -> None:
         """Put finished members in their places; note which stay open."""
         fits, (slots, *states) = arrays[: len(self.leaves)], arrays[len(self.leaves) :]
         for whole, part in zip(self.leaves, fits, strict=True):
@@ -402,7 +401,7 @@ class Scheduler:
                 pieces.append(Piece(len(pieces), name, length, part, fewer if few else schedule))
         return pieces
 
-    def _bucket_of(self, index: np.ndarray) -> np.ndarray:
+    def _bucket_of(self, index: ndarray) -> ndarray:
         """The bucket in which each of these open members goes on, (number open,)."""
         source = self.inputs.source
         bucket_of_all = np.empty(source.members, dtype=int)
@@ -417,12 +416,12 @@ class Scheduler:
         return bucket
 
 
-def _parts(members: np.ndarray, size: int) -> list[np.ndarray]:
+def _parts(members: ndarray, size: int) -> list[ndarray]:
     """The members in parts of ``size``, the last one shorter."""
     return [members[i : i + size] for i in range(0, len(members), size)]
 
 
-def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
+def _chosen(these: ndarray, new: Tree, old: Tree) -> Tree:
     """``new`` for these members (b,), ``old`` for the others."""
     return jax.tree.map(lambda a, b: namespace(a).where(these, a, b), new, old)
 
@@ -439,7 +438,7 @@ def _cap(steps: Array) -> int:
     return 1 + int(np.argmin(cost))
 
 
-def _devices(devices: Any) -> list[Any]:
+def _devices(devices: jax.Device | Sequence[jax.Device] | None) -> list[jax.Device]:
     if devices is None:
         return list(jax.devices())
     listed = list(devices) if isinstance(devices, list | tuple) else [devices]
@@ -448,7 +447,7 @@ def _devices(devices: Any) -> list[Any]:
     return listed
 
 
-def _device_bytes(devices: list[Any]) -> float:
+def _device_bytes(devices: list[jax.Device]) -> float:
     """Free memory of all devices; 4 GiB each where they do not say."""
     free = []
     for device in devices:

@@ -1,11 +1,12 @@
-"""``codes``: a column of words as whole numbers that a likelihood can index with."""
+"""``codes``: a text column as integers that a likelihood can use as indices."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Label, Tree, ndarray
 from jaxmle.data.table import columns_of
 
 NAME = "column"
@@ -20,11 +21,11 @@ class Codes(NamedTuple):
     ('high', 'low')
     """
 
-    values: np.ndarray
-    levels: tuple[Any, ...]
+    values: ndarray
+    levels: tuple[Label, ...]
 
 
-def codes(column: Any) -> Codes:
+def codes(column: DataFrame) -> Codes:
     """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
 
     Args:
@@ -50,7 +51,7 @@ def codes(column: Any) -> Codes:
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in total): drop these "
+            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these "
             "rows from every leaf first"
         )
     levels = read.levels()
@@ -59,8 +60,8 @@ def codes(column: Any) -> Codes:
     return Codes(coded, levels)
 
 
-def _frame(column: Any) -> Any:
-    """A frame of the column alone: a Series of pandas or polars keeps its categories."""
+def _frame(column: DataFrame) -> Tree:
+    """A frame with only this column; a pandas or polars Series keeps its categories."""
     library = type(column).__module__
     if hasattr(column, "to_frame") and hasattr(column, "name"):
         return column.to_frame(NAME) if "pandas" in library else column.alias(NAME).to_frame()

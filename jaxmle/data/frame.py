@@ -1,16 +1,15 @@
-"""``from_formula``: a frame and a formula in; arrays with names out, and an account of the rows
-that were left out.
+"""``from_formula``: from a frame and a formula to arrays with names, and an account of the dropped
+rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Clusters, DataFrame, DTypeLike, Label, Loglik, Tree, ndarray
 from jaxmle.data.design import Design, designed, refuse_unseen
 from jaxmle.data.formula import columns_in, parse
 from jaxmle.data.leaves import (
@@ -48,6 +47,7 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
+from jaxmle.solvers.methods import Solver
 from jaxmle.tables.frame import native
 
 
@@ -76,19 +76,19 @@ class Frame:
     """
 
     formula: str
-    data: dict[str, np.ndarray]
-    levels: tuple[Any, ...] | None
-    rows: np.ndarray
+    data: dict[str, ndarray]
+    levels: tuple[Label, ...] | None
+    rows: ndarray
     total: int
     missing: dict[str, int]
     weights: Weights | None
-    clusters: Any
-    labels: dict[str, np.ndarray]
+    clusters: Clusters
+    labels: dict[str, ndarray]
     designs: dict[str, Design]
     offsets: tuple[str, ...]
     also: dict[str, str]
-    codes: dict[str, tuple[Any, ...]]
-    lost: dict[str, np.ndarray] = field(default_factory=dict)
+    codes: dict[str, tuple[Label, ...]]
+    lost: dict[str, ndarray] = field(default_factory=dict)
     columns: dict[str, Column] = field(default_factory=dict)
     backend: str = "dict"
 
@@ -157,13 +157,13 @@ class Frame:
 
     def fit(
         self,
-        model: Any,
+        model: Loglik,
         params0: Tree = None,
         *,
         constraints: Tree = None,
-        solver: Any = None,
-        vcov: Any = "auto",
-        dtype: Any = None,
+        solver: Solver | None = None,
+        vcov: Tree = "auto",
+        dtype: DTypeLike = None,
         max_steps: int = MAX_STEPS,
         block_rows: int | None = None,
     ) -> Fit:
@@ -189,7 +189,7 @@ class Frame:
         )
         return self.fit_with(model, params0, options)
 
-    def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
+    def given(self, weights: Weights | None, clusters: Clusters) -> tuple[Weights | None, Tree]:
         """The weights and clusters of these rows; raises if others are passed."""
         if weights is not None or clusters is not None:
             raise ValueError(
@@ -198,7 +198,7 @@ class Frame:
             )
         return self.weights, self.clusters
 
-    def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
+    def fit_with(self, model: Loglik, params0: Tree, options: Options) -> Fit:
         """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
         if params0 is None and hasattr(model, "start"):
             check_outcome(model, self)
@@ -211,7 +211,7 @@ class Frame:
         fitted = fit_with(model, params0, self.data, options)
         return self.named(self._in_table(fitted), model)
 
-    def named(self, fitted: Fit, model: Any) -> Fit:
+    def named(self, fitted: Fit, model: Loglik) -> Fit:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
         ``beta[age]`` for ``beta[1]``.
 
@@ -225,12 +225,12 @@ class Frame:
             self.levels,
         )
 
-    def check(self, model: Any, params0: Tree) -> None:
+    def check(self, model: Loglik, params0: Tree) -> None:
         """Raise if the model would ignore part of the formula, or cannot have its constant."""
         check_model(model, params0, self)
 
     def _in_table(self, fitted: Fit) -> Fit:
-        """The fit with the rows that its witness names counted in the whole table."""
+        """The fit with the row numbers of its witness counted in the whole table."""
 
         def whole(row: Array) -> Array:
             positions = np.asarray(row)
@@ -247,7 +247,7 @@ class Frame:
 
     # ------------------------------------------------------------ new rows
 
-    def recode(self, new: Any) -> dict[str, np.ndarray]:
+    def recode(self, new: DataFrame) -> dict[str, ndarray]:
         """The leaves that a prediction needs for new rows, in the same coding; NaN where a value is
         missing.
 
@@ -267,7 +267,7 @@ class Frame:
         names += [name for text in self.offsets for name in columns_in(parse(text))]
         return list(dict.fromkeys([*names, *self.also.values()]))
 
-    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, np.ndarray]:
+    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, ndarray]:
         """``recode`` for columns that have already been read; ``rows`` is their length."""
         refuse_unseen(self.codes, columns)
         leaves = {
@@ -291,14 +291,14 @@ class Frame:
     def predict(
         self,
         fitted: Fit,
-        new: Any = None,
+        new: DataFrame = None,
         *,
         kind: str = "mean",
         level: float | None = None,
         value: float | None = None,
         interval: float | None = 0.95,
-        model: Any = None,
-    ) -> Any:
+        model: Loglik | None = None,
+    ) -> Tree:
         """Predictions with standard errors and intervals, one row for each row of ``new``.
 
         Standard errors are by the delta method. An interval is symmetric on the link scale, so that
@@ -347,11 +347,13 @@ class Frame:
         columns = with_rows(predicted(fitted, quantity, leaves, interval, rays), rows, self.levels)
         return native(columns, self.backend if new is None else backend_of(new))
 
-    def _rays(self, fitted: Fit, model: Any, leaves: Tree) -> Rays:
-        """The directions along which a separated fit of these rows recedes, for some of others."""
+    def _rays(self, fitted: Fit, model: Loglik, leaves: Tree) -> Rays:
+        """The directions along which a separated fit of these rows recedes, for predictions of
+        other rows.
+        """
 
-        def rays(asked: np.ndarray) -> np.ndarray | None:
-            tree = as_tree(model.likelihood)
+        def rays(asked: ndarray) -> ndarray | None:
+            tree = as_tree(model)
             tree = tree if self.weights is None else weight(tree, self.weights)
             some = np.flatnonzero(asked)
             some = some[:: 1 + len(some) // MAX_ASKED]
@@ -363,12 +365,12 @@ class Frame:
 
 def from_formula(
     formula: str,
-    data: Any,
+    data: DataFrame,
     *,
     weights: Weights | None = None,
-    clusters: Any = None,
+    clusters: Clusters = None,
     also: Mapping[str, str] | None = None,
-    by: Any = (),
+    by: str | Sequence[str] = (),
     intercept: bool = True,
     missing: str = "warn",
 ) -> Frame:
@@ -448,8 +450,8 @@ def from_formula(
     return replace(frame, total=total, missing=counts, lost=lost, backend=backend_of(data))
 
 
-def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
-    """The record of complete rows; ``rows`` says where they stand in the table."""
+def _coded(plan: Plan, columns: Mapping[str, Column], rows: ndarray) -> Frame:
+    """The ``Frame`` of complete rows; ``rows`` are their positions in the table."""
     leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
     built = {
         leaf: designed(part, columns, rows, plan.intercept or leaf != "x")

@@ -1,20 +1,21 @@
-"""The leaves of the data that are not designs: offsets, numbers and the codes of words; and whether
-a model reads them all.
+"""The leaves of the data that are not designs: offsets, numbers and codes of text; and whether a
+model reads them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Clusters, Label, Loglik, Tree, ndarray
 from jaxmle.data.design import INTERCEPT
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.prediction import BINARY, CATEGORIES
 from jaxmle.data.table import NAMES_LISTED, Column
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.runtime.compile import precision
 
 OF_CATEGORIES = (*BINARY, *CATEGORIES)
@@ -25,9 +26,7 @@ WITHOUT_CONSTANT = {
 KEYWORDS = ("offset", "entry", "exposure", "strata")  # of models, that name a leaf
 
 
-def offset_of(
-    offsets: tuple[str, ...], columns: Mapping[str, Column], rows: np.ndarray
-) -> np.ndarray:
+def offset_of(offsets: tuple[str, ...], columns: Mapping[str, Column], rows: ndarray) -> ndarray:
     """The sum of the offsets, (n,); NaN where a column is missing."""
     gone = np.zeros(len(rows), dtype=bool)
     for text in offsets:
@@ -40,7 +39,7 @@ def offset_of(
     return total
 
 
-def finite_column(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
+def finite_column(column: Column, name: str, rows: ndarray) -> ndarray:
     """A column of finite numbers, (n,)."""
     values = column.values.astype(np.float64)
     odd = np.flatnonzero(~np.isfinite(values))
@@ -49,14 +48,31 @@ def finite_column(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def whole_codes(codes: np.ndarray) -> np.ndarray:
+def whole_codes(codes: ndarray) -> ndarray:
     """Codes as integers, unless one is missing."""
     return codes if np.any(np.isnan(codes)) else codes.astype(np.int64)
 
 
-def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
-    """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
-    place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
+class Coding(Protocol):
+    """A ``Frame``, as far as a model is checked against it."""
+
+    # fmt: off
+    @property
+    def formula(self) -> str: ...
+    @property
+    def data(self) -> dict[str, ndarray]: ...
+    @property
+    def levels(self) -> tuple[Label, ...] | None: ...
+    @property
+    def weights(self) -> Weights | None: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    # fmt: on
+
+
+def codes_of(column: Column, levels: tuple[Label, ...]) -> ndarray:
+    """Text as integers from 0, in the order of the levels; NaN if missing."""
+    place: dict[Label, float] = {level: float(code) for code, level in enumerate(levels)}
     return np.array(
         [
             np.nan if gone else place[value]
@@ -65,30 +81,30 @@ def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
     )
 
 
-def listed(clusters: Any) -> tuple[np.ndarray, ...]:
-    """The clusters as a tuple of label arrays (n,), one for each way of clustering."""
+def listed(clusters: Clusters) -> tuple[ndarray, ...]:
+    """The clusters as a tuple of label arrays (n,), one for each dimension of clustering."""
     return clusters if isinstance(clusters, tuple) else (clusters,)
 
 
 def blank_column(rows: int) -> Column:
-    """A column of zeros (rows,) with nothing missing, for a response that is not given."""
+    """A column of zeros (rows,) with nothing missing, for a missing response."""
     return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
 
 
-def reads_leaf(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str) -> bool:
-    """Whether the model reads a leaf, that is cannot be traced without it."""
+def reads_leaf(model: Loglik, params: Tree, data: dict[str, ndarray], leaf: str) -> bool:
+    """Whether the model reads a leaf, that is, cannot be traced without it."""
     rest = {name: value for name, value in data.items() if name != leaf}
     try:
         with precision(np.float64):
             jax.eval_shape(model, params, rest)
-    except Exception:  # whatever a user's function raises where a leaf is not there
+    except Exception:  # whatever a user's function raises if a leaf is missing
         return True
     return False
 
 
-def check_model(model: Any, params0: Tree, frame: Any) -> None:
-    """Raise where a model would leave something of a ``Frame`` unread, takes no response of its
-    kind, or has no room for its constant.
+def check_model(model: Loglik, params0: Tree, frame: Coding) -> None:
+    """Raise if a model would ignore part of a ``Frame``, does not accept its kind of response, or
+    cannot have its constant.
     """
     check_outcome(model, frame)
     name = getattr(model, "name", "")
@@ -108,7 +124,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
             f"{model!r} has no constant; {WITHOUT_CONSTANT[name]}: from_formula(…, intercept=False)"
         )
     if params0 is None:
-        return  # fit says what is missing
+        return  # fit reports what is missing
     for leaf in frame.data:
         is_optional = leaf not in ("x", getattr(model, "outcome", ""))
         if is_optional and not reads_leaf(model, params0, frame.data, leaf):
@@ -118,8 +134,8 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
             )
 
 
-def check_outcome(model: Any, frame: Any) -> None:
-    """Raise where a ``Frame`` has not the response that a model reads."""
+def check_outcome(model: Loglik, frame: Coding) -> None:
+    """Raise if a ``Frame`` does not have the response that a model reads."""
     outcome = getattr(model, "outcome", None)
     if outcome is not None and outcome not in frame.data:
         form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
@@ -129,8 +145,8 @@ def check_outcome(model: Any, frame: Any) -> None:
         )
 
 
-def check_parameters(model: Any, params0: Tree, frame: Any) -> None:
-    """Raise where the formula of a ``Frame`` leaves no parameter."""
+def check_parameters(model: Loglik, params0: Tree, frame: Coding) -> None:
+    """Raise if the formula of a ``Frame`` leaves no parameter."""
     if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
         raise ValueError(
             f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit "

@@ -1,14 +1,13 @@
-"""Readable names: coefficients called by the columns of their design, classes by their levels."""
+"""Readable names: coefficients named by the columns of their design, classes by their levels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Loglik
+from jaxmle._types import Label, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Pool, Tie
 from jaxmle.likelihood.contract import as_tree, handed_on
 from jaxmle.likelihood.regression import Linear, Regression
@@ -20,8 +19,8 @@ CUT_NAME = "cut"  # the thresholds of an ordinal model
 
 
 def designs_of(loglik: Loglik, leaves: tuple[str, ...]) -> dict[str, str]:
-    """From each coefficient leaf of the parameters to its design: as a regression declares it,
-    else beta to the first, gamma to the second.
+    """From each coefficient leaf of the parameters to its design: as declared by a regression,
+    otherwise beta for the first and gamma for the second.
     """
     tree = as_tree(loglik)
     declared = (
@@ -38,7 +37,7 @@ def renamed(
     fit: Fit,
     designs: Mapping[str, str],
     columns: Mapping[str, tuple[str, ...]],
-    levels: tuple[Any, ...] | None,
+    levels: tuple[Label, ...] | None,
 ) -> Fit:
     """The fit, of one data set or of a batch, with readable names: ``beta[age]``,
     ``beta[age,high]`` for a class, ``cut[low|mid]`` for a threshold.
@@ -46,7 +45,7 @@ def renamed(
     Args:
         designs: from a parameter leaf to the design leaf it belongs to.
         columns: from a design leaf to the names of its columns.
-        levels: of a response that is a category.
+        levels: of a categorical response.
     """
     layout = _labelled(fit.layout, designs, columns, levels)
     return replace(fit, names=layout.names, layout=layout)
@@ -56,7 +55,7 @@ def _labelled(
     layout: Layout,
     designs: Mapping[str, str],
     columns: Mapping[str, tuple[str, ...]],
-    levels: tuple[Any, ...] | None,
+    levels: tuple[Label, ...] | None,
 ) -> Layout:
     leaves = tuple(
         replace(
@@ -69,12 +68,12 @@ def _labelled(
 
 
 def placed(
-    model: Any,
+    model: Loglik,
     layout: Layout,
     columns: Mapping[str, tuple[str, ...]],
-    levels: tuple[Any, ...] | None,
-) -> Any:
-    """The model with the names in every ``fix`` and ``tie`` by their places in the tree."""
+    levels: tuple[Label, ...] | None,
+) -> Tree:
+    """The model with the names in every ``fix`` and ``tie`` replaced by positions in the tree."""
     tree = as_tree(model)
     if not has(tree, Fix) and not has(tree, Tie):
         return model
@@ -82,7 +81,7 @@ def placed(
     return handed_on(model, _placed(tree, names))
 
 
-def _placed(tree: Any, layout: Layout) -> Any:
+def _placed(tree: Tree, layout: Layout) -> Tree:
     if isinstance(tree, Pool):
         return replace(tree, members=tuple(_placed(member, layout) for member in tree.members))
     if not parts_of(tree):
@@ -101,7 +100,7 @@ def _placed(tree: Any, layout: Layout) -> Any:
     return replace(tree, names=tuple(n for n, _ in held), values=tuple(v for _, v in held))
 
 
-def _positions(name: str, value: Any, layout: Layout) -> list[int]:
+def _positions(name: str, value: Tree, layout: Layout) -> list[int]:
     where = layout.find(name)
     if np.size(value) not in (1, len(where)):
         raise ValueError(f"fix gives {name!r} {np.size(value)} values; it has {len(where)} entries")
@@ -109,7 +108,7 @@ def _positions(name: str, value: Any, layout: Layout) -> list[int]:
 
 
 def _place(name: str, layout: Layout) -> str:
-    """One name by its place; that of a whole leaf as it is."""
+    """One name as a position; the name of a whole leaf as it is."""
     if name in {leaf.path for leaf in layout.leaves}:
         return name
     where = layout.find(name)
@@ -118,7 +117,7 @@ def _place(name: str, layout: Layout) -> str:
     return layout.places[where[0]]
 
 
-def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Any, ...]) -> list[str]:
+def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Label, ...]) -> list[str]:
     if leaf.path == CUT_NAME and leaf.shape == (len(levels) - 1,):
         return [
             f"{CUT_NAME}[{low}|{high}]" for low, high in zip(levels[:-1], levels[1:], strict=True)

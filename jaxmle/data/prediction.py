@@ -1,11 +1,11 @@
-"""Quantities that a fit predicts for each row: which function of parameters and data they are, on
-which scale their interval lies, and their standard errors.
+"""Quantities that a fit predicts for each row: as functions of parameters and data, with the scale
+of their intervals and their standard errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, Function, Label, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear
@@ -28,7 +28,7 @@ from jaxmle.runtime.compile import compiled, precision
 from jaxmle.solvers.status import Status
 
 KINDS = ("mean", "link", "quantile", "probability")
-# The scale on which a mean is linear; of models that are not here it is the identity.
+# The scale on which a mean is linear; the identity for models that are not listed.
 MEAN_LINKS = {
     "logistic": "logit", "probit": "probit", "cloglog": "cloglog", "beta": "logit",
     "multinomial": "logit", "ordinal": "logit", "poisson": "log", "negative_binomial": "log",
@@ -39,29 +39,29 @@ CATEGORIES = ("multinomial", "ordinal")
 BINARY = ("logistic", "probit", "cloglog", "binomial")
 IS_LIMIT = "limit of a separated fit, without an interval"
 NOT_DETERMINED = "not determined by a separated fit"
-# Distances from the point of the verdict, at which the fastest term has moved so many units.
+# Distances from the point of the verdict, in units of the fastest term.
 LIMIT_DISTANCES = (1e5, 1e7)
-SHARE_OF_EDGE = 1e4  # of an edge of the cone, beside the direction inside
-LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are one limit
+SHARE_OF_EDGE = 1e4  # of an edge of the cone, relative to the interior direction
+LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are the same limit
 POSITIVE = ("gamma", "inverse_gaussian", "aft")  # models of a positive, continuous response
 
 
-Rays = Callable[[np.ndarray], np.ndarray | None]
+Rays = Callable[[ndarray], ndarray | None]
 
 
 class Quantity(NamedTuple):
-    """A function of parameters and data to (n,) or (n, K), what compiled programs know it by, the
-    scale of its intervals, and the likelihood on which its programs are kept.
+    """A function of parameters and data that returns (n,) or (n, K), its key for compiled programs,
+    the scale of its intervals, and the likelihood that stores its programs.
     """
 
     function: Callable[[Tree, Tree], Array]
-    key: Any
+    key: Hashable
     scale: str
-    loglik: Any
+    loglik: Loglik
 
 
-def ready_model(fitted: Fit, model: Any, what: str) -> Any:
-    """The built-in model of one fit: the one that is given, or the one that the record names."""
+def ready_model(fitted: Fit, model: Foreign, what: str) -> Tree:
+    """The built-in model of one fit: the given one, or the one recorded in the fit."""
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
         raise TypeError(f"{what} takes the fit as its first argument, {hint}; got {shown(fitted)}")
@@ -83,13 +83,13 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
 
 
 def quantity_of(
-    model: Any, kind: str, level: float | None = None, value: float | None = None
+    model: Foreign, kind: str, level: float | None = None, value: float | None = None
 ) -> Quantity:
-    """What a kind of prediction means for a built-in model.
+    """The quantity for a kind of prediction of a built-in model.
 
     Raises:
-        ValueError, TypeError: a level or value that is missing or not asked for; a quantity that
-            the model does not have.
+        ValueError, TypeError: for a level or value that is missing or not needed; for a quantity
+            that the model does not have.
     """
     check_choice("kind", kind, KINDS)
     if (level is not None) != (kind == "quantile"):
@@ -130,7 +130,7 @@ def quantity_of(
     return Quantity(mean_of, ("mean", model.natural, mean), link, tree)
 
 
-def _quantile(model: Any, level: float, tree: Any) -> Quantity:
+def _quantile(model: Foreign, level: float, tree: Tree) -> Quantity:
     if model.law.discrete:
         raise ValueError(
             f"a quantile of {model!r} jumps from one count or class to the next, so it "
@@ -146,7 +146,7 @@ def _quantile(model: Any, level: float, tree: Any) -> Quantity:
     return Quantity(quantile_of, ("quantile", level, model.natural, quantile), scale, tree)
 
 
-def _at_most(model: Any, value: float, tree: Any) -> Quantity:
+def _at_most(model: Foreign, value: float, tree: Tree) -> Quantity:
     cdf = model.law.function("cdf", model.name)
 
     def probability_of(params: Tree, data: Tree) -> Array:
@@ -157,7 +157,7 @@ def _at_most(model: Any, value: float, tree: Any) -> Quantity:
     return Quantity(probability_of, ("at most", value, model.natural, cdf), "logit", tree)
 
 
-def predictor_of(model: Any) -> Callable[[Tree, Tree], Array]:
+def predictor_of(model: Foreign) -> Callable[[Tree, Tree], Array]:
     """The first linear predictor of a model with its offset, and the log of its exposure."""
     forms = getattr(core_of(as_tree(model.likelihood)), "forms", ())
     linear = [form for form in forms if isinstance(form, Linear)]
@@ -177,13 +177,13 @@ def predicted(
     leaves: Tree,
     interval: float | None,
     rays: Rays,
-) -> dict[str, np.ndarray]:
-    """Estimates (n,) or (n, K) with standard errors and intervals, by the names of the columns;
-    where a separated fit leaves some without an interval, also the reason.
+) -> dict[str, ndarray]:
+    """Estimates (n,) or (n, K) with standard errors and intervals, by column names; with a reason
+    if a separated fit leaves some without an interval.
 
     Args:
-        rays: gives the directions (q, p) along which a separated fit recedes, None if not known,
-            from the rows of ``leaves`` (n,) that are asked about.
+        rays: a function of rows of ``leaves`` (n,) that returns the directions (q, p) along which a
+            separated fit recedes, or None if not known.
     """
     if interval is not None:
         interval = check_level(interval)
@@ -194,7 +194,7 @@ def predicted(
             )
     layout = fitted.layout
 
-    def make(_: Any) -> Callable[..., Any]:
+    def make(_: Tree) -> Function:
         def flat(x: Array, data: Tree) -> Array:
             return ravel_pytree(quantity.function(layout.unravel(x), data))[0]
 
@@ -211,9 +211,9 @@ def predicted(
         moved = propagated_rows(fitted, jacobian)
         reason = {}
         if fitted.verdict == Status.SEPARATED:
-            saturated = np.linalg.norm(jacobian, axis=1) == 0.0  # far out, to the last digit
+            saturated = np.linalg.norm(jacobian, axis=1) == 0.0  # at its limit, to the last digit
             lost = (moved.leaks | saturated).reshape(value.shape)
-            lost &= ~np.isnan(value)  # what is NaN at a finite point misses a value of its row
+            lost &= ~np.isnan(value)  # NaN at a finite point means a missing value in the row
             limit = limits(lambda x: np.asarray(run(x, data)[0]), fitted, rays, lost)
             value = np.where(lost, limit, value)
             reason = _reasons(value, lost)
@@ -231,14 +231,12 @@ def predicted(
     }
 
 
-def limits(
-    evaluate: Callable[[Array], np.ndarray], fitted: Fit, rays: Rays, lost: np.ndarray
-) -> np.ndarray:
-    """What a quantity tends to as a separated fit recedes, of the shape of ``evaluate(x)``; NaN
-    where that depends on how it recedes.
+def limits(evaluate: Callable[[Array], ndarray], fitted: Fit, rays: Rays, lost: ndarray) -> ndarray:
+    """The limit of a quantity as a separated fit recedes, with the shape of ``evaluate(x)``; NaN if
+    it depends on how the fit recedes.
 
-    It is the value at the infinite estimates; where that is ∞ − ∞ or 0·∞, the value far out, if it
-    is the same along every edge of the cone of recession.
+    It is the value at the infinite estimates; if that is ∞ − ∞ or 0·∞, it is the value far out, if
+    that is the same along every edge of the cone of recession.
     """
     at_estimate = evaluate(fitted.x)
     is_open = lost & np.isnan(at_estimate)
@@ -263,9 +261,9 @@ def limits(
     return np.where(np.isnan(at_estimate) & same, far[0], at_estimate)
 
 
-def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
-    """Gradients (m, p) of what decides a limit at some rows: the predictors, their differences, and
-    what is left of each entry beyond a predictor, such as a threshold.
+def slopes_of(model: Foreign, fitted: Fit, leaves: Tree) -> ndarray:
+    """Gradients (m, p) of everything that determines a limit at some rows: the predictors, their
+    differences, and the rest of each entry beyond a predictor, such as a threshold.
     """
     layout = fitted.layout
     predictor = predictor_of(model)
@@ -282,17 +280,17 @@ def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
     return np.concatenate([part.reshape(-1, layout.p) for part in (slopes, differences, beyond)])
 
 
-def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
-    """The column of reasons, "" for a row with a standard error; none where no row needs one."""
+def _reasons(value: ndarray, lost: ndarray) -> dict[str, ndarray]:
+    """The column of reasons, "" for a row with a standard error; no column if no row needs one."""
     if not lost.any():
         return {}
     return {"reason": np.where(lost, np.where(np.isnan(value), NOT_DETERMINED, IS_LIMIT), "")}
 
 
 def with_rows(
-    columns: dict[str, np.ndarray], rows: np.ndarray, levels: tuple[Any, ...] | None
-) -> dict[str, np.ndarray]:
-    """The columns of a frame: a row for each row, or for each row and class, with their names."""
+    columns: dict[str, ndarray], rows: ndarray, levels: tuple[Label, ...] | None
+) -> dict[str, ndarray]:
+    """The columns of a frame: one row for each row, or for each row and class, with their names."""
     estimate = columns["estimate"]
     if estimate.ndim == 1:
         return {"row": rows, **columns}
@@ -302,9 +300,9 @@ def with_rows(
     return front | {name: values.reshape(-1) for name, values in columns.items()}
 
 
-def class_names(count: int, levels: tuple[Any, ...] | None) -> list[Any]:
-    """The names of so many classes: levels of the response; of K − 1 predictors those beyond the
-    base; else their numbers.
+def class_names(count: int, levels: tuple[Label, ...] | None) -> list[Label]:
+    """The names of the classes: levels of the response; for K − 1 predictors those other than the
+    base; otherwise their numbers.
     """
     if levels is not None and len(levels) == count:
         return list(levels)

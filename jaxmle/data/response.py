@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Label, ndarray
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.table import NAMES_LISTED, Column
 from jaxmle.runtime.user_code import warn_caller
@@ -35,7 +36,7 @@ class EmptyLevelWarning(UserWarning):
 
 
 class Response(NamedTuple):
-    """What a left-hand side says: ``parts`` from a role to its expression; a lone role ``y``,
+    """A parsed left-hand side: ``parts`` from a role to its expression; the single role is ``y``,
     or ``category`` for ``C(y)``.
     """
 
@@ -52,7 +53,7 @@ class Response(NamedTuple):
 
     @property
     def verbatim(self) -> bool:
-        """Whether the response is one column, by its name."""
+        """Whether the response is just the name of a column."""
         return set(self.parts) <= {"category", "column"}
 
 
@@ -94,10 +95,10 @@ def response_of(left: str) -> Response:
 
 
 def leaves_of(
-    response: Response, columns: Mapping[str, Column], rows: np.ndarray
-) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
-    """The leaves of the data that hold the response, and its levels where it is a category:
-    their codes are 0, 1, …
+    response: Response, columns: Mapping[str, Column], rows: ndarray
+) -> tuple[dict[str, ndarray], tuple[Label, ...] | None]:
+    """The leaves of the data that hold the response, and its levels if it is categorical, with
+    codes 0, 1, …
     """
     if response.verbatim:
         (name,) = response.parts.values()
@@ -119,9 +120,9 @@ def leaves_of(
     return leaves, None
 
 
-def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
-    """The levels that occur; of an ordered category all that it has, since an empty one between
-    two keeps their codes and cuts apart.
+def _levels_that_occur(name: str, column: Column) -> tuple[Label, ...]:
+    """The levels that occur; for an ordered category all levels, because an empty level between two
+    others separates their codes and cut points.
     """
     occurring = column.levels()
     if not column.ranked or column.order is None or len(occurring) == len(column.order):
@@ -137,19 +138,17 @@ def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
     return column.order
 
 
-def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
+def _finite(values: ndarray, name: str, rows: ndarray) -> ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): a "
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a "
             "response must be finite"
         )
     return values
 
 
-def _trials(
-    successes: np.ndarray, failures: np.ndarray, text: str, rows: np.ndarray
-) -> dict[str, np.ndarray]:
+def _trials(successes: ndarray, failures: ndarray, text: str, rows: ndarray) -> dict[str, ndarray]:
     odd = np.flatnonzero((successes < 0) | (failures < 0))
     if odd.size:
         raise ValueError(
@@ -159,7 +158,7 @@ def _trials(
     return {"y": successes, "trials": successes + failures}
 
 
-def _check_times(leaves: Mapping[str, np.ndarray], response: Response, rows: np.ndarray) -> None:
+def _check_times(leaves: Mapping[str, ndarray], response: Response, rows: ndarray) -> None:
     odd = np.flatnonzero((leaves["event"] != 0) & (leaves["event"] != 1))
     if odd.size:
         text = response.parts["event"]

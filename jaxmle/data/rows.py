@@ -1,12 +1,12 @@
-"""Weights and clusters by column or by array, and the rows that have every value that is used."""
+"""Weights and clusters by column or array, and the rows without missing values in used columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.data.plan import Plan
 from jaxmle.data.table import NAMES_LISTED, Column, columns_of
 from jaxmle.likelihood.combinators import Weights
@@ -28,7 +28,7 @@ class MissingRowsWarning(UserWarning):
     """
 
 
-def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
+def given_of(weights: Tree, clusters: Tree) -> dict[str, Tree]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
         raise TypeError(
@@ -48,8 +48,8 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     return given | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
 
 
-def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
-    """Weights and clusters that came as arrays, as columns."""
+def arrays_of(given: Mapping[str, Tree], total: int) -> dict[str, Column]:
+    """Weights and clusters given as arrays, as columns."""
     arrays = {role: values for role, values in given.items() if not isinstance(values, str)}
     columns, _ = columns_of(
         {
@@ -67,8 +67,8 @@ def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
     return columns
 
 
-def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], np.ndarray]:
-    """The missing values of each column that has some, and the rows without any."""
+def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], ndarray]:
+    """The number of missing values of each column with any, and the rows without any."""
     gone = np.zeros(total, dtype=bool)
     for column in columns.values():
         gone |= column.missing
@@ -79,15 +79,16 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
 
 
 def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> None:
-    """Warn of rows with missing values, drop them silently, or refuse them, as the policy says.
+    """Warn about rows with missing values, drop them silently, or refuse them, depending on
+    ``missing``.
 
     Args:
-        missing: ``"warn"``, ``"drop"`` (say nothing) or ``"refuse"``.
+        missing: ``"warn"``, ``"drop"`` (without a warning) or ``"refuse"``.
         counts: missing values by column.
         total, kept: rows before and after.
 
     Raises:
-        ValueError: no row is left, or some are missing and ``missing`` is ``"refuse"``.
+        ValueError: if no row is left, or if values are missing and ``missing`` is ``"refuse"``.
     """
     listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:NAMES_LISTED])
     if not complete:
@@ -121,8 +122,8 @@ def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
     return Weights(columns[name].values.astype(np.float64), plan.kind)
 
 
-def one_or_all(groups: tuple[Any, ...]) -> Any:
-    """Labels of one kind as they are, those of several as a tuple; None of none."""
+def one_or_all(groups: tuple[Tree, ...]) -> Tree:
+    """Labels of one dimension as they are, of several as a tuple; None if there are none."""
     if not groups:
         return None
     first, *others = groups

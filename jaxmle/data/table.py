@@ -1,5 +1,5 @@
 """Columns of a table by name: pandas, polars and pyarrow frames through narwhals, or a dict of
-arrays; what is missing is marked, not changed.
+arrays; missing values are marked, not changed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, DataFrame, Foreign, Label, Tree, ndarray
 from jaxmle.parameters.arguments import shown
+
+if TYPE_CHECKING:
+    import narwhals.stable.v1 as nw
 
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 NAMES_LISTED = 12  # names in a message
@@ -22,26 +27,26 @@ TEMPORAL_TYPES = ("Date", "Datetime", "Duration", "Time")  # types of narwhals
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of
-    its categories, where it is categorical, and whether that is ``ranked``.
+    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of its
+    categories, if it is categorical, and whether they are ``ranked``.
     """
 
-    values: np.ndarray
-    missing: np.ndarray
-    order: tuple[Any, ...] | None = None
+    values: ndarray
+    missing: ndarray
+    order: tuple[Label, ...] | None = None
     ranked: bool = False
 
     @property
     def is_factor(self) -> bool:
-        """Whether the values are categories: words, or of a categorical type."""
+        """Whether the values are categories: text, or of a categorical type."""
         return self.order is not None or self.values.dtype.kind == "O"
 
-    def take(self, rows: np.ndarray) -> Column:
+    def take(self, rows: ndarray) -> Column:
         return Column(self.values[rows], self.missing[rows], self.order, self.ranked)
 
-    def levels(self) -> tuple[Any, ...]:
-        """The distinct values that occur, in the order of the categories, or sorted; whole
-        numbers as integers.
+    def levels(self) -> tuple[Tree, ...]:
+        """The distinct values that occur, in the order of the categories, or sorted; whole floats
+        as integers.
         """
         present = self.values[~self.missing]
         if self.order is not None:
@@ -54,8 +59,8 @@ class Column:
         return tuple((distinct.astype(np.int64) if whole else distinct).tolist())
 
 
-def needed(module: str) -> Any:
-    """Import an optional package when it is wanted."""
+def needed(module: str) -> ModuleType:
+    """Import an optional package when it is needed."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -64,12 +69,12 @@ def needed(module: str) -> Any:
         ) from error
 
 
-def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], int]:
+def columns_of(source: DataFrame, names: Iterable[str]) -> tuple[dict[str, Column], int]:
     """The columns ``names`` of a frame or of a dict of arrays, and the number of rows.
 
     Raises:
-        ValueError: a name that is no column, or columns of different lengths.
-        TypeError: neither a frame nor a dict; a column of dates, lists or of mixed types.
+        ValueError: for a name that is not a column, or columns of different lengths.
+        TypeError: for anything but a frame or a dict; for a column of dates, lists or mixed types.
     """
     names = list(dict.fromkeys(names))
     if isinstance(source, Mapping):
@@ -91,22 +96,20 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     return columns, next(iter(rows), 0)
 
 
-def names_of(source: Any) -> list[str]:
+def names_of(source: DataFrame) -> list[str]:
     """The names of the columns of a frame, or of a dict of arrays, in order."""
     return [str(n) for n in (source if isinstance(source, Mapping) else _native(source).columns)]
 
 
-def backend_of(source: Any) -> str:
-    """What a table is made with: "pandas", "polars", "pyarrow", or "dict"; a table of another kind
-    is answered with pandas.
-    """
+def backend_of(source: DataFrame) -> str:
+    """The kind of a table: "pandas", "polars", "pyarrow", or "dict"; for other tables "pandas"."""
     if isinstance(source, Mapping):
         return "dict"
     name = type(source).__module__.partition(".")[0]
     return name if name in ("polars", "pyarrow") else "pandas"
 
 
-def _native(source: Any) -> Any:
+def _native(source: DataFrame) -> nw.DataFrame:
     narwhals = needed("narwhals.stable.v1")
     try:
         return narwhals.from_native(source, eager_only=True)
@@ -118,7 +121,7 @@ def _native(source: Any) -> Any:
         ) from None
 
 
-def _known(names: list[str], known: list[Any]) -> None:
+def _known(names: list[str], known: list[str]) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
@@ -134,7 +137,7 @@ def _known(names: list[str], known: list[Any]) -> None:
             raise ValueError(f"the frame has {known.count(name)} columns called {name!r}")
 
 
-def _of_series(name: str, series: Any) -> Column:
+def _of_series(name: str, series: Foreign) -> Column:
     """A narwhals series as a ``Column``."""
     narwhals = needed("narwhals.stable.v1")
     kind = series.dtype
@@ -157,7 +160,7 @@ def _of_series(name: str, series: Any) -> Column:
     raise _other_kind(name, kind, type(kind).__name__ in TEMPORAL_TYPES)
 
 
-def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> Column:
+def _of_values(name: str, values: ArrayLike, order: tuple[Label, ...] | None = None) -> Column:
     """An array or a list as a ``Column``."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it with NaN")
@@ -186,7 +189,7 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
     )
 
 
-def _other_kind(name: str, kind: Any, is_time: bool) -> TypeError:
+def _other_kind(name: str, kind: object, is_time: bool) -> TypeError:
     if is_time:
         return TypeError(
             f"{name} holds dates or durations; convert it to numbers first, such as days "
@@ -198,18 +201,18 @@ def _other_kind(name: str, kind: Any, is_time: bool) -> TypeError:
     )
 
 
-def _numbers(values: np.ndarray, null: np.ndarray) -> Column:
+def _numbers(values: ndarray, null: ndarray) -> Column:
     missing = null | np.isnan(values) if values.dtype.kind == "f" else null
     return Column(values, missing)
 
 
-def _objects(values: Any) -> np.ndarray:
+def _objects(values: Tree) -> ndarray:
     array = np.empty(len(values), dtype=object)
     array[:] = list(values)
     return array
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """None, NaN, pandas' NA and NaT."""
     return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
         isinstance(value, float | np.floating) and bool(np.isnan(value))

@@ -1,19 +1,18 @@
-"""``fit`` of rows that several devices share: the search, the verdict and the record are those of
-rows in memory; only the passes over the rows are others.
+"""``fit`` of rows that several devices share: the search, the verdict and the record are those for
+rows in memory; only the passes over the rows differ.
 
-Every process of ``jax.distributed`` runs all of it. What a pass gives is the same in each, so that
-all take the same steps and have the same record.
+Every process of ``jax.distributed`` runs all of it. The result of a pass is the same in each, so
+all take the same steps and get the same record.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Loglik, PathLike, Tree, ndarray
 from jaxmle.closures.program_digest import value_digest
 from jaxmle.distributed.passes import ShardRunner
 from jaxmle.distributed.peers import agreed, lost_peers_named, of_first_process
@@ -52,7 +51,11 @@ DEVICES = Pieces(
 
 
 def fit_shared(
-    rows: SharedRows, loglik: Loglik, params0: Tree, options: Options, checkpoint: Any = None
+    rows: SharedRows,
+    loglik: Loglik,
+    params0: Tree,
+    options: Options,
+    checkpoint: PathLike | None = None,
 ) -> Fit:
     """The fit of a log-likelihood to rows that several devices share; see ``fit``."""
     host_only("a fit of rows spread over devices")
@@ -98,12 +101,12 @@ def _posed(
     loglik: Loglik,
     params0: Tree,
     options: Options,
-    sample: tuple[np.ndarray, ...],
+    sample: tuple[ndarray, ...],
 ) -> Posed:
-    """The problem with a sample in the place of the data."""
+    """The problem with a sample instead of the data."""
     values = rows.leaves.weights_in(sample)
     weights = None
-    if values is not None:
+    if values is not None and options.weights is not None:
         in_sample = values if np.any(values > 0) else np.ones_like(values, float)
         weights = Weights(in_sample, options.weights.kind)
     return read(loglik, params0, rows.leaves.data(sample), replace(options, weights=weights))
@@ -115,9 +118,8 @@ def _problem(rows: SharedRows, posed: Posed, options: Options) -> Problem:
 
 
 def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
-    """The codes of the clusters of each dimension, shared as the rows are, and how many there are.
-
-    Every host looks at the labels of all rows, for codes that mean the same.
+    """The codes of the clusters of each dimension, shared like the rows, and how many there are.
+    Every host reads the labels of all rows, so that codes mean the same everywhere.
     """
     if rows.clusters is None:
         return (), ()
@@ -125,7 +127,7 @@ def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
     coded = agreed(lambda: cluster_codes(labels[0] if len(labels) == 1 else labels, rows.length))
     sharding = rows.placement.sharding
 
-    def shared(code: np.ndarray) -> jax.Array:
+    def shared(code: ndarray) -> jax.Array:
         return jax.make_array_from_callback(code.shape, sharding, lambda index: code[index])
 
     groups = tuple(int(code.max()) + 1 for code in coded)
@@ -133,7 +135,7 @@ def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
 
 
 def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Landmark | None:
-    """Where an earlier run of the same fit was, as the first process kept it."""
+    """The position of an earlier run of the same fit, as saved by the first process."""
     k = quantities.problem.chart.k
 
     def last() -> Landmark | None:
@@ -160,8 +162,8 @@ def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Lan
 
 
 def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
-    """The record with the cone of its recession, where all rows fit into memory for it. Of more
-    rows the climb's own path says what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the climb's own path
+    shows what is infinite.
     """
     width = sum(leaf.size // leaf.shape[0] for leaf in rows.arrays)
     if fit.verdict != Status.SEPARATED or rows.length * (width + fit.layout.p) > (
@@ -169,7 +171,7 @@ def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
     ):
         return fit
     arrays = rows.sample(rows.length)
-    loglik = quantities.problem.loglik
+    loglik: Tree = quantities.problem.loglik
     values = rows.leaves.weights_in(arrays)
     if values is not None:
         loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))

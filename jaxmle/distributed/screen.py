@@ -1,17 +1,16 @@
-"""What is seen of the values of shared rows before a fit: NaN and weights where the rows are, the
-coding of a response in pieces on the host that has them.
+"""Checks of the values of shared rows before a fit: NaN and weights on the devices that hold the
+rows, the coding of a response in pieces on the host that has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik, Tree
+from jaxmle._types import Array, Data, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.distributed.passes import Count, Values, look_at
 from jaxmle.distributed.peers import agreed
 from jaxmle.distributed.shared import SharedRows
@@ -27,7 +26,7 @@ ROWS_OF_PIECE = 2**18  # that are looked at together on the host
 
 @dataclass(frozen=True)
 class Screening:
-    """How the values of shared rows are looked at."""
+    """How the values of shared rows are checked."""
 
     rows: SharedRows
     user_loglik: Loglik  # as it was given: a built-in model knows its coding
@@ -81,8 +80,8 @@ class Screening:
                 if not self._holds_with_sample(piece):
                     raise
 
-    def check_functions(self, loglik: Any, layout: Layout, base: Array) -> None:
-        """Codes that index, and built-in models that a user's function calls.
+    def check_functions(self, loglik: Loglik, layout: Layout, base: Array) -> None:
+        """Check codes used as indices, and built-in models called by a user's function.
 
         Args:
             loglik: as a tree, without weights.
@@ -116,9 +115,9 @@ class Screening:
             yield first, dict.fromkeys(held, empty) | piece
 
     def _holds_with_sample(self, piece: Data) -> bool:
-        """Whether the coding holds where a piece and the sample are looked at together."""
+        """Whether the coding is valid for a piece and the sample together."""
 
-        def joined(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
+        def joined(part: ndarray, sample: ndarray) -> ndarray:
             return np.concatenate([part, sample[:, : part.shape[1]] if part.ndim == 2 else sample])
 
         try:
@@ -127,14 +126,14 @@ class Screening:
             return False
         return True
 
-    def response_id(self) -> np.ndarray | None:
-        """The fingerprint (2,) of the response with its weights; None where it is not known."""
+    def response_id(self) -> ndarray | None:
+        """The fingerprint (2,) of the response with its weights; None if unknown."""
         response = response_of(self.user_loglik, self.rows.data)
         return None if response is None else self._fingerprint(list(response.values()))
 
-    def _fingerprint(self, tree: Tree) -> np.ndarray:
-        """The fingerprint (2,) that the same arrays with their weights have in memory; zeros, which
-        are compared with nothing, where another process has a part of them.
+    def _fingerprint(self, tree: Tree) -> ndarray:
+        """The fingerprint (2,) of the same arrays with their weights in memory; zeros, which are
+        never compared, if another process has part of them.
         """
         if jax.process_count() > 1:
             return np.zeros(2, np.uint32)
@@ -142,15 +141,15 @@ class Screening:
         leaves = jax.tree.leaves((tree, weights))
         return fingerprint_of_pieces([self._pieces_of_leaf(leaf) for leaf in leaves])
 
-    def _pieces_of_leaf(self, leaf: jax.Array) -> Iterator[np.ndarray]:
+    def _pieces_of_leaf(self, leaf: jax.Array) -> Iterator[ndarray]:
         for _, piece in pieces_of([leaf], self.rows.present):
             yield piece[0]
 
 
-def _place(first: int) -> Callable[..., str]:
-    """From the index of a value in a piece to words."""
+def _place(first: int) -> FunctionTo[str]:
+    """The position of a value in a piece, in words."""
 
-    def where(*index: Any) -> str:
+    def where(*index: tuple[int, ...]) -> str:
         place = index[-1]
         return f"row {first + place[0]}" + "".join(f", column {i}" for i in place[1:])
 
@@ -175,14 +174,14 @@ def pieces_of(tree: Tree, present: jax.Array) -> Iterator[tuple[int, Tree]]:
             yield first + start, jax.tree.unflatten(treedef, [_wide(leaf[part]) for leaf in held])
 
 
-def _shards(leaf: jax.Array) -> list[tuple[int, Any]]:
+def _shards(leaf: jax.Array) -> list[tuple[int, Tree]]:
     """The first row of each shard that this process holds, once, and the shard."""
     by_row = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
     return sorted(by_row.items(), key=lambda entry: entry[0])
 
 
-def _wide(leaf: np.ndarray) -> np.ndarray:
-    """Numbers in the width in which a fit computes them: see ``likelihood.checks.host_data``."""
+def _wide(leaf: ndarray) -> ndarray:
+    """Numbers in the width used by a fit: see ``likelihood.checks.host_data``."""
     if leaf.dtype.kind in "iu":
         return leaf.astype(jax.dtypes.canonicalize_dtype(np.int64))
     if leaf.dtype.kind == "b":

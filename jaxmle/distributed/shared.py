@@ -1,32 +1,31 @@
-"""Rows that several devices share, and how a shard of them makes the data of a likelihood."""
+"""Rows that several devices share, and how a shard of them forms the data of a likelihood."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Tree
+from jaxmle._types import Array, Data, Tree, TreeDef, ndarray
 from jaxmle.distributed.placement import Placement, on_host
 from jaxmle.likelihood.combinators import Weights
 
 
 @dataclass(frozen=True)
 class Leaves:
-    """How the arrays of a shard make the data of a likelihood: the leaves of the tree, then the
-    weights where there are some. Numbers are widened here, in the block that is summed.
+    """How the arrays of a shard form the data of a likelihood: the leaves of the tree, then the
+    weights if there are any. Numbers are widened here, in the block being summed.
     """
 
-    treedef: Any
+    treedef: TreeDef
     weighted: bool
 
     @property
     def key(self) -> Hashable:
-        """What a compiled program knows of the arrays."""
+        """What a compiled program knows about the arrays."""
         return self
 
     def data(self, arrays: Sequence[Array]) -> Tree:
@@ -57,11 +56,11 @@ class SharedRows:
     placement: Placement
     present: jax.Array  # (n,) bool: False for a row that is padding
     weights: Weights | None = None
-    clusters: Any = None  # labels (n,), or a pair of them
+    clusters: tuple[jax.Array, ...] | None = None  # labels (n,), or a pair of them
 
     @property
     def length(self) -> int:
-        """The number of rows, those of padding among them."""
+        """The number of rows, including padding."""
         return int(self.present.shape[0])
 
     @property
@@ -75,15 +74,15 @@ class SharedRows:
         """How ``arrays`` make the data."""
         return Leaves(jax.tree.structure(self.data), self.weights is not None)
 
-    def sample(self, few: int) -> tuple[np.ndarray, ...]:
+    def sample(self, few: int) -> tuple[ndarray, ...]:
         """About ``few`` rows of ``arrays``, evenly spaced over all shards, on every host."""
         stride = max(1, self.length // max(few, 1))
         *leaves, present = self.gathered((*self.arrays, self.present), stride)
         return tuple(leaf[present] for leaf in leaves)
 
-    def gathered(self, arrays: tuple[jax.Array, ...], stride: int = 1) -> tuple[np.ndarray, ...]:
-        """Rows of some arrays, of each shard the first, the one ``stride`` rows on, …, on every
-        host.
+    def gathered(self, arrays: tuple[jax.Array, ...], stride: int = 1) -> tuple[ndarray, ...]:
+        """Rows of some arrays, on every host: every ``stride``-th row of each shard, from the
+        first.
         """
         axes = self.placement.axes
 
@@ -91,5 +90,5 @@ class SharedRows:
             few = tuple(leaf[::stride] for leaf in arrays)
             return jax.lax.all_gather(few, axes, tiled=True)
 
-        taken: tuple[np.ndarray, ...] = on_host(jax.jit(self.placement.over_shards(local))(arrays))
+        taken: tuple[ndarray, ...] = on_host(jax.jit(self.placement.over_shards(local))(arrays))
         return taken

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, Function, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
 from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
@@ -37,18 +37,18 @@ TITLES = {
 
 def margins(
     fit: Fit,
-    data: Any,
-    variables: Any = None,
+    data: DataFrame | Frame,
+    variables: Tree = None,
     *,
     effect: str = "dydx",
     kind: str | Callable[[Tree, Tree], Array] = "mean",
     at: str = "observed",
-    values: Any = None,
-    by: Any = None,
+    values: Tree = None,
+    by: Tree = None,
     level: float | None = None,
     value: float | None = None,
-    model: Any = None,
-    bootstrap: Any = None,
+    model: Loglik | None = None,
+    bootstrap: Tree = None,
 ) -> Margins:
     """Marginal effects or adjusted predictions, averaged over rows; with standard errors by the
     delta method from the covariance of the fit, or by a bootstrap.
@@ -129,14 +129,19 @@ class _Piece(NamedTuple):
 
     rows: Rows
     change: Change
-    value: np.ndarray
-    jacobian: np.ndarray
+    value: ndarray
+    jacobian: ndarray
     several: bool  # whether the prediction has classes
-    draws: np.ndarray | None  # (R, groups, K) at the replicates of a bootstrap
+    draws: ndarray | None  # (R, groups, K) at the replicates of a bootstrap
 
 
 def _quantity(
-    fit: Fit, kind: Any, source: Source, level: float | None, value: float | None, model: Any
+    fit: Fit,
+    kind: Tree,
+    source: Source,
+    level: float | None,
+    value: float | None,
+    model: Loglik | None,
 ) -> Quantity:
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
@@ -157,9 +162,9 @@ def _evaluated(
     quantity: Quantity,
     rows: Rows,
     change: Change,
-    weights: np.ndarray,
+    weights: ndarray,
     effect: str,
-    replicates: np.ndarray | None,
+    replicates: ndarray | None,
 ) -> _Piece:
     """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
     moved = sorted(change.direction or {})
@@ -169,11 +174,11 @@ def _evaluated(
     key = ("margin", quantity.key, kind, effect, fit.layout, tuple(moved), weights.shape)
     layout = fit.layout
 
-    def averages(loglik: Any) -> Callable[..., Array]:
+    def averages(loglik: Tree) -> FunctionTo[Array]:
         of = loglik.function if quantity.key == "function" else quantity.function
         return _averages(of, layout, kind, effect)
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Tree) -> Function:
         return _with_jacobian(averages(loglik))
 
     column = np.zeros(0) if change.column is None else change.column
@@ -184,7 +189,7 @@ def _evaluated(
         arguments = jax.tree.map(jnp.asarray, given)
         x = finite_point(fit)
         value, jacobian = map(np.asarray, run(x, *arguments))
-        if np.any(x != fit.x):  # what leaves the estimable space is taken at the estimate
+        if np.any(x != fit.x):  # values outside the estimable space are those at the estimate
             outside = propagated(fit, jacobian.reshape(-1, len(x))).leaks.reshape(value.shape)
             there = np.asarray(run(fit.x, *arguments)[0])
             value = np.where(outside, there, value)
@@ -201,8 +206,8 @@ def _evaluated(
 
 def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
-) -> Callable[..., Array]:
-    """Averages over rows of what changes, at given parameters."""
+) -> FunctionTo[Array]:
+    """Averages of the effect over rows, at given parameters."""
 
     def averages(
         x: Array,
@@ -230,10 +235,10 @@ def _averages(
     return averages
 
 
-def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
+def _with_jacobian(averages: FunctionTo[Array]) -> Function:
     """Averages with their derivative with respect to the parameters."""
 
-    def run(x: Array, *rest: Any) -> tuple[Array, Array]:
+    def run(x: Array, *rest: Tree) -> tuple[Array, Array]:
         return averages(x, *rest), jax.jacfwd(averages)(x, *rest)
 
     return run
@@ -290,8 +295,8 @@ def _record(
     )
 
 
-def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
-    """What tells the results of one effect apart: a row for each group and class."""
+def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Tree]]:
+    """The labels of the results of one effect: one row for each group and class."""
     change = piece.change
     named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
     classes = class_names(piece.value.shape[1], source.classes) if piece.several else [None]
@@ -304,7 +309,7 @@ def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, A
     return rows
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: dict[str, Tree]) -> str:
     """The printed name of one result."""
     rest = [
         f"{name}={plainly(value)}"

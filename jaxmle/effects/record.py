@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Label, Tree
 from jaxmle.effects.replicates import percentiles
 from jaxmle.parameters.arguments import check_level
 from jaxmle.tables import markup, numerals
@@ -38,7 +37,7 @@ class Margins:
     """
 
     names: tuple[str, ...]
-    labels: dict[str, tuple[Any, ...]]
+    labels: dict[str, tuple[Label, ...]]
     estimate: Array
     stderr: Array
     vcov: Array
@@ -78,8 +77,8 @@ class Margins:
             return "No standard errors: the fit has no covariance (vcov=None)."
         if np.any(self.leaks & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters that the data "
-                "do not determine; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters without a finite, "
+                "unique estimate; fit.explain() names them."
             )
         return (
             f"No standard error for {listed}: it has no variance at these rows (a "
@@ -96,7 +95,7 @@ class Margins:
         stderr = np.asarray(self.stderr)
         return Estimates(self.names, estimate, stderr, interval, level, self.tests)
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Tree:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,
         conf_high; of the same kind as the table, or ``backend``.
         """
@@ -122,7 +121,7 @@ class Margins:
 
     def __repr__(self) -> str:
         replicates = np.inf if self.draws is None else len(self.draws)
-        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest there is
+        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest possible
 
     def _repr_html_(self) -> str:
         return self.to_html()

@@ -1,26 +1,24 @@
-"""Effects at the replicates of a bootstrap: their spread in place of the delta method."""
+"""Effects at the replicates of a bootstrap: their spread instead of the delta method."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo, Tree, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 
-PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the place of a quantile among R replicates
+PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the rank of a quantile among R replicates
 REPLICATES_TOGETHER = 16  # replicates whose predictions of all rows are held at once
 
 
-def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
-    """The estimates (R, p) of the replicates of a fit, those without an estimate left out.
+def replicates_of(bootstrap: Tree, fit: Fit) -> ndarray:
+    """The estimates (R, p) of the replicates of a fit, without those that have no estimate.
 
     Raises:
-        TypeError, ValueError: for what is no bootstrap, or one of a statistic or of another fit.
+        TypeError, ValueError: for anything but a bootstrap, or a bootstrap of a statistic or of
+            another fit.
     """
     x = getattr(bootstrap, "replicates", None)
     if x is None or not hasattr(bootstrap, "flat_estimate"):
@@ -43,26 +41,26 @@ def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
     return known
 
 
-def at_replicates(averages: Callable[..., Array]) -> Callable[..., Array]:
-    """The function of ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
+def at_replicates(averages: FunctionTo[Array]) -> FunctionTo[Array]:
+    """The function ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
 
-    def run(x: Array, *rest: Any) -> Array:
+    def run(x: Array, *rest: Tree) -> Array:
         return jax.lax.map(lambda row: averages(row, *rest), x, batch_size=REPLICATES_TOGETHER)
 
     return run
 
 
-def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spread(draws: ndarray) -> tuple[ndarray, ndarray]:
     """Covariance (q, q) and standard deviation (q,) of the draws (R, q)."""
     vcov = np.atleast_2d(np.cov(draws, rowvar=False))
     return vcov, np.sqrt(np.diag(vcov))
 
 
-def percentiles(draws: np.ndarray, level: float) -> np.ndarray:
+def percentiles(draws: ndarray, level: float) -> ndarray:
     """Percentile intervals (q, 2): order statistics at (R + 1)α.
 
     Raises:
-        ValueError: for fewer replicates than the interval takes.
+        ValueError: for fewer replicates than the interval needs.
     """
     tail = (1 - level) / 2
     least = int(np.ceil(1 / tail - PLACE_TOLERANCE)) - 1

@@ -1,5 +1,5 @@
 """The rows that effects are averaged over: a formula's ``Frame``, or a dictionary of arrays that a
-user's function reads, behind one face.
+user's function reads, with a common interface.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Label, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.data.table import NAMES_LISTED, Column
 from jaxmle.likelihood.checks import host_data
@@ -19,27 +19,27 @@ from jaxmle.parameters.arguments import shown
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Columns (n,) that can be changed, and the data that a function reads of them.
+    """Columns (n,) that can be changed, and the data made from them.
 
-    ``predictors`` are the columns that a prediction depends on; ``labels`` further ones that rows
-    may be grouped by; ``levels`` those of each factor, the base first; ``weights`` (n,) or None.
+    ``predictors`` are the columns that a prediction depends on; ``labels`` additional columns for
+    grouping; ``levels`` those of each factor, the base first; ``weights`` (n,) or None.
     """
 
     columns: dict[str, Column]
     predictors: tuple[str, ...]
-    labels: dict[str, np.ndarray]
-    levels: dict[str, tuple[Any, ...]]
-    weights: np.ndarray | None
-    classes: tuple[Any, ...] | None
+    labels: dict[str, ndarray]
+    levels: dict[str, tuple[Label, ...]]
+    weights: ndarray | None
+    classes: tuple[Label, ...] | None
     backend: str
     frame: Frame | None
-    data: dict[str, np.ndarray]
+    data: dict[str, ndarray]
 
     @property
     def rows(self) -> int:
         return len(next(iter(self.data.values())))
 
-    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, np.ndarray]:
+    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, ndarray]:
         """The data of changed columns; what no column changes, such as a response, only where the
         rows are those of the table.
         """
@@ -50,7 +50,7 @@ class Source:
         rest = self.data if rows == self.rows else {}
         return {**rest, **leaves}
 
-    def _with_matrices(self, changed: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    def _with_matrices(self, changed: dict[str, ndarray], rows: int) -> dict[str, ndarray]:
         """The dictionary with the columns of its matrices put back."""
         leaves = {}
         for name, leaf in self.data.items():
@@ -63,8 +63,8 @@ class Source:
                 leaves[name] = leaf
         return leaves
 
-    def column(self, name: Any, what: str) -> Column:
-        """The column of a name, for messages of ``what``."""
+    def column(self, name: Tree, what: str) -> Column:
+        """The column with a name; ``what`` is for messages."""
         if not isinstance(name, str) or name not in self.columns:
             near = difflib.get_close_matches(str(name), list(self.columns), n=1)
             hint = (
@@ -76,11 +76,11 @@ class Source:
         return self.columns[name]
 
     def is_factor(self, name: str) -> bool:
-        """Whether a column is coded as categories, or holds truth values."""
+        """Whether a column is coded as categories, or is boolean."""
         return name in self.levels
 
 
-def source_of(data: Any) -> Source:
+def source_of(data: DataFrame) -> Source:
     """The rows of a ``Frame``, or of a dictionary of arrays."""
     if isinstance(data, Frame):
         return _of_frame(data)
@@ -117,8 +117,8 @@ def _of_frame(frame: Frame) -> Source:
     )
 
 
-def _truths(columns: Mapping[str, Column]) -> dict[str, tuple[Any, ...]]:
-    """The levels of columns of truth values."""
+def _truths(columns: Mapping[str, Column]) -> dict[str, tuple[Tree, ...]]:
+    """The levels of boolean columns."""
     return {
         name: (False, True) for name, column in columns.items() if column.values.dtype.kind == "b"
     }

@@ -1,9 +1,9 @@
-"""Families of extremes beyond the Gumbel: generalised extreme value, generalised Pareto, Pareto.
-Smooth through shape 0.
+"""Families of extremes other than the Gumbel: generalised extreme value, generalised Pareto,
+Pareto. Smooth through shape 0.
 
 Both generalised families rest on w = log(1 + ξz)/ξ, which is z at ξ = 0: a Gumbel or exponential
-variable. Its factors log(1 + t)/t and (eᵗ − 1)/t are summed as series near t = 0, so that value and
-derivatives keep their digits there.
+variable. Its factors log(1 + t)/t and (eᵗ − 1)/t are summed as series near t = 0, so that the value
+and its derivatives keep their digits there.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams
 from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.moments import EULER_GAMMA, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.stirling import ATANH_SERIES
-
-Params = dict[str, Any]
 
 # ζ(k), k = 2, …, 26: NIST DLMF 25.6.
 ZETA = (
@@ -36,7 +33,7 @@ ZETA = (
     1.0000002384505027, 1.000000119219926, 1.000000059608189, 1.0000000298035034,
     1.0000000149015549,
 )  # fmt: skip
-MIN_RATIO_BESIDE_ONE = 1e18  # beyond it 1 + ratio is the ratio, in either precision
+MIN_RATIO_BESIDE_ONE = 1e18  # beyond it 1 + ratio equals the ratio, in either precision
 
 
 def polynomial(t: Array, coefficients: Iterable[float]) -> Array:
@@ -57,7 +54,7 @@ def _(
     coefficients: tuple[float, ...], primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
     """Σ k cₖ tᵏ⁻¹ is a polynomial too: a third of the operations that differentiating each step
-    makes, which XLA takes ten seconds to simplify.
+    creates, which XLA takes ten seconds to simplify.
     """
     (t,), (dt,) = primals, tangents
     return _polynomial(t, coefficients), _polynomial(t, _slopes(coefficients)) * dt
@@ -68,8 +65,8 @@ def _slopes(coefficients: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _parted(t: Array) -> tuple[Array, Array, Array, Array]:
-    """Whether t is near 0; t where it is, else 0; u = t/(2 + t) there, for log(1 + t) = 2 atanh u;
-    t where it is not, else 1.
+    """Whether t is near 0; t if it is, else 0; u = t/(2 + t) there, for log(1 + t) = 2 atanh u; t
+    if it is not, else 1.
     """
     near = jnp.abs(t) < 0.5
     small = jnp.where(near, t, 0.0)
@@ -141,8 +138,8 @@ def _w(z: Array, shape: Array) -> Array:
 
 @_w.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """∂w/∂z = 1/(1 + ξz), ∂w/∂ξ = z² L′(ξz): half of the operations that differentiating the
-    series makes. One z by itself: z³ L″ may overflow where what it is multiplied by is 0.
+    """∂w/∂z = 1/(1 + ξz), ∂w/∂ξ = z² L′(ξz): half the operations that differentiating the series
+    creates. One factor z is kept apart: z³ L″ may overflow where its multiplier is 0.
     """
     z, shape = primals
     dz, dshape = tangents
@@ -150,10 +147,10 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return _w(z, shape), dz / (1 + shape * z) + along
 
 
-FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
+FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is finite
 
 
-def _far(p: Params, y: Array) -> Array:
+def _far(p: NamedParams, y: Array) -> Array:
     """Where z or ξz is ±∞ or beyond 1e149."""
     distance = jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]
     log_z = jnp.log(jnp.abs(distance)) - jnp.log(p["scale"])
@@ -161,8 +158,8 @@ def _far(p: Params, y: Array) -> Array:
     return jnp.isinf(y) | (log_z + most > FURTHEST * jnp.log(jnp.finfo(y.dtype).max))
 
 
-def _ends(p: Params) -> tuple[Array, Array]:
-    """Where 1 + ξz = 0, on the side that the sign of the shape says; else infinite."""
+def _ends(p: NamedParams) -> tuple[Array, Array]:
+    """The point where 1 + ξz = 0, on the side given by the sign of the shape; else infinite."""
     shape = jnp.where(p["shape"] == 0, 1.0, p["shape"])
     end = p["loc"] - p["scale"] / shape
     return jnp.where(p["shape"] > 0, end, -jnp.inf), jnp.where(p["shape"] < 0, end, jnp.inf)
@@ -171,9 +168,9 @@ def _ends(p: Params) -> tuple[Array, Array]:
 # ---------------------------------------------------------------- generalised extreme value
 
 
-def _gev_w(p: Params, y: Array) -> tuple[Array, Array]:
-    """w, and whether y is beyond the end of the support, where 1 + ξz ≤ 0, or further than can be
-    computed: w is 0 there.
+def _gev_w(p: NamedParams, y: Array) -> tuple[Array, Array]:
+    """w, and whether y is beyond the end of the support, where 1 + ξz ≤ 0, or too far out to
+    compute: w is 0 there.
     """
     far = _far(*jax.lax.stop_gradient((p, y)))
     z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
@@ -181,13 +178,13 @@ def _gev_w(p: Params, y: Array) -> tuple[Array, Array]:
     return _w(jnp.where(beyond, 0.0, z), p["shape"]), beyond
 
 
-def _gev_log_prob(p: Params, y: Array) -> Array:
+def _gev_log_prob(p: NamedParams, y: Array) -> Array:
     w, beyond = _gev_w(p, y)
     value = -(1 + p["shape"]) * w - special.held_exp(-w) - jnp.log(p["scale"])
     return jnp.where(beyond, -jnp.inf, value)
 
 
-def _gev_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+def _gev_log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
     w, beyond = _gev_w(p, y)
     under = y < p["loc"]
     below = jnp.where(beyond, jnp.where(under, -jnp.inf, 0.0), -special.held_exp(-w))
@@ -195,7 +192,7 @@ def _gev_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
     return below, above
 
 
-def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
+def _gev_log_quotient(p: NamedParams, order: int) -> tuple[Array, Array]:
     """(log Γ(1 − order·ξ)/ξ, safe ξ), by log Γ(1 − t) = γt + Σ ζ(k)tᵏ/k near 0: NIST DLMF 5.7.3."""
     shape = p["shape"]
     near = jnp.abs(shape) < 0.1
@@ -207,14 +204,14 @@ def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
     return jnp.where(near, series, special.gammaln(1 - order * safe) / safe), shape
 
 
-def _gev_mean(p: Params) -> Array:
+def _gev_mean(p: NamedParams) -> Array:
     quotient, shape = _gev_log_quotient(p, 1)
     return jnp.where(
         shape < 1, p["loc"] + p["scale"] * quotient * expm1_ratio(shape * quotient), jnp.inf
     )
 
 
-def _gev_variance(p: Params) -> Array:
+def _gev_variance(p: NamedParams) -> Array:
     """(Γ(1 − 2ξ) − Γ(1 − ξ)²)/ξ² = Γ(1 − ξ)² (e^d − 1)/ξ², d = log Γ(1 − 2ξ) − 2 log Γ(1 − ξ)."""
     first, shape = _gev_log_quotient(p, 1)
     second, _ = _gev_log_quotient(p, 2)
@@ -232,7 +229,7 @@ def _gev_variance(p: Params) -> Array:
     return jnp.where(shape < 0.5, value, jnp.inf)
 
 
-def _gev_guess(y: Array, known: Params) -> Params:
+def _gev_guess(y: Array, known: NamedParams) -> NamedParams:
     """Probability-weighted moments: Hosking, Wallis & Wood 1985, Technometrics 27, eqs (5),
     (14); the shape then shrunk until every value is inside.
     """
@@ -252,7 +249,7 @@ def _gev_guess(y: Array, known: Params) -> Params:
     return {"loc": loc, "scale": scale, "shape": xp.clip(shape, -limit, limit)}
 
 
-def _gev_quantile(p: Params, q: Array) -> Array:
+def _gev_quantile(p: NamedParams, q: Array) -> Array:
     w = -jnp.log(-jnp.log(q))
     return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
 
@@ -286,16 +283,16 @@ document(
 # ---------------------------------------------------------------- generalised Pareto
 
 
-def _gpd_high(p: Params) -> Array:
+def _gpd_high(p: NamedParams) -> Array:
     return jnp.where(
         p["shape"] < 0, p["loc"] - p["scale"] / jnp.where(p["shape"] < 0, p["shape"], 1.0), jnp.inf
     )
 
 
 def _gpd(
-    inside: Callable[[Params, Array], Array], below: float, above: float
-) -> Callable[[Params, Array], Array]:
-    def function(p: Params, y: Array) -> Array:
+    inside: Callable[[NamedParams, Array], Array], below: float, above: float
+) -> Callable[[NamedParams, Array], Array]:
+    def function(p: NamedParams, y: Array) -> Array:
         far = _far(*jax.lax.stop_gradient((p, y)))
         z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
         under = y < p["loc"]
@@ -306,8 +303,8 @@ def _gpd(
     return function
 
 
-def _gpd_log_cdf(p: Params, y: Array) -> Array:
-    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), of which no derivative is large
+def _gpd_log_cdf(p: NamedParams, y: Array) -> Array:
+    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), none of whose derivatives is large
     where w is small.
     """
     under = y <= p["loc"]
@@ -319,12 +316,12 @@ def _gpd_log_cdf(p: Params, y: Array) -> Array:
     return jnp.where(under, -jnp.inf, jnp.where(over, 0.0, special.log_cloglog(log_w)))
 
 
-def _gpd_quantile(p: Params, q: Array) -> Array:
+def _gpd_quantile(p: NamedParams, q: Array) -> Array:
     w = -jnp.log1p(-q)
     return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
 
 
-def _gpd_guess(y: Array, known: Params) -> Params:
+def _gpd_guess(y: Array, known: NamedParams) -> NamedParams:
     """Moments: ξ = (1 − m²/v)/2, σ = m(1 + m²/v)/2 of the excesses, ξ kept where every value is
     inside.
     """
@@ -343,7 +340,7 @@ def _gpd_guess(y: Array, known: Params) -> Params:
     }
 
 
-def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
+def _gpd_information(p: NamedParams) -> dict[tuple[str, str], Array]:
     # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications;
     # for ξ > −1/2.
     shape = jnp.where(p["shape"] > -0.5, p["shape"], jnp.nan)
@@ -356,7 +353,7 @@ def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
     }
 
 
-def _below(order: float, p: Params, moment: Callable[[Array], Array]) -> Array:
+def _below(order: float, p: NamedParams, moment: Callable[[Array], Array]) -> Array:
     """A moment that is infinite unless the shape is below ``order``."""
     fine = p["shape"] < order
     return jnp.where(fine, moment(jnp.where(fine, p["shape"], order - 1)), jnp.inf)
@@ -393,20 +390,20 @@ document(
 # ---------------------------------------------------------------- Pareto
 
 
-def _pareto_guess(y: Array, known: Params) -> Params:
+def _pareto_guess(y: Array, known: NamedParams) -> NamedParams:
     y, xp = values(y)
     mean = xp.sum(xp.log(xp.maximum(y / known["scale"], 1.0))) / max(len(y), 1)
     return {"shape": 1 / xp.where(mean > 0, mean, 1.0)}
 
 
 def _pareto(
-    inside: Callable[[Params, Array], Array], below: float, above: float, closed: bool
-) -> Callable[[Params, Array], Array]:
-    def function(p: Params, y: Array) -> Array:
+    inside: Callable[[NamedParams, Array], Array], below: float, above: float, closed: bool
+) -> Callable[[NamedParams, Array], Array]:
+    def function(p: NamedParams, y: Array) -> Array:
         under = (y < p["scale"]) if closed else (y <= p["scale"])
         over = jnp.isposinf(y)
         excess = jnp.where(under | over, p["scale"], y - p["scale"])
-        ratio = excess / p["scale"]  # of the excess, so that nothing is lost beside the scale
+        ratio = excess / p["scale"]  # of the excess, so that no digits are lost against the scale
         large = ratio > MIN_RATIO_BESIDE_ONE
         value = inside(
             p,

@@ -1,19 +1,19 @@
-"""The one door back to the data of a fit: they are given again, checked against the record, and a
-quantity is evaluated for one fit or a batch.
+"""Evaluating a likelihood again at a fit: the data are passed again and checked against the fit,
+and a quantity is evaluated for one fit or a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Clusters, Function, Loglik, Tree, ndarray
 from jaxmle.batch.members.identities import identities
 from jaxmle.batch.members.read import Inputs, read_batch
 from jaxmle.batch.members.stacked import leaf_axes
@@ -32,7 +32,7 @@ from jaxmle.record.identity import identity
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.fingerprint import fingerprints
 
-ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated side by side
+ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated together
 
 
 class Again(NamedTuple):
@@ -42,13 +42,13 @@ class Again(NamedTuple):
 
     loglik: Loglik  # without the weights
     fit: Fit
-    aligned: tuple[Tree, Any, tuple[Array, ...]]
+    aligned: tuple[Tree, Tree, tuple[Array, ...]]
     shared: tuple[bool, ...]  # for each leaf of ``aligned``, whether all members share it
-    weights: Weights | None  # as they were given
+    weights: Weights | None  # as given
 
     @property
     def weight_kind(self) -> str | None:
-        """The kind of the weights; None without."""
+        """The kind of the weights; None if there are none."""
         return None if self.weights is None else self.weights.kind
 
     @property
@@ -58,10 +58,10 @@ class Again(NamedTuple):
 
     @property
     def weighted(self) -> Loglik:
-        """The likelihood of one fit, with the weights that were given."""
+        """The likelihood of one fit, with the given weights."""
         return self.loglik if self.weights is None else weight(self.loglik, self.weights)
 
-    def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
+    def evaluate(self, key: Hashable, quantity: Function, extra: Tree = ()) -> Tree:
         """Evaluate ``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host,
         with leading axes for a batch.
 
@@ -72,7 +72,7 @@ class Again(NamedTuple):
         kind = self.weight_kind
         treedef = jax.tree.structure(self.aligned)
 
-        def of_one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+        def of_one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Tree:
             data, w, codes = jax.tree.unflatten(treedef, leaves)
             whole = loglik if kind is None else weight(loglik, Weights(w, kind))
             return quantity(whole, x, data, codes, *extra)
@@ -92,13 +92,13 @@ class Again(NamedTuple):
             return to_numpy(piece(jnp.asarray(x), on_device, jax.tree.map(jnp.asarray, extra)))
 
 
-def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callable[..., Any]:
+def _of_members(of_one: Function, shared: tuple[bool, ...]) -> Function:
     """The function that evaluates a quantity of one fit for each member of a batch."""
 
-    def of_many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+    def of_many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Tree:
         apart = [leaf for leaf, same in zip(leaves, shared, strict=True) if not same]
 
-        def of_member(args: tuple[Array, list[Array], Tree]) -> Any:
+        def of_member(args: tuple[Array, list[Array], Tree]) -> Tree:
             x, mine, extra = args
             rest = iter(mine)
             together = [
@@ -119,8 +119,8 @@ def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callabl
 # ---------------------------------------------------------------- the record and what is given
 
 
-def check_fit(what: str, fit: Any, alone: bool = False) -> None:
-    """Refuse what is not a record of ``fit``, and a batch where ``alone``."""
+def check_fit(what: str, fit: object, alone: bool = False) -> None:
+    """Raise for anything but a result of ``fit``, and for a batch if ``alone``."""
     if not isinstance(fit, Fit):
         raise TypeError(f"{what} takes the result of fit; got {shown(fit)}")
     if alone and fit.batch_shape:
@@ -135,17 +135,15 @@ def check_fit(what: str, fit: Any, alone: bool = False) -> None:
         )
 
 
-def check_axes(fit: Fit, in_axes: Any) -> None:
-    """Refuse ``in_axes`` for one fit, which has no axis over members."""
+def check_axes(fit: Fit, in_axes: Axes) -> None:
+    """Raise for ``in_axes`` with a single fit, which has no axis over members."""
     plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
     if not fit.batch_shape and not (plain and in_axes in (0, None)):
         raise ValueError("in_axes is only for a batch; leave it out for a single fit")
 
 
-def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
-    """Refuse weights, given again or inside the likelihood, that are not of the kind that the
-    record says.
-    """
+def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Weights | None) -> None:
+    """Raise if weights, passed again or inside the likelihood, are not of the fit's kind."""
     if weights is not None:
         check_weights_given(weights)
     kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
@@ -163,11 +161,11 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
 
 
 def _check_same(fit: Fit, given: Array) -> None:
-    """Refuse data or weights that are not those of the fit; a fit made under a trace has no
+    """Raise if data or weights are not those of the fit; a fit made under a trace has no
     fingerprint to compare.
 
     Args:
-        given: fingerprints (b, 2) of the data and weights that are given now.
+        given: fingerprints (b, 2) of the data and weights passed now.
     """
     known = np.asarray(fit.data_id).reshape(-1, 2)
     other = np.any(known != 0, axis=1) & np.any(given != known, axis=1)
@@ -190,25 +188,25 @@ def again(
     fit: Fit,
     data: Tree,
     *,
-    weights: Any = None,
-    clusters: Any = None,
-    in_axes: Any = 0,
+    weights: Weights | None = None,
+    clusters: Clusters = None,
+    in_axes: Axes = 0,
     check_data: bool = True,
     alone: bool = False,
     what: str = "this",
 ) -> Again:
-    """Take the data of a fit again, and check that they are the same.
+    """Check that data are those of a fit, and return everything needed to evaluate the likelihood.
 
     Args:
         data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes``
             as there.
         weights, clusters: as given to the fit.
         check_data: whether fingerprints are compared; under a trace they never are.
-        alone: whether only one fit will do, no batch.
+        alone: whether a batch is refused.
         what: the caller's name, for messages.
 
     Raises:
-        ValueError: where the data, or the weights, are not those of the fit.
+        ValueError: if the data, or the weights, are not those of the fit.
     """
     check_fit(what, fit, alone)
     check_weighting(what, loglik, fit, weights)
@@ -235,9 +233,9 @@ def again(
 
 
 def batch_again(
-    loglik: Loglik, fit: Fit, data: Tree, base: np.ndarray, weights: Any, in_axes: Any
+    loglik: Loglik, fit: Fit, data: Tree, base: ndarray, weights: Weights | None, in_axes: Axes
 ) -> Inputs:
-    """Take the data sets of a batch again, of equal length or not, in float64 and ready for the
+    """Check the data sets of a batch, of equal length or not, and prepare them in float64 for the
     batch engine.
 
     Args:
@@ -249,12 +247,17 @@ def batch_again(
     if inputs.source.members != members:
         raise ValueError(f"the fit has {members} members and the data {inputs.source.members}")
     _check_same(fit, identities(inputs.source, fit.dtype))
-    # ``read_batch`` was given no constraints; the layout of the fit does.
+    # ``read_batch`` was called without constraints; the layout of the fit has them.
     return replace(inputs, layout=fit.layout, base=base)
 
 
 def _aligned(
-    tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]
+    tree: Loglik,
+    fit: Fit,
+    data: Tree,
+    weights: Weights | None,
+    codes: tuple[Array, ...],
+    axes: list[bool],
 ) -> Again:
     values = None if weights is None else weights.values
     if values is not None and not tracing():
@@ -266,7 +269,7 @@ def _aligned(
     return Again(tree, fit, aligned, (*axes, *beside_data), weights)
 
 
-def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[bool]]:
+def _members_first(in_axes: Axes, data: Tree, members: int) -> tuple[Tree, list[bool]]:
     """The data with the axis over members first, and for each leaf whether all members share it."""
     leaves, treedef = jax.tree.flatten(data)
     axes = leaf_axes(in_axes, data)
@@ -288,8 +291,8 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
     return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]
 
 
-def _identities(given: Again) -> np.ndarray:
-    """The fingerprints (b, 2) of data and weights as they are given now."""
+def _identities(given: Again) -> ndarray:
+    """The fingerprints (b, 2) of the data and weights passed now."""
     fit = given.fit
     if not fit.batch_shape:
         return identity(given.weighted, given.data, fit.dtype)[None]
@@ -302,7 +305,7 @@ def _identities(given: Again) -> np.ndarray:
     return fingerprints(wide, None) if wide else np.zeros((members, 2), np.uint32)
 
 
-def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
+def _codes(clusters: Clusters, fit: Fit, tree: Loglik, data: Tree) -> tuple[Array, ...]:
     if clusters is None:
         return ()
     if not fit.batch_shape:
@@ -322,17 +325,17 @@ def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
 
 
 class Tangent(NamedTuple):
-    """Coordinates of the directions in which the parameters of a likelihood can move, linear in
-    the printed entries.
+    """Coordinates of the directions in which the parameters of a likelihood are free, linear in the
+    printed entries.
     """
 
-    lift: np.ndarray  # (p, k) from a move in them to one of x
-    places: np.ndarray  # (k,) the entries of x that are these coordinates
+    lift: ndarray  # (p, k) from a change in these coordinates to a change in x
+    places: ndarray  # (k,) the entries of x that are these coordinates
 
 
 def tangent(loglik: Loglik, layout: Layout) -> Tangent:
-    """The entries that ``fix`` and ``tie`` leave free; of a simplex all but the last, which
-    takes up the rest.
+    """The entries that ``fix`` and ``tie`` leave free; for a simplex all but the last, which
+    follows from the others.
     """
     roots = roots_of(loglik, layout)
     free = roots == np.arange(layout.p)
@@ -348,7 +351,7 @@ def tangent(loglik: Loglik, layout: Layout) -> Tangent:
 
 
 def inverse_root(information: Array) -> Array:
-    """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
+    """U (k, k) with UU' the inverse of a matrix; NaN if it is not positive definite."""
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(information)))
     factor = jnp.linalg.cholesky(
         0.5 * (information + information.T) / (scale[:, None] * scale[None, :])

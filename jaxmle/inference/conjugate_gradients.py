@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.inference.again import again
 from jaxmle.inference.delta import Delta
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.structure import chart_of
 from jaxmle.parameters.arguments import check_count, shown
 from jaxmle.parameters.tree import Chart, Layout
@@ -23,11 +24,12 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.tables.notes import BY_CONJUGATE_GRADIENTS
 
-# of the right-hand side, where a column of the inverse is solved: the variance, a quadratic form,
-# is then off by the square of this times the condition of the information
+# relative to the right-hand side, when a column of the inverse is solved for: the relative error of
+# the variance, a quadratic form, is the square of this times the condition number of the
+# information
 RELATIVE_RESIDUAL = 1e-8
-# curvature along a search direction over the largest that was met, below which the information has
-# a null direction
+# curvature along a search direction relative to the largest one seen, below which the information
+# has a null direction
 MIN_RELATIVE_CURVATURE = 1e-12
 MAX_PRODUCTS = 2000
 
@@ -39,8 +41,8 @@ class _Solve(NamedTuple):
     residual: Array
     direction: Array
     square: Array  # (m,) of the residual
-    curvature: Array  # (m,) the largest d'Jd/d'd met
-    singular: Array  # (m,) whether ℓ does not curve downwards along a direction that was met
+    curvature: Array  # (m,) the largest d'Jd/d'd seen
+    singular: Array  # (m,) whether ℓ does not curve downwards along some direction
     products: Array  # ()
 
 
@@ -50,7 +52,7 @@ def stderr_by_cg(
     data: Tree,
     terms: str | Sequence[str],
     *,
-    weights: Any = None,
+    weights: Weights | None = None,
     max_products: int = MAX_PRODUCTS,
 ) -> Delta:
     """Standard errors of the named parameters from the observed information J, without forming J.
@@ -103,7 +105,7 @@ def stderr_by_cg(
     )
 
 
-def _places(layout: Layout, terms: Any) -> list[int]:
+def _places(layout: Layout, terms: Tree) -> list[int]:
     names = [terms] if isinstance(terms, str) else terms
     if not isinstance(names, list | tuple) or not names:
         raise TypeError(f"terms must be a parameter name, or a list of names; got {shown(terms)}")
@@ -117,7 +119,7 @@ def _columns(
     loglik: Loglik,
     x: Array,
     data: Tree,
-    codes: Any,
+    codes: Tree,
 ) -> Array:
     """The covariance (m, m) of the entries at ``places``: T J⁻¹ T' there, T = ∂x/∂z."""
     objective = Objective(loglik, chart, x, data)
@@ -132,8 +134,8 @@ def _columns(
     return _solved(information, rows, max_products) @ rows.T
 
 
-def _solved(information: Any, rows: Array, max_products: int) -> Array:
-    """J⁻¹ of each row (m, k); NaN where J is not positive definite or the steps do not suffice."""
+def _solved(information: Tree, rows: Array, max_products: int) -> Array:
+    """J⁻¹ of each row (m, k); NaN if J is not positive definite or the steps are not enough."""
     target = RELATIVE_RESIDUAL**2 * jnp.sum(rows**2, axis=1)
 
     def is_open(current: _Solve) -> Array:

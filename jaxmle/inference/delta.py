@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, Tree, ndarray
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_function, check_level, shown
 from jaxmle.parameters.tree import path_name
@@ -90,8 +89,8 @@ class Delta:
         listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
         if self.leaks is not None and np.any(np.asarray(self.leaks) & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters that the data "
-                "do not determine; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters without a finite, "
+                "unique estimate; fit.explain() names them."
             )
         if self.vcov_kind == BY_CONJUGATE_GRADIENTS:
             return (
@@ -116,7 +115,7 @@ class Delta:
     def _end(self, level: float, side: int) -> Tree:
         return jax.tree.map(lambda ends: ends[..., side], self.conf_int(level))
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> DataFrame:
         """A tidy data frame: term, estimate, std_error, statistic, p_value, conf_low, conf_high."""
         return native({"term": list(self.names)} | self._estimates(level).columns(), backend)
 
@@ -138,7 +137,7 @@ class Delta:
         return self.summary()
 
 
-def _flat(tree: Tree) -> np.ndarray:
+def _flat(tree: Tree) -> ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
@@ -199,7 +198,7 @@ def delta(
 def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str] | None) -> Delta:
     g = portable_copy(g)
 
-    def flat_g(x: Any) -> Any:
+    def flat_g(x: Array) -> Array:
         return ravel_pytree(g(fit.layout.unravel(x)))[0]
 
     x = jnp.asarray(finite_point(fit))
@@ -209,8 +208,8 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
     flat, unravel = ravel_pytree(value)
     with explained(params, {}):
         jacobian = jax.jacfwd(flat_g)(x)
-    moved: Any = propagated(fit, jacobian)
-    # What leaves the estimable space has the value at the estimate itself, which may be infinite.
+    moved: Tree = propagated(fit, jacobian)
+    # A value outside the estimable space is the one at the estimate itself, which may be infinite.
     away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
     return Delta(
@@ -225,12 +224,14 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
 
 
 def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the values of a function: those given, or their places in the tree."""
+    """The names of the values of a function: the given names, or positions in the tree."""
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(value))
     if names is not None:
         given = [names] if isinstance(names, str) else list(names)
         if len(given) != size or not all(isinstance(name, str) for name in given):
-            raise ValueError(f"names are {size} strings, one for each value; got {shown(names)}")
+            raise ValueError(
+                f"names must be {size} strings, one for each value; got {shown(names)}"
+            )
         return tuple(given)
     leaves, _ = jax.tree_util.tree_flatten_with_path(value)
     listed = []
@@ -242,8 +243,8 @@ def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def real_value(name: str, value: Tree) -> Tree:
-    """The value of a user's function of the parameters: numbers, at least one, that can be
-    differentiated.
+    """The value of a user's function of the parameters, checked to be one or more numbers that can
+    be differentiated.
     """
     leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
     if not leaves:
@@ -257,7 +258,7 @@ def real_value(name: str, value: Tree) -> Tree:
     return jax.tree.map(jnp.asarray, value)
 
 
-def _is_real(leaf: Any) -> bool:
+def _is_real(leaf: Tree) -> bool:
     plain = isinstance(leaf, int | float) and not isinstance(leaf, bool)
     return plain or (
         isinstance(leaf, np.ndarray | np.generic | jax.Array)

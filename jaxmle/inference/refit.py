@@ -1,15 +1,14 @@
-"""Refits of one fit, many at once: what the bootstrap, the jackknife and calibration share."""
+"""Many refits of one fit at once, shared by the bootstrap, the jackknife and calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Axes, Clusters, Loglik, Tree, ndarray
 from jaxmle.batch.batch import fit_members
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.inference.again import again, check_fit
@@ -27,13 +26,13 @@ from jaxmle.solvers.status import Status
 MEMBERS_A_CHUNK = (
     8,
     1024,
-    # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
+    # refits in one call of the batch engine: its narrowest block, and a size common to all calls so
     # that they compile once
 )
 BYTES_OF_A_CALL = (
     2**24
-    # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to
-    # 2**25, a quarter more with 2**26
+    # numbers of weights or simulated data in one call; 10 000 × 1000 weights took the same time
+    # with 2**23 to 2**25, a quarter more with 2**26
 )
 STATUSES_WITH_ESTIMATE = (
     Status.BOUNDARY,
@@ -44,14 +43,14 @@ STATUSES_WITH_ESTIMATE = (
     Status.CONVERGED,
 )  # statuses with an estimate
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
-MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space, from which it is free
+MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space, from which it is not determined
 
 
 @dataclass(frozen=True)
 class Refit:
     """One fit, ready to be repeated on other weights or other data.
 
-    ``start`` is where every refit begins, the estimate itself where it can be a start.
+    Every refit begins at ``start``, the estimate itself if it can be a start.
     """
 
     loglik: Loglik
@@ -63,13 +62,13 @@ class Refit:
     def __call__(
         self,
         data: Tree,
-        in_axes: Any,
+        in_axes: Axes,
         weights: Weights | None,
         vcov: str | None,
-        clusters: Any = None,
+        clusters: Clusters = None,
         starts: Tree = None,
     ) -> Fit:
-        """The refits of one chunk; from ``starts`` of their own, if given."""
+        """The refits of one chunk; from their own ``starts``, if given."""
         return fit_members(
             self.loglik,
             self.start if starts is None else starts,
@@ -80,9 +79,9 @@ class Refit:
             check_rows=False,
         )
 
-    def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
-        """Refuse a likelihood whose terms depend on other rows, or on other clusters: such rows
-        cannot be weighted or left out.
+    def check_rows(self, what: str, clusters: Clusters, remedy: str) -> None:
+        """Raise if terms depend on other rows, or on other clusters, because such rows cannot be
+        weighted or left out.
         """
         tree = as_tree(self.loglik)
         with precision(self.options.host_dtype):
@@ -92,7 +91,7 @@ class Refit:
             codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
             check_rows_apart(what, tree, self.layout, base, self.data, remedy=remedy, codes=codes)
 
-    def from_flat(self, x: np.ndarray) -> Tree:
+    def from_flat(self, x: ndarray) -> Tree:
         """Starts (b, p) as a tree with a leading axis."""
         leaves = zip(self.layout.leaves, self.layout.spans, strict=True)
         return jax.tree.unflatten(
@@ -108,7 +107,7 @@ def refit_of(
     params0: Tree,
     options: Options,
 ) -> Refit:
-    """The fit, checked against the likelihood, the data and the weights that are given again."""
+    """The fit, checked against the likelihood, the data and the weights."""
     host_only(what)
     check_fit(what, fit, alone=True)
     if fit.verdict not in STATUSES_WITH_ESTIMATE:
@@ -162,11 +161,11 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     )
 
 
-def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
-    """Member numbers of each call, all of one length (a shape is a compilation), and how many of
-    them count.
+def chunks(total: int, bytes_each: float) -> Iterator[tuple[ndarray, int]]:
+    """Member numbers of each call, all of the same length (a new shape is a compilation), and how
+    many of them are used.
 
-    The last call is filled up with the numbers that would come next.
+    The last call is padded with the next numbers.
     """
     most = int(np.clip(BYTES_OF_A_CALL / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
     calls = -(-total // most)
@@ -175,8 +174,8 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
         yield np.arange(begin, begin + size), min(size, total - begin)
 
 
-def known(fits: Fit) -> np.ndarray:
-    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN where there is no
+def known(fits: Fit) -> ndarray:
+    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN if there is no
     maximum or the data do not determine the entry.
     """
     status = np.asarray(fits.status)
@@ -187,7 +186,7 @@ def known(fits: Fit) -> np.ndarray:
     return np.where(free | ~np.isin(status, STATUSES_WITH_ESTIMATE)[:, None], np.nan, fits.x)
 
 
-def failures(status: np.ndarray) -> dict[str, int]:
+def failures(status: ndarray) -> dict[str, int]:
     """The number of refits with each status other than CONVERGED, the worst first."""
     codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
     return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

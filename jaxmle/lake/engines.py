@@ -1,12 +1,12 @@
-"""The one adapter, an executor made of Ray; others are executors already."""
+"""The only adapter needed, an executor made from Ray; other engines are executors already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
+from jaxmle._types import Foreign, FunctionTo
 from jaxmle.parameters.arguments import check_count, check_number
 
 
@@ -41,7 +41,8 @@ def ray(*, num_cpus: float = 1, num_gpus: float = 0, retries: int = 3) -> Execut
         "num_cpus": check_number("num_cpus", num_cpus, 0.0, closed=True),
         "num_gpus": check_number("num_gpus", num_gpus, 0.0, closed=True),
         "max_retries": check_count("retries", retries),
-        # Ray would end the process of a task with a GPU after it, and what was compiled with it.
+        # By default Ray ends the process after a task with a GPU, and loses what was compiled in
+        # it.
         "max_calls": 0,
     }
     return RayExecutor(library, options)
@@ -52,12 +53,12 @@ class RayExecutor(Executor):
     for all calls of a lake, is put into Ray's object store once.
     """
 
-    def __init__(self, library: Any, options: dict[str, Any]) -> None:
+    def __init__(self, library: ModuleType, options: dict[str, Foreign]) -> None:
         self.library = library
         self.remote = library.remote(**options)(_call)
-        self.stored: tuple[Any, Any] = (None, None)
+        self.stored: tuple[Foreign, Foreign] = (None, None)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, fn: FunctionTo[Foreign], /, *args: Foreign, **kwargs: Foreign) -> Future:
         """Schedule ``fn(*args, **kwargs)`` and return a future of its result."""
         if args and self.stored[0] is not args[0]:
             self.stored = (args[0], self.library.put(args[0]))
@@ -65,5 +66,5 @@ class RayExecutor(Executor):
         return self.remote.remote(fn, *head, *args[1:], **kwargs).future()
 
 
-def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call(fn: FunctionTo[Foreign], *args: Foreign, **kwargs: Foreign) -> Foreign:
     return fn(*args, **kwargs)

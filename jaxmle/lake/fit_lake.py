@@ -1,17 +1,17 @@
-"""``fit_lake``: a fit for every group of a data set of Parquet files, file by file, here or on an
-engine of the user's.
+"""``fit_lake``: a fit for every group of a data set of Parquet files, file by file, here or on the
+user's engine.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import cast
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DTypeLike, Foreign, Loglik, Tree
 from jaxmle.closures.program_digest import value_digest
 from jaxmle.data.rows import MissingRowsWarning
 from jaxmle.fitting.options import MAX_STEPS
@@ -23,9 +23,11 @@ from jaxmle.lake.record import LakeFits
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import refuse_absent
 from jaxmle.lake.worker import Failed, Work, fit_partition
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_flag
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.workers.engine import checked_engine, shares_memory
 from jaxmle.workers.payload import packed
 
@@ -34,25 +36,25 @@ ERRORS = {kind.__name__: kind for kind in (TypeError, ValueError, MemoryError, R
 
 def fit_lake(
     model: Loglik,
-    source: Any,
+    source: Foreign,
     *,
-    by: Any,
-    out: Any,
+    by: str | Sequence[str],
+    out: Foreign,
     formula: str | None = None,
     params0: Tree = None,
     also: Mapping[str, str] | None = None,
     missing: str = "warn",
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: str | None = "auto",
     clusters: str | None = None,
-    weights: Any = None,
-    dtype: Any = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
     engine: Executor | None = None,
-    cache: Any = None,
-    part: Any = None,
+    cache: Foreign = None,
+    part: Foreign = None,
     progress: bool | None = None,
 ) -> LakeFits:
     """Maximise one log-likelihood on every group of a data set of Parquet files.
@@ -99,7 +101,7 @@ def fit_lake(
     """
     host_only("fit_lake")
     request = Request(
-        by=by,
+        by=cast("tuple[str, ...]", by),  # read by the record
         formula=formula,
         params0=params0,
         also=also,
@@ -125,7 +127,7 @@ def fit_lake(
 
 
 def _identity(model: Loglik, request: Request, files: Source) -> dict[str, str]:
-    """What a folder of fits must have in common with a call that goes on in it."""
+    """What a folder of fits must have in common with a call that resumes it."""
     read = request.columns() or files.schema.names
     types = [(name, str(files.schema.field(name).type)) for name in read]
     return {
@@ -141,10 +143,10 @@ def _fitted_files(
     files: Source,
     folder: Folder,
     engine: Executor | None,
-    cache: Any,
+    cache: Foreign,
     progress: bool | None,
 ) -> LakeFits:
-    """Skip what is there, fit the rest, and look at all keys together."""
+    """Skip the files already fitted, fit the rest, and check all keys together."""
     gathering = Gathering(folder, files, request.by)
     to_do = gathering.take_what_is_there()
     worker_request = replace(request, missing="drop") if request.missing == "warn" else request
@@ -180,8 +182,8 @@ def _fitted_files(
 
 def _outcomes(
     work: Work, to_do: list[Partition], engine: Executor | None
-) -> Iterator[tuple[Partition, Any]]:
-    """Each file with what became of it, as they end."""
+) -> Iterator[tuple[Partition, Tree]]:
+    """Each file with its outcome, as they finish."""
     if engine is None:
         for partition in to_do:
             yield partition, fit_partition(work, partition)
@@ -193,7 +195,7 @@ def _outcomes(
 
 def _on_engine(
     work: Work, to_do: list[Partition], engine: Executor
-) -> Iterator[tuple[Partition, Any]]:
+) -> Iterator[tuple[Partition, Tree]]:
     futures: dict[Future, Partition] = {}
     try:
         for partition in to_do:
@@ -207,13 +209,13 @@ def _on_engine(
             future.cancel()
 
 
-def _result(future: Future, partition: Partition) -> Any:
-    """What came back from a worker, or that it did not."""
+def _result(future: Future, partition: Partition) -> Tree:
+    """The result from a worker, or the failure if none came back."""
     try:
         return future.result()
     except BrokenExecutor as error:
         return _lost_worker(error)
-    except Exception as error:  # engines raise errors of their own where a worker is lost
+    except Exception as error:  # engines raise their own errors when a worker is lost
         return Failed("RuntimeError", None, f"{type(error).__name__}: {first_line(error)}")
 
 
@@ -223,7 +225,7 @@ def _lost_worker(error: BaseException) -> Failed:
 
 
 def _failure(partition: Partition, outcome: Failed, gathering: Gathering) -> Exception:
-    """The error of the caller: which file, why, and what is not lost."""
+    """The error for the caller: which file, why, and what is kept."""
     message = (
         f"{partition.path}: {outcome.reason.rstrip('.')}. {len(gathering.taken):,} of "
         f"{len(gathering.partitions):,} files are finished and saved in "

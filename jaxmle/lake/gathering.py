@@ -1,5 +1,5 @@
-"""What is known of the files that are finished: which, how they ended, how they were coded, and
-their keys.
+"""What is known about the finished files: which they are, how their fits ended, how they were
+coded, and their keys.
 """
 
 from __future__ import annotations
@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from jaxmle._types import Tree, ndarray
 from jaxmle.lake.key_index import KeyIndex, hashes_of
 from jaxmle.lake.outputs import MANIFEST_OF_A_LAKE, Folder, read_fits, read_footer
 from jaxmle.lake.partitions import Partition, Source
 from jaxmle.lake.record import LakeFits
 from jaxmle.lake.tables import key_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEYS_SHOWN = 3
 FOOTER_KINDS = {"rows": int, "dropped": int, "groups": int, "statuses": dict, "coding": str}
@@ -29,15 +31,15 @@ class Gathering:
         self.partitions = files.partitions
         self.others = files.others
         self.by = by
-        self.taken: dict[str, dict[str, Any]] = {}  # the footer of each file, by the output's name
+        self.taken: dict[str, dict[str, Tree]] = {}  # the footer of each file, by the output's name
         all_files = (*files.partitions, *files.others)
         self.place = {partition.output: i for i, partition in enumerate(all_files)}
         self.index = KeyIndex()
         self.skipped = 0
-        self.coded: tuple[str, str] | None = None  # how the first file was coded, and its path
+        self.coded: tuple[str, str] | None = None  # the coding of the first file, and its path
 
     def take_what_is_there(self) -> list[Partition]:
-        """Take the files whose fits are in the folder; those that are still to be fitted."""
+        """Take in the files whose fits are in the folder; return those still to be fitted."""
         there = set(self.folder.names())
         to_do = []
         for partition in self.partitions:
@@ -49,8 +51,8 @@ class Gathering:
         self.skipped = len(self.taken)
         return to_do
 
-    def _footer(self, partition: Partition, there: set[str]) -> dict[str, Any] | None:
-        """What the fits of a file say of themselves; None where there are none of it as it is."""
+    def _footer(self, partition: Partition, there: set[str]) -> dict[str, Tree] | None:
+        """The footer of a file's fits; None if there are none of its current version."""
         if partition.output not in there:
             return None
         footer = read_footer(self.folder, partition.output)
@@ -59,7 +61,7 @@ class Gathering:
     def compare_with_others(self) -> None:
         """Look for keys and codings of this part in the finished files of the other parts.
 
-        Each part does so after it has written its own, so that the last one sees all.
+        Each part does this after it has written its own files, so the last one sees all.
         """
         there = set(self.folder.names())
         for partition in self.others:
@@ -70,18 +72,18 @@ class Gathering:
                 self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
         self.refuse_shared_keys(self.index.shared())
 
-    def take(self, partition: Partition, footer: dict[str, Any], hashes: np.ndarray) -> None:
+    def take(self, partition: Partition, footer: dict[str, Tree], hashes: ndarray) -> None:
         """Take in a finished file.
 
         Raises:
-            ValueError: it was coded otherwise than another; a key stands in both.
+            ValueError: its coding differs from another's, or they share a key.
         """
         self._refuse_other_coding(partition, footer["coding"])
         self.taken[partition.output] = footer
         self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
 
     def _refuse_other_coding(self, partition: Partition, coding: str) -> None:
-        """Coefficients of one name would mean different things."""
+        """Raise, since coefficients of the same name would mean different things."""
         if not coding:  # a file without rows
             return
         if self.coded is None:
@@ -106,7 +108,7 @@ class Gathering:
         )
 
     def refuse_shared_keys(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Raise for a key that stands in two files; equal hashes alone prove none."""
+        """Raise for a key that is in two files; equal hashes alone are no proof."""
         for left, right in pairs:
             files = [(*self.partitions, *self.others)[i] for i in (left, right)]
             keys = [self._keys(file) for file in files]
@@ -124,7 +126,7 @@ class Gathering:
                 "parts of groups"
             )
 
-    def _keys(self, partition: Partition) -> Any:
+    def _keys(self, partition: Partition) -> pa.Table:
         return key_table(read_fits(self.folder, partition.output), self.by)
 
     def record(self) -> LakeFits:
@@ -150,13 +152,13 @@ class Gathering:
         )
 
 
-def _is_of(footer: dict[str, Any], partition: Partition) -> bool:
-    """Whether fits are those of the file as it is now."""
+def _is_of(footer: dict[str, Tree], partition: Partition) -> bool:
+    """Whether fits are those of the current version of the file."""
     sound = all(type(footer.get(name)) is kind for name, kind in FOOTER_KINDS.items())
     return sound and footer.get("source") == partition.facts
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+def _differences(before: dict[str, Tree], now: dict[str, Tree]) -> Iterable[tuple[str, Tree, Tree]]:
     """Columns whose levels differ: name, levels before, levels now."""
     for name, known in (before.get("levels") or {}).items():
         other = (now.get("levels") or {}).get(name)
@@ -166,9 +168,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterable[tuple[
         yield "the response", before.get("response") or [], now.get("response") or []
 
 
-def _listed(values: Any) -> str:
+def _listed(values: Tree) -> str:
     return ", ".join(map(str, values)) or "nothing"
 
 
-def _key_text(row: dict[str, Any]) -> str:
+def _key_text(row: dict[str, Tree]) -> str:
     return " and ".join(f"{name}={value!r}" for name, value in row.items())

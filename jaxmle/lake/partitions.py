@@ -1,18 +1,21 @@
-"""The files of a source: which there are, and whether one is still what it was when it was
-fitted.
-"""
+"""The files of a source: which there are, and whether one has changed since it was fitted."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import xxhash
 
+from jaxmle._types import Foreign, Tree
 from jaxmle.data.table import needed
 from jaxmle.parameters.arguments import check_count, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import dataset, fs
 
 CHARACTERS_OF_A_NAME = 80  # of the end of a path, in the name of its output; names have 255 at most
 
@@ -20,43 +23,43 @@ CHARACTERS_OF_A_NAME = 80  # of the end of a path, in the name of its output; na
 @dataclass(frozen=True)
 class Partition:
     """One file of the source: the ``fragment`` that reads it, its ``path``, ``size`` in bytes and
-    time of change ``mtime_ns``, and the name of its output.
+    modification time ``mtime_ns``, and the name of its output.
     """
 
-    fragment: Any
+    fragment: dataset.Fragment
     path: str
     size: int
     mtime_ns: int
 
     @property
     def output(self) -> str:
-        """The name of the file of its fits: readable, and different for different paths."""
+        """The name of the file of its fits: readable, and unique to the path."""
         tail = re.sub(r"\.(parquet|parq|pq)$", "", "/".join(self.path.split("/")[-2:]))
         plain = re.sub(r"[^\w=.-]+", "-", tail)[-CHARACTERS_OF_A_NAME:].lstrip("-._")
         return f"{plain}-{xxhash.xxh3_64_hexdigest(self.path.encode())}.parquet"
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What must be the same for its fits to be those of the file."""
+    def facts(self) -> dict[str, Tree]:
+        """What must be unchanged for its fits to be those of the file."""
         return {"path": self.path, "size": self.size, "mtime_ns": self.mtime_ns}
 
 
 @dataclass(frozen=True)
 class Source:
     """A data set of Parquet files with one ``schema``, in the order of their paths: the
-    ``partitions`` that are asked for, and the ``others``.
+    ``partitions`` requested, and the ``others``.
     """
 
-    schema: Any
+    schema: pa.Schema
     partitions: tuple[Partition, ...]
     others: tuple[Partition, ...]
 
 
-def source_of(source: Any, part: Any) -> Source:
+def source_of(source: Foreign, part: Foreign) -> Source:
     """The files of a source, or of one part of it.
 
     Raises:
-        TypeError, ValueError: for what is no data set of Parquet files, or holds none.
+        TypeError, ValueError: it is not a data set of Parquet files, or holds none.
         OSError: it cannot be read.
     """
     dataset = _dataset(source)
@@ -74,7 +77,7 @@ def source_of(source: Any, part: Any) -> Source:
     return Source(dataset.schema, tuple(chosen), tuple(others))
 
 
-def _dataset(source: Any) -> Any:
+def _dataset(source: Foreign) -> Tree:
     datasets = needed("pyarrow.dataset")
     if isinstance(source, datasets.Dataset):
         if isinstance(source, datasets.FileSystemDataset):
@@ -105,17 +108,17 @@ def _absolute(path: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the trace that some put behind it."""
+    """The first line of an error, without the trace that some append."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _facts(paths: list[str], filesystem: Any) -> list[tuple[int, int]]:
-    """Size and time of change of each file."""
+def _facts(paths: list[str], filesystem: fs.FileSystem) -> list[tuple[int, int]]:
+    """Size and modification time of each file."""
     infos = filesystem.get_file_info(paths)
     return [(info.size or 0, info.mtime_ns or 0) for info in infos]
 
 
-def _part(part: Any) -> tuple[int, int]:
+def _part(part: Foreign) -> tuple[int, int]:
     """Which of how many parts, from ``part=(i, n)``."""
     if part is None:
         return 0, 1

@@ -1,21 +1,21 @@
-"""What is asked for of every table of a lake: how its rows are grouped and coded, and how each
-group is fitted.
+"""What is done with every table of a lake: how its rows are grouped and coded, and how each group
+is fitted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jaxmle._types import Tree
+from jaxmle._types import DTypeLike, Tree
 from jaxmle.data.formula import STATEFUL
 from jaxmle.data.plan import plan_of
 from jaxmle.data.rows import MISSING_POLICIES, given_of
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.solvers.methods import Solver
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +30,11 @@ class Request:
     also: Mapping[str, str] | None = None
     missing: str = "warn"
     constraints: Tree = None
-    solver: Any = None
+    solver: Solver | None = None
     vcov: str | None = "auto"
     clusters: str | None = None
     weights: Weights | None = None
-    dtype: Any = None
+    dtype: DTypeLike = None
     max_steps: int = MAX_STEPS
     block_rows: int | None = None
 
@@ -71,7 +71,7 @@ class Request:
         )
 
     def columns(self) -> list[str] | None:
-        """The columns that are read; None for all that hold numbers."""
+        """The columns that are read; None for all numeric ones."""
         if self.formula is None:
             return None
         kind = None if self.weights is None else self.weights.kind
@@ -80,14 +80,14 @@ class Request:
         return list(dict.fromkeys(plan.wanted))
 
     def named_columns(self) -> list[str]:
-        """The columns that are named: those of the formula, keys, weights and clusters."""
+        """The columns named by the user: those of the formula, keys, weights and clusters."""
         roles = [self.clusters, None if self.weights is None else self.weights.values]
         extra = [name for name in roles if name is not None]
         return list(dict.fromkeys([*self.by, *extra, *(self.columns() or [])]))
 
     def refuse_learned_terms(self) -> None:
-        """Terms that learn from all rows of a table, a mean or knots, would differ from file to
-        file, and coefficients of one name with them.
+        """Reject terms that learn something, such as a mean or knots, from all rows of a table:
+        they would differ between files, and so would the meaning of coefficients.
         """
         learned = [name for name in STATEFUL if name != "I"]
         for text in (self.formula or "", *(self.also or {}).values()):
@@ -99,7 +99,7 @@ class Request:
                 )
 
 
-def _names_of_keys(by: Any) -> tuple[str, ...]:
+def _names_of_keys(by: str | Sequence[str]) -> tuple[str, ...]:
     names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, list | tuple) else ()
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"by must be the name of a column or a list of names; got {shown(by)}")

@@ -1,18 +1,21 @@
-"""Tables in Arrow's memory: what a user gives as one, its columns as the leaves of the data, and
-the fits of its groups as a table.
+"""Arrow tables: the user's input as one, its columns as the leaves of the data, and the fits of its
+groups as a table.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Tree, ndarray
 from jaxmle.data.groups import GroupFits
 from jaxmle.data.table import needed
 from jaxmle.parameters.arguments import shown
 from jaxmle.solvers.status import Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FACTS_OF_A_GROUP = ("n", "status", "reason", "loglik")
 ESTIMATE = "est:"  # before the name of a parameter, in the name of the column of its estimates
@@ -20,8 +23,8 @@ STANDARD_ERROR = "se:"
 VCOV = "vcov"
 
 
-def arrow_table(table: Any) -> Any:
-    """A pyarrow table of what is one, or says how it becomes one (polars, pandas, DuckDB)."""
+def arrow_table(table: pa.Table) -> pa.Table:
+    """A pyarrow table from one, or from an object that converts to one (polars, pandas, DuckDB)."""
     pa = needed("pyarrow")
     if isinstance(table, pa.Table):
         return table
@@ -36,14 +39,14 @@ def arrow_table(table: Any) -> Any:
 
 
 def refuse_absent(names: list[str], known: list[str], what: str) -> None:
-    """Raise ``ValueError`` for a name that is no column."""
+    """Raise ``ValueError`` for a name that is not a column."""
     for name in names:
         if name not in known:
             raise ValueError(f"{what} has no column {name!r}; its columns are {', '.join(known)}")
 
 
-def column_values(table: Any, name: str) -> np.ndarray:
-    """A column as an array (n,), or (n, q) where it holds lists of one fixed size."""
+def column_values(table: pa.Table, name: str) -> ndarray:
+    """A column as an array (n,), or (n, q) if it holds fixed-size lists."""
     pa = needed("pyarrow")
     column = table.column(name).combine_chunks()
     if pa.types.is_dictionary(column.type):
@@ -56,15 +59,15 @@ def column_values(table: Any, name: str) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
 
-def is_numeric(kind: Any) -> bool:
-    """Whether a type of Arrow is one of numbers, or of lists of numbers of one fixed size."""
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of numbers, or of fixed-size lists of numbers."""
     types = needed("pyarrow").types
     inner = kind.value_type if types.is_fixed_size_list(kind) else kind
     return bool(types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner))
 
 
-def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
-    """The columns of numbers by name, as the data of a likelihood."""
+def leaves_of(table: pa.Table, left_out: list[str]) -> dict[str, ndarray]:
+    """The numeric columns by name, as the data of a likelihood."""
     names = [
         field.name
         for field in table.schema
@@ -77,9 +80,9 @@ def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
     return {name: column_values(table, name) for name in names}
 
 
-def key_type(kind: Any) -> Any:
-    """The type of a key in the table of fits: that of the column, categories as what they are of,
-    and views of strings, which polars hands over, as strings.
+def key_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a key in the table of fits: that of the column, except that categories take the
+    type of their values, and string views, which polars produces, become strings.
     """
     pa = needed("pyarrow")
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -87,8 +90,8 @@ def key_type(kind: Any) -> Any:
 
 
 def key_columns(by: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
-    """From each key to its column in the table of fits: one that has the name of another column
-    there gets ``group_`` before it.
+    """From each key to its column in the table of fits: a name that is taken by another column
+    there gets the prefix ``group_``.
     """
     taken = {*FACTS_OF_A_GROUP, VCOV}
     taken |= {f"{prefix}{name}" for name in names for prefix in (ESTIMATE, STANDARD_ERROR)}
@@ -101,9 +104,9 @@ def key_columns(by: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     return columns
 
 
-def table_of_fits(groups: GroupFits, schema: Any) -> Any:
-    """A row for each group: its keys, n, status, reason, loglik, estimates, standard errors and
-    the covariance.
+def table_of_fits(groups: GroupFits, schema: pa.Schema) -> pa.Table:
+    """One row per group: its keys, n, status, reason, loglik, estimates, standard errors and
+    covariance.
 
     Args:
         groups: the fits of one table.
@@ -112,7 +115,7 @@ def table_of_fits(groups: GroupFits, schema: Any) -> Any:
     pa = needed("pyarrow")
     fits = groups.fits
     named = key_columns(tuple(groups.keys), fits.names)
-    columns: dict[str, Any] = {
+    columns: dict[str, Tree] = {
         named[key]: pa.array(values).cast(key_type(schema.field(key).type))
         for key, values in groups.keys.items()
     }
@@ -137,7 +140,7 @@ def table_of_fits(groups: GroupFits, schema: Any) -> Any:
     return pa.table(columns)
 
 
-def _lists(matrices: np.ndarray) -> Any:
+def _lists(matrices: ndarray) -> pa.Array:
     """Matrices (b, p, p) as lists of p² numbers, row by row."""
     pa = needed("pyarrow")
     size = matrices.shape[1] * matrices.shape[2]
@@ -145,8 +148,8 @@ def _lists(matrices: np.ndarray) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrices.reshape(-1)))
 
 
-def key_table(table: Any, by: tuple[str, ...]) -> Any:
-    """The keys of a table of fits, by their own names."""
+def key_table(table: pa.Table, by: tuple[str, ...]) -> pa.Table:
+    """The keys of a table of fits, under their original names."""
     names = tuple(
         name.removeprefix(ESTIMATE) for name in table.column_names if name.startswith(ESTIMATE)
     )
@@ -154,7 +157,7 @@ def key_table(table: Any, by: tuple[str, ...]) -> Any:
     return table.select([named[key] for key in by]).rename_columns(list(by))
 
 
-def as_data(table: Any, by: tuple[str, ...], given: list[str]) -> tuple[Tree, dict[str, Any]]:
+def as_data(table: pa.Table, by: tuple[str, ...], given: list[str]) -> tuple[Tree, dict[str, Tree]]:
     """The leaves of a table without a formula, and its keys by name."""
     refuse_absent([*by, *given], table.column_names, "the table")
     keys = {name: column_values(table, name) for name in by}

@@ -1,16 +1,13 @@
-"""Derivatives of a user's function where jax has no forward mode, or no reverse mode, for a part of
+"""Derivatives of a user's function if jax has no forward mode, or no reverse mode, for a part of
 it.
 
-A ``custom_vjp`` has a reverse rule only; whether that can be differentiated once more depends on
-what the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. What
-a function lacks shows while it is traced, as an error that jax raises by name. So the usual order
-of modes is tried first and costs nothing more, and others follow where it fails. The result says
-which one ran.
+A ``custom_vjp`` has a reverse rule only; whether that can be differentiated again depends on what
+the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. A missing
+mode shows up while tracing, as an error raised by jax. So the usual order of modes is tried first,
+at no extra cost, and others only if it fails. The result says which one was used.
 
-Differences of the score come last, and nothing need come after them. They evaluate the score and
-ask for no other mode, and the score of each row exists in the same mode as their sum, forward or
-reverse: where there are scores of which to take outer products, there is a score to take
-differences of.
+Differences of the score come last, and they always exist: they need only the score, and the scores
+of rows exist in the same mode as their sum, forward or reverse.
 """
 
 from __future__ import annotations
@@ -18,16 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Foreign, Function, Tree
 from jaxmle.runtime.modes import no_mode
-
-Function = Callable[..., Any]
 
 FORWARD_OVER_REVERSE = "forward over reverse"
 REVERSE_OVER_REVERSE = "reverse over reverse"
@@ -39,7 +35,7 @@ DIFFERENTIATION_MODES = (
     FORWARD_OVER_FORWARD,
     DIFFERENCES,
 )  # in order of preference
-# How jax 0.8 to 0.12 words it that a mode does not exist for an operation.
+# How jax 0.8 to 0.12 says that a mode does not exist for an operation.
 SIGNS_OF_A_MISSING_MODE = (
     "can't apply forward-mode",
     "do not support JVP",
@@ -53,11 +49,12 @@ SIGNS_OF_A_MISSING_MODE = (
 REFUSAL = "jax cannot differentiate this likelihood"
 # The step of a difference in standard errors of one coordinate: eight times the fifth root of the
 # unit roundoff, 0.006 in double precision. With the differences over 1, 2 and 4 steps extrapolated,
-# that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
+# this leaves an error near 1e-11 at 50 rows, and distinguishes noise of 1e-8 in a score from
+# curvature.
 STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
 DIFFERENCE_STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
-# rounding that two extrapolations share does not show in what they differ by: a quarter of it was
-# seen once
+# rounding that two extrapolations share is not part of their difference: in one case a quarter of
+# it was seen
 SAFETY_OF_THE_ERROR = 4.0
 ROUNDS_FOR_THE_STEP = (
     4  # the last gives the differences, those before it the scale of each coordinate
@@ -68,7 +65,7 @@ SHRINK_OUTSIDE_THE_DOMAIN = 1 / 32  # of a step whose end has no finite score
 @partial(jax.tree_util.register_dataclass, data_fields=["error"], meta_fields=["method"])
 @dataclass(frozen=True)
 class Differentiation:
-    """How a Hessian was found where it was not by the usual modes; static but for its error."""
+    """How a Hessian was computed if not by the usual modes; static except for its error."""
 
     method: str
     error: Array | None  # (p, p) measured absolute error of each entry; None where it is rounding
@@ -91,12 +88,12 @@ def lacks_mode(error: BaseException) -> bool:
     return any(sign in str(error) for sign in SIGNS_OF_A_MISSING_MODE)
 
 
-def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *args: Any) -> Any:
+def first_that_exists(roads: Sequence[Callable[[], Tree]], function: Function, *args: Tree) -> Tree:
     """The result of the first function that jax can differentiate.
 
     Raises:
-        TypeError: where it can go none, naming the parts of ``function(*args)`` with rules of their
-            own.
+        TypeError: if no mode exists; it names the parts of ``function(*args)`` that have their own
+            rules.
     """
     errors = []
     for road in roads:
@@ -110,7 +107,7 @@ def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *a
     raise refused[0] if refused else TypeError(_refusal(errors[0], function, *args)) from errors[0]
 
 
-def _refusal(error: BaseException, function: Function, *args: Any) -> str:
+def _refusal(error: BaseException, function: Function, *args: Tree) -> str:
     names = sorted(set(_custom_rules(function, *args)))
     parts = ", ".join(names) if names else "a part of it"
     reason = str(error).splitlines()[0].rstrip(".")
@@ -123,10 +120,10 @@ def _refusal(error: BaseException, function: Function, *args: Any) -> str:
     )
 
 
-def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
-    """The names of the operations in a function that bring rules of their own, or have none."""
+def _custom_rules(function: Function, *args: Tree) -> Iterator[str]:
+    """The names of the operations in a function that have their own rules, or none."""
 
-    def walk(jaxpr: Any) -> Iterator[str]:
+    def walk(jaxpr: Jaxpr) -> Iterator[str]:
         for equation in jaxpr.eqns:
             kind = equation.primitive.name
             if kind.startswith("custom_vjp"):
@@ -134,9 +131,9 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
             elif kind in ("pure_callback", "io_callback", "while"):
                 yield f"a {kind.replace('while', 'while_loop')}"
             for inner in jax.tree.leaves(list(equation.params.values())):
-                inner = getattr(inner, "jaxpr", inner)  # closed, or not
-                if hasattr(inner, "eqns"):
-                    yield from walk(inner)
+                program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
+                if hasattr(program, "eqns"):
+                    yield from walk(program)
 
     try:
         yield from walk(jax.make_jaxpr(function)(*args).jaxpr)
@@ -145,15 +142,15 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
 
 
 @jax.custom_jvp
-def without_derivative(tree: Any) -> Any:
-    """The tree itself, for a result that has no derivative in it: to ask for one is an error by
-    name.
+def without_derivative(tree: Tree) -> Tree:
+    """The tree itself, marked as not differentiable: asking for its derivative raises a named
+    error.
     """
     return tree
 
 
 @without_derivative.defjvp
-def _no_derivative(primals: Any, tangents: Any) -> Any:
+def _no_derivative(primals: Tree, tangents: Tree) -> Tree:
     raise TypeError(
         "a fit whose Hessian is computed by differences of the score cannot be "
         "differentiated itself: a part of the likelihood has a reverse rule that jax "
@@ -168,7 +165,7 @@ def _no_derivative(primals: Any, tangents: Any) -> Any:
 def gradient(function: Function) -> Function:
     """The gradient of a scalar function of one tree, by reverse mode or else by forward mode."""
 
-    def slope(x: Any) -> Any:
+    def slope(x: Array) -> Tree:
         return first_that_exists(
             (lambda: jax.grad(function)(x), lambda: jax.jacfwd(function)(x)), function, x
         )
@@ -181,9 +178,9 @@ def value_and_gradient(function: Function) -> Function:
     forward mode.
     """
 
-    def value_and_slope(x: Any) -> tuple[Array, Any]:
-        def forward() -> tuple[Array, Any]:
-            def doubled(x: Any) -> tuple[Array, Array]:
+    def value_and_slope(x: Array) -> tuple[Array, Tree]:
+        def forward() -> tuple[Array, Tree]:
+            def doubled(x: Array) -> tuple[Array, Array]:
                 value = function(x)
                 return value, value
 
@@ -215,9 +212,9 @@ def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) 
 def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
     """∂function/∂x, (…, p), of a function from x (p,) to an array.
 
-    Forward mode, a pass for each parameter. Where there is none, the reverse rule is transposed,
-    which is again a pass for each parameter, whatever rows an entry looks at; where that rule
-    cannot be, a reverse pass for each entry.
+    Forward mode takes one pass for each parameter. If it does not exist, the reverse rule is
+    transposed, which again takes one pass for each parameter, whatever rows an entry depends on; if
+    that rule cannot be transposed, there is one reverse pass for each entry.
     """
     return first_that_exists(
         (
@@ -247,8 +244,8 @@ def matrix_of(linear: Callable[[Array], Array], x: Array, method: str | None) ->
     """The matrix (q, p) of a linear map from x (p,) to (q,), part of a derivative of the score, by
     columns or, where the Hessian is of reverse mode only, by rows.
 
-    Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: how the Hessian was found tells.
+    Newer versions of jax raise for a missing mode when compiling, not when tracing; so the method
+    of the Hessian decides.
     """
     if method != REVERSE_OVER_REVERSE:
         return jax.jacfwd(linear)(jnp.zeros_like(x))
@@ -258,8 +255,8 @@ def matrix_of(linear: Callable[[Array], Array], x: Array, method: str | None) ->
 
 
 def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
-    """A reverse pass for each entry, one after the other: a callback need not be able to take
-    many at once.
+    """One reverse pass for each entry, one after the other, because a callback may not accept many
+    points at once.
     """
     out, pull_back = jax.vjp(function, x)
 
@@ -273,8 +270,8 @@ def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def second_order(function: Callable[[Array], tuple[Array, Array]], x: Array) -> SecondOrder:
-    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by
-    the first of ``METHODS`` that exists.
+    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by the
+    first of ``METHODS`` that exists.
     """
 
     def by(
@@ -341,18 +338,18 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
 
 
 def central_differences(
-    function: Callable[[Array], tuple[Array, Any]], x: Array, score_of: Function = lambda out: out
-) -> tuple[tuple[Array, Any], Array, Array]:
-    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error:
-    what two extrapolations differ by.
+    function: Callable[[Array], tuple[Array, Tree]], x: Array, score_of: Function = lambda out: out
+) -> tuple[tuple[Array, Tree], Array, Array]:
+    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error,
+    the difference of two extrapolations.
 
-    The steps are a share of the scale 1/√|H_jj| of each coordinate, which the rounds before the
-    last find. All evaluations are one call in the program, one after the other: what needs this is
-    long to compile, and a callback need not be able to take many at once.
+    The steps are a fraction of the scale 1/√|H_jj| of each coordinate, which the rounds before the
+    last determine. All evaluations are one call in the program, one after the other: such functions
+    take long to compile, and a callback may not accept many points at once.
 
     Args:
-        function: from x (p,) to what is differentiated, and what else is wanted at x.
-        score_of: from what is differentiated to the score (p,).
+        function: from x (p,) to the quantity to differentiate, and anything else wanted at x.
+        score_of: from that quantity to the score (p,).
 
     Returns:
         ``function(x)``, the derivatives and their error.
@@ -363,7 +360,7 @@ def central_differences(
     share = STEP_IN_ROOTS_OF_ROUNDOFF * eps**0.2
     size = jnp.where(x != 0, jnp.abs(x), 1.0)
 
-    def measure(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    def measure(carry: tuple[Tree, ...]) -> tuple[Tree, ...]:
         unit, most, *_ = carry
         centre, ends = _moved(function, x, share * unit)
         finite = jnp.all(jnp.isfinite(jax.vmap(jax.vmap(score_of))(ends)), axis=(0, 2))
@@ -399,8 +396,8 @@ def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
 
 
 def _moved(
-    function: Callable[[Array], tuple[Array, Any]], x: Array, step: Array
-) -> tuple[tuple[Array, Any], Array]:
+    function: Callable[[Array], tuple[Array, Tree]], x: Array, step: Array
+) -> tuple[tuple[Array, Tree], Array]:
     """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``,
     (6, p, …), one call after the other.
     """
@@ -432,7 +429,7 @@ def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
 
 
 def joined(*parts: Differentiation | None) -> Differentiation | None:
-    """How a sum of Hessians was found: by the last of ``METHODS`` among its parts, with the sum
+    """How a sum of Hessians was computed: by the last of ``METHODS`` among its parts, with the sum
     of their errors.
     """
     known = [part for part in parts if part is not None]

@@ -1,10 +1,10 @@
-"""The one accumulating pass: value, score and Hessian of a likelihood are sums over the rows, whole
+"""The pass over the rows: value, score and Hessian of a likelihood are sums over the rows, at once
 or in blocks.
 
-Dispatch is on the type of the likelihood. An opaque function goes the general road (``grad`` and
-``hessian`` of the summed terms); a ``Regression`` goes by X'WX; every combinator passes its sense
-inward: weights multiply, a prior's derivatives are added, fixed and tied entries are E'(·)E, a pool
-is a sum over its members.
+Dispatch is on the type of the likelihood. An opaque function uses the general method (``grad`` and
+``hessian`` of the summed terms); a ``Regression`` uses X'WX; every combinator is applied to the
+result for its inner likelihood: weights multiply, a prior's derivatives are added, fixed and tied
+entries are E'(·)E, a pool is a sum over its members.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DTypeLike, Function, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import carried, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import (
@@ -35,15 +35,15 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.shards import over_automatic_mesh
 
-CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
-# the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of
-# 4096
+CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s in blocks, 1.21 s at once
+# the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s with these, 0.17 s in
+# blocks of 4096
 CACHED_WIDE = 1024
-# the same of a user's function, whose Hessian holds rows for each parameter: a Weibull fit of 1e5 ×
-# 5 takes 33 ms so, 56 ms whole
+# the same for a user's function, whose Hessian stores rows for each parameter: a Weibull fit of 1e5
+# × 5 takes 33 ms in blocks, 56 ms at once
 CACHED_OPAQUE = 1024
-# The same on an accelerator, which has no such cache, and for which a turn of a loop is a dozen
-# kernels of some 10 µs each. Not measured: so many rows of twenty columns are 50 MB.
+# The same on an accelerator, which has no such cache, and on which an iteration of a loop is a
+# dozen kernels of about 10 µs each. Not measured: this many rows of twenty columns are 50 MB.
 ROWS_ON_ACCELERATOR = 2**18
 ROWS_OPAQUE_ON_ACCELERATOR = 2**16
 
@@ -58,7 +58,7 @@ class Sums(NamedTuple):
 
 
 class Accumulated(NamedTuple):
-    """``Sums`` together with the mode of differentiation that gave the Hessian."""
+    """``Sums`` with the mode of differentiation of the Hessian."""
 
     value: Array  # ()     ℓ
     absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
@@ -67,7 +67,7 @@ class Accumulated(NamedTuple):
     hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
-def added(first: Any, second: Any) -> Any:
+def added(first: Tree, second: Tree) -> Tree:
     """The sum of two passes, with or without a Hessian."""
     if not isinstance(first, Accumulated):
         return jax.tree.map(jnp.add, first, second)
@@ -76,7 +76,7 @@ def added(first: Any, second: Any) -> Any:
 
 
 def sums(
-    loglik: Any,
+    loglik: Tree,
     layout: Layout,
     x: Array,
     data: Tree,
@@ -99,10 +99,9 @@ def sums(
             return sums(loglik.loglik, layout, x, data, weights, block_rows)
         case Penalize():
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
-            bare = uncounted(
+            bare: Tree = uncounted(
                 loglik
-                # Jeffreys's prior looks at other data: every value of the response, or simulated
-                # ones
+                # Jeffreys's prior uses other data: every value of the response, or simulated ones
             )
             prior = Accumulated(
                 *second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
@@ -139,14 +138,14 @@ def sums(
     return first_that_exists((declared, general), loglik, layout.unravel(x), data)
 
 
-def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | None:
+def _within(how: Differentiation | None, e: ndarray) -> Differentiation | None:
     """The mode of differentiation and the error of E'HE, from those of H."""
     return how if how is None or how.error is None else replace(how, error=e.T @ how.error @ e)
 
 
 def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | None:
-    """Rows of a regression are independent by declaration, so a long pass is always taken in
-    blocks that stay in the cache; but not where devices may share the rows, for each of them would
+    """Rows of a regression are independent by declaration, so a long pass is always done in blocks
+    that fit in the cache, except if the rows may be spread over devices, because each device would
     gather every block.
     """
     if over_automatic_mesh(data):
@@ -156,14 +155,14 @@ def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | 
 
 
 def usual_block_rows(p: int) -> int:
-    """Rows of a block of a regression with p parameters, on the device that jax computes on."""
+    """Rows of a block of a regression with p parameters, on jax's current device."""
     if jax.default_backend() != "cpu":
         return ROWS_ON_ACCELERATOR
     return CACHED_ROWS if p <= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT else CACHED_WIDE
 
 
 def usual_opaque_rows() -> int:
-    """The same of a user's function."""
+    """The same for a user's function."""
     return CACHED_OPAQUE if jax.default_backend() == "cpu" else ROWS_OPAQUE_ON_ACCELERATOR
 
 
@@ -176,7 +175,7 @@ class Slopes(NamedTuple):
 
 
 def slopes(
-    loglik: Regression | WithResponse,
+    loglik: Loglik,
     layout: Layout,
     x: Array,
     data: Tree,
@@ -186,7 +185,7 @@ def slopes(
     """The pass at x (p,) for value and score alone, of a declared regression whose terms are
     multiplied by ``weights`` (n,).
     """
-    core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
+    core = cast(Regression, loglik.loglik if isinstance(loglik, WithResponse) else loglik)
 
     def declared() -> Slopes:
         return _with_counts(_declared_slopes, core, layout, x, data, weights, block_rows)
@@ -200,15 +199,15 @@ def slopes(
 
 
 def _with_counts(
-    road: Callable[..., Any],
+    road: Function,
     loglik: Regression,
     layout: Layout,
     x: Array,
     data: Tree,
     weights: Array | None,
     block_rows: int | None,
-) -> Any:
-    """The pass over the rows, and over the counts of histograms."""
+) -> Tree:
+    """The pass over the rows and over the counts of histograms."""
     rest, counts = loglik.apart()
     total = by_blocks(
         partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows)
@@ -218,7 +217,7 @@ def _with_counts(
     return total
 
 
-def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
+def embedding(roots: ndarray, dtype: DTypeLike) -> ndarray:
     """E (p, p) with x = E x + constant: a fixed entry has a zero row, a tied one the row of the
     entry it follows.
     """
@@ -229,7 +228,7 @@ def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array | None]:
-    """Weights of a pool, cut at its members."""
+    """Weights of a pool, split by its members."""
     if weights is None:
         return [None] * len(lengths)
     cuts = np.cumsum([0, *((n or 1) for n in lengths)])
@@ -242,8 +241,8 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 def _general(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Accumulated:
-    """The general road: automatic differentiation of the summed terms, but for a built-in model
-    that brings its sums.
+    """The general method: automatic differentiation of the summed terms, except for a built-in
+    model that provides its sums.
     """
     own_sums = carried(loglik, "second_order")
     brought = own_sums(layout.unravel(x), data) if own_sums is not None else None
@@ -300,30 +299,30 @@ def _declared_slopes(
     eta, columns, _ = loglik.predictors(layout, x, data)
     terms, slope, _ = loglik.derivatives(
         layout.unravel(x), eta, data
-    )  # what is not asked for is never computed
+    )  # unused results are never computed
     if weights is not None:
         terms, slope = jax.tree.map(lambda entry: weights * entry, (terms, slope))
     return Slopes(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p))
 
 
 def by_blocks(
-    road: Callable[[Tree, Array | None], Any],
+    road: Callable[[Tree, Array | None], Tree],
     data: Tree,
     weights: Array | None,
     block_rows: int | None,
-) -> Any:
+) -> Tree:
     """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at
-    n; rows seen twice get weight 0.
+    n; rows that occur twice get weight 0.
     """
     n = data_length(data)
     if block_rows is None or n is None or n <= block_rows:
         return road(data, weights)
     blocks = -(-n // block_rows)
 
-    def block(start: Array) -> Any:
+    def block(start: Array) -> Tree:
         first = jnp.minimum(start, n - block_rows)
 
-        def cut(leaf: Any) -> Any:
+        def cut(leaf: Tree) -> Array:
             return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, block_rows)
 
         fresh = (first + jnp.arange(block_rows) >= start).astype(jnp.result_type(float))
@@ -331,7 +330,7 @@ def by_blocks(
 
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(block, 0))
 
-    def add(total: Any, start: Any) -> Any:
+    def add(total: Tree, start: Tree) -> Tree:
         return (jax.tree.map(jnp.add, total, block(start)), None)
 
     return jax.lax.scan(add, zero, jnp.arange(blocks) * block_rows)[0]

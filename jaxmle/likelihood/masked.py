@@ -1,17 +1,17 @@
-"""Whether a code out of range matters: a program is run again with what it reads there changed,
+"""Whether a code out of range matters: a program is run again with the values read there changed,
 and its terms are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Atom, Function, Loglik, Tree
 from jaxmle.likelihood.codes import (
     NO_CODE,
     Code,
@@ -26,15 +26,16 @@ from jaxmle.likelihood.codes import (
 )
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of
 from jaxmle.runtime.compile import compiled
 
 
-def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
-    """Whether the terms depend on what is read, or lost, at the codes out of range: not where
-    the function masks them.
+def matters(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> bool:
+    """Whether the terms depend on what is read, or lost, at codes out of range; they do not if the
+    function masks them.
     """
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         def both(x: Array, data: Tree) -> list[Array]:
             program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
                 x, data
@@ -48,16 +49,18 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     x = np.asarray(base)
     moved = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     piece = compiled(loglik, ("code counts", layout), make)
-    for point in (x, moved):  # at the start alone a factor may be 0
+    for point in (x, moved):  # at the start alone, a factor may be 0
         first, second = (np.asarray(terms) for terms in piece(point, data))
         if np.all(np.isfinite(first)) and not np.array_equal(first, second):
             return True
     return False
 
 
-def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: int) -> Array:
-    """The terms of a program when ``change`` is read out of range; what is added out of range
-    is lost or goes to the last entry at 1, and to the first at 2.
+def changed_terms(
+    program: ClosedJaxpr, inputs: list[Array], known: list[Var], change: int
+) -> Array:
+    """The terms of a program when ``change`` is read out of range. Additions out of range are lost,
+    or go to the last entry if ``change`` is 1 and to the first if it is 2.
     """
     state = [Seen(var, value, value) for var, value in zip(known, inputs, strict=True)]
     captured = [
@@ -71,7 +74,7 @@ def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: i
 
 
 class Seen(NamedTuple):
-    """An array of a running program: what is known of it, its value, and the value of a code
+    """An array of a running program: what is known about it, its value, and the value of a code
     before jax counts it from the end.
     """
 
@@ -80,11 +83,11 @@ class Seen(NamedTuple):
     code: Array
 
 
-def _run(jaxpr: Any, constants: list[Seen], arguments: list[Seen], change: int) -> list[Seen]:
+def _run(jaxpr: Jaxpr, constants: list[Seen], arguments: list[Seen], change: int) -> list[Seen]:
     table = dict(zip(jaxpr.invars, arguments, strict=True))
     table |= dict(zip(jaxpr.constvars, constants, strict=True))
 
-    def read(atom: Any) -> Seen:
+    def read(atom: Atom) -> Seen:
         if not hasattr(atom, "val"):
             return table[atom]
         return Seen(literal(atom), atom.val, atom.val)
@@ -103,7 +106,7 @@ def _run(jaxpr: Any, constants: list[Seen], arguments: list[Seen], change: int) 
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
+def _bound(equation: JaxprEqn, ins: list[Seen], change: int) -> list[Seen]:
     """One operation, with its codes followed and its indices out of range changed."""
     primitive = equation.primitive
     params = equation.params
@@ -128,11 +131,11 @@ def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
     return [Seen(*entry) for entry in zip(vars_, outs, codes, strict=True)]
 
 
-def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
+def _changed(equation: JaxprEqn, ins: list[Seen], values: list[Array], change: int) -> Array:
     """A read or an addition by index, changed where the code is out of range."""
     primitive = equation.primitive
     params = equation.params
-    shape = equation.invars[0].aval.shape
+    shape = aval_of(equation.invars[0]).shape
     numbers = params["dimension_numbers"]
     code = ins[1].code
     if primitive.name == "gather":
@@ -143,7 +146,9 @@ def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -
         most = [shape[axis] - 1 for axis in places]
     beyond = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
     out = jnp.any((code < 0) | beyond, axis=-1)
-    if primitive.name != "gather" and change == 1:  # bincount puts what is negative first
+    if (
+        primitive.name != "gather" and change == 1
+    ):  # bincount counts negative codes in the first entry
         last = jnp.where(code < 0, jnp.asarray(most, values[1].dtype), values[1])
         return primitive.bind(values[0], last, *values[2:], **params)
     if primitive.name != "gather":
@@ -157,7 +162,7 @@ def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -
     return jnp.where(gone, jnp.asarray(change, result.dtype), result)
 
 
-# Operations that put a code into a range, and the place of the code among their arguments.
+# Operations that limit a code to a range, and the position of the code among their arguments.
 BEFORE_LIMITS = {"select_n": 1, "clamp": 1, "max": 0}
 
 
@@ -167,17 +172,17 @@ def _limited(ins: list[Seen], place: int) -> Seen:
     return codes[0] if codes else ins[place]
 
 
-def _changed_branch(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
-    """What ``switch`` chooses, changed where the code names no branch."""
+def _changed_branch(equation: JaxprEqn, ins: list[Seen], values: list[Array], change: int) -> Array:
+    """The result of ``switch``, changed if the code is not a branch."""
     result = equation.primitive.bind(*values, **equation.params)
     code = jnp.broadcast_to(ins[0].code, jnp.shape(values[0]))
     out = jnp.reshape((code < 0) | (code >= len(ins) - 1), jnp.shape(values[0]))
     return jnp.where(out, jnp.asarray(change, result.dtype), result)
 
 
-def _changed_columns(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
-    """The columns of ``one_hot``, changed where the code has none."""
-    inner = called(equation)
+def _changed_columns(equation: JaxprEqn, ins: list[Seen], change: int) -> list[Seen]:
+    """The columns of ``one_hot``, changed if the code has no column."""
+    inner = cast(ClosedJaxpr, called(equation))
     given = [Seen(NO_CODE, entry.value, entry.value) for entry in ins]
     captured = [Seen(NO_CODE, value, value) for value in inner.consts]
     (columns,) = _run(inner.jaxpr, captured, given, change)

@@ -1,19 +1,16 @@
-"""Log priors for ``penalize``: pure functions of the parameters whose hyperparameters are
-leaves.
-"""
+"""Log priors for ``penalize``: pure functions of the parameters, with hyperparameters as leaves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Tree
+from jaxmle._types import Array, ArrayLike, Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.opaque import LikelihoodTree
 
@@ -21,11 +18,9 @@ from jaxmle.runtime.opaque import LikelihoodTree
 @partial(jax.tree_util.register_dataclass, data_fields=["strength"], meta_fields=["leaf"])
 @dataclass(frozen=True)
 class Ridge(LikelihoodTree):
-    """Minus half the strength times the squared length of the parameters, or of the one leaf
-    named.
-    """
+    """Minus half the strength times the squared norm of the parameters, or of the named leaf."""
 
-    strength: Any
+    strength: float | jax.Array
     leaf: str | None = None
 
     def __call__(self, params: Tree) -> jax.Array:
@@ -42,8 +37,8 @@ class Ridge(LikelihoodTree):
 class NormalPrior(LikelihoodTree):
     """Independent normal log densities, constants included."""
 
-    mean: Any
-    sd: Any
+    mean: float | Array
+    sd: float | Array
     leaf: str | None = None
 
     def __call__(self, params: Tree) -> jax.Array:
@@ -60,7 +55,7 @@ class NormalPrior(LikelihoodTree):
 
 
 def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
-    """Mean and sd broadcast against the parameter, and no further."""
+    """Raise unless mean and sd broadcast to the shape of the parameter."""
     for name, shape in zip(("mean", "sd"), hyper, strict=True):
         if shape not in ((), value):
             raise ValueError(
@@ -77,7 +72,7 @@ def _named(params: Tree, leaf: str) -> Tree:
     raise ValueError(f"the prior names {leaf!r}, but params has no such entry")
 
 
-def ridge(strength: Any, leaf: str | None = None) -> Ridge:
+def ridge(strength: float | jax.Array, leaf: str | None = None) -> Ridge:
     """The ridge log prior −strength·‖θ‖²/2, for all parameters or for one leaf.
 
     Returns:
@@ -96,7 +91,7 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
     return Ridge(strength, leaf)
 
 
-def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
+def normal_prior(mean: float | Array, sd: float | Array, leaf: str | None = None) -> NormalPrior:
     """Independent normal priors on all parameters, or on one leaf; mean and sd broadcast against
     it.
 
@@ -125,11 +120,11 @@ def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
     return NormalPrior(mean, sd, leaf)
 
 
-def _check(name: str, value: Any, positive: bool | None) -> None:
-    """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is
-    judged by its type alone.
+def _check(name: str, value: ArrayLike, positive: bool | None) -> None:
+    """Raise unless a hyperparameter is finite, and a strength or an sd has the right sign; of a
+    traced value only the type is checked.
     """
-    rule = {None: "finite", False: "finite and non-negative", True: "finite and positive"}[positive]
+    rule = {None: "finite", False: "finite, non-negative", True: "finite, positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
     if is_traced(value):
         return
@@ -141,6 +136,6 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
         raise ValueError(message)
 
 
-def _check_leaf(leaf: Any) -> None:
+def _check_leaf(leaf: object) -> None:
     if leaf is not None and not isinstance(leaf, str):
         raise TypeError(f"leaf must be the name of one entry of params, or None; got {shown(leaf)}")

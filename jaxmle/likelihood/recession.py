@@ -1,35 +1,34 @@
-"""Which ways a likelihood can rise for ever: for every term, directions in parameter space of which
-it loses something.
+"""The directions in which a likelihood can rise for ever, bounded by the gradients of its terms.
 
 A concave term ℓ_i does not fall along d, however far, if and only if s_i(θ)'d ≥ 0 at every θ: its
 score never points away from d. So the scores of concave terms at many points bound the cone of
-recession from outside, and where terms are functions of few linear predictors they give it exactly:
-far out, the gradient in the predictors takes the few values that matter (y − p is 1, 0 or −1),
-whatever the parameters.
+recession from outside. If terms are functions of few linear predictors, the bound is exact: far
+out, the gradient in the predictors takes only a few limiting values (y − p is 1, 0 or −1), whatever
+the parameters.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.designs import row_gradients
 from jaxmle.likelihood.evaluate import embedding
-from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.regression import Column, Regression
 from jaxmle.likelihood.terms import row_scores, term_rows
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 
-FAR_PREDICTOR = (
-    40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
+FAR_PREDICTOR = 40.0  # in units of a predictor: 1 + e⁻⁴⁰ is one, and e⁴⁰ is finite in float32
+RANDOM_POINTS = (
+    24  # random points in addition to the axes: enough for five cut points around a mean
 )
-RANDOM_POINTS = 24  # random points beside the axes: enough for five cut points around a mean
-# at which the curvature of a declared density is looked at, in units of a predictor
+# points at which the curvature of a declared density is checked, in units of a predictor
 CURVATURE_REACH = (0.5, 3.0, 10.0, FAR_PREDICTOR)
 CURVATURE_POINTS = 32
 OPAQUE_REACH = (
@@ -37,24 +36,24 @@ OPAQUE_REACH = (
     10.0,
     100.0,
 )  # in units of the rows' own scale, for terms known only as functions
-# a gradient in the predictors within this of whole numbers, once its largest entry is one, is a
-# limit seen from a finite distance
+# a gradient in the predictors within this distance of integers, scaled so that its largest entry is
+# one, is taken to be at its limit
 PURE = 1e-6
-CONCAVITY_TOLERANCE = 1e-6  # curvature over its scale that still counts as concave
+CONCAVITY_TOLERANCE = 1e-6  # relative curvature that still counts as concave
 
 
 class Ways(NamedTuple):
     """Gradients of the terms at many points, (q, n, p), on the user's scale."""
 
     gradients: Array
-    pure: Array  # (q, n)  gradients that are exact: whole numbers times the design
+    pure: Array  # (q, n) gradients that are exact: integers times the design
     alive: Array  # (n,)  terms of positive weight
-    # ()  no term of a declared density curves upwards where it was asked; of a function that is
-    # not known here
+    # () no term of a declared density curves upwards at the checked points; not known here for a
+    # function
     concave: Array
 
 
-def straight(layout: Layout) -> np.ndarray:
+def straight(layout: Layout) -> ndarray:
     """The printed entries on whose own scale a likelihood may be concave: unconstrained ones
     and ordered ones, (p,).
     """
@@ -67,8 +66,8 @@ def straight(layout: Layout) -> np.ndarray:
 
 
 def is_exact(loglik: Loglik) -> bool:
-    """Whether every part is a regression whose predictors are all linear, so that the ways are
-    the whole cone.
+    """Whether every part is a regression with only linear predictors, so that the gradients give
+    the cone exactly.
     """
     match loglik:
         case Weight() | WithResponse() | Fix() | Tie():
@@ -80,8 +79,8 @@ def is_exact(loglik: Loglik) -> bool:
     return False
 
 
-def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
-    """The gradients of every term at many points about x (p,)."""
+def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
+    """The gradients of every term at many points around x (p,)."""
     match loglik:
         case Weight():
             inner = ways(loglik.loglik, layout, x, data)
@@ -109,7 +108,7 @@ def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
                 gradients=inner.gradients @ embedding(loglik.roots(layout), x.dtype)
             )
     if is_exact(loglik):
-        return _declared(loglik, layout, x, data)
+        return _declared(cast(Regression, loglik), layout, x, data)
     return _opaque(loglik, layout, x, data)
 
 
@@ -146,8 +145,8 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
 
 
 def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
-    """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made
-    so; and which they are, (n,).
+    """Slopes (m, n), with those that are integer multiples of one entry up to the effect of finite
+    distance made exact; and which these are, (n,).
     """
     top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
     ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]
@@ -156,9 +155,9 @@ def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(pure[None, :], whole * jnp.minimum(top, 1.0)[None, :], slope), pure
 
 
-def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
-    """Points (q, m) of the predictors: the middle, far out along each axis both ways, and
-    random ones; ordered predictors stay ordered.
+def _grid(m: int, ordered: list[list[int]]) -> ndarray:
+    """Points (q, m) of the predictors: the centre, points far out along each axis in both
+    directions, and random points; ordered predictors stay ordered.
     """
     axes = np.concatenate([np.zeros((1, m)), FAR_PREDICTOR * np.eye(m), -FAR_PREDICTOR * np.eye(m)])
     random = FAR_PREDICTOR * np.random.default_rng(0).standard_normal(
@@ -167,22 +166,20 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
     return _in_order(np.concatenate([axes, random]), ordered)
 
 
-def _near(m: int, ordered: list[list[int]]) -> np.ndarray:
-    """Points (q, m) of the predictors at all distances, at which curvature may be seen that is
-    gone far out.
-    """
+def _near(m: int, ordered: list[list[int]]) -> ndarray:
+    """Points (q, m) of the predictors at all distances: curvature may vanish far out."""
     random = np.random.default_rng(1).standard_normal((CURVATURE_POINTS, m))
     return _in_order(random * np.resize(CURVATURE_REACH, CURVATURE_POINTS)[:, None], ordered)
 
 
-def _in_order(points: np.ndarray, ordered: list[list[int]]) -> np.ndarray:
+def _in_order(points: ndarray, ordered: list[list[int]]) -> ndarray:
     """Points (q, m) with ordered predictors in order."""
     for group in ordered:
         points[:, group] = np.sort(points[:, group], axis=1) + 1e-3 * np.arange(len(group))
     return points
 
 
-def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
+def _ordered(layout: Layout, columns: tuple[Column, ...]) -> list[list[int]]:
     """The predictors that are entries of one ordered leaf."""
     leaf_at = [
         leaf if isinstance(leaf.constraint, Ordered) else None
@@ -197,7 +194,7 @@ def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
 
 
 def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
-    """The scores of all terms at points about x, each entry moved in units in which a row's
+    """The scores of all terms at points around x, with each entry changed in units in which a row's
     score is one.
     """
     free = straight(layout)
@@ -229,7 +226,7 @@ def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     )
 
 
-def scores_at(loglik: Any, layout: Layout, points: Array, data: Tree) -> Array:
+def scores_at(loglik: Loglik, layout: Layout, points: Array, data: Tree) -> Array:
     """The score of each term at each of several points (q, p), (q, n, p)."""
     return jax.lax.map(lambda x: term_rows(loglik, layout, _sorted(layout, x), data).scores, points)
 

@@ -1,8 +1,8 @@
-"""Laws of the response: how an expectation over y given the parameters is taken, for the expected
-information.
+"""Distributions of the response: how an expectation over y given the parameters is computed, for
+the expected information.
 
-Three ways: exactly, by a closed form; exactly, by summing over a finite support; or by simulation
-from a stated key.
+There are three methods: exactly, in closed form; exactly, by summing over a finite support; or by
+simulation with a given key.
 """
 
 from __future__ import annotations
@@ -10,32 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Key, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.opaque import LikelihoodTree
 
-TOLERANCE_OF_TOTAL_MASS = 1e-4  # of the probability of all values, about one
+TOLERANCE_OF_TOTAL_MASS = 1e-4  # of the total probability, which should be one
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Exact(LikelihoodTree):
     """``information(eta, row)`` is the expected information of one row in its predictors, (m, m),
-    or a scalar where m is 1.
+    or a scalar if m is 1.
 
     ``cross(eta, row)``, (m, m, m), is E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c); only the bias of the
-    estimate asks for it.
+    estimate needs it.
     """
 
-    information: Callable[[Any, Tree], Array]
-    cross: Callable[[Any, Tree], Array] | None = None
+    information: Callable[[Tree, Tree], Array]
+    cross: Callable[[Tree, Tree], Array] | None = None
 
 
 @jax.tree_util.register_static
@@ -44,9 +43,9 @@ class Enumeration(LikelihoodTree):
     """The response leaf takes one of finitely many values, the same for every row."""
 
     leaf: str
-    values: tuple[Any, ...]
+    values: tuple[Tree, ...]
 
-    def with_response(self, data: Tree, value: Any) -> Tree:
+    def with_response(self, data: Tree, value: Tree) -> Tree:
         """``data`` (or one row of it) with its response set to ``value``."""
         old = data[self.leaf]
         return {
@@ -55,8 +54,8 @@ class Enumeration(LikelihoodTree):
         }
 
     def expectation(self, of: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
-        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; one compiled loop
-        however many values there are.
+        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; a single compiled loop
+        for any number of values.
         """
         values = jnp.asarray(self.values)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, values[0]))
@@ -65,8 +64,8 @@ class Enumeration(LikelihoodTree):
         )[0]
 
     def whole(self, total: Array, mass: Array) -> Array:
-        """``total`` where the values exhaust the response, NaN where part of its support is
-        missing: such a number only looks like one.
+        """``total`` if the values are the whole support of the response, otherwise NaN, because the
+        number would be wrong.
         """
         return jnp.where(
             jnp.broadcast_to(jnp.abs(mass - 1) < TOLERANCE_OF_TOTAL_MASS, total.shape),
@@ -78,8 +77,8 @@ class Enumeration(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
 @dataclass(frozen=True)
 class Simulation(LikelihoodTree):
-    """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data
-    sets are averaged.
+    """``sampler(key, params, data)`` returns data with a new response; ``draws`` data sets are
+    averaged.
     """
 
     sampler: Callable[[jax.Array, Tree, Tree], Tree]
@@ -91,7 +90,7 @@ Law = Exact | Enumeration | Simulation
 
 
 def exact(
-    information: Callable[[Any, Tree], Array], cross: Callable[[Any, Tree], Array] | None = None
+    information: Callable[[Tree, Tree], Array], cross: Callable[[Tree, Tree], Array] | None = None
 ) -> Exact:
     """The expected information of one row in closed form, for ``regression`` only.
 
@@ -122,7 +121,7 @@ def exact(
     return Exact(information, cross)
 
 
-def enumeration(leaf: str, values: Any) -> Enumeration:
+def enumeration(leaf: str, values: Tree) -> Enumeration:
     """The distribution of a response with finitely many values: expectations are sums over
     ``values``.
 
@@ -162,12 +161,12 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
 
 
 def simulation(
-    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Any, draws: int = 200
+    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Key, draws: int = 200
 ) -> Simulation:
     """The distribution of a response that can be simulated: expectations are means over ``draws``
     data sets.
 
-    Their Monte-Carlo error shrinks as 1/√draws; ``information_error`` gives it.
+    Their Monte Carlo error shrinks as 1/√draws; ``information_error`` gives it.
 
     Args:
         sampler: ``sampler(key, params, data)``, which returns the data with a new response.
@@ -191,7 +190,7 @@ def simulation(
     True
     """
     check_function("sampler", sampler, "lambda key, params, data: {**data, 'y': …}")
-    check_count("draws", draws, 2)  # two, to know their own error
+    check_count("draws", draws, 2)  # two, for an error estimate
     if not isinstance(key, jax.Array | np.ndarray):
         key = typed_key(key)
     return Simulation(sampler, key, int(draws))

@@ -1,18 +1,17 @@
-"""The structure of a likelihood tree: its parts, its weights, which entries move, how many
-observations it has, which leaves are designs.
+"""The structure of a likelihood tree: its parts, its weights, its free entries, its number of
+observations, its designs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, leaf_of, rows_of, terms_of
 from jaxmle.likelihood.regression import Linear, Regression
@@ -20,7 +19,7 @@ from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered, tracing
 
 
-def parts_of(loglik: Loglik) -> tuple[Any, ...]:
+def parts_of(loglik: Loglik) -> tuple[Loglik, ...]:
     """The likelihoods directly inside a combinator; none inside a function or a regression."""
     return (
         loglik.members
@@ -32,12 +31,12 @@ def parts_of(loglik: Loglik) -> tuple[Any, ...]:
 
 
 def has(loglik: Loglik, kind: type) -> bool:
-    """Whether a combinator of this kind stands anywhere in the likelihood."""
+    """Whether the likelihood contains a combinator of this kind."""
     return isinstance(loglik, kind) or any(has(part, kind) for part in parts_of(loglik))
 
 
 def has_law(loglik: Loglik) -> bool:
-    """Whether every part of the likelihood knows the law of its response, and so has an
+    """Whether every part of the likelihood knows the distribution of its response, and so has an
     expected information.
     """
     if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:
@@ -53,15 +52,15 @@ def weighting_of(loglik: Loglik) -> str:
     return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
 
 
-def weights_of(loglik: Loglik) -> list[Any]:
+def weights_of(loglik: Loglik) -> list[Array]:
     """The values of all weights inside the likelihood, outermost first."""
     outer = [loglik.weights.values] if isinstance(loglik, Weight) else []
     return outer + [values for part in parts_of(loglik) for values in weights_of(part)]
 
 
-def jeffreys_of(loglik: Loglik) -> Any:
-    """Jeffreys's prior where the likelihood carries one: a prior that is made of the likelihood
-    itself; else None.
+def jeffreys_of(loglik: Loglik) -> Tree:
+    """Jeffreys's prior, a prior computed from the likelihood itself, if the likelihood has one;
+    otherwise None.
     """
     if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
         return loglik.prior
@@ -74,10 +73,8 @@ def jeffreys_of(loglik: Loglik) -> Any:
     return next((prior for prior in priors if prior is not None), None)
 
 
-def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
-    """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data,
-    −1 where it is fixed.
-    """
+def roots_of(loglik: Loglik, layout: Layout) -> ndarray:
+    """For each printed entry the entry it follows under ``fix`` and ``tie``; −1 if it is fixed."""
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
@@ -103,7 +100,7 @@ def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Char
     """The chart of the entries that ``fix`` and ``tie`` leave to the solver.
 
     Raises:
-        ValueError: where they leave none, unless ``may_be_empty``.
+        ValueError: if they leave none, unless ``may_be_empty``.
     """
     held = roots_of(loglik, layout) != np.arange(layout.p)
     chart = Chart(layout, tuple(held.tolist()))
@@ -112,15 +109,15 @@ def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Char
     return chart
 
 
-def core_of(loglik: Loglik) -> Any:
-    """The likelihood inside all combinators that hold one; a pool as it is."""
+def core_of(loglik: Loglik) -> Loglik:
+    """The likelihood inside all combinators of a single likelihood; a pool as it is."""
     while parts_of(loglik) and not isinstance(loglik, Pool):
         loglik = parts_of(loglik)[0]
     return loglik
 
 
 def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:
-    """x (p,) with the values of fixed and tied entries put in."""
+    """x (p,) with the values of fixed and tied entries substituted."""
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
             x = loglik.substitute(layout, x)
@@ -157,9 +154,9 @@ def _rows(loglik: Loglik, data: Tree) -> int:
     return rows_of(loglik, data) or 1
 
 
-def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
-    """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of
-    its data: () where it is one number for dependent data.
+def term_shape(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
+    """The shape of the terms at ``base`` (p,), determined once for each shape of the data; () if it
+    is one number for dependent data.
     """
 
     def find(loglik: Loglik) -> tuple[int, ...]:
@@ -172,18 +169,18 @@ def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[i
     return remembered(loglik, ("term shape", layout, *shapes_of(data)), find)
 
 
-def shapes_of(data: Tree) -> tuple[Any, ...]:
-    """What a program knows of its data: their tree, shapes and types, hashable."""
+def shapes_of(data: Tree) -> tuple[Tree, ...]:
+    """Everything a program depends on in its data: tree, shapes and types, as a hashable value."""
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
     return jax.tree.structure(data), shapes
 
 
-def linear_designs(loglik: Any, data: Tree) -> Tree:
+def linear_designs(loglik: Loglik, data: Tree) -> Tree:
     """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a
     tree like ``data``.
 
-    Held as (q, n), with the transpose taken where the likelihood is evaluated, X'WX costs up to
-    half: XLA folds the transpose into the product.
+    If they are stored as (q, n) and transposed when the likelihood is evaluated, X'WX costs down to
+    half as much: XLA folds the transpose into the product.
     """
     if isinstance(loglik, Regression):
         wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}
@@ -199,7 +196,7 @@ def linear_designs(loglik: Any, data: Tree) -> Tree:
     )
 
 
-def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
+def sharing(loglik: Tree, data: Tree, same: Tree) -> Tree:
     """The likelihood with the names of the designs that all members of a batch share: ``same`` is a
     tree of booleans like ``data``.
     """

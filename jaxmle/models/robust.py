@@ -1,19 +1,16 @@
-"""Regression of the centre and of quantiles that outliers do not carry away: Student's t,
-Laplace, quantile regression.
-"""
+"""Regression robust to outliers: Student's t, Laplace, quantile regression."""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import scipy
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.likelihood.regression import linear, regression
+from jaxmle.likelihood.regression import Predictor, linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.model import Model
@@ -78,9 +75,9 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
     """
     if df is not None and not df > 0:
         raise ValueError(f"df must be positive; got {df!r}")
-    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "scale": "scale"} | (
-        {"df": "df"} if df is None else {}
-    )
+    eta: dict[str, Predictor] = {"mu": linear("x", "beta", offset), "scale": "scale"}
+    if df is None:
+        eta["df"] = "df"
     return Model(
         "student_t",
         regression(
@@ -214,8 +211,8 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
 
 
 def _start_check(data: Tree, level: float, offset: str | None) -> Tree:
-    """The median's line, and its mean check loss; for another quantile moved by that of the
-    residuals, as far as the design can.
+    """The median regression and its mean check loss; for another quantile it is shifted by that
+    quantile of the residuals, as far as the design allows.
     """
     beta, residual, _ = _reweighted(data, offset, 1.0)
     xp = namespace(residual)
@@ -231,7 +228,7 @@ def _start_check(data: Tree, level: float, offset: str | None) -> Tree:
 
 
 def asymmetric_laplace(level: float) -> PredictiveLaw:
-    """The asymmetric Laplace law without rounding, whose ``level`` quantile is mu."""
+    """The asymmetric Laplace distribution, unsmoothed, whose ``level`` quantile is mu."""
 
     def cdf(y: Array, mu: Array, scale: Array) -> Array:
         z = (y - mu) / scale

@@ -4,11 +4,12 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Facts, Foreign, Function, Tree, ndarray
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.parameters.arguments import check_function, check_level, check_number
 from jaxmle.parameters.short_names import brief_names
@@ -20,8 +21,8 @@ from jaxmle.tables.notes import printed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, that the fits side by side take
-MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would be a mass
+SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, used by the fits side by side
+MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would overlap too much
 MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
@@ -35,12 +36,12 @@ class Row(NamedTuple):
 
 
 def forest(
-    fits: Any,
+    fits: Tree,
     names: Sequence[str] | None = None,
     level: float = 0.95,
     *,
     reference: float | None = 0.0,
-    transform: Callable[[Any], Any] | None = None,
+    transform: Function | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Estimates and intervals, one row for each parameter, with several fits side by side.
@@ -124,17 +125,15 @@ def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, x
 
 
 class Scale(NamedTuple):
-    """What is drawn of an estimate, the name of that function, and the edges of the picture before
-    it.
-    """
+    """The transform of estimates, its name, and the untransformed edges of the plot."""
 
-    shown: Callable[[Any], Any]
+    shown: Function
     name: str
     edges: tuple[float, float]
 
 
-def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float]) -> Scale:
-    """The scale of a picture; a transform that does not increase between the edges is refused."""
+def scale_of(transform: Function | None, edges: tuple[float, float]) -> Scale:
+    """The scale of a plot; raises if the transform does not increase between the edges."""
     if transform is None:
         return Scale(float, "", edges)
     check_function("transform", transform, "numpy.exp")
@@ -147,7 +146,7 @@ def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float])
     return Scale(transform, getattr(transform, "__name__", "transform"), edges)
 
 
-def _labelled(fits: Any) -> dict[str, Fit | Profile]:
+def _labelled(fits: Tree) -> dict[str, Fit | Profile]:
     """The fits by label, checked."""
     if isinstance(fits, Fit | Profile):
         fits = {"": fits}
@@ -170,7 +169,7 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
     return {str(label): item for label, item in fits.items()}
 
 
-def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
+def _names(items: dict[str, Fit | Profile], names: str | Sequence[str] | None) -> tuple[str, ...]:
     known = tuple(dict.fromkeys(name for item in items.values() for name in item.names))
     if names is None:
         return known
@@ -179,8 +178,8 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
 
 
-def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) -> list[str]:
-    """The parameters that a name means, short or whole: ``age``, or all levels of ``race``."""
+def _full(items: dict[str, Fit | Profile], name: str, known: tuple[str, ...]) -> list[str]:
+    """The parameters that a name means, short or full: ``age``, or all levels of ``race``."""
     if name in known:
         return [name]
     for item in items.values():
@@ -190,9 +189,7 @@ def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) ->
             continue
         if all(full in known for full in entries):
             return entries
-    raise ValueError(
-        f"there is no parameter called {name!r}; the parameters are {', '.join(known[:20])}"
-    )
+    raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
 
 
 def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
@@ -215,7 +212,7 @@ def _axis(items: dict[str, Fit | Profile], level: float) -> str:
 
 
 def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
-    """The edges of the picture, around what is finite."""
+    """The edges of the plot, around all finite values."""
     values = np.array([value for row in rows for value in row])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -225,7 +222,7 @@ def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
     spread = high - low if high > low else max(1.0, abs(low))
     if (
         reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
-    ):  # near enough to be worth the room
+    ):  # close enough to be worth the space
         low = min(low, reference)
         high = max(high, reference)
     return float(low - 0.06 * spread), float(high + 0.06 * spread)
@@ -237,7 +234,7 @@ def series(
     names: tuple[str, ...],
     offset: float,
     scale: Scale,
-    style: dict[str, Any],
+    style: Facts,
     label: str,
 ) -> None:
     """Draw one fit: its intervals, its estimates, its arrows."""
@@ -281,7 +278,7 @@ def series(
 
 
 def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour: str) -> None:
-    """Draw one side of an interval, to its end or to the edge of the picture."""
+    """Draw one side of an interval, to its end or to the edge of the plot."""
     first, last = (
         float(scale.shown(float(np.clip(value, *scale.edges)))) for value in (estimate, end)
     )
@@ -291,7 +288,7 @@ def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour
 
 
 def _tip(ax: Axes, end: float, y: float, scale: Scale, colour: str) -> None:
-    """Draw an arrow head at the edge of the picture."""
+    """Draw an arrow head at the edge of the plot."""
     side = float(scale.shown(scale.edges[1] if end > 0 else scale.edges[0]))
     ax.plot(
         [side],
@@ -376,7 +373,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         ylim=(low, high),
         xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5),
     )
-    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator: Foreign = ax.xaxis.get_major_locator()  # a MaxNLocator
     locator.set_params(integer=True)
     ax.legend(
         frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.6
@@ -384,11 +381,9 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     return ax
 
 
-def _height(
-    x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
-) -> tuple[float, float]:
-    """The edges of the picture: around the regular members, or around all that are finite where
-    none is regular.
+def _height(x: ndarray, se: ndarray, status: ndarray, truth: float | None) -> tuple[float, float]:
+    """The edges of the plot: around the regular members, or around all finite members if none is
+    regular.
     """
     regular = np.isin(status, [int(code) for code in REGULAR_STATUSES])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)
@@ -406,9 +401,9 @@ def _height(
 
 def _members(
     ax: Axes,
-    members: np.ndarray,
-    x: np.ndarray,
-    se: np.ndarray,
+    members: ndarray,
+    x: ndarray,
+    se: ndarray,
     edges: tuple[float, float],
     number: int,
     label: str,
@@ -450,7 +445,11 @@ def _members(
 
 
 def _members_outside(
-    ax: Axes, members: np.ndarray, x: np.ndarray, edges: tuple[float, float], style: dict[str, Any]
+    ax: Axes,
+    members: ndarray,
+    x: ndarray,
+    edges: tuple[float, float],
+    style: Facts,
 ) -> None:
     """Draw the members beyond an edge at that edge, and those without an estimate at the lower
     edge.

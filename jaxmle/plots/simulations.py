@@ -1,4 +1,4 @@
-"""Coverage of intervals in simulated data whose truth is known."""
+"""Coverage of intervals in simulated data with known truth."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
+from jaxmle._types import ndarray
 from jaxmle.inference.resampling.calibration import Calibration
 from jaxmle.plots.canvas import GREY, MARKS, SHADES, axes, percent, remark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COVERAGE_LEVEL = 0.95  # level of the Monte-Carlo interval of a coverage
+COVERAGE_LEVEL = 0.95  # level of the Monte Carlo interval of a coverage
 
 
 def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     """The proportion of intervals that contain the truth, for each parameter and kind of interval,
-    with its Monte-Carlo interval.
+    with its Monte Carlo interval.
 
     Args:
         calibration: the result of ``calibrate``.
@@ -105,7 +106,7 @@ def _say_no_interval(ax: Axes, y: float, colour: str) -> None:
     )
 
 
-def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wilson(share: ndarray, count: ndarray) -> tuple[ndarray, ndarray]:
     """The Wilson interval: the values π with |share − π| ≤ z √(π(1 − π)/count)."""
     z = float(scipy.special.ndtri(0.5 + COVERAGE_LEVEL / 2))
     count = np.where(count > 0, count, np.nan)

@@ -1,11 +1,11 @@
-"""What a ``Fit`` calls what other software calls otherwise: the hint of an attribute that it has
-not.
-"""
+"""Hints for attributes that a ``Fit`` does not have but other software does."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+from typing import NoReturn
+
+from jaxmle._types import Foreign
 
 PREDICT = "frame.predict(fit, new) for a formula, or model.predict(fit.params, data)"
 NAMES_OF_OTHER_SOFTWARE = {
@@ -27,8 +27,8 @@ NAMES_OF_OTHER_SOFTWARE = {
 HINTS = {name: hint for hint, names in NAMES_OF_OTHER_SOFTWARE.items() for name in names}
 
 
-def missing_attribute(fit: Any, name: str) -> Any:
-    """Raise for an attribute that a ``Fit`` has not, with the name that it may be known by.
+def missing_attribute(fit: Foreign, name: str) -> NoReturn:
+    """Raise for an attribute that a ``Fit`` does not have, with its name here.
 
     Raises:
         AttributeError: always.

@@ -1,15 +1,18 @@
-"""``Fit.check``: a fit that converged, or an error that says which did not, and why."""
+"""``Fit.check``: return a converged fit, or raise an error that says which fits did not converge,
+and why.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle.record.contents import Record
+from jaxmle._types import Array, ndarray
 from jaxmle.solvers.status import Status
+from jaxmle.tables.contents import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 MEMBERS_NAMED = 6  # members named for each status in the message
@@ -34,7 +37,12 @@ class FitError(ValueError):
     SEPARATED
     """
 
-    def __init__(self, message: str, status: Any = None, members: Any = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: Array | None = None,
+        members: ndarray | tuple[ndarray, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.members = members
@@ -63,9 +71,9 @@ def check(fit: AnyRecord) -> AnyRecord:
     )
 
 
-def _failures(fit: Record, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
-    """Counts by status, the worst first, with the sentence of the first member of each: two
-    lines for each, whatever the batch.
+def _failures(fit: Record, status: ndarray, members: tuple[ndarray, ...]) -> str:
+    """Counts by status, the worst first, with the explanation of the first member of each: two
+    lines for each status.
     """
     indices = np.stack(members, axis=1).tolist()
     codes = status[members]
@@ -84,7 +92,7 @@ def _fits(count: int) -> str:
 
 
 def outside_of_traces(fit: Record, what: str) -> None:
-    """A ``TypeError`` where the fit's values are not known yet."""
+    """Raise a ``TypeError`` if the fit's values are not known yet."""
     if any(is_traced(leaf) for leaf in jax.tree.leaves(fit)):
         raise TypeError(
             f"{what}() needs the values of the fit, which do not exist under a trace "

@@ -1,4 +1,4 @@
-"""The record of a fit: what was found, how sure it is, and the verdict. It holds no data and no
+"""The record of a fit: estimates, their uncertainty, and the verdict. It holds no data and no
 function.
 """
 
@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import jax
 import numpy as np
 import scipy
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, DType, Foreign, Index, Key, Loglik, Tree
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.tree import Layout
@@ -111,7 +112,7 @@ class Fit:
     hessian_by: str = FORWARD_OVER_REVERSE
     road: str = ""
     model: str = ""
-    # __post_init__ puts zeros where it is not given
+    # __post_init__ uses zeros if it is not given
     response_id: Array = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -128,7 +129,7 @@ class Fit:
         return np.shape(self.loglik)
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> DType:
         """The precision of the fit."""
         return np.dtype(self.vcov.dtype)
 
@@ -142,7 +143,7 @@ class Fit:
         return namespace(self.loglik).concatenate(pieces, axis=-1)
 
     def _tree(self, flat: Array) -> Tree:
-        """Flat quantities (..., p, *rest) as a tree: rest stays behind each leaf's shape."""
+        """Flat quantities (..., p, *rest) as a tree: rest follows each leaf's shape."""
         lead = flat.shape[: len(self.batch_shape)]
         rest = flat.shape[len(self.batch_shape) + 1 :]
         columns = flat.reshape(-1, len(self.names), *rest)
@@ -203,7 +204,7 @@ class Fit:
         z = float(scipy.special.ndtri(0.5 + level / 2))
         with np.errstate(
             all="ignore"
-        ):  # an estimate on its bound, an infinite one: the ends say so
+        ):  # an estimate on its bound or an infinite one: the ends show it
             return wald_interval(self.x, self.se, self.bounds, z, scale)
 
     def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
@@ -240,8 +241,8 @@ class Fit:
         return self.vcov / (se[..., :, None] * se[..., None, :])
 
     def _criterion(self, penalty: float | Array) -> Array:
-        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights,
-        whose ℓ is no likelihood.
+        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and with sampling weights, for
+        which ℓ is not a likelihood.
         """
         value = -2 * self.loglik + penalty
         return value if self.mode == "ML" and self.weighting != "sampling" else value * np.nan
@@ -266,12 +267,12 @@ class Fit:
         """Schwarz's criterion −2ℓ + k log n."""
         return self._criterion(self.df * namespace(self.loglik).log(self.n))
 
-    def __getitem__(self, index: Any) -> Fit:
+    def __getitem__(self, index: Index) -> Fit:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
             raise TypeError("this is a single fit, not a batch: it cannot be indexed")
         try:
-            np.empty(self.batch_shape, bool)[index]
+            np.empty(self.batch_shape, bool)[cast(int, index)]
         except (IndexError, TypeError, ValueError):
             if is_traced(index):
                 pass
@@ -416,7 +417,7 @@ class Fit:
         exponentiate: bool = False,
         labels: Mapping[str, str] | None = None,
         terms: Sequence[str] | None = None,
-    ) -> Any:
+    ) -> DataFrame:
         """The table as a tidy data frame: term, estimate, std_error, statistic, p_value,
         conf_low, conf_high.
 
@@ -436,14 +437,14 @@ class Fit:
 
     def to_arviz(
         self,
-        loglik: Any = None,
+        loglik: Loglik | None = None,
         data: Tree = None,
         *,
-        weights: Any = None,
+        weights: Weights | None = None,
         draws: int = 1000,
-        key: Any = 0,
-        bootstrap: Any = None,
-    ) -> Any:
+        key: Key = 0,
+        bootstrap: Tree = None,
+    ) -> Foreign:
         """Draws for ArviZ, with the log-likelihood of each row: an ``InferenceData``, or a
         ``DataTree`` from ArviZ 1.0.
 

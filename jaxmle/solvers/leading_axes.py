@@ -7,15 +7,13 @@ one text serves both. Under a trace a batch is ``jax.vmap`` of the text for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree, ndarray
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -79,7 +77,7 @@ def identity(m: Array) -> Array:
     return namespace(m).eye(k, dtype=m.dtype).reshape(k, k, *[1] * (m.ndim - 2))
 
 
-def column(values: np.ndarray, like: Array) -> np.ndarray:
+def column(values: ndarray, like: Array) -> ndarray:
     """Constants (k,), the same for all members, beside a vector (k, ...): (k, 1, ...)."""
     return values.reshape(len(values), *[1] * (like.ndim - 1))
 
@@ -89,7 +87,7 @@ def members_of(v: Array) -> tuple[int, ...]:
     return v.shape[1:]
 
 
-def lanes_of(active: Array) -> np.ndarray:
+def lanes_of(active: Array) -> ndarray:
     """The places of the active members (b,); of one alone twice, for NumPy adds up a single lane in
     another order than many.
     """
@@ -97,21 +95,21 @@ def lanes_of(active: Array) -> np.ndarray:
     return np.resize(lanes, 2) if len(lanes) == 1 else lanes
 
 
-def members(tree: Any, lanes: np.ndarray) -> Any:
+def members(tree: Tree, lanes: ndarray) -> Tree:
     """The members of a batch in NumPy in these lanes."""
     # four times as fast as leaf[..., lanes]
     return jax.tree.map(lambda leaf: np.take(leaf, lanes, axis=-1), tree)
 
 
-def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
+def with_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
     """The tree with ``part`` in these lanes, in the types of the tree."""
     return _put_members(jax.tree.map(np.array, tree), lanes, part)
 
 
-def _put_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
+def _put_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
     """The same, written into the arrays of the tree."""
 
-    def written(whole: np.ndarray, new: np.ndarray) -> np.ndarray:
+    def written(whole: ndarray, new: ndarray) -> ndarray:
         whole[..., lanes] = new
         return whole
 
@@ -119,8 +117,8 @@ def _put_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
 
 
 def where_active(
-    active: np.ndarray, body: Callable[..., Any], given: tuple[Any, ...], now: Any, trial: Any
-) -> Any:
+    active: ndarray, body: Function, given: tuple[Tree, ...], now: Tree, trial: Tree
+) -> Tree:
     """``body(*given, now, trial)`` for the active members (b,) of a batch in NumPy, ``now`` for the
     others: only what is active is computed.
     """
@@ -133,12 +131,12 @@ def where_active(
 
 
 def loop_over_active(
-    evaluate: Callable[..., Any],
-    body: Callable[..., Any],
-    given: tuple[Any, ...],
-    now: Any,
-    is_enough: Callable[[Any], bool] | None = None,
-) -> Any:
+    evaluate: Function,
+    body: Function,
+    given: tuple[Tree, ...],
+    now: Tree,
+    is_enough: Function | None = None,
+) -> Tree:
     """``now = body(*given, now, point)`` of a batch in NumPy until no member is active, or it is
     enough; ``point`` is what ``evaluate`` says of ``now.trial`` (k, b).
 
@@ -166,11 +164,11 @@ def loop_over_active(
 class Lanes:
     """The evaluation of the members in some lanes of a batch, by that of the batch."""
 
-    evaluate: Callable[..., Any]
-    lanes: np.ndarray
+    evaluate: Function
+    lanes: ndarray
     size: int  # of the batch
 
-    def __call__(self, z: np.ndarray, active: np.ndarray) -> Any:
+    def __call__(self, z: ndarray, active: ndarray) -> Tree:
         trial = np.zeros((len(z), self.size), z.dtype)
         trial[:, self.lanes] = z
         needed = np.zeros(self.size, bool)
@@ -178,9 +176,7 @@ class Lanes:
         return members(self.evaluate(trial, needed), self.lanes)
 
 
-def evaluate_lanes(
-    evaluate: Callable[..., Any], lanes: np.ndarray, size: int
-) -> Callable[..., Any]:
+def evaluate_lanes(evaluate: Function, lanes: ndarray, size: int) -> Function:
     """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch:
     of a batch that is part of another one by that of the latter, and by the batch's own method
     ``of_lanes(lanes)`` where it has one.
@@ -191,8 +187,8 @@ def evaluate_lanes(
     return Lanes(evaluate, lanes, size) if of_lanes is None else of_lanes(lanes)
 
 
-def _in_types_of(old: Any, new: Any) -> Any:
-    def written(a: Any, b: Any) -> Any:
+def _in_types_of(old: Tree, new: Tree) -> Tree:
+    def written(a: Tree, b: Tree) -> Tree:
         if a is b or (np.shape(a) == b.shape and a.dtype == b.dtype):
             return a
         return np.broadcast_to(a, b.shape).astype(b.dtype, copy=False)

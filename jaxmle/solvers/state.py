@@ -5,13 +5,13 @@ step needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.solvers.leading_axes import (
     column,
     diagonal,
@@ -40,7 +40,7 @@ class Point(NamedTuple):
     score: Array
     hessian: Array
     curvature: Array | None = None  # what directions are taken from, where that is not −hessian
-    aux: Any = None  # whatever else the evaluation found and its caller wants back at the end
+    aux: Tree = None  # whatever else the evaluation found and its caller wants back at the end
 
 
 class Signature(NamedTuple):
@@ -232,7 +232,7 @@ def start(z: Array, like: Point) -> State:
     )
 
 
-def select(condition: Array, new: Any, old: Any) -> Any:
+def select(condition: Array, new: Tree, old: Tree) -> Tree:
     """The leaves of ``new`` where the condition (...) holds, else those of ``old``, in the types of
     the latter.
     """
@@ -244,13 +244,13 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     if xp is np and not np.any(condition):
         return jax.tree.map(_chosen, old, new, old)
 
-    def chosen(a: Any, b: Any) -> Any:
+    def chosen(a: Array, b: Array) -> Tree:
         return b if a is b else xp.where(condition, a, b).astype(b.dtype, copy=False)
 
     return jax.tree.map(chosen, new, old)
 
 
-def select_lazily(condition: Array, new: Callable[[], Any], old: Callable[[], Any]) -> Any:
+def select_lazily(condition: Array, new: Callable[[], Tree], old: Callable[[], Tree]) -> Tree:
     """``select`` from what two functions return; on the host what nobody asks for is not
     computed, and the types are those of the one that is.
     """
@@ -262,7 +262,7 @@ def select_lazily(condition: Array, new: Callable[[], Any], old: Callable[[], An
     return select(condition, new(), old())
 
 
-def _chosen(leaf: Any, other: Any, like: Any) -> Any:
+def _chosen(leaf: Tree, other: Tree, like: Tree) -> ndarray:
     """The leaf in the type of ``like``, and in the shape that it has beside the other."""
     if leaf is other:
         return leaf

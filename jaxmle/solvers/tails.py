@@ -4,7 +4,7 @@ length, several of them at once, and the rounding that looks alike.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
@@ -164,7 +164,7 @@ def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> A
     slope_before = dot(state.point.score, state.move)
     grown = xp.exp(state.leap)
 
-    def near(ratio: Any) -> Any:
+    def near(ratio: Array) -> Array:
         return (ratio * LEAP_SLOPE_TOLERANCE >= 1.0) & (ratio <= LEAP_SLOPE_TOLERANCE)
 
     slope = slope_after / xp.where(slope_before > 0, slope_before, xp.inf)

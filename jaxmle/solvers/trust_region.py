@@ -10,20 +10,20 @@ s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Namespace, Tree
 from jaxmle.solvers.leading_axes import (
     norm,
     symmetric,
 )
 from jaxmle.solvers.linalg import metric_of
-from jaxmle.solvers.newton_step import NewtonStep, newton_step, within
+from jaxmle.solvers.newton_step import Lazy, NewtonStep, newton_step, within
 from jaxmle.solvers.state import (
     CLIMBING,
     DONE,
@@ -90,7 +90,7 @@ MIN_SCALED_LENGTH_OF_OWN_STEP = (
 )
 
 
-def _cut(point: Point) -> Any:
+def _cut(point: Point) -> Tree:
     """``null_cut``, computed only where a step needs eigenvectors."""
     return jax.tree_util.Partial(null_cut, point._replace(aux=None))
 
@@ -145,14 +145,14 @@ def is_blind(metric: Array, z: Array, before: State) -> Array:
     return xp.any(blind & sees & (metric >= before.scale), axis=0)
 
 
-def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
+def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
     """The state at the start, evaluated."""
     point = evaluate(z)
     state = start(z, point)
     return advance(state, point)
 
 
-def step(evaluate: Callable[[Any], Point], state: State) -> State:
+def step(evaluate: Callable[[Array], Point], state: State) -> State:
     """Try the pending move; keep it or refuse it; propose the next."""
     return advance(state, evaluate(state.point.z + state.move))
 
@@ -191,7 +191,7 @@ def proposed(state: State) -> State:
     return _propose(state)
 
 
-def _int(xp: Any, value: int | Array) -> Array:
+def _int(xp: Namespace, value: int | Array) -> Array:
     return xp.asarray(value).astype(xp.int32)
 
 
@@ -397,7 +397,7 @@ def _propose(state: State) -> State:
     """
     xp = namespace(state.point.z)
     polishing = state.phase == POLISHING
-    j: Any = jax.tree_util.Partial(_information, state.point.hessian)
+    j: Lazy = jax.tree_util.Partial(_information, state.point.hessian)
     if state.point.curvature is not None:
         j = xp.where(polishing, _information(state.point.hessian), state.point.curvature)
     cut = _cut(state.point)
@@ -405,7 +405,7 @@ def _propose(state: State) -> State:
     plain = (
         state.newton
         if state.point.curvature is None
-        else newton_step(j, state.point.score, state.scale, cut, slack)
+        else newton_step(cast(Array, j), state.point.score, state.scale, cut, slack)
     )
     whole = polishing | (plain.convex & (norm(state.scale * plain.step) <= state.radius))
     side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
@@ -438,7 +438,7 @@ def is_running(state: State, max_steps: int | Array) -> Array:
 def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
     """Climb on from a state under a trace, in one while_loop."""
 
-    def cast(state: Any) -> Any:
+    def cast(state: Tree) -> Tree:
         return jax.tree.map(
             lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state
         )
@@ -446,7 +446,7 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
     return jax.lax.while_loop(lambda state: is_running(state, max_steps), cast, state)
 
 
-def maximise(evaluate: Callable[[Any], Point], z: Array, max_steps: int) -> State:
+def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
     """Climb from z (k,) until the state is done or the steps are spent; in Python on the host,
     in one while_loop under a trace.
     """

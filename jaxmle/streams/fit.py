@@ -1,16 +1,16 @@
-"""``fit`` of a source: the search, the verdict and the record are those of rows in memory; only the
-passes over the rows are others.
+"""``fit`` of a source: the search, the verdict and the record are those for rows in memory; only
+the passes over the rows differ.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Data, Loglik, Tree
+from jaxmle._types import Data, Loglik, PathLike, Tree, ndarray
 from jaxmle.fitting.fit import Manner
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
@@ -56,7 +56,12 @@ OF_A_SOURCE = Pieces(
 
 
 def fit_source(
-    reading: Reading, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
+    reading: Reading,
+    loglik: Loglik,
+    params0: Tree,
+    options: Options,
+    engine: Executor | None,
+    checkpoint: PathLike | None,
 ) -> Fit:
     """The fit of a log-likelihood to rows that are read at each pass; see ``fit``."""
     host_only("fit(source=…)")
@@ -83,7 +88,7 @@ def fit_source(
 
 
 def _sample(reading: Reading, few: int) -> Data:
-    """The rows that a climb begins with: more than in memory, where a pass costs less."""
+    """The rows that a climb starts with: more than for rows in memory, where a pass is cheaper."""
     names = len(reading.columns.names)
     most = min(reading.rows // MIN_ROWS_A_STREAMED_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
     return reading.columns.data(reading.sample(max(few, most)))
@@ -91,7 +96,7 @@ def _sample(reading: Reading, few: int) -> Data:
 
 @dataclass(frozen=True)
 class Task:
-    """A fit as it was asked for: what travels to a worker, who prepares the same as the caller."""
+    """A fit as requested, which is sent to a worker that prepares the same problem."""
 
     reading: Reading
     loglik: Loglik
@@ -99,7 +104,7 @@ class Task:
     options: Options
 
     def prepared(self) -> tuple[Posed, Problem, Work]:
-        """The problem with a sample in the place of the data, and what a pass needs."""
+        """The problem with a sample instead of the data, and what a pass needs."""
         reading = self.reading
         sample = reading.sample(ROWS_OF_SAMPLE)
         weights = self.options.weights
@@ -107,7 +112,7 @@ class Task:
         try:
             posed = self._posed(sample)
         except ValueError:
-            # Of a value that is not taken, the file and the row are said.
+            # For a rejected value, the message gives the file and the row.
             reading.sample(ROWS_OF_SAMPLE, lambda chunk: coding.check(chunk, sample))
             raise
         try:
@@ -123,11 +128,11 @@ class Task:
         screening = Screening(coding, core, layout, posed.base, sample)
         return posed, problem, Work(core, form, reading, screening)
 
-    def _posed(self, sample: tuple[np.ndarray, ...]) -> Posed:
+    def _posed(self, sample: tuple[ndarray, ...]) -> Posed:
         columns = self.reading.columns
         values = columns.weights_in(sample)
         weights = None
-        if values is not None:
+        if values is not None and self.options.weights is not None:
             in_sample = values if np.any(values > 0) else np.ones_like(values, float)
             weights = Weights(in_sample, self.options.weights.kind)
         options = replace(self.options, weights=weights)
@@ -145,7 +150,7 @@ def _work(task: Task) -> Work:
 def _fitted(
     quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, manner: Manner
 ) -> Fit:
-    """The fit, with what all rows together say beside."""
+    """The fit, together with what depends on all rows."""
     fitted = concluded(quantities, loglik, posed, manner, STREAMED)
     fitted = _with_cone(fitted, quantities, runner.work.reading)
     fitted = _with_response_id(fitted, loglik, runner)
@@ -153,8 +158,8 @@ def _fitted(
 
 
 def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
-    """The record with the cone of its recession, where all rows fit into memory for it. Of more
-    rows the climb's own path says what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the climb's own path
+    shows what is infinite.
     """
     if fit.verdict != Status.SEPARATED:
         return fit
@@ -163,7 +168,7 @@ def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
         return fit
     chunks = [chunk.arrays for chunk in reading.ahead(range(len(reading.files)))]
     arrays = tuple(np.concatenate(column) for column in zip(*chunks, strict=True))
-    loglik = quantities.problem.loglik
+    loglik: Tree = quantities.problem.loglik
     values = columns.weights_in(arrays)
     if values is not None:
         loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
@@ -198,7 +203,7 @@ def _columns(columns: Columns, options: Options) -> Columns:
                 f"{shown(options.weights)}"
             )
         weights = values
-    given = options.clusters
+    given: Tree = options.clusters
     names = [given] if isinstance(given, str) else [] if given is None else given
     is_named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not is_named or len(names) > 2:

@@ -1,4 +1,4 @@
-"""The checkpoint of a climb whose rows are summed in pieces: where it was last, its trust radius
+"""The checkpoint of a climb whose rows are summed in pieces: its last position, its trust radius
 and its steps, less than a kilobyte for twenty parameters.
 """
 
@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Loglik, Tree, ndarray
 from jaxmle.closures.program_digest import model_digest, value_digest, with_derivatives
 from jaxmle.fitting.fit import Landmark
 from jaxmle.fitting.passes import Problem
@@ -24,8 +23,8 @@ from jaxmle.streams.reader import Reading
 PIECE = "climb"
 
 
-def about_files(reading: Reading) -> dict[str, Any]:
-    """What a checkpoint knows of the files that are read."""
+def about_files(reading: Reading) -> dict[str, Tree]:
+    """What a checkpoint records about the files that are read."""
     files = [
         (PurePath(file.path).name, file.size, file.modified, file.groups) for file in reading.files
     ]
@@ -38,16 +37,16 @@ def about_files(reading: Reading) -> dict[str, Any]:
 
 
 def identity(
-    problem: Problem, base: Array, sample: Data, about_rows: dict[str, Any]
-) -> dict[str, Any]:
-    """What a checkpoint must agree with before it is gone on from.
+    problem: Problem, base: Array, sample: Data, about_rows: dict[str, Tree]
+) -> dict[str, Tree]:
+    """What a checkpoint must match before it is resumed.
 
     Args:
-        about_rows: what it knows of the rows.
+        about_rows: what it records about the rows.
     """
     layout = problem.layout
 
-    def make(loglik: Loglik) -> Any:
+    def make(loglik: Loglik) -> Tree:
         return with_derivatives(lambda x, data: terms_of(loglik, layout.unravel(x), data))
 
     program = compiled(problem.loglik, ("checkpoint", layout), make)
@@ -61,13 +60,13 @@ def identity(
 
 
 def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
-    """Where the climb of an earlier run was; None where it had not begun.
+    """Where the climb of an earlier run was; None where it had not started.
 
     Args:
         k: free coordinates.
     """
 
-    def check(arrays: list[np.ndarray]) -> None:
+    def check(arrays: list[ndarray]) -> None:
         if len(arrays) != 1 or arrays[0].shape != (k + 2,) or not np.all(np.isfinite(arrays[0])):
             raise ValueError("it is not a point of this search")
 
@@ -79,10 +78,10 @@ def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
 
 
 def keeper(store: Checkpoint, before: Landmark | None) -> Callable[[Landmark], None] | None:
-    """What keeps the landmarks of a climb; None without a folder.
+    """The function that saves the landmarks of a climb; None without a folder.
 
     Args:
-        before: the landmark that the climb goes on from.
+        before: the landmark that the climb resumes from.
     """
     if store.folder is None:
         return None

@@ -1,7 +1,6 @@
 """One pass over all rows: sums of each file, added in the order of the files.
 
-The order is the same whoever reads the files, this process or the workers of an engine, so that the
-bits of a sum are.
+The order does not depend on which process reads the files, so sums are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Function, Loglik, Tree, ndarray
 from jaxmle.runtime.compile import compiled
 from jaxmle.streams.kernels import BY_CLUSTER, SUMMED, Form, kernel
 from jaxmle.streams.reader import Chunk, Reading
@@ -29,10 +29,10 @@ SECONDS_BETWEEN_FILES_SAID = 10.0  # lines of progress within a pass
 
 
 class Request(NamedTuple):
-    """What a pass is to find."""
+    """What a pass must find."""
 
     name: str  # one of ``CHUNK_KERNELS``
-    args: tuple[np.ndarray, ...]
+    args: tuple[ndarray, ...]
     screened: bool  # whether each row is looked at too: once in a fit
     contradicted: bool = False  # whether second derivatives by jax are known to be wrong
 
@@ -40,7 +40,7 @@ class Request(NamedTuple):
 class FileResult(NamedTuple):
     """What a pass found in one file."""
 
-    value: Any
+    value: Tree
     census: Census | None
 
 
@@ -48,13 +48,13 @@ class FileResult(NamedTuple):
 class Work:
     """All that a pass over a file needs."""
 
-    loglik: Any  # as a tree, without weights and priors
+    loglik: Loglik  # as a tree, without weights and priors
     form: Form
     reading: Reading
     screening: Screening
 
 
-def total_of(work: Work, name: str) -> Any:
+def total_of(work: Work, name: str) -> Tree:
     """An empty total of a kernel's results."""
     if name in SUMMED:
         return Sum()
@@ -62,7 +62,7 @@ def total_of(work: Work, name: str) -> Any:
 
 
 def results_of(work: Work, request: Request, indices: Sequence[int]) -> Generator[FileResult]:
-    """What the pass finds in each of some files, one after the other."""
+    """The results of the pass for each of some files, one after the other."""
     key = ("streamed", request.name, *work.form.key)
     program = compiled(work.loglik, key, kernel(work.form, request.name))
     chunks = work.reading.ahead(indices)
@@ -72,11 +72,11 @@ def results_of(work: Work, request: Request, indices: Sequence[int]) -> Generato
 
 
 def _result_of_file(
-    work: Work, request: Request, program: Callable[..., Any], chunks: Iterable[Chunk]
+    work: Work, request: Request, program: Function, chunks: Iterable[Chunk]
 ) -> FileResult:
     total = total_of(work, request.name)
     tally = Tally(work.screening) if request.screened else None
-    pending: tuple[Chunk, Any] | None = None
+    pending: tuple[Chunk, Tree] | None = None
     for chunk in chunks:
         if tally is not None:
             tally.add(chunk)
@@ -90,10 +90,8 @@ def _result_of_file(
     return FileResult(total.value, None if tally is None else tally.census)
 
 
-def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """The columns of a chunk with copies of its last row behind them, and the mask (n,) that is 0
-    there.
-    """
+def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[ndarray, ...], ndarray]:
+    """The columns of a chunk padded with copies of its last row, and a mask (n,), 0 there."""
     length = chunk_rows
     while length >= STEP_OF_LENGTHS * max(chunk.rows, MIN_PADDED_ROWS):
         length //= STEP_OF_LENGTHS
@@ -105,7 +103,7 @@ def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[np.ndarray, ...], np.n
 
 
 @cache
-def _mask(rows: int, length: int) -> np.ndarray:
+def _mask(rows: int, length: int) -> ndarray:
     return (np.arange(length) < rows).astype(np.float64)
 
 
@@ -119,7 +117,7 @@ class SourceRunner:
     censuses: list[Census] = field(default_factory=list)  # of all files, once it is known
     passes: list[str] = field(default_factory=list)  # names of those that were run
 
-    def run(self, name: str, *args: Any) -> Any:
+    def run(self, name: str, *args: Tree) -> Tree:
         """What a kernel finds in all rows."""
         screened = not self.censuses
         request = Request(name, tuple(np.asarray(arg) for arg in args), screened)
@@ -141,7 +139,7 @@ class SourceRunner:
 
     @property
     def census(self) -> Census:
-        """What is known of all rows, after the first pass."""
+        """What is known about all rows after the first pass."""
         return self.censuses[0]
 
     @property
@@ -150,12 +148,12 @@ class SourceRunner:
         return self.census.n
 
     @property
-    def data_id(self) -> np.ndarray:
+    def data_id(self) -> ndarray:
         """The fingerprint (2,) of all columns, after the first pass."""
         return fingerprint_of(*self.census.digests)
 
-    def row(self, place: Any) -> int:
-        """The place of a row among all, from its file and its place there; −1 for None."""
+    def row(self, place: Tree) -> int:
+        """The index of a row among all, from its file and its index there; −1 for None."""
         if place is None:
             return -1
         return sum(file.rows for file in self.work.reading.files[: place.file]) + place.row

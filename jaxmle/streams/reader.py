@@ -1,7 +1,5 @@
-"""Rows of Parquet files as NumPy columns, some at a time, read ahead by one thread.
-
-What is held at once is bounded: the chunk that is summed, those in the queue, and the one that is
-being read.
+"""Rows of Parquet files as NumPy columns, a chunk at a time, read ahead by one thread. Memory is
+bounded: the chunk being summed, those in the queue, and the one being read.
 """
 
 from __future__ import annotations
@@ -11,12 +9,17 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.streams.columns import Columns
 from jaxmle.streams.files import SourceFile, pyarrow_module, reason_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
 
 CHUNKS_AHEAD = 2
 SECONDS_BETWEEN_LOOKS = 0.05  # of a reader that waits for room, at whether it is still wanted
@@ -30,8 +33,8 @@ class Chunk(NamedTuple):
 
     file: int  # the place of the file among those of the source
     first: int  # the place of the first row in the file
-    arrays: tuple[np.ndarray, ...]  # (n,) for each of ``Columns.names``
-    labels: tuple[Any, ...]  # pyarrow arrays (n,) for each of ``Columns.clusters``
+    arrays: tuple[ndarray, ...]  # (n,) for each of ``Columns.names``
+    labels: tuple[pa.Array, ...]  # pyarrow arrays (n,) for each of ``Columns.clusters``
 
     @property
     def rows(self) -> int:
@@ -43,7 +46,7 @@ class Reading:
     """What is read, and how many rows at once."""
 
     files: tuple[SourceFile, ...]
-    filesystem: Any
+    filesystem: fs.FileSystem
     columns: Columns
     chunk_rows: int
 
@@ -56,7 +59,7 @@ class Reading:
         """The chunks of some files, one file after the other.
 
         Raises:
-            OSError: a file cannot be read, or is not what it was.
+            OSError: a file cannot be read, or has changed.
             ValueError: a value is missing.
         """
         for index in indices:
@@ -70,7 +73,7 @@ class Reading:
         """The same chunks, read ahead by a thread."""
         return read_ahead(self.chunks(indices))
 
-    def _batches(self, index: int, groups: list[int] | None = None) -> Generator[Any]:
+    def _batches(self, index: int, groups: list[int] | None = None) -> Generator[pa.RecordBatch]:
         pa = pyarrow_module()
         file = self.files[index]
         names = list(self.columns.all_names)
@@ -97,7 +100,7 @@ class Reading:
             )
 
     def _unreadable(self, file: SourceFile, error: BaseException) -> OSError:
-        """The error for a file that breaks off, with the first column that cannot be read."""
+        """The error for a truncated file, with the first column that cannot be read."""
         pa = pyarrow_module()
         damaged = ""
         for name in self.columns.all_names:
@@ -114,7 +117,7 @@ class Reading:
             "again; none of it was counted"
         )
 
-    def _chunk(self, index: int, first: int, batch: Any) -> Chunk:
+    def _chunk(self, index: int, first: int, batch: pa.RecordBatch) -> Chunk:
         def place(row: int) -> str:
             return f"row {first + row} of {self.files[index].path}"
 
@@ -123,9 +126,7 @@ class Reading:
         labels = tuple(_labels(name, named[name], place) for name in self.columns.clusters)
         return Chunk(index, first, arrays, labels)
 
-    def sample(
-        self, few: int, look: Callable[[Chunk], None] | None = None
-    ) -> tuple[np.ndarray, ...]:
+    def sample(self, few: int, look: Callable[[Chunk], None] | None = None) -> tuple[ndarray, ...]:
         """About ``few`` rows, evenly spaced in row groups that are evenly spaced.
 
         Args:
@@ -152,7 +153,7 @@ class Reading:
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def refuse_nan(self, chunk: Chunk) -> None:
-        """Raise a ValueError where a column of a chunk has a NaN."""
+        """Raise a ValueError if a column of a chunk has a NaN."""
         for name, array in zip(self.columns.names, chunk.arrays, strict=True):
             if array.dtype.kind != "f" or not np.isnan(np.sum(array)):
                 continue
@@ -165,8 +166,8 @@ class Reading:
                 )
 
 
-def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
-    """A column as floats of 64 bits, integers of 64 bits or booleans."""
+def _numbers(name: str, column: pa.Array, place: Callable[[int], str]) -> ndarray:
+    """A column as 64-bit floats, 64-bit integers or booleans."""
     _refuse_null(name, column, place)
     pa = pyarrow_module()
     if pa.types.is_dictionary(column.type):
@@ -185,7 +186,7 @@ def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
     return values if values.dtype == bool else values.astype(np.int64, copy=False)
 
 
-def _labels(name: str, column: Any, place: Any) -> Any:
+def _labels(name: str, column: pa.Array, place: Callable[[int], str]) -> pa.Array:
     """A column of labels; each row has one."""
     _refuse_null(name, column, place)
     pa = pyarrow_module()
@@ -199,7 +200,7 @@ def _labels(name: str, column: Any, place: Any) -> Any:
     return column
 
 
-def _refuse_null(name: str, column: Any, place: Any) -> None:
+def _refuse_null(name: str, column: pa.Array, place: Callable[[int], str]) -> None:
     if not column.null_count:
         return
     row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
@@ -220,14 +221,14 @@ class _Failed(NamedTuple):
 
 
 def read_ahead(chunks: Generator[Chunk], ahead: int = CHUNKS_AHEAD) -> Generator[Chunk]:
-    """The same chunks, made by a thread of their own up to ``ahead`` before they are asked for.
+    """The same chunks, made by a separate thread up to ``ahead`` chunks before they are needed.
 
-    An error of the reader is raised here; a caller that stops ends the thread.
+    An error in the reader is raised here; the thread ends when the caller stops.
     """
-    box: queue.Queue[Any] = queue.Queue(maxsize=ahead)
+    box: queue.Queue[Tree] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
-    def put(item: Any) -> bool:
+    def put(item: Tree) -> bool:
         while not stop.is_set():
             try:
                 box.put(item, timeout=SECONDS_BETWEEN_LOOKS)

@@ -1,17 +1,20 @@
-"""Sums over chunks and files, always in the order of the rows: sums of arrays, of clusters, and the
-search for a row.
+"""Sums over chunks and files, always in the order of the rows: sums of arrays and of clusters, and
+the search for a row.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Label, Tree, TreeDef, ndarray
 from jaxmle.streams.files import pyarrow_module
 from jaxmle.streams.reader import Chunk
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_NUMBERS_OF_CLUSTERS = 2**28  # that the scores of all clusters may be: 2 GB
 
@@ -22,12 +25,12 @@ class Sum:
     """
 
     def __init__(self) -> None:
-        self.leaves: list[np.ndarray] = []
-        self.carry: list[np.ndarray] = []
-        self.treedef: Any = None
+        self.leaves: list[ndarray] = []
+        self.carry: list[ndarray] = []
+        self.treedef: TreeDef | None = None
 
-    def add(self, tree: Any) -> None:
-        """Add a tree, which has the structure of those before."""
+    def add(self, tree: Tree) -> None:
+        """Add a tree with the same structure as those before."""
         leaves, treedef = jax.tree.flatten(tree)
         terms = [np.asarray(leaf) for leaf in leaves]
         if self.treedef is None:
@@ -43,12 +46,12 @@ class Sum:
             self.carry[j] = self.carry[j] + np.where(np.isfinite(new), lost, 0.0)
             self.leaves[j] = new
 
-    def take(self, chunk: Chunk, out: Any) -> None:
-        """Add what a program found in a chunk."""
+    def take(self, chunk: Chunk, out: Tree) -> None:
+        """Add the result of a program for a chunk."""
         self.add(out)
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Label:
         whole = [leaf + carry for leaf, carry in zip(self.leaves, self.carry, strict=True)]
         return jax.tree.unflatten(self.treedef, whole)
 
@@ -56,9 +59,9 @@ class Sum:
 class Clusters(NamedTuple):
     """The sums of the clusters of one dimension."""
 
-    labels: list[Any]
-    scores: np.ndarray  # (G, k)
-    counted: np.ndarray  # (G,) whether a row of positive weight is in it
+    labels: list[Label]
+    scores: ndarray  # (G, k)
+    counted: ndarray  # (G,) whether a row of positive weight is in it
 
 
 class ClusterSums:
@@ -66,7 +69,7 @@ class ClusterSums:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.place: dict[Any, int] = {}
+        self.place: dict[Label, int] = {}
         self.scores = np.zeros((0, 0))
         self.counted = np.zeros(0, bool)
 
@@ -100,7 +103,7 @@ class ClusterSums:
 
 
 class ClusterTotals:
-    """The sums over the clusters of each dimension and, for two, of their crossing."""
+    """The sums over the clusters of each dimension and, for two, of their intersection."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         crossing = [f"the crossing of {names[0]!r} and {names[1]!r}"] if len(names) == 2 else []
@@ -122,24 +125,26 @@ class ClusterTotals:
         return [dimension.value for dimension in self.dimensions]
 
 
-def clusters_of(labels: tuple[Any, ...], scores: Array, positive: Array) -> list[Clusters]:
-    """The sums of some rows by each dimension of clusters and, for two, by their crossing.
+def clusters_of(labels: tuple[pa.Array, ...], scores: Array, positive: Array) -> list[Clusters]:
+    """The sums of some rows by each dimension of clusters and, for two, by their intersection.
 
     Args:
         labels: pyarrow arrays (n,), one or two.
         scores: (n, k), weighted.
         positive: (n,) which rows have a positive weight.
     """
-    coded = [_coded(column) for column in labels]
+    coded: list[tuple[ndarray, list[Label]]] = [_coded(column) for column in labels]
     if len(coded) == 2:
         (first, names), (second, others) = coded
         pairs, code = np.unique(first * len(others) + second, return_inverse=True)
-        crossed = [(names[pair // len(others)], others[pair % len(others)]) for pair in pairs]
+        crossed: list[Label] = [
+            (names[pair // len(others)], others[pair % len(others)]) for pair in pairs
+        ]
         coded.append((code.reshape(-1), crossed))
     return [_summed(code, kinds, scores, positive) for code, kinds in coded]
 
 
-def _coded(column: Any) -> tuple[np.ndarray, list[Any]]:
+def _coded(column: pa.Array) -> tuple[ndarray, list[Label]]:
     pa = pyarrow_module()
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
@@ -147,7 +152,7 @@ def _coded(column: Any) -> tuple[np.ndarray, list[Any]]:
     return code, column.dictionary.to_pylist()
 
 
-def _summed(code: np.ndarray, kinds: list[Any], scores: Array, positive: Array) -> Clusters:
+def _summed(code: ndarray, kinds: list[Label], scores: Array, positive: Array) -> Clusters:
     columns = [np.bincount(code, weights=column, minlength=len(kinds)) for column in scores.T]
     counted = np.bincount(code, weights=positive, minlength=len(kinds)) > 0
     return Clusters(kinds, np.stack(columns, axis=1), counted)
@@ -161,7 +166,7 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The first row of which something is wrong, and the one of the highest level."""
+    """The first bad row, and the row with the highest level."""
 
     bad: Row | None
     top: Row | None
@@ -169,13 +174,13 @@ class Found(NamedTuple):
 
 
 class RowSearch:
-    """The search for the first bad row, and for the row of the highest level."""
+    """The search for the first bad row, and for the row with the highest level."""
 
     def __init__(self) -> None:
         self.value = Found(None, None, -np.inf)
 
     def take(self, chunk: Chunk, out: tuple[Array, Array]) -> None:
-        """Look at a chunk: whether each row is bad (n,), and its level (n,)."""
+        """Process a chunk: whether each row is bad (n,), and its level (n,)."""
         bad, level = (np.asarray(part)[: chunk.rows] for part in out)
         first = Row(chunk.file, chunk.first + int(np.argmax(bad))) if np.any(bad) else None
         known = np.where(np.isnan(level), -np.inf, level)
@@ -184,7 +189,7 @@ class RowSearch:
         self.add(Found(first, top, float(known[highest])))
 
     def add(self, later: Found) -> None:
-        """Add what was found in later rows."""
+        """Add the results for later rows."""
         bad = self.value.bad or later.bad
         higher = later.level > self.value.level
         top, level = (later.top, later.level) if higher else (self.value.top, self.value.level)

@@ -1,14 +1,13 @@
-"""Competing risks: Aalen & Johansen's estimator of the incidence of each cause, and cause-specific
+"""Competing risks: the Aalen–Johansen estimator of the incidence of each cause, and cause-specific
 models.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import ArrayLike, Tree, ndarray
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_level
 from jaxmle.survival.bands import SURVIVAL_BANDS, band_of
@@ -17,11 +16,11 @@ from jaxmle.survival.estimators import read_observed, table_of
 
 
 def aalen_johansen(
-    time: Any,
-    cause: Any,
+    time: ArrayLike,
+    cause: ArrayLike,
     *,
-    entry: Any = None,
-    weights: Any = None,
+    entry: ArrayLike | None = None,
+    weights: Weights | None = None,
     band: str = "log",
     level: float = 0.95,
 ) -> dict[int, StepCurve]:
@@ -90,18 +89,19 @@ def aalen_johansen(
 
 
 def _variance(
-    before: np.ndarray, incidence: np.ndarray, own_jump: np.ndarray, jump: np.ndarray, n: np.ndarray
-) -> np.ndarray:
+    before: ndarray, incidence: ndarray, own_jump: ndarray, jump: ndarray, n: ndarray
+) -> ndarray:
     """The variance (m,) of the incidence of one cause.
 
     The increments at a time s, dA_j = d_j/n, have the covariance (diag(dA) − dA dA')/n. The
-    incidence at t moves with dA_j by S(s−)·1{j is the cause} − D/(1 − dA), where D is what it gains
-    after s, P(t) − P(s). So s adds S²a(1 − a)/n − 2 S a D/n + D² dA/(n(1 − dA)), a the cause's own
-    increment. Expanding D gives a quadratic in P(t) with running sums as coefficients.
+    derivative of the incidence at t with respect to dA_j is S(s−)·1{j is the cause} − D/(1 − dA),
+    where D = P(t) − P(s) is its gain after s. So s adds S²a(1 − a)/n − 2 S a D/n + D² dA/(n(1 −
+    dA)), a the cause's own increment. Expanding D gives a quadratic in P(t) with running sums as
+    coefficients.
     """
     linear = before * own_jump / n
     with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.where(jump < 1, jump / (n * (1 - jump)), 0.0)  # D = 0 where nobody is left
+        square = np.where(jump < 1, jump / (n * (1 - jump)), 0.0)  # D = 0 if nobody is left
     fixed = np.cumsum(before**2 * own_jump * (1 - own_jump) / n)
     fixed += np.cumsum(2 * linear * incidence + square * incidence**2)
     slope = np.cumsum(linear + square * incidence)
@@ -109,7 +109,7 @@ def _variance(
     return np.maximum(variance, 0.0)
 
 
-def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str, Any]:
+def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str, Tree]:
     """The data of one cause for a model of its hazard: 1 for an event of that cause, 0 for a
     censored time or another cause.
 

@@ -2,9 +2,9 @@
 and weights.
 
 At an event time t of a stratum with m events of total weight d, the risk set has S0 = Σ w r and
-S1 = Σ w r x, and the events among it D0 and D1. Breslow takes one step, of hazard d/S0. Efron takes
-m steps: the j-th finds the share j/m of the events' own risk gone, so that its hazard is
-(d/m)/(S0 − (j/m) D0). Whatever is summed over a row's time at risk is summed over these steps.
+S1 = Σ w r x, and the events among it D0 and D1. Breslow's method has one step, with hazard d/S0.
+Efron's has m steps: at step j the fraction j/m of the events' own risk has left, so the hazard is
+(d/m)/(S0 − (j/m) D0). Sums over a row's time at risk are sums over these steps.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ndarray
+
 
 class Rows(NamedTuple):
     """The rows of a Cox model, all arrays (n,) but ``x`` (n, q)."""
 
-    x: np.ndarray
-    time: np.ndarray
-    event: np.ndarray  # 0.0 or 1.0
-    entry: np.ndarray  # −∞ where observed from the origin
-    weight: np.ndarray
-    stratum: np.ndarray  # codes 0, 1, …, in the order of ``strata`` of the risk sets
-    offset: np.ndarray
+    x: ndarray
+    time: ndarray
+    event: ndarray  # 0.0 or 1.0
+    entry: ndarray  # −∞ where observed from the origin
+    weight: ndarray
+    stratum: ndarray  # codes 0, 1, …, in the order of ``strata`` of the risk sets
+    offset: ndarray
 
     @property
     def n(self) -> int:
@@ -34,41 +36,41 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class RiskSets:
-    """What the steps of a Cox model find at risk, at given coefficients.
+    """The risk sets of the steps of a Cox model, at given coefficients.
 
     Event times, in the order of stratum and time, (k,): ``time``, ``stratum``, ``events`` (m),
     ``weight`` (d), ``at_risk`` (S0), ``dying`` (D0). Steps, (s,): ``tie`` (to which event time one
     belongs), ``share`` (j/m), ``mass`` (d/m, or d), ``hazard``, ``mean`` (s, q). Rows, (n,):
     ``risk`` r; ``start`` the first step of a row's stratum; ``first`` and ``last``, the steps
-    between which it is at risk; ``own_tie`` the event time of its own event, −1 where it has none.
+    between which it is at risk; ``own_tie`` the event time of its own event, −1 if it has none.
     """
 
     rows: Rows
-    time: np.ndarray
-    stratum: np.ndarray
-    events: np.ndarray
-    weight: np.ndarray
-    at_risk: np.ndarray
-    dying: np.ndarray
-    tie: np.ndarray
-    share: np.ndarray
-    mass: np.ndarray
-    hazard: np.ndarray
-    mean: np.ndarray
-    risk: np.ndarray
-    start: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    own_tie: np.ndarray
+    time: ndarray
+    stratum: ndarray
+    events: ndarray
+    weight: ndarray
+    at_risk: ndarray
+    dying: ndarray
+    tie: ndarray
+    share: ndarray
+    mass: ndarray
+    hazard: ndarray
+    mean: ndarray
+    risk: ndarray
+    start: ndarray
+    first: ndarray
+    last: ndarray
+    own_tie: ndarray
 
     @property
-    def left(self) -> np.ndarray:
+    def left(self) -> ndarray:
         """What is left of the risk set at each step, S0 − (j/m) D0, (s,)."""
         return self.at_risk[self.tie] - self.share * self.dying[self.tie]
 
-    def over_steps(self, values: np.ndarray) -> np.ndarray:
+    def over_steps(self, values: ndarray) -> ndarray:
         """Sums of ``values`` (s, …) over the steps at which each row is at risk, (n, …): in its own
-        tie a row that has the event counts with what is left of its risk, 1 − j/m.
+        tie a row with the event counts with its remaining risk, 1 − j/m.
         """
         running = np.zeros((len(values) + 1, *values.shape[1:]))
         for low, high in _segments(self.stratum[self.tie]):
@@ -80,7 +82,7 @@ class RiskSets:
         total[has_event] -= lost[self.own_tie[has_event]]
         return total
 
-    def in_ties(self, values: np.ndarray) -> np.ndarray:
+    def in_ties(self, values: ndarray) -> ndarray:
         """Sums of ``values`` (s, …) over the steps of each event time, (k, …)."""
         if not len(values):
             return values
@@ -92,13 +94,13 @@ class _Keys(NamedTuple):
     distinct event times (k,), whose values are ``ranks[key % span − 1]``.
     """
 
-    ranks: np.ndarray
+    ranks: ndarray
     span: int
-    key: np.ndarray
-    entry_key: np.ndarray
-    tie_key: np.ndarray
-    own_tie: np.ndarray  # (n,) −1 without an event
-    events: np.ndarray  # (k,)
+    key: ndarray
+    entry_key: ndarray
+    tie_key: ndarray
+    own_tie: ndarray  # (n,) −1 without an event
+    events: ndarray  # (k,)
 
 
 def _keys(rows: Rows) -> _Keys:
@@ -116,7 +118,7 @@ def _keys(rows: Rows) -> _Keys:
     return _Keys(ranks, span, key, entry_key, tie_key, own_tie, events)
 
 
-def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
+def risk_sets(rows: Rows, beta: ndarray, ties: str) -> RiskSets:
     """The risk sets at coefficients ``beta`` (q,), by Efron's steps or Breslow's."""
     x = rows.x
     risk = np.exp(x @ beta + rows.offset)
@@ -161,22 +163,22 @@ def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
     )
 
 
-def _segments(codes: np.ndarray) -> list[tuple[int, int]]:
-    """The first and the last place but one of each run of equal codes."""
+def _segments(codes: ndarray) -> list[tuple[int, int]]:
+    """The start and end positions of each run of equal codes."""
     start = np.flatnonzero(np.diff(codes, prepend=-1)).tolist()
     return list(zip(start, [*start[1:], len(codes)], strict=True))
 
 
-def _where_any(condition: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _where_any(condition: ndarray, values: ndarray) -> ndarray:
     """``values`` (n, …) in the rows where ``condition`` holds, 0 in the others."""
     return np.where(condition.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0)
 
 
-def _sums_from(columns: np.ndarray, key: np.ndarray, wanted: np.ndarray, span: int) -> np.ndarray:
+def _sums_from(columns: ndarray, key: ndarray, wanted: ndarray, span: int) -> ndarray:
     """Sums of rows (n, c) of the same stratum with ``key`` ≥ each key of ``wanted``, (k, c).
 
-    They are added up from the end, each stratum apart: differences of cumulated sums would lose
-    the small ones.
+    They are summed from the end, separately for each stratum: differences of cumulative sums would
+    lose the small ones.
     """
     order = np.argsort(key, kind="stable")
     sorted_key = key[order]

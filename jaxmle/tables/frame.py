@@ -5,41 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Tree
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
+from jaxmle.tables.contents import Record
 from jaxmle.tables.view import View
 
 BACKENDS = ("pandas", "polars", "pyarrow")
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 
 
-def frame(fit: Any, view: View | float = 0.95, backend: str | None = None) -> Any:
+def frame(fit: Record, view: View | float = 0.95, backend: str | None = None) -> DataFrame:
     """A tidy data frame of the estimates, in full precision; the column names are those of R's
     broom.
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the Wald intervals alone.
+        view: what is shown, or only the coverage of the Wald intervals.
         backend: "pandas", "polars" or "pyarrow"; by default the first of them that is installed.
 
     Returns:
         A native frame with the columns term, estimate, std_error, statistic (the z value), p_value,
         conf_low and conf_high, p rows; for a batch of b members, members in order, b·p rows and two
-        leading columns: member (counted over all batch axes) and status. What is NaN in the record
-        is NaN here.
+        leading columns: member (counted over all batch axes) and status. NaN in the record is NaN
+        here.
 
     Raises:
-        ImportError: narwhals or the backend is not installed.
-        ValueError: a backend that is none of the three.
+        ImportError: if narwhals or the backend is not installed.
+        ValueError: for any other backend.
     """
     return native(columns(fit, view if isinstance(view, View) else View(view)), backend)
 
 
-def native(columns: Mapping[str, Any], backend: str | None) -> Any:
+def native(columns: Mapping[str, Tree], backend: str | None) -> DataFrame:
     """Columns (rows,) by name as a native frame, or as a dictionary of arrays for "dict"."""
     if isinstance(backend, str) and backend == "dict":
         return {name: np.asarray(values) for name, values in columns.items()}
@@ -56,8 +57,8 @@ def native(columns: Mapping[str, Any], backend: str | None) -> Any:
 
 
 def installed(backend: str | None) -> str:
-    """The backend asked for, or the first that is installed; an error that says what to install
-    if there is none.
+    """The requested backend, or the first that is installed; raises an error that says what to
+    install if there is none.
     """
     if backend is not None:
         check_choice("backend", backend, BACKENDS)
@@ -73,9 +74,9 @@ def installed(backend: str | None) -> str:
     return backend_found
 
 
-def columns(fit: Any, view: View) -> dict[str, Any]:
-    """The columns of the frame by name, each as long as there are parameters shown, times the
-    members of a batch.
+def columns(fit: Record, view: View) -> dict[str, Tree]:
+    """The columns of the frame by name, each with one value for each shown parameter and each
+    member of a batch.
     """
     members = int(np.prod(fit.batch_shape, dtype=int))
     names = view.names(fit)
@@ -87,7 +88,7 @@ def columns(fit: Any, view: View) -> dict[str, Any]:
     return _member_columns(fit, members, len(names)) | tidy
 
 
-def _member_columns(fit: Any, members: int, p: int) -> dict[str, Any]:
+def _member_columns(fit: Record, members: int, p: int) -> dict[str, Tree]:
     status = [Status(code).name for code in np.asarray(fit.status).reshape(-1).tolist()]
     return {
         "member": np.repeat(np.arange(members), p),

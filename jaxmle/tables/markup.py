@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import Any
 
 from jaxmle.tables import digest, table
+from jaxmle.tables.contents import Record
 from jaxmle.tables.layout import ELLIPSIS, Grid, Page, columns_of
 from jaxmle.tables.view import View
 
@@ -29,7 +29,7 @@ _POWER = re.compile(r"e([+-]\d+)$")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
 
-def page(fit: Any, view: View | float) -> Page:
+def page(fit: Record, view: View | float) -> Page:
     """The page of one fit, or the digest of a batch."""
     view = view if isinstance(view, View) else View(view)
     if not fit.batch_shape:
@@ -42,12 +42,12 @@ def page(fit: Any, view: View | float) -> Page:
     return digest.page(fit, view.level)
 
 
-def html(fit: Any, view: View | float = 0.95) -> str:
+def html(fit: Record, view: View | float = 0.95) -> str:
     """The summary as one HTML element for notebooks; every name and sentence is escaped.
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the intervals alone.
+        view: what is shown, or only the coverage of the intervals.
 
     Returns:
         A `<div class="jaxmle">` with the status, the facts, a `<table>` per grid, and the notes.
@@ -94,16 +94,16 @@ def _html_cell(column: int, cell: str, grid: Grid) -> str:
     return f'<td style="{NAME_STYLE if column in grid.words else NUMBER_STYLE}">{escape(cell)}</td>'
 
 
-def markdown(fit: Any, view: View | float = 0.95) -> str:
+def markdown(fit: Record, view: View | float = 0.95) -> str:
     """The summary as Markdown with pipe tables; characters that Markdown reads are escaped in
     names.
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the intervals alone.
+        view: what is shown, or only the coverage of the intervals.
 
     Returns:
-        The text, numbers aligned in the source too.
+        The text, with numbers also aligned in the source.
     """
     return markdown_page(page(fit, view))
 
@@ -132,7 +132,7 @@ def _markdown_grid(grid: Grid) -> str:
 
 
 def _markdown_column(cells: list[str], words: bool) -> list[str]:
-    """The header, the rule that sets the side, and the cells, padded to one width."""
+    """The header, the rule that sets the alignment, and the cells, padded to the same width."""
     width = max(3, *map(columns_of, cells))
     rule = ":" + "-" * (width - 1) if words else "-" * (width - 1) + ":"
     blanks = [" " * (width - columns_of(cell)) for cell in cells]
@@ -142,15 +142,15 @@ def _markdown_column(cells: list[str], words: bool) -> list[str]:
     return [head, rule, *body]
 
 
-def latex(fit: Any, view: View | float = 0.95) -> str:
-    """The summary as LaTeX; it needs `booktabs` and nothing else.
+def latex(fit: Record, view: View | float = 0.95) -> str:
+    """The summary as LaTeX; it needs only `booktabs`.
 
-    Numbers stand in pairs of columns `r@{.}l`, so their decimal points align. The status stands
-    above the table, or in a comment where the fit converged.
+    Numbers are in pairs of columns `r@{.}l`, so their decimal points align. The status is above the
+    table, or in a comment if the fit converged.
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the intervals alone.
+        view: what is shown, or only the coverage of the intervals.
 
     Returns:
         The source of one `tabular` per grid, followed by the facts and the notes.
@@ -197,8 +197,8 @@ def _latex_grid(grid: Grid) -> str:
 
 
 def _latex_kind(column: int, cells: tuple[str, ...], grid: Grid) -> str:
-    """The column specification: words left, whole numbers right, decimals in two columns around
-    their point.
+    """The column specification: text left, integers right, decimals in two columns around their
+    point.
     """
     if column in grid.words:
         return "l"

@@ -1,17 +1,19 @@
-"""``table``: several fits side by side, as a paper shows them."""
+"""``table``: several fits side by side, as in a paper."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 
+from jaxmle._types import DataFrame
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
 from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
+from jaxmle.tables.contents import Record
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Grid, Page, text
 from jaxmle.tables.notes import printed
@@ -51,7 +53,7 @@ class Table:
     Standard errors in parentheses.
     """
 
-    fits: tuple[Any, ...]
+    fits: tuple[Record, ...]
     names: tuple[str, ...]
     views: tuple[View, ...]
     below: str
@@ -78,7 +80,7 @@ class Table:
         return Page("", True, (), (grid,), self._notes())
 
     def _column(self, i: int) -> dict[str, tuple[str, str]]:
-        """From each name to the cell of its estimate and the one below."""
+        """From each name to the cell of its estimate and the one below it."""
         fit = self.fits[i]
         view = self.views[i]
         numbers = {name: values.tolist() for name, values in view.numbers(fit).items()}
@@ -99,7 +101,9 @@ class Table:
         return f"({self._number(row['std_error'])})"
 
     def _number(self, value: float) -> str:
-        """So many decimals; so many significant digits of what they would not show."""
+        """A fixed number of decimals; or as many significant digits if these would not show
+        anything.
+        """
         small = np.isfinite(value) and 0 < abs(value) < 0.5 * 10.0**-self.digits
         if small:
             return numerals.exponent(value, 2)
@@ -133,7 +137,7 @@ class Table:
         """The table in Markdown."""
         return markup.markdown_page(self.page())
 
-    def to_frame(self, backend: str | None = None) -> Any:
+    def to_frame(self, backend: str | None = None) -> DataFrame:
         """A tidy data frame: model, term and the columns of ``Fit.to_frame``."""
         parts = []
         for name, fit, view in zip(self.names, self.fits, self.views, strict=True):
@@ -147,7 +151,7 @@ class Table:
 
 
 def table(
-    fits: Sequence[Any] | Mapping[str, Any],
+    fits: Sequence[Record] | Mapping[str, Record],
     *,
     names: Sequence[str] | None = None,
     exponentiate: bool = False,
@@ -199,7 +203,9 @@ def table(
             )
     heads = [f"({i + 1})" for i in range(len(records))] if names is None else list(names)
     if len(heads) != len(records) or not all(isinstance(head, str) for head in heads):
-        raise ValueError(f"names are {len(records)} strings, one for each fit; got {shown(names)}")
+        raise ValueError(
+            f"names must be {len(records)} strings, one for each fit; got {shown(names)}"
+        )
     check_choice("below", below, BELOW)
     check_flag("stars", stars)
     check_count("digits", digits, 0, 15)
@@ -207,40 +213,42 @@ def table(
     views = tuple(_view_of(fit, whole) for fit in records)
     for wanted in (*(whole.labels or {}), *(whole.terms or ())):
         if not any(_has(fit, wanted) for fit in records):
-            records[0].layout.find(wanted)  # says which names there are
+            records[0].layout.find(wanted)  # raises an error that lists the names
     return Table(records, tuple(heads), views, below, stars, digits)
 
 
-def _listed(fits: Any, names: Any) -> tuple[tuple[Any, ...], Any]:
-    """The fits in a row, and the heads of their columns where a dictionary gives them."""
+def _listed(
+    fits: Sequence[Record] | Mapping[str, Record], names: Sequence[str] | None
+) -> tuple[tuple[Record, ...], Sequence[str] | None]:
+    """The fits as a sequence, and their column headings if a dictionary gives them."""
     if isinstance(fits, Mapping):
         return tuple(fits.values()), list(fits) if names is None else names
-    return tuple(fits) if isinstance(fits, list | tuple) else (fits,), names
+    return tuple(fits) if isinstance(fits, list | tuple) else (cast(Record, fits),), names
 
 
-def _view_of(fit: Any, whole: View) -> View:
-    """What is asked of all fits, as far as one of them has it."""
+def _view_of(fit: Record, whole: View) -> View:
+    """The requested view, restricted to what one fit has."""
     labels = {name: label for name, label in (whole.labels or {}).items() if _has(fit, name)}
     terms = None if whole.terms is None else [name for name in whole.terms if _has(fit, name)]
     return View(whole.level, whole.exponentiate, labels, terms)
 
 
-def _has(fit: Any, name: str) -> bool:
+def _has(fit: Record, name: str) -> bool:
     try:
         fit.layout.find(name)
-    except ValueError:  # a parameter of another of the fits
+    except ValueError:  # a parameter of another fit
         return False
     return True
 
 
-def _plain(fit: Any, view: View) -> list[str]:
+def _plain(fit: Record, view: View) -> list[str]:
     """Labels, or brief names, which an AFT model and a Cox model may share."""
     brief = brief_names(fit.layout)
     labels = zip(view.names(fit), view.places(fit), strict=True)
     return [label if label != fit.names[j] else brief[j] for label, j in labels]
 
 
-def _facts(fit: Any) -> dict[str, str]:
+def _facts(fit: Record) -> dict[str, str]:
     return {
         "n": numerals.count(float(fit.n)),
         "log-likelihood": numerals.likelihood(float(fit.loglik)),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxmle.likelihood.derivatives import DIFFERENCES
 from jaxmle.solvers.status import MEAN, MEAN_OF_ROWS
 from jaxmle.tables import numerals
+from jaxmle.tables.contents import Record
 from jaxmle.tables.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.tables.notes import covariance_note, printed
 from jaxmle.tables.numerals import Style
@@ -20,7 +20,7 @@ FIRST_ROWS_SHOWN = 80
 LAST_ROWS_SHOWN = 20
 
 
-def summary(fit: Any, view: View | float = 0.95) -> str:
+def summary(fit: Record, view: View | float = 0.95) -> str:
     """The summary of one fit as text, at most 100 columns wide, the status line first.
 
     Args:
@@ -35,7 +35,7 @@ def summary(fit: Any, view: View | float = 0.95) -> str:
     return text(first_fitting(page(fit, view, style) for style in numerals.STYLES))
 
 
-def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) -> Page:
+def page(fit: Record, view: View | float = 0.95, style: Style = numerals.scaled) -> Page:
     """The summary of one fit as a page, for any output format."""
     view = view if isinstance(view, View) else View(view)
     grid = coefficients(fit, view, style)
@@ -47,19 +47,19 @@ def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) ->
     )
 
 
-def status_line(fit: Any) -> str:
+def status_line(fit: Record) -> str:
     """The name of the status and, unless there is nothing to explain, its sentence."""
     name = fit.verdict.name
     if (
         fit.converged and fit.witness.row < 0
-    ):  # a row of leverage one is explained in a converged fit too
+    ):  # a row with leverage one is explained even in a converged fit
         return name
     sentence = covariance_note(fit).strip() if fit.converged else fit.explain()
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"
 
 
-def facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """Labels and values of what belongs to the whole fit."""
+def facts(fit: Record) -> tuple[tuple[str, str], ...]:
+    """Labels and values of the facts about the whole fit."""
     return (
         ("n", numerals.count(float(fit.n))),
         ("df", str(fit.df)),
@@ -70,8 +70,8 @@ def facts(fit: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """The kind of covariance, the dtype unless float64, the label of a MAP fit: alike for one
+def common_facts(fit: Record) -> tuple[tuple[str, str], ...]:
+    """The kind of covariance, the dtype unless float64, the label of a MAP fit: the same for one
     fit and a batch.
     """
     dtype = np.dtype(fit.dtype).name
@@ -82,7 +82,7 @@ def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def coefficients(fit: Any, view: View | float, style: Style) -> Grid:
+def coefficients(fit: Record, view: View | float, style: Style) -> Grid:
     """A row per parameter: estimate, standard error, z, p and the two ends of the interval."""
     view = view if isinstance(view, View) else View(view)
     share = numerals.percent(view.level)
@@ -106,8 +106,8 @@ def _row(name: str, numbers: Sequence[float], style: Style) -> tuple[str, ...]:
 def shortened(
     rows: Sequence[tuple[str, ...]], first: int, last: int
 ) -> tuple[tuple[str, ...], ...]:
-    """The rows, or the first and the last few around a row of dots where there are more than
-    `first + last`.
+    """The rows, or the first and the last few around a row of dots if there are more than `first +
+    last`.
     """
     if len(rows) <= first + last:
         return tuple(rows)
@@ -115,8 +115,8 @@ def shortened(
     return (*rows[:first], dots, *rows[len(rows) - last :])
 
 
-def notes(fit: Any) -> tuple[str, ...]:
-    """Sentences on what a reader of this table could misread."""
+def notes(fit: Record) -> tuple[str, ...]:
+    """Notes on what a reader of the table could misread."""
     se = np.asarray(fit.se, dtype=float)
     known = np.isfinite(se) & (se > 0.0)
     bounded = bool(np.isfinite(np.asarray(fit.bounds, dtype=float)).any() and known.any())

@@ -6,17 +6,16 @@ Its members climb in step: a program of the user's likelihood evaluates those th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree, ndarray
 from jaxmle.batch.chunks import solver
 from jaxmle.batch.chunks.compilation import Programs
 from jaxmle.batch.chunks.machine import members_first, members_last
@@ -42,6 +41,7 @@ from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
 from jaxmle.verdict.doubt import remember_rise
+from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
 SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
@@ -52,7 +52,7 @@ class WarmStart(NamedTuple):
 
     steps: Array  # (b,)
     # (b,) whether a climb started at a point in single precision, not at the user's start
-    warm_started: np.ndarray
+    warm_started: ndarray
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class Chunk:
     form: Form
     per_member: list[jax.Array]  # leaves (blocks, block_size, ...)
     common: list[jax.Array]  # leaves that all members share
-    base: np.ndarray  # (p, slots)
-    data_id: np.ndarray  # (2, slots)
-    active: np.ndarray  # (slots,) whether a slot holds a member of its own
+    base: ndarray  # (p, slots)
+    data_id: ndarray  # (2, slots)
+    active: ndarray  # (slots,) whether a slot holds a member of its own
 
-    def run(self, name: str, active: Array, *args: Any) -> Any:
+    def run(self, name: str, active: Array, *args: Tree) -> Tree:
         """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
         slots = len(active)
 
-        def wider(leaf: Any) -> Any:
+        def wider(leaf: Tree) -> Tree:
             pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
             return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, self.room - slots)])
 
@@ -160,7 +160,7 @@ class Chunk:
         """The states before the first step from the user's start."""
         return self.programs.machine.run(start, (), self._z_at_start(), like.point)
 
-    def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
+    def conclude(self, state: State, limit: Tree, steps: Array) -> Fit:
         """The records of all slots.
 
         Args:
@@ -218,7 +218,7 @@ class Chunk:
             state, limit = _where(rises, (climbed, explored), (state, limit))
         return self.conclude(state, limit, steps)
 
-    def _explored(self, state: State, active: np.ndarray) -> Any:
+    def _explored(self, state: State, active: ndarray) -> Limit:
         programs = self.programs
         return solver.explore(
             self.evaluate,
@@ -250,7 +250,7 @@ class Chunk:
         """Whether its last few members had better go on in a chunk of their own."""
         return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_STRAGGLERS
 
-    def taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
+    def taken(self, slots: ndarray, active: ndarray) -> Chunk:
         """The members in these slots as a chunk of its own, with room for as many blocks as
         this one.
         """
@@ -259,7 +259,7 @@ class Chunk:
 
         on_accelerator = self.programs.machine.on_accelerator
 
-        def taken(leaf: Any) -> Any:
+        def taken(leaf: Tree) -> jax.Array:
             shape = leaf.shape[2:]
             if on_accelerator:  # it has one block
                 return rows_taken(leaf.reshape(-1, *shape), whole).reshape(leaf.shape)
@@ -284,7 +284,7 @@ class Evaluation:
     def __call__(self, z: Array, active: Array) -> Point:
         return self.chunk.run("evaluate", active, z)
 
-    def of_lanes(self, lanes: np.ndarray) -> Callable[..., Point]:
+    def of_lanes(self, lanes: ndarray) -> Function:
         """The same of the members in these slots, in NumPy."""
         if len(lanes) > SLOTS_FOR_STRAGGLERS or not self.chunk.is_wide:
             return Lanes(self, lanes, self.chunk.room)
@@ -339,19 +339,19 @@ def few_left(counts: Counts) -> bool:
     return counts.now <= SLOTS_FOR_STRAGGLERS and 2 * counts.now > counts.before
 
 
-def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
+def _where(chosen: ndarray, new: Tree, old: Tree) -> Tree:
     """``new`` for the members chosen (b,), ``old`` for the others."""
 
-    def one_leaf(a: Any, b: Any) -> Array:
+    def one_leaf(a: Array, b: Array) -> Array:
         return namespace(a).where(chosen, a, b).astype(b.dtype)
 
     return jax.tree.map(one_leaf, new, old)
 
 
 @partial(jax.jit, static_argnums=1)
-def _first(tree: Any, slots: int) -> Any:
+def _first(tree: Tree, slots: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[..., :slots], tree)
 
 
-def _to_free(chart: Any, base: Array) -> Array:
+def _to_free(chart: Tree, base: Array) -> Array:
     return chart.to_free(base)

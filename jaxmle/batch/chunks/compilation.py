@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree, ndarray
 from jaxmle.batch.chunks import programs as passes
 from jaxmle.batch.chunks.machine import Machine, machine_for, members_first, members_last
 from jaxmle.batch.chunks.pieces import Piece
@@ -27,10 +25,10 @@ class Programs:
     """The compiled passes of one problem on some devices."""
 
     problem: Problem
-    devices: tuple[Any, ...]
+    devices: tuple[jax.Device, ...]
     members: int  # of the whole batch
     # looked up once a run
-    loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
+    loaded: dict[Tree, Tree] = field(default_factory=dict, compare=False)
 
     @cached_property
     def machine(self) -> Machine:
@@ -38,16 +36,16 @@ class Programs:
         return machine_for(self.devices, self.members)
 
     @property
-    def mesh(self) -> Any:
+    def mesh(self) -> Tree:
         return self.machine.mesh
 
-    def get(self, name: str, form: Form) -> Callable[..., Any]:
+    def get(self, name: str, form: Form) -> Function:
         """A pass over the data of a chunk, compiled."""
         if (name, form) not in self.loaded:
             self.loaded[name, form] = self._compiled(name, form)
         return self.loaded[name, form]
 
-    def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
+    def _compiled(self, name: str, form: Form) -> Function:
         """The program of a pass, kept on the user's function, which it must not keep alive."""
         needs_kind = name == "covariance_parts"
         bare = self.problem.bare if needs_kind else self.problem.neutral
@@ -55,7 +53,7 @@ class Programs:
         skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
         others = skeleton._replace(loglik=None)
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Tree) -> Function:
             member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
             run = partial(getattr(passes, name), bare, member_form)
             if mesh is not None:
@@ -84,7 +82,7 @@ class Programs:
         )
 
     def laid_out(
-        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], schedule: Schedule
+        self, form: Form, per_member: list[ndarray], common: list[jax.Array], schedule: Schedule
     ) -> list[jax.Array]:
         """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
         are zeros, and never active. An accelerator fills its block up with the last member.
@@ -92,7 +90,7 @@ class Programs:
         blocks = schedule.blocks
         by_columns = form.designs(single(per_member, 2), common)
 
-        def turned(leaves: list[Any]) -> list[Any]:
+        def turned(leaves: list[Tree]) -> list[Tree]:
             return [
                 leaf.swapaxes(-1, -2) if i in by_columns else leaf for i, leaf in enumerate(leaves)
             ]
@@ -103,7 +101,7 @@ class Programs:
             return turned([filled_up(leaf, 1, schedule.block_size) for leaf in placed])
         return self._placed(turned(per_member), blocks)
 
-    def _placed(self, leaves: list[np.ndarray], blocks: int) -> list[jax.Array]:
+    def _placed(self, leaves: list[ndarray], blocks: int) -> list[jax.Array]:
         """Leaves of so many blocks on the devices."""
         if self.mesh is None:
             return [to_device(leaf, blocks) for leaf in leaves]
@@ -119,15 +117,15 @@ class Programs:
 
 
 def _members_last_in(
-    run: Callable[..., Any], per_member: Any, common: Any, active: Array, args: Any
-) -> Any:
+    run: Function, per_member: Tree, common: Tree, active: Array, args: Tree
+) -> Tree:
     """A pass for arguments that have members last."""
     return run(per_member, common, active, members_first(args))
 
 
-def _members_first_out(run: Callable[..., Any], *args: Any) -> Any:
+def _members_first_out(run: Function, *args: Tree) -> Tree:
     return members_first(run(*args))
 
 
-def _members_last_out(run: Callable[..., Any], *args: Any) -> Any:
+def _members_last_out(run: Function, *args: Tree) -> Tree:
     return members_last(run(*args))

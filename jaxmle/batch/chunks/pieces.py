@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.batch.chunks.plan import Schedule
 from jaxmle.batch.chunks.programs import Form, Members
 from jaxmle.batch.members.read import Inputs
@@ -23,7 +22,7 @@ class Piece:
     number: int
     name: str
     length: tuple[int, ...]
-    index: np.ndarray
+    index: ndarray
     schedule: Schedule
 
     @property
@@ -31,7 +30,7 @@ class Piece:
         """The blocks that hold its members; the others of its schedule are empty."""
         return -(-len(self.index) // self.schedule.block_size)
 
-    def member_in_slots(self, slots: int) -> np.ndarray:
+    def member_in_slots(self, slots: int) -> ndarray:
         """The member in each of so many slots; slots left over hold the last member again."""
         return np.pad(self.index, (0, slots - len(self.index)), mode="edge")
 
@@ -42,7 +41,7 @@ class Flat:
 
     leaves: list[Array]
     form: Form
-    data_id: np.ndarray
+    data_id: ndarray
 
     @property
     def first(self) -> Members:
@@ -52,7 +51,7 @@ class Flat:
         return jax.tree.unflatten(self.form.treedef, leaves)
 
 
-def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> Flat:
+def flat_members(inputs: Inputs, index: ndarray, length: tuple[int, ...]) -> Flat:
     """The members ``index`` as flat leaves, with what differs between them on a leading axis."""
     chunk = inputs.source.take(index, length)
     data, w, codes = chunk.rows
@@ -69,6 +68,6 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    same_base: Any = inputs.base.ndim == 1
+    same_base: Tree = inputs.base.ndim == 1
     shared = Members(flagged(same, loglik), same_base, flags[0], flags[2])
     return Flat(leaves, Form(treedef, tuple(jax.tree.leaves(shared))), chunk.data_id)

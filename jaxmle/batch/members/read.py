@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Data, Loglik, Params, Tree
+from jaxmle._types import Axes, Data, DType, Loglik, Params, Tree, ndarray
 from jaxmle.batch.members.padding import obstacle_to_padding
 from jaxmle.batch.members.sources import (
     NO_MEMBER_AXIS,
@@ -47,13 +46,13 @@ class Inputs:
     """A batch, checked."""
 
     loglik: Loglik  # as a tree; with weights of no value where they differ between members
-    bare: Any  # the same without the weights given to the batch
+    bare: Loglik  # the same without the weights given to the batch
     weight_kind: str | None
     layout: Layout
-    base: np.ndarray  # (p,) or (b, p)
+    base: ndarray  # (p,) or (b, p)
     source: Stacked | Ragged  # of (data, weights or (), cluster codes)
-    counts: tuple[np.ndarray, ...]  # for each leaf of counts how many of them occur in each member
-    dtype: np.dtype
+    counts: tuple[ndarray, ...]  # for each leaf of counts how many of them occur in each member
+    dtype: DType
     # why members of unequal length run at their own lengths; "" where they do not
     unpadded: str = ""
 
@@ -78,8 +77,8 @@ def read_batch(
     params0: Params,
     datasets: Data,
     options: Options,
-    in_axes: Any,
-    params_axis: Any,
+    in_axes: Axes,
+    params_axis: Axes,
 ) -> Inputs:
     """Read what a user gives to a batch of fits, and refuse what cannot be fitted.
 
@@ -131,8 +130,8 @@ def read_batch(
 
 
 def _layout_and_base(
-    loglik: Any, params: Params, constraints: Tree, members: int, batched: bool
-) -> tuple[Layout, np.ndarray]:
+    loglik: Loglik, params: Params, constraints: Tree, members: int, batched: bool
+) -> tuple[Layout, ndarray]:
     """The layout of one member, and the checked start values (p,), or (b, p) where each member has
     its own.
     """
@@ -149,9 +148,7 @@ def _layout_and_base(
     return layout, np.asarray(jax.vmap(put_in)(base) if batched else put_in(base))
 
 
-def _check_indices(
-    loglik: Loglik, layout: Layout, base: np.ndarray, source: Stacked | Ragged
-) -> None:
+def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacked | Ragged) -> None:
     """Codes that index parameters lie in range, in every member."""
     flags = source.shared[: source.data_leaves]
     leaves = jax.tree.leaves(source.rows[0])
@@ -175,7 +172,7 @@ def _check_indices(
     check_indices(loglik, layout, base, first, members)
 
 
-def _check_ragged_calls(loglik: Loglik, layout: Layout, base: np.ndarray, source: Ragged) -> None:
+def _check_ragged_calls(loglik: Loglik, layout: Layout, base: ndarray, source: Ragged) -> None:
     """Built-in models that the likelihood calls read the coding of each member: of all their rows
     together where rows are kept apart.
     """
@@ -203,7 +200,7 @@ def _refuse_inner_weights(loglik: Loglik) -> None:
         _refuse_inner_weights(part)
 
 
-def _distinct(loglik: Loglik, source: Stacked | Ragged) -> tuple[np.ndarray, ...]:
+def _distinct(loglik: Loglik, source: Stacked | Ragged) -> tuple[ndarray, ...]:
     """For each leaf of counts, how many different ones each member has, (b,)."""
     numbers = []
     for name in counts_of(loglik):

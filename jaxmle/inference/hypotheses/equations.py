@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ndarray
 from jaxmle.parameters.tree import Layout
 
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -17,8 +18,8 @@ class Linear(NamedTuple):
     the name of a whole leaf or factor.
     """
 
-    rows: np.ndarray
-    constant: np.ndarray
+    rows: ndarray
+    constant: ndarray
 
     @property
     def is_constant(self) -> bool:
@@ -26,16 +27,16 @@ class Linear(NamedTuple):
 
 
 class Equations(NamedTuple):
-    """Rows (q, p) and what they equal, (q,), with the text as it reads."""
+    """Rows (q, p) and their right-hand sides, (q,), with the original text."""
 
-    rows: np.ndarray
-    targets: np.ndarray
+    rows: ndarray
+    targets: ndarray
     text: str
 
 
 class _Reader(NamedTuple):
-    """A text without blanks, the names that may stand in it (longest first), and ``position``,
-    which holds where the reading is.
+    """A text without blanks, the possible names (longest first), and ``position``, the current
+    position.
     """
 
     text: str
@@ -47,7 +48,7 @@ class _Reader(NamedTuple):
         return self.text[self.position[0] :]
 
     def take(self, characters: str) -> str:
-        """The next character, where it is one of these; else ""."""
+        """The next character, if it is one of these; otherwise ""."""
         following = self.rest()[:1]
         if following and following in characters:
             self.position[0] += 1
@@ -58,11 +59,11 @@ class _Reader(NamedTuple):
 def equations_of(layout: Layout, texts: list[str]) -> Equations:
     """Linear equations in the names of parameters, separated by semicolons.
 
-    A name is any that ``layout.find`` takes. Numbers, ``+ - * /`` and parentheses may stand with
-    them; ``a = b = 0`` is two equations.
+    A name is any that ``layout.find`` accepts. Numbers, ``+ - * /`` and parentheses are allowed;
+    ``a = b = 0`` is two equations.
 
     Raises:
-        ValueError: no equation, an unknown name, what is not linear.
+        ValueError: for anything but an equation, an unknown name, or a nonlinear expression.
 
     >>> from jaxmle.parameters.tree import layout_of
     >>> found = equations_of(layout_of({"a": np.zeros(()), "b": np.zeros(())}), ["2*a - b = 1"])
@@ -78,21 +79,19 @@ def equations_of(layout: Layout, texts: list[str]) -> Equations:
 
 
 def _names(layout: Layout) -> dict[str, list[int]]:
-    """Every spelling without blanks, the longest first, with the positions that it means."""
+    """Every spelling without blanks, the longest first, with the positions it refers to."""
     known = [*layout.names, *layout.places, *layout.short]
     known += [leaf.path or "theta" for leaf in layout.leaves]
     positions = {}
     for name in sorted(set(known), key=len, reverse=True):
         try:
             positions["".join(name.split())] = layout.find(name)
-        except ValueError:  # a short name of several parameters, refused where it is used
+        except ValueError:  # a short name of several parameters, refused if it is used
             positions["".join(name.split())] = []
     return positions
 
 
-def _equation(
-    layout: Layout, names: dict[str, list[int]], text: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _equation(layout: Layout, names: dict[str, list[int]], text: str) -> tuple[ndarray, ndarray]:
     if any(sign in text for sign in "<>!"):
         raise ValueError(
             f"{text!r}: a null hypothesis must be an equation, with =; got an inequality"
@@ -149,7 +148,7 @@ def _product(reader: _Reader, layout: Layout, text: str) -> Linear:
 
 
 def _atom(reader: _Reader, layout: Layout, text: str) -> Linear:
-    """A number, a name, or what stands in parentheses."""
+    """A number, a name, or an expression in parentheses."""
     rest = reader.rest()
     number = NUMBER.match(rest)
     name = next((name for name in reader.names if _begins(rest, name)), "")
@@ -167,12 +166,12 @@ def _atom(reader: _Reader, layout: Layout, text: str) -> Linear:
         return inner
     word = re.match(r"[^+\-*/=();]*", rest)
     if word and word[0]:
-        layout.find(word[0])  # says which names there are
+        layout.find(word[0])  # raises an error that lists the names
     raise ValueError(f"cannot read {text!r}: a name or a number is missing")
 
 
 def _begins(rest: str, name: str) -> bool:
-    """Whether a text begins with a name that ends there."""
+    """Whether a text begins with a whole name."""
     if not rest.startswith(name):
         return False
     following = rest[len(name) : len(name) + 1]

@@ -5,13 +5,12 @@ as they do when the model is right.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Key, Loglik, Tree, ndarray
 from jaxmle.batch.batch import fit_batch
 from jaxmle.inference.again import Again, again, check_fit, tangent
 from jaxmle.inference.hypotheses.record import Reason, Test
@@ -28,9 +27,11 @@ from jaxmle.runtime.keys import typed_key
 
 MIN_REPLICATES = 19  # replicates with which a p-value can be as small as 0.05
 RELATIVE_ROUNDING_OF_TIES = (
-    1e-9  # of a simulated statistic, within which it ties with that observed
+    1e-9  # relative to a simulated statistic: closer ones tie with the observed one
 )
-MIN_RELATIVE_SIZE_OF_INDICATOR = 1e-10  # below it an indicator is rounding of its two parts
+MIN_RELATIVE_SIZE_OF_INDICATOR = (
+    1e-10  # below it an indicator is only the rounding error of its two parts
+)
 
 
 def information_matrix_test(
@@ -39,7 +40,7 @@ def information_matrix_test(
     data: Tree,
     sample: Callable[[jax.Array, Tree, Tree], Tree],
     *,
-    key: Any,
+    key: Key,
     replicates: int = 199,
 ) -> Test:
     """Information-matrix test of the whole specification, with a p-value by parametric bootstrap.
@@ -89,14 +90,16 @@ def information_matrix_test(
     else:
         simulated = _simulated(loglik, given, sample, key, replicates)
         usable = len(simulated)
-        # Ties count as beyond, rounding included: a statistic can be the same in many data sets of
-        # a discrete response.
+        # Ties, up to rounding, count as more extreme: for a discrete response the statistic can be
+        # the same in many data sets.
         exceedances = int(np.sum(simulated >= observed * (1 - RELATIVE_ROUNDING_OF_TIES)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
     p = (1 + exceedances) / (1 + usable) if not code else np.nan
     lost = code == int(Reason.NOT_CONVERGED)
-    numbers: tuple[Any, Any, Any, Any, Any] = (  # NumPy's scalars, which are arrays without axes
+    numbers: tuple[
+        Tree, Tree, Tree, Tree, Tree
+    ] = (  # NumPy's scalars, which are arrays without axes
         np.float64(np.nan if lost else observed),
         np.float64(rank - fit.df),
         np.float64(p),
@@ -115,9 +118,9 @@ def _simulated(
     loglik: Loglik,
     given: Again,
     sample: Callable[[jax.Array, Tree, Tree], Tree],
-    key: Any,
+    key: Key,
     replicates: int,
-) -> np.ndarray:
+) -> ndarray:
     """The statistics of simulated data sets that could be fitted."""
     fit = given.fit
     drawn, axes = _drawn(given, sample, key, replicates)
@@ -138,7 +141,7 @@ def _simulated(
     return np.asarray(statistics)[np.asarray(refits.converged)]
 
 
-def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
+def _check(loglik: Loglik, fit: Fit, sample: Function | None, replicates: Tree) -> None:
     host_only("information_matrix_test")
     check_fit("the information-matrix test", fit, alone=True)
     tree = as_tree(loglik)
@@ -171,8 +174,8 @@ def _statistics(given: Again) -> tuple[Array, Array]:
 def _ones_on_indicators(
     loglik: Loglik, layout: Layout, x: Array, data: Tree
 ) -> tuple[Array, Array]:
-    """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever
-    repeats among them.
+    """1'Z(Z'Z)⁻Z'1: the squared length of the projection of ones on the columns of Z = (d, s),
+    which may be linearly dependent.
     """
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift
@@ -182,8 +185,8 @@ def _ones_on_indicators(
     i, j = np.tril_indices(scores.shape[1])
     z = jnp.concatenate([scores[:, i] * scores[:, j] + curvature[:, i, j], scores], axis=1)
     size = jnp.sqrt(jnp.sum(z**2, axis=0))
-    # An indicator that is zero for every row (s² = −∂²ℓ of a dummy with itself) is rounding next to
-    # its two parts.
+    # An indicator that is zero for every row (s² = −∂²ℓ for a dummy with itself) is only rounding
+    # error relative to its two parts.
     parts = jnp.concatenate(
         [
             jnp.sqrt(jnp.sum((scores[:, i] * scores[:, j]) ** 2 + curvature[:, i, j] ** 2, axis=0)),
@@ -200,16 +203,16 @@ def _ones_on_indicators(
 
 
 def _drawn(
-    given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
+    given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Key, replicates: int
 ) -> tuple[Tree, Tree]:
-    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the
-    sampler leaves as it is.
+    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for leaves that
+    the sampler does not change.
     """
     data = given.data
     layout = given.fit.layout
-    sampler: Any = sample
+    sampler: Tree = sample
 
-    def make(held: Any) -> Callable[..., Any]:
+    def make(held: Tree) -> Function:
         return lambda keys, x, data: jax.vmap(
             lambda key: held.function(key, layout.unravel(x), data)
         )(keys)
@@ -223,7 +226,7 @@ def _drawn(
                 keys, jnp.asarray(given.fit.x), rows
             ),
         )
-    form: Any = jax.tree.structure(drawn)
+    form: Tree = jax.tree.structure(drawn)
     if form != jax.tree.structure(data) or any(
         a.shape[1:] != np.shape(b)
         for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)

@@ -1,21 +1,20 @@
-"""The score test: whether the slope of the full likelihood at the restricted estimate is more
-than chance.
+"""The score test: whether the slope of the full likelihood at the restricted estimate is larger
+than by chance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Clusters, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
-from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.combinators import Penalize, Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.covariance import check_kind, sandwich
 from jaxmle.likelihood.structure import has, has_law, weighting_of
@@ -34,9 +33,9 @@ def score_test(
     *,
     params: Callable[[Tree], Tree] | None = None,
     vcov: str = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    in_axes: Any = 0,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
     constraints: Tree = None,
 ) -> Test:
     """Score test (Rao's test, the Lagrange-multiplier test) of a restricted model against a full
@@ -127,8 +126,8 @@ def score_test(
     return outcome(statistic, q, code, "Score", _hypothesis(q, kind), broken=code != 0)
 
 
-def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) -> None:
-    """Refuse what can be seen without the likelihood."""
+def _check_arguments(vcov: Tree, clusters: Clusters, params: Tree, constraints: Tree) -> None:
+    """Raise for mistakes that can be seen without the likelihood."""
     check_kind(vcov, clusters)
     if constraints is not None and params is None:
         raise ValueError("constraints go with params: the fit already has its own")
@@ -142,13 +141,13 @@ def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) ->
 
 
 def _hypothesis(q: int, kind: str) -> str:
-    """How many restrictions are tested, with the covariance where it is not the model's."""
+    """The number of restrictions in words, with the covariance if it is not the model's."""
     words = f"{q} restriction{'s' if q > 1 else ''}"
     return words if kind in ("expected", "observed") else f"{words} ({kind})"
 
 
 def _reason(statistic: Array, restricted: Fit, robust: bool) -> Array:
-    """The code of the reason why a test has no p-value, (...); 0 where it has one."""
+    """The code of the reason why a test has no p-value, (...); 0 if it has one."""
     xp = namespace(statistic)
     odd = xp.where(
         xp.isnan(statistic), int(Reason.INDEFINITE if not robust else Reason.SINGULAR), 0
@@ -175,7 +174,7 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
 
 
-def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
+def _kind(vcov: str, loglik: Loglik, clusters: Clusters, weighting: str) -> str:
     if vcov == "expected" and not has_law(loglik):
         raise ValueError(NO_LAW)
     if vcov == "auto":
@@ -197,7 +196,7 @@ def _full_point(
     """
 
     def full_point(x: Array) -> tuple[Array, Array]:
-        def full(x: Any) -> Any:
+        def full(x: Array) -> Array:
             return layout.ravel(
                 jax.tree.map(
                     lambda leaf: jnp.asarray(leaf, x.dtype), params(restricted.layout.unravel(x))
@@ -224,12 +223,12 @@ def _statistic(
     x: Array,
     *robust: Array,
 ) -> Array:
-    """The score statistic at the restricted estimate ``x`` (p,); NaN where a matrix is not positive
+    """The score statistic at the restricted estimate ``x`` (p,); NaN if a matrix is not positive
     definite.
 
     Args:
-        robust: for the robust form, the covariance of the restricted fit, after the derivative of x
-            in its parameters where they are others.
+        robust: for the robust form, the covariance of the restricted fit, and before it the
+            derivative of x with respect to the restricted parameters if these differ.
     """
     basis, places = tangent(loglik, layout)
     lift = jnp.asarray(basis, x.dtype)
@@ -254,8 +253,8 @@ def _statistic(
 
 
 def _complement(covariance: Array, q: int) -> Array:
-    """A' (k, q): a basis of what the restricted fit could not move, the null space of the
-    covariance (k, k) of its estimate.
+    """A' (k, q): a basis of the directions that are fixed in the restricted fit, the null space of
+    the covariance (k, k) of its estimate.
     """
     variance = jnp.diagonal(covariance)
     scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 1.0)

@@ -1,15 +1,14 @@
-"""The check that exp(term) is a density: its mass over the response, at two points."""
+"""The check that exp(term) is a density: its integral over the response, at two points."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.inference.linting.mass import Density, change_of_variable, log_mass
 from jaxmle.inference.linting.probe import SUPPORTS, MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
@@ -17,24 +16,23 @@ from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.constraints import Interval
 from jaxmle.runtime.compile import compiled
 
-MASS_TOLERANCE = (
-    1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
-)
-# rows whose density is integrated, among the first so many
+MASS_TOLERANCE = 1e-5  # of an integral from one: ten times the error of the quadrature
+# number of rows whose density is integrated, among this many first rows
 ROWS_INTEGRATED = 5
 ROWS_LOOKED_AT = 512
 
-Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
+# From values of the response to the log of a factor that depends only on them.
+Base = Callable[[ndarray], Tree]
 
 
 def _density(
     probe: Probe, member: MemberInputs, leaf: int, scalar: bool, alone: bool
-) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
+) -> tuple[Callable[[ndarray], Density], ndarray]:
     """For parameters z, the log density of a few rows at other values of their response; and those
     responses.
 
-    Where terms look at their own row ``alone``, the rows are changed together; else one at a time,
-    and a scalar is given one row only.
+    If terms depend only on their own row (``alone``), the rows are changed together; otherwise one
+    at a time, and a scalar likelihood gets a single row.
     """
     leaves, treedef = jax.tree.flatten(_head(probe, member))
     if isinstance(probe.support, Interval):
@@ -42,7 +40,7 @@ def _density(
     held = np.asarray(leaves[leaf])
     rows = np.unique(np.linspace(0, len(held) - 1, min(ROWS_INTEGRATED, len(held))).astype(int))
 
-    def together(z: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def together(z: ndarray, values: ndarray) -> ndarray:
         new = held.copy()
         new[rows] = values
         return member.terms(
@@ -58,25 +56,25 @@ def _density(
 
 
 def _head(probe: Probe, member: MemberInputs) -> Tree:
-    """The first rows of the data, where they can be evaluated alone."""
+    """The first rows of the data, if they can be evaluated alone."""
     if (data_length(member.data) or 0) <= ROWS_LOOKED_AT:
         return member.data
     head = jax.tree.map(lambda array: array[:ROWS_LOOKED_AT], member.data)
     try:
         member.terms(probe.base, head)
     except (TypeError, ValueError):
-        return member.data  # an array of n rows is closed over
+        return member.data  # the likelihood closes over an array of n rows
     return head
 
 
 def _one_by_one(
-    probe: Probe, member: MemberInputs, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
-) -> Callable[..., np.ndarray]:
+    probe: Probe, member: MemberInputs, data: Tree, leaf: int, scalar: bool, rows: ndarray
+) -> FunctionTo[ndarray]:
     """The log density of a few rows by a program that changes each row in a copy of the data."""
     layout = probe.chart.layout
 
-    def make(loglik: Loglik) -> Callable[..., Array]:
-        def log_density(x: Array, data: Tree, row: Any, value: Array) -> Array:
+    def make(loglik: Loglik) -> FunctionTo[Array]:
+        def log_density(x: Array, data: Tree, row: Tree, value: Array) -> Array:
             leaves, treedef = jax.tree.flatten(data)
             if scalar:
                 leaves = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves]
@@ -137,16 +135,16 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
 
 def _mass_verdict(
     probe: Probe,
-    density_at: Callable[[np.ndarray], Density],
-    observed: np.ndarray,
-    wide: np.ndarray,
+    density_at: Callable[[ndarray], Density],
+    observed: ndarray,
+    wide: ndarray,
     scores: Finding,
 ) -> Finding:
-    """The finding from the masses at two points; where they are not one, from the mass of the
-    inverted density, of the term itself, and with a factor of the response put back.
+    """The finding from the integrals at two points; if they are not one, from the integral of the
+    inverted density, of the term itself, and with a factor of the response added.
     """
 
-    def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
+    def masses(sign: float, base: Base) -> list[tuple[ndarray, bool]]:
         """At each point, of the density to the power ``sign`` times a factor of the response
         alone.
         """
@@ -160,7 +158,7 @@ def _mass_verdict(
     evidence = {
         "mass": np.exp(logs),
         "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
-    }  # possible at the start, and not near it
+    }  # possible at the start, but not near it
     if _are_one(integrals):
         return Finding(
             "normalised", True, "exp(term) integrates to one over the response", evidence
@@ -194,23 +192,21 @@ def _mass_verdict(
     return _mass_finding(logs, evidence, scores)
 
 
-def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
+def _are_one(masses: list[tuple[ndarray, bool]]) -> bool:
     return all(
         settled and bool(np.all(np.abs(np.expm1(log)) < MASS_TOLERANCE)) for log, settled in masses
     )
 
 
-def _across(
-    probe: Probe, density_at: Callable[[np.ndarray], Density], observed: np.ndarray
-) -> np.ndarray:
-    """Terms at the start and at two points near it (3, values, rows), for values all over an
+def _across(probe: Probe, density_at: Callable[[ndarray], Density], observed: ndarray) -> ndarray:
+    """Terms at the start and at two points near it (3, values, rows), for values throughout an
     interval; nothing for other supports.
     """
     if not isinstance(probe.support, Interval):
         return np.zeros((3, 0, len(observed)))
     values = change_of_variable(probe.support, observed)[0](
         np.linspace(-12.0, 12.0, 121)
-    )  # closer than the least move of a scale, 0.7 · 0.3
+    )  # closer than the smallest change of a scale, 0.7 · 0.3
     return np.array(
         [
             [density_at(z)(np.full(len(observed), value)) for value in values]
@@ -224,9 +220,9 @@ def _tilted(density: Density, sign: float, base: Base) -> Density:
 
 
 def _logged(density: Density) -> Density:
-    """The log of a density that was given as such."""
+    """The log of a density."""
 
-    def log(v: np.ndarray) -> np.ndarray:
+    def log(v: ndarray) -> ndarray:
         with np.errstate(all="ignore"):
             value = density(v)
             return np.where(value > 0, np.log(np.where(value > 0, value, 1.0)), -np.inf)
@@ -234,8 +230,8 @@ def _logged(density: Density) -> Density:
     return log
 
 
-def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -> Finding:
-    """The finding where the masses (points, rows) are not all one."""
+def _mass_finding(logs: ndarray, evidence: dict[str, Tree], scores: Finding) -> Finding:
+    """The finding if the integrals (points, rows) are not all one."""
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
     whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
     if np.any(whole):
@@ -268,10 +264,10 @@ def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -
     return Finding("normalised", False, sentence, evidence)
 
 
-def _left_out(support: Any) -> list[tuple[str, Base]]:
-    """Factors of the response alone that are often left out on purpose."""
+def _left_out(support: object) -> list[tuple[str, Base]]:
+    """Factors that depend only on the response and are often left out on purpose."""
     if isinstance(support, np.ndarray):
-        return []  # a listed support: every factor shows
+        return []  # a listed support: every factor is visible
     if isinstance(support, str):
         return [("-log y!", lambda v: -scipy.special.gammaln(v + 1))]
     if support == SUPPORTS["positive"]:

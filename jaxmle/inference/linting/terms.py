@@ -1,23 +1,22 @@
-"""Checks of the terms themselves: their shape, whether they are numbers, what they do when rows
+"""Checks of the terms themselves: their shape, whether they are finite, and how they change if rows
 are doubled, moved or replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, FunctionTo, Tree, ndarray
 from jaxmle.inference.linting.probe import MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.row_axes import proof_of
 
-TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 some 3e-8
+TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 about 3e-8
 
 
 def check_shape(probe: Probe) -> Finding:
@@ -52,7 +51,7 @@ def check_shape(probe: Probe) -> Finding:
 
 def check_finite(probe: Probe) -> Finding:
     """Check that terms, score and Hessian are numbers, at the start and near it. Terms of −inf near
-    the start are the business of ``support``.
+    the start are handled by ``support``.
     """
     for number, z in enumerate((probe.z, *probe.near)):
         place = "a point near the start" if number else "the start"
@@ -93,10 +92,8 @@ def check_finite(probe: Probe) -> Finding:
     )
 
 
-def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
-    """Which of score and Hessian hold a value that is no number, and the first parameter in
-    which they do.
-    """
+def _not_finite(probe: Probe, z: ndarray) -> list[tuple[str, str]]:
+    """Which of score and Hessian have non-finite values, and the first such parameter."""
     point = probe.whole(z, probe.data)
     parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
     return [
@@ -112,7 +109,7 @@ def _twice(data: Tree) -> Tree:
 
 def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     """Check by giving every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples;
-    and the terms of the first copy stay.
+    and the terms of the first copy do not change.
     """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
@@ -123,7 +120,10 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     once = member.terms(x, member.data)
     try:
         doubled = member.terms(x, _twice(member.data))
-    except (TypeError, ValueError):  # an array of n rows is closed over, as the finding says
+    except (
+        TypeError,
+        ValueError,
+    ):  # the likelihood closes over an array of n rows, as the finding says
         return Finding(
             "sum",
             None,
@@ -132,14 +132,14 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     doubled = doubled if once.ndim == 0 else doubled[:n]
     close = 1e-8 + 100 * probe.noise
 
-    def fits(factor: Any) -> Any:
+    def fits(factor: Tree) -> bool:
         return bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))
 
     evidence = {"ratio": float(np.sum(doubled) / np.sum(once))}
     return _sum_of_terms(fits, evidence) if once.ndim else _sum_of_scalar(fits, evidence)
 
 
-def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
+def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Tree]) -> Finding:
     if fits(0.5) and not fits(1.0):
         return Finding(
             "sum",
@@ -156,7 +156,7 @@ def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Fi
     return Finding("sum", fits(1.0) or None, sentence, evidence)
 
 
-def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
+def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Tree]) -> Finding:
     if fits(2.0) and fits(1.0):
         return Finding("sum", None, "undecided: the log-likelihood is zero", evidence)
     if fits(2.0):
@@ -191,8 +191,8 @@ def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> F
 
 
 def check_rows(probe: Probe, member: MemberInputs) -> Finding:
-    """Find out whether term i depends on row i alone, on some other rows, as in a series, or on all
-    of them.
+    """Find out whether term i depends only on row i, on some other rows, as in a series, or on all
+    rows.
     """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
@@ -206,7 +206,7 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
         return Finding("rows", True, "each term depends only on its own row", evidence)
     close = max(1e-9, 100 * probe.noise)
 
-    def same(a: Any, b: Any) -> Any:
+    def same(a: Array, b: Array) -> Tree:
         return (a == b) | (np.abs(a - b) <= close * (1 + np.abs(b)))
 
     order = probe.rng.permutation(n)
@@ -216,11 +216,11 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
     return _rows_finding(felt, n, permutes)
 
 
-def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) -> Finding:
-    """The finding from which terms changed with each replaced row."""
+def _rows_finding(felt: list[tuple[int, ndarray]], n: int, permutes: bool) -> Finding:
+    """The finding, from the terms that changed with each replaced row."""
     row, changed = max(felt, key=lambda felt_rows: int(felt_rows[1].sum()))
     evidence = {"row": row, "felt_by": int(changed.sum()), "permutes": permutes}
-    # A series feels a replaced row in later terms only, however far.
+    # In a series a replaced row changes only later terms, at any distance.
     if any(
         changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any()
         for j, changed in felt
@@ -249,8 +249,8 @@ def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) ->
 
 
 def _replaced(data: Tree, n: int) -> list[int]:
-    """Rows to replace: some all over the data, and those with an extreme value, on which a maximum
-    or a minimum depends.
+    """Rows to replace: some throughout the data, and those with an extreme value, on which a
+    maximum or a minimum depends.
     """
     extreme = [
         int(pick(leaf))
@@ -262,8 +262,8 @@ def _replaced(data: Tree, n: int) -> list[int]:
 
 
 def _noticed(
-    member: MemberInputs, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
-) -> np.ndarray:
+    member: MemberInputs, x: ndarray, terms: ndarray, j: int, same: FunctionTo[ndarray]
+) -> ndarray:
     """The other rows (n,) whose terms change when row j is replaced by one from half the data
     away.
     """

@@ -1,15 +1,17 @@
-"""The endpoints of a profile: the maxima from which the searches start, the walks, and the curve
-between.
+"""The endpoints of a profile: the maxima from which the searches start, the searches, and the curve
+in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxmle._types import ndarray
+from jaxmle.inference.profiles.evaluator import Evaluate as EvaluateValues
 from jaxmle.inference.profiles.evaluator import ProfileProblem
 from jaxmle.inference.profiles.geometry import ProfilePoint, geometry, scale_of
 from jaxmle.inference.profiles.interest import Searches, Targets, profile_point
@@ -27,7 +29,7 @@ from jaxmle.inference.profiles.walk import (
 # fit is within 1e-6)
 DECREMENT_OF_OTHER_DATA = 1e-2
 CURVE_REACH = 1.2  # how far the curve goes, in distances from the estimate to the end
-DECREMENT_OF_ROUNDING = 1e-12  # up to which the estimate is the maximum
+DECREMENT_OF_ROUNDING = 1e-12  # up to which the estimate counts as the maximum
 MIN_DECREMENT_TO_POLISH_IN_NOISE = 1e-3  # of the noise of ℓ, above which another step gains
 MIN_SCALED_EIGENVALUE = 1e-13  # below it a direction is flat
 DECREMENT_TO_STOP_ASCENT = 1e-9
@@ -36,22 +38,22 @@ DECREMENT_TO_STOP_ASCENT = 1e-9
 class Endpoints(NamedTuple):
     """Where all searches ended."""
 
-    outcome: np.ndarray
-    z: np.ndarray
-    psi: np.ndarray
-    error: np.ndarray
+    outcome: ndarray
+    z: ndarray
+    psi: ndarray
+    error: ndarray
 
 
-def part_of(searches: Searches, index: np.ndarray) -> Searches:
+def part_of(searches: Searches, index: ndarray) -> Searches:
     """Some of the searches."""
     return Searches(*(leaf[index] for leaf in searches))
 
 
 def maxima(
-    posed: ProfileProblem, member: np.ndarray, evaluate: Any, free: np.ndarray
-) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """The maxima of the members that are searched, and the likelihood there; where a maximum is at
-    infinity or on a bound, units and distance climbed; for each search the row of its member.
+    posed: ProfileProblem, member: ndarray, evaluate: EvaluateValues, free: ndarray
+) -> tuple[ndarray, tuple[ndarray, ...], ndarray, ndarray, ndarray]:
+    """The maxima of the members that are searched, and the likelihood there; if a maximum is at
+    infinity or on a bound, also units and the distance gone; for each search the row of its member.
     """
     members, first, place = np.unique(member, return_index=True, return_inverse=True)
     z = free[members].copy()
@@ -60,8 +62,8 @@ def maxima(
     before = z.copy()
     at_limit = np.flatnonzero(posed.at_limit[members])
     if at_limit.size:
-        # A coordinate without an estimate of its own has no standard error: its unit is that of the
-        # stand-in, at most an e-fold of a logarithm.
+        # A coordinate without an estimate has no standard error: its unit is that of the substitute
+        # value, at most a factor e on a log scale.
         natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][at_limit], axis1=1, axis2=2)))
         natural = np.where(posed.problem.chart.nonlinear, np.minimum(natural, 1.0), natural)
         unit[at_limit] = np.where(_without_estimate(posed, members[at_limit]), natural, np.nan)
@@ -72,7 +74,7 @@ def maxima(
     return z, values, unit, np.abs(z - before), place.reshape(-1)
 
 
-def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
+def _without_estimate(posed: ProfileProblem, members: ndarray) -> ndarray:
     """Which free coordinates belong to entries on a bound, at infinity or without an estimate,
     (j, k).
     """
@@ -85,14 +87,14 @@ def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
 
 def _newton_polished(
     posed: ProfileProblem,
-    members: np.ndarray,
-    first: np.ndarray,
-    z: np.ndarray,
-    values: tuple[np.ndarray, ...],
-    evaluate: Any,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Take Newton steps to the last digit, which a fit in float32 left to do; refuse an estimate
-    that is not near the maximum.
+    members: ndarray,
+    first: ndarray,
+    z: ndarray,
+    values: tuple[ndarray, ...],
+    evaluate: EvaluateValues,
+) -> tuple[ndarray, tuple[ndarray, ...]]:
+    """Take the Newton steps to the last digit that a fit in float32 left out; raise if the estimate
+    is not near the maximum.
     """
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
@@ -128,7 +130,7 @@ def _newton_polished(
 
 def endpoints_of(
     posed: ProfileProblem, targets: Targets, searches: Searches, cut: float, points: int
-) -> tuple[Endpoints, np.ndarray, np.ndarray]:
+) -> tuple[Endpoints, ndarray, ndarray]:
     """Follow every search to its end; and the curve, ψ and signed root (searches, points) at
     constrained maxima from the estimate to somewhat beyond the end.
     """
@@ -165,8 +167,8 @@ def _goal(
     targets: Targets,
     part: Searches,
     evaluated: ProfilePoint,
-    unit: np.ndarray,
-    distance: np.ndarray,
+    unit: ndarray,
+    distance: ndarray,
     cut: float,
 ) -> Goal:
     """The end that each search looks for."""
@@ -178,11 +180,11 @@ def _goal(
         np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan)
         for leaf in (unit, distance)
     )
-    # From far out on a plateau the profile is flat on the way back too, at least to where the climb
-    # began: that says nothing.
+    # From far out on a plateau the profile is also flat on the way back, at least to where the
+    # search began: that proves nothing.
     plateau = np.where(np.isnan(own_unit), 0.9 * np.sqrt(cut), 20 + 2 * own_distance / own_unit)
-    # At infinity ℓ̂ is a supremum: what the climb has left of it is no other maximum, and the
-    # nuisance still gains it e-fold by e-fold.
+    # At infinity ℓ̂ is a supremum: the remaining gain is not another maximum, and the nuisance
+    # parameters still gain it, a factor e at a time.
     slack = np.maximum(
         BETTER_MAXIMUM_GAIN, np.where(at_limit, 10 * np.abs(top - evaluated.value), 0.0)
     )
@@ -198,15 +200,22 @@ def _goal(
     )
 
 
-def _evaluator(posed: ProfileProblem, targets: Targets, part: Searches, evaluate: Any) -> Evaluate:
+def _evaluator(
+    posed: ProfileProblem, targets: Targets, part: Searches, evaluate: EvaluateValues
+) -> Evaluate:
     return lambda index, z: profile_point(
         posed, targets, part_of(part, index), evaluate(index, z), z
     )
 
 
 def _curve(
-    evaluate: Any, start: np.ndarray, evaluated: ProfilePoint, goal: Goal, ends: Ends, points: int
-) -> tuple[np.ndarray, np.ndarray]:
+    evaluate: Evaluate,
+    start: ndarray,
+    evaluated: ProfilePoint,
+    goal: Goal,
+    ends: Ends,
+    points: int,
+) -> tuple[ndarray, ndarray]:
     """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each
     from the one before.
     """
@@ -246,14 +255,14 @@ def _curve(
     return curve, root
 
 
-def _shifted(evaluate: Evaluate, active: np.ndarray) -> Evaluate:
+def _shifted(evaluate: Evaluate, active: ndarray) -> Evaluate:
     return lambda index, z: evaluate(active[index], z)
 
 
-def _replaced(evaluated: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> ProfilePoint:
+def _replaced(evaluated: ProfilePoint, index: ndarray, new: ProfilePoint) -> ProfilePoint:
     """The evaluations of all searches, replaced for some of them."""
 
-    def replaced(leaf: np.ndarray, part: np.ndarray) -> np.ndarray:
+    def replaced(leaf: ndarray, part: ndarray) -> ndarray:
         leaf = leaf.copy()
         leaf[index] = part
         return leaf
@@ -265,16 +274,16 @@ def _replaced(evaluated: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> 
 
 
 def ascend(
-    evaluate: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
-    index: np.ndarray,
-    z: np.ndarray,
+    evaluate: Callable[[ndarray, ndarray], tuple[ndarray, ...]],
+    index: ndarray,
+    z: ndarray,
     steps: int = 60,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Climb from z (m, k) until the decrement is below 1e-9, or for so many steps: the point, and
-    the likelihood there.
+) -> tuple[ndarray, tuple[ndarray, ...]]:
+    """Maximise from z (m, k) until the decrement is below 1e-9, or for this many steps: the point,
+    and the likelihood there.
 
-    For maxima at infinity, where each step goes as far as the one before and ℓ nears its supremum
-    e-fold by e-fold.
+    For maxima at infinity, where each step is as long as the one before and ℓ approaches its
+    supremum by a factor e each time.
     """
     z = z.copy()
     evaluated = tuple(np.array(leaf) for leaf in evaluate(index, z))

@@ -1,6 +1,6 @@
 """Bootstrap intervals from replicates alone: plain functions of arrays.
 
-Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, which is counted out.
+Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, which is left out.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
-PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the place of a quantile among b replicates
+from jaxmle._types import ndarray
+
+PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the rank of a quantile among b replicates
 
 
-def order_statistic(values: np.ndarray, probability: float) -> float:
-    """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the
-    normal quantile scale.
+def order_statistic(values: ndarray, probability: float) -> float:
+    """The (R + 1)·probability-th smallest of R values, interpolated on the normal quantile scale.
 
     Davison & Hinkley (1997), *Bootstrap Methods and their Application*, p. 195, which is what R's
-    ``boot.ci`` does. NaN where the place lies outside 1 … R: so few replicates say nothing of so
-    small a tail. (``boot.ci`` takes the extreme one and warns.)
+    ``boot.ci`` does. NaN if the rank is outside 1 … R, because there are too few replicates for
+    such a small tail. (``boot.ci`` uses the extreme one and warns.)
     """
     values = np.sort(values[~np.isnan(values)])
     place = (len(values) + 1) * probability
@@ -36,7 +37,7 @@ def order_statistic(values: np.ndarray, probability: float) -> float:
 
 
 def _between(a: float, b: float, share: float) -> float:
-    """The value a + share·(b − a); where an end is infinite, so is what lies strictly between."""
+    """The value a + share·(b − a); if an end is infinite, so is everything strictly between."""
     if a == b or share == 0.0:
         return float(a)
     return (
@@ -46,9 +47,9 @@ def _between(a: float, b: float, share: float) -> float:
     )
 
 
-def linear_quantile(values: np.ndarray, probability: float) -> float:
-    """The quantile at place (R − 1)·probability + 1, interpolated linearly: NumPy's default,
-    which scipy's BCa takes.
+def linear_quantile(values: ndarray, probability: float) -> float:
+    """The quantile at rank (R − 1)·probability + 1, interpolated linearly: NumPy's default, used by
+    scipy's BCa.
     """
     values = np.sort(values[~np.isnan(values)])
     if not len(values) or np.isnan(probability):
@@ -58,33 +59,31 @@ def linear_quantile(values: np.ndarray, probability: float) -> float:
     return _between(values[low], values[min(low + 1, len(values) - 1)], place - low)
 
 
-def percentile(replicates: np.ndarray, level: float) -> np.ndarray:
+def percentile(replicates: ndarray, level: float) -> ndarray:
     """Percentile intervals θ*_(α/2), θ*_(1−α/2), (q, 2)."""
     return np.array(
         [[order_statistic(column, tail) for tail in _tails(level)] for column in replicates.T]
     )
 
 
-def basic(estimate: np.ndarray, replicates: np.ndarray, level: float) -> np.ndarray:
+def basic(estimate: ndarray, replicates: ndarray, level: float) -> ndarray:
     """Basic intervals 2θ̂ − θ*_(1−α/2), 2θ̂ − θ*_(α/2), (q, 2)."""
     with np.errstate(invalid="ignore"):  # inf − inf
         return 2 * estimate[:, None] - percentile(replicates, level)[:, ::-1]
 
 
-def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+def bias_correction(estimate: ndarray, replicates: ndarray) -> ndarray:
     """The bias correction z₀ = Φ⁻¹(#{θ* < θ̂}/R + #{θ* = θ̂}/2R), (q,)."""
     known = np.maximum(np.sum(~np.isnan(replicates), axis=0), 1)
     below = np.sum(replicates < estimate, axis=0) + np.sum(replicates <= estimate, axis=0)
     return scipy.special.ndtri(np.where(np.isnan(estimate), np.nan, below / (2 * known)))
 
 
-def bca(
-    estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float
-) -> np.ndarray:
+def bca(estimate: ndarray, replicates: ndarray, acceleration: ndarray, level: float) -> ndarray:
     """Bias-corrected and accelerated intervals, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ +
     z_α))).
 
-    Efron (1987), JASA 82, 171. NaN where all replicates lie on one side of the estimate.
+    Efron (1987), JASA 82, 171. NaN if all replicates lie on one side of the estimate.
     """
     z0 = bias_correction(estimate, replicates)
     ends = np.full((len(estimate), 2), np.nan)
@@ -99,16 +98,16 @@ def bca(
 
 
 def studentized(
-    estimate: np.ndarray,
-    stderr: np.ndarray,
-    replicates: np.ndarray,
-    stderrs: np.ndarray,
+    estimate: ndarray,
+    stderr: ndarray,
+    replicates: ndarray,
+    stderrs: ndarray,
     level: float,
-) -> np.ndarray:
+) -> ndarray:
     """Studentized intervals θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), with t* = (θ* − θ̂)/se*, (q, 2).
 
-    NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make
-    the interval too short.
+    NaN for an entry with an infinite replicate: it has no t*, and leaving it out would make the
+    interval too short.
     """
     with np.errstate(all="ignore"):
         t = (replicates - estimate) / np.where(stderrs > 0, stderrs, np.nan)
@@ -124,9 +123,9 @@ def _tails(level: float) -> tuple[float, float]:
     return (1 - level) / 2, (1 + level) / 2
 
 
-def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand
-    for w units each; NaN where any is not finite.
+def skewness_of(influence: ndarray, times: ndarray) -> ndarray:
+    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand for w
+    units each; NaN if any is not finite.
     """
     with np.errstate(all="ignore"):
         return np.sum(times[:, None] * influence**3, axis=0) / (
@@ -134,12 +133,12 @@ def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
         )
 
 
-def spread(replicates: np.ndarray) -> np.ndarray:
+def spread(replicates: ndarray) -> ndarray:
     """The standard deviation of replicates, (q,), which is never finite for an infinite
     coefficient.
 
-    inf where one is infinite; NaN where one is undefined or where all are equal, as those of an
-    entry that is held fixed.
+    inf if one is infinite; NaN if one is undefined or all are equal, as for an entry that is held
+    fixed.
     """
     with np.errstate(invalid="ignore"):
         sd = np.std(replicates, axis=0, ddof=1)

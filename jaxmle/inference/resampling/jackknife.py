@@ -1,17 +1,15 @@
-"""The jackknife, by real delete-one fits, and the infinitesimal jackknife, by one pass of
-scores.
-"""
+"""The jackknife, by delete-one fits, and the infinitesimal jackknife, by one pass of scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Clusters, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
@@ -25,6 +23,7 @@ from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.tables.plain import listing, number
 
 RESAMPLE_DEPENDENT_ROWS = (
@@ -49,13 +48,14 @@ class Jackknife:
     >>> found = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
     >>> round(float(found.se[0]), 6)  # √(14/3)/√4
     1.080123
-    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean [-2.0, 0.0, -1.0, 3.0]
+    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean
+    [-2.0, 0.0, -1.0, 3.0]
     """
 
-    estimate: np.ndarray
-    deleted: np.ndarray = field(repr=False)
-    times: np.ndarray = field(repr=False)
-    status: np.ndarray = field(repr=False)
+    estimate: ndarray
+    deleted: ndarray = field(repr=False)
+    times: ndarray = field(repr=False)
+    status: ndarray = field(repr=False)
     clustered: bool
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
@@ -71,24 +71,24 @@ class Jackknife:
         return failures(self.status)
 
     @cached_property
-    def influence(self) -> np.ndarray:
+    def influence(self) -> ndarray:
         """Jackknife influence values (units, q): u_i = (N − 1)(θ̄ − θ̂₍ᵢ₎), θ̄ the mean of the
         delete-one estimates.
         """
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.deleted)
 
-    def _mean(self) -> np.ndarray:
+    def _mean(self) -> ndarray:
         return self.times @ self.deleted / self.units
 
     @property
-    def flat_bias(self) -> np.ndarray:
+    def flat_bias(self) -> ndarray:
         """(N − 1)(θ̄ − θ̂), (q,)."""
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.estimate)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard errors, (q,): inf if a delete-one estimate is infinite, NaN if one is undefined
         or all are equal.
         """
@@ -109,7 +109,7 @@ class Jackknife:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def acceleration(self) -> np.ndarray:
+    def acceleration(self) -> ndarray:
         """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
@@ -141,20 +141,20 @@ class InfinitesimalJackknife:
     0.935414
     """
 
-    estimate: np.ndarray
-    influence: np.ndarray = field(repr=False)
-    times: np.ndarray = field(repr=False)
+    estimate: ndarray
+    influence: ndarray = field(repr=False)
+    times: ndarray = field(repr=False)
     clustered: bool
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
 
     @property
-    def vcov(self) -> np.ndarray:
+    def vcov(self) -> ndarray:
         """Σ u_iu_i', (q, q): HC0, or CR0 for clusters."""
         return self.influence.T @ (self.times[:, None] * self.influence)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard errors, (q,)."""
         return _stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
 
@@ -164,7 +164,7 @@ class InfinitesimalJackknife:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def acceleration(self) -> np.ndarray:
+    def acceleration(self) -> ndarray:
         """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
@@ -180,7 +180,7 @@ def _units(clustered: bool) -> str:
     return "clusters" if clustered else "units"
 
 
-def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
+def _table(names: tuple[str, ...], columns: dict[str, ndarray]) -> str:
     """A table with a row for each name and a column for each heading."""
     rows = [
         [name, *(number(float(value)) for value in values)]
@@ -189,9 +189,9 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
     return listing(["", *columns], rows)
 
 
-def _stderr_of(se: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Standard errors that are inf where a value is infinite, and NaN where one is undefined or
-    where none differs, as of an entry that is held fixed.
+def _stderr_of(se: ndarray, values: ndarray) -> ndarray:
+    """Standard errors that are inf if a value is infinite, and NaN if one is undefined or all are
+    equal, as for an entry that is held fixed.
     """
     infinite = np.any(np.isinf(values), axis=0)
     same = np.all(values == values[:1], axis=0)
@@ -203,12 +203,12 @@ def jackknife(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
+    clusters: Clusters = None,
     statistic: Callable[[Tree], Tree] | None = None,
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
     params0: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Jackknife:
@@ -287,19 +287,19 @@ def jackknife(
 
 
 class Units(NamedTuple):
-    """What a jackknife deletes."""
+    """The units that a jackknife deletes."""
 
-    weight: np.ndarray  # (n,) of each row
-    code: np.ndarray  # (n,) the unit of each row, −1 for a row of weight 0
-    times: np.ndarray  # (units,) how many units each stands for
+    weight: ndarray  # (n,) of each row
+    code: ndarray  # (n,) the unit of each row, −1 for a row of weight 0
+    times: ndarray  # (units,) how many units each row stands for
     weighting: str
     clustered: bool
 
-    def without(self, index: np.ndarray) -> np.ndarray:
-        """Weights (b, n) without the units ``index``: one copy of a row of frequency weight, the
-        whole of any other row or cluster.
+    def without(self, index: ndarray) -> ndarray:
+        """Weights (b, n) without the units ``index``: one copy of a row with a frequency weight, or
+        any other row or cluster as a whole.
 
-        Numbers beyond the last unit stand for it again.
+        Numbers beyond the last unit mean the last unit.
         """
         deleted_rows = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
         return np.where(
@@ -309,7 +309,7 @@ class Units(NamedTuple):
         )
 
 
-def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
+def units_of(loglik: Loglik, refit: Refit, clusters: Clusters) -> Units:
     """The rows of positive weight, or the clusters that have one."""
     n = rows_of(as_tree(loglik), refit.data)
     if n is None:
@@ -342,9 +342,9 @@ def infinitesimal_jackknife(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
+    clusters: Clusters = None,
     statistic: Callable[[Tree], Tree] | None = None,
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
 ) -> InfinitesimalJackknife:
     """The limit of the jackknife as the deleted weight goes to zero: influence values u_i = J⁻¹s_i,
@@ -384,7 +384,7 @@ def infinitesimal_jackknife(
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
 
-    def record(rows: Any) -> Any:
+    def record(rows: Tree) -> InfinitesimalJackknife:
         return InfinitesimalJackknife(
             target.values(fit.x[None])[0],
             rows,
@@ -409,11 +409,11 @@ def infinitesimal_jackknife(
     return record(summed)
 
 
-def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
-    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an
-    entry that is fixed, NaN where J is not positive definite.
+def inverse_information(loglik: Loglik, fit: Fit) -> ndarray:
+    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit has; 0 for a
+    fixed entry, NaN if J is not positive definite.
 
-    On the moves L that constraints, ``fix`` and ``tie`` leave, J⁻¹ = L(L'JL)⁻¹L'.
+    With L the directions that constraints, ``fix`` and ``tie`` leave free, J⁻¹ = L(L'JL)⁻¹L'.
     """
     tree = as_tree(loglik)
     lift = tangent(tree, fit.layout).lift
@@ -424,8 +424,8 @@ def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
     return np.where(held[:, None] | held[None, :], 0.0, full)
 
 
-def inverse_root_of(information: np.ndarray) -> np.ndarray:
-    """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
+def inverse_root_of(information: ndarray) -> ndarray:
+    """U (k, k) with UU' the inverse of a matrix; NaN if it is not positive definite."""
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.diagonal(information))
         unit = 0.5 * (information + information.T) / np.outer(scale, scale)

@@ -1,8 +1,8 @@
 """Resampling plans: the weights of each bootstrap replicate, drawn on the device from a key and the
 number of the replicate.
 
-Replicate i uses ``fold_in(key, i)`` and nothing else, so that its weights do not depend on how
-replicates are cut into chunks, nor on how many there are.
+Replicate i uses ``fold_in(key, i)`` and nothing else, so its weights do not depend on how
+replicates are split into chunks, nor on their number.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Pool, Weights
 from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.information.covariance import cluster_codes
@@ -31,7 +30,7 @@ class Plan:
     """How the weights of a replicate are drawn.
 
     ``draw(key, index)`` returns weights (b, n) for the replicates ``index`` (b,); ``width`` numbers
-    are held for one replicate meanwhile.
+    are held in memory for one replicate.
     """
 
     kind: str
@@ -39,7 +38,7 @@ class Plan:
     width: int
     draw: Callable[[Array, Array], Array]
 
-    def __call__(self, key: Array, index: np.ndarray) -> Weights:
+    def __call__(self, key: Array, index: ndarray) -> Weights:
         with precision(np.float64):
             return Weights(
                 np.asarray(self.draw(key, jnp.asarray(index, jnp.uint32))), self.weighting
@@ -47,13 +46,18 @@ class Plan:
 
 
 def plan_of(
-    kind: str, loglik: Loglik, data: Tree, weights: Weights | None, clusters: Any, block_length: Any
+    kind: str,
+    loglik: Loglik,
+    data: Tree,
+    weights: Weights | None,
+    clusters: Clusters,
+    block_length: int | None,
 ) -> Plan:
     """The plan of a kind of bootstrap, checked.
 
     - pairs: n rows with replacement; with frequency weights N = Σw units, of which row i is w_i;
       with sampling weights rows of positive weight, which keep it.
-    - bayesian: independent exponential weights, scaled to add up to n (Rubin 1981, Annals of
+    - bayesian: independent exponential weights, scaled to sum to n (Rubin 1981, Annals of
       Statistics 9, 130).
     - cluster: G whole clusters with replacement.
     - block: moving blocks of ``block_length`` neighbouring rows, the last cut so that n rows are
@@ -91,8 +95,8 @@ def plan_of(
     return _bayesian(parts, w, weights)
 
 
-def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
-    """Refuse clusters and block lengths with a kind of resampling that does not use them."""
+def check_scheme(kind: str, clusters: Clusters, block_length: int | None) -> None:
+    """Raise for clusters and block lengths with a kind of resampling that does not use them."""
     if (kind == "cluster") != (clusters is not None):
         raise ValueError(
             "kind='cluster' needs clusters=, one label for each row"
@@ -107,7 +111,7 @@ def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
         )
 
 
-def _pairs(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
+def _pairs(parts: tuple[int, ...], w: ndarray | None, weights: Weights | None) -> Plan:
     n = sum(parts)
     if w is None:
         return Plan("pairs", "frequency", n, partial(_counts, units=parts))
@@ -124,7 +128,7 @@ def _pairs(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None
     )
 
 
-def _bayesian(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
+def _bayesian(parts: tuple[int, ...], w: ndarray | None, weights: Weights | None) -> Plan:
     n = sum(parts)
     if w is None or weights is None:
         return Plan(
@@ -146,7 +150,7 @@ def _bayesian(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | N
     )
 
 
-def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
+def _clusters(codes: tuple[Tree, ...], w: ndarray | None, weights: Weights | None) -> Plan:
     labels, *others = codes
     if others:
         raise ValueError(
@@ -171,18 +175,18 @@ def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | N
 
 
 def _places(key: Array, units: int, draws: int) -> Array:
-    """``draws`` places among ``units``, uniform to 2⁻⁵²·units; u < 1, and u·units never rounds
+    """``draws`` positions among ``units``, uniform to 2⁻⁵²·units; u < 1, and u·units never rounds
     up to units.
     """
     return (jax.random.uniform(key, (draws,), jnp.float64) * units).astype(jnp.int32)
 
 
 def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: int) -> Array:
-    """Draw for each replicate, so many at a time that ``width`` numbers of each stay in a core's
-    cache; all at once on an accelerator.
+    """Draw for each replicate, as many at a time as fit in a core's cache with ``width`` numbers
+    each; all at once on an accelerator.
     """
 
-    def draw(i: Any) -> Any:
+    def draw(i: Tree) -> Array:
         return draw_one(jax.random.fold_in(key, i))
 
     if jax.default_backend() != "cpu":
@@ -192,7 +196,7 @@ def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: i
 
 @partial(jax.jit, static_argnames="units")
 def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
-    """How often each row is drawn; the parts of a pool are samples of their own."""
+    """How often each row is drawn; the parts of a pool are sampled separately."""
 
     def of_key(key: Array) -> Array:
         keys = (
@@ -209,11 +213,9 @@ def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
 
 @partial(jax.jit, static_argnames="total")
 def _copies(key: Array, index: Array, ends: Array, total: int) -> Array:
-    """How often each row is drawn where row i stands for w_i units; ``ends`` = cumulative
-    weights.
-    """
+    """How often each row is drawn if row i stands for w_i units; ``ends`` = cumulative weights."""
 
-    def of_key(key: Any) -> Any:
+    def of_key(key: Array) -> Array:
         return (
             jnp.zeros(ends.shape[0])
             .at[jnp.searchsorted(ends, _places(key, total, total), side="right")]
@@ -241,7 +243,7 @@ def _exponentials(
     key: Array, index: Array, times: Array, row: Array | None, parts: tuple[int, ...]
 ) -> Array:
     """Exponential weights, scaled within each part to the number of its units; ``row`` (units,)
-    adds up those of a row of several copies.
+    sums the weights of a row with several copies.
     """
     cuts = np.cumsum(parts)[:-1]
 
@@ -257,8 +259,8 @@ def _exponentials(
 
 @partial(jax.jit, static_argnames=("n", "length"))
 def _blocks(key: Array, index: Array, n: int, length: int) -> Array:
-    """How often each row is drawn by moving blocks: a block adds one from its first row on and
-    takes it off after its last.
+    """How often each row is drawn by moving blocks: a block adds one at its first row and subtracts
+    it after its last.
     """
     number = -(-n // length)
     lengths = np.full(number, length)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo, NamedParams, Tree, ndarray
 from jaxmle.families.family import Family
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
-
-Params = dict[str, Any]  # of a family, by name
 
 VALUES_AT_ONCE = 512  # at which a density is evaluated in one call
 
@@ -26,13 +22,13 @@ class Distribution:
     """A family at one value of its parameters."""
 
     family: Family
-    values: Params
+    values: NamedParams
 
     @property
     def name(self) -> str:
         return self.family.name
 
-    def log_prob(self, y: Array) -> np.ndarray:
+    def log_prob(self, y: Array) -> ndarray:
         """The log density at y, in chunks of one length so that it is compiled once."""
         if np.ndim(y) != 1:
             return np.asarray(self.family.log_prob(self.values, jnp.asarray(y)))
@@ -48,26 +44,26 @@ class Distribution:
 
 
 @functools.lru_cache(maxsize=64)
-def program_of(family: Family, what: str) -> Callable[..., Array]:
-    """A compiled function of a family, for the families asked about last."""
+def program_of(family: Family, what: str) -> FunctionTo[Array]:
+    """A compiled function of a family, cached for the families used last."""
     return jax.jit(getattr(family, what))
 
 
-def is_pair(p: Any) -> bool:
-    """Whether ``p`` is a law and its parameters, two of them in a tuple."""
+def is_pair(p: Tree) -> bool:
+    """Whether ``p`` is a tuple of two elements, a family and its parameters."""
     return isinstance(p, tuple) and len(p) == 2 and callable(p[0])
 
 
 def check_host() -> None:
-    """Refuse a trace, and say what to do under one."""
+    """Raise under a trace, and say what to do instead."""
     host_only("information", "; inside a trace, average family.log_prob over family.sample")
 
 
-def distribution_of(p: Any, what: str) -> Distribution:
+def distribution_of(p: Tree, what: str) -> Distribution:
     """The distribution that a family and its parameters make, the parameters in float64.
 
     Raises:
-        TypeError: ``p`` is no such pair; ``what`` is its name in the message.
+        TypeError: ``p`` is not such a pair; ``what`` is its name in the message.
         ValueError: a parameter is not finite.
     """
     check_host()
@@ -114,9 +110,7 @@ def outside_support(p: Distribution, q: Distribution) -> bool:
 
 
 def _mass(p: Distribution, tail: str, end: float) -> bool:
-    """Whether the tail beyond an end has probability; a discrete law has none between its whole
-    numbers.
-    """
+    """Whether the tail beyond an end has probability; discrete families only at integers."""
     if getattr(p.family.law, tail) is None:
         return True
     end = np.ceil(end) - 1 if tail == "log_cdf" and p.family.discrete else end

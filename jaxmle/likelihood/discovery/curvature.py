@@ -1,15 +1,17 @@
-"""What is known of the entries of an array as functions of the parameters: convex, concave,
+"""What is known about the entries of an array as functions of the parameters: convex, concave,
 log-convex, log-concave, constant.
 
-The maximum that ``logsumexp`` subtracts and adds again is no function to these rules: an entry has
-a multiple of it beside its flags, which must be gone at the end.
+The maximum that ``logsumexp`` subtracts and adds again is treated separately: an entry has a
+multiple of it in addition to its flags, which must be zero at the end.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from jaxmle._types import DTypeLike, Tree, ndarray
 
 # What is known of an entry f.
 NOTHING = 0
@@ -27,45 +29,45 @@ OF_SUMS = CONVEX | CONCAVE | LOG_CONVEX | IS_CONSTANT
 class Known(NamedTuple):
     """What is known of the entries of an array as functions of the parameters."""
 
-    flags: np.ndarray  # integers
-    value: np.ndarray  # of constants
-    # the subtracted maximum: its number, 0 for none, and its multiple. It is added, or where
-    # ``factor`` multiplies as exp(multiple · maximum)
-    shift: np.ndarray
-    multiple: np.ndarray
-    factor: np.ndarray
+    flags: ndarray  # integers
+    value: ndarray  # of constants
+    # the subtracted maximum: its index, 0 for none, and its multiple. It is added or, with
+    # ``factor``, multiplies as exp(multiple · maximum)
+    shift: ndarray
+    multiple: ndarray
+    factor: ndarray
 
     @property
-    def is_plain(self) -> np.ndarray:
+    def is_plain(self) -> ndarray:
         """Entries without a subtracted maximum."""
         return self.multiple == 0
 
-    def only(self, flags: np.ndarray) -> Known:
-        """The same entries with flags of their own, without a constant or a maximum."""
+    def only(self, flags: ndarray) -> Known:
+        """The same entries with other flags, without a constant or a maximum."""
         return with_flags(np.where(self.is_plain, flags, NOTHING))
 
 
-def with_flags(flags: np.ndarray) -> Known:
-    """Entries of which no more than these flags is known."""
+def with_flags(flags: ndarray) -> Known:
+    """Entries about which only these flags are known."""
     zero = np.zeros(np.shape(flags))
     none = zero.astype(bool)
     return Known(np.asarray(flags), zero, none.astype(int), zero, none)
 
 
-def constants(value: Any) -> Known:
-    """What is known of constants."""
+def constants(value: Tree) -> Known:
+    """What is known about constants."""
     value = np.asarray(value)
     value = value.astype(float) if np.issubdtype(value.dtype, np.number) else value * 1.0
     positive = np.where(value >= 0, LOG_CONVEX | LOG_CONCAVE, NOTHING)
     return with_flags(IS_CONSTANT | AFFINE | positive)._replace(value=value)
 
 
-def constant_value(part: Known, dtype: Any) -> np.ndarray | None:
+def constant_value(part: Known, dtype: DTypeLike) -> ndarray | None:
     """The value of an array of constants; None of any other."""
     held = np.all(((part.flags & IS_CONSTANT) > 0) & part.is_plain)
     return part.value.astype(dtype) if held else None
 
 
 def unknown(shape: tuple[int, ...]) -> Known:
-    """An array of which nothing is known."""
+    """An array about which nothing is known."""
     return with_flags(np.zeros(shape, int))

@@ -5,20 +5,20 @@ A ready likelihood that is fitted itself is shown its data by ``checks.check_cod
 function it meets tracers only, perhaps recoded ones. So the program is traced once with what each
 call is given marked (``parameters.calls``), and run on the data as far as the marks: the values
 there are checked as the model checks its own. Rows that the function masks are no error. A call
-inside of ``cond`` or ``while_loop`` is not seen.
+inside ``cond`` or ``while_loop`` is not seen.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.codes import called
@@ -33,21 +33,22 @@ from jaxmle.runtime.opaque import Opaque
 
 READY = ("jaxmle.models", "jaxmle.families")
 MAX_VALUES_AT_ONCE = 2**22  # numbers of members that are run together, 32 MB
-OTHER_VALUE = 0.37  # by which a value is moved to see whether it counts; whole numbers by one
+OTHER_VALUE = 0.37  # by which a value is changed to see whether it matters; integers by one
 
 Met = dict[tuple[int, ...], list[Array]]
-# for each call that was reached, by its number and its place in the program, the leaves of its data
+# for each call that was reached, by its number and its position in the program, the leaves of its
+# data
 
 
 class Calls(NamedTuple):
-    """A program in which ready likelihoods are called."""
+    """A program in which built-in likelihoods are called."""
 
-    met: Callable[..., Met]  # (x, data): what each call is given
-    terms: Callable[..., Array]  # (x, data, call): the terms where the data of one call are moved
+    met: FunctionTo[Met]  # (x, data): the arguments of each call
+    terms: FunctionTo[Array]  # (x, data, call): the terms when the data of one call are changed
 
 
 def has_user_function(loglik: Loglik) -> bool:
-    """Whether a function that a user wrote stands in the likelihood: a built-in model knows its
+    """Whether the likelihood contains a function written by a user; built-in models know their
     codes.
     """
     parts = parts_of(loglik)
@@ -58,15 +59,15 @@ def has_user_function(loglik: Loglik) -> bool:
 
 
 def check_calls(
-    loglik: Loglik, layout: Layout, base: Any, data: Tree, place: Place = in_row
+    loglik: Loglik, layout: Layout, base: Array, data: Tree, place: Place = in_row
 ) -> None:
-    """Raise a ValueError where a ready likelihood that a user's function calls is given data in
-    another coding than it reads.
+    """Raise a ValueError if a user's function calls a built-in likelihood with data in a coding
+    that it does not expect.
 
     Args:
         base: the start (p,).
         data: one data set on the host.
-        place: from the index of a value to words.
+        place: describes a value, given its index.
     """
     calls = calls_in(loglik, layout, base, data)
     if calls is None:
@@ -76,14 +77,14 @@ def check_calls(
 
 
 def check_stacked_calls(
-    loglik: Loglik, layout: Layout, base: Any, member_data: Tree, stacked: Tree, shared: Tree
+    loglik: Loglik, layout: Layout, base: Array, member_data: Tree, stacked: Tree, shared: Tree
 ) -> None:
     """``check_calls`` for the members of a batch.
 
     Args:
-        member_data: the data of any member; of all of them where every leaf is shared.
+        member_data: the data of any member; of all members if every leaf is shared.
         stacked: the data of all members, along the leading axis of each leaf.
-        shared: which leaves all members share; these have no such axis.
+        shared: which leaves all members share; these do not have the leading axis.
     """
     if all(jax.tree.leaves(shared)):
         check_calls(loglik, layout, base, member_data)
@@ -102,7 +103,7 @@ def check_stacked_calls(
     )
     met = jax.jit(jax.vmap(calls.met, in_axes=(None, axes)))
 
-    def cut(places: Any) -> Tree:
+    def cut(places: Tree) -> Tree:
         return jax.tree.map(
             lambda leaf, same: viewed(leaf) if same else np.asarray(leaf)[places], stacked, shared
         )
@@ -110,7 +111,7 @@ def check_stacked_calls(
     for first in range(0, members, together):
         try:
             _show(met(x, cut(slice(first, first + together))), in_row)
-        except ValueError:  # one member is wrong: which one is found out by itself
+        except ValueError:  # a member has an error; which one is found separately
             for member in range(first, min(first + together, members)):
                 _check(calls, x, cut(member), _of_member(member))
 
@@ -125,9 +126,9 @@ def _show(met: Met, place: Place) -> None:
         call.check(jax.tree.unflatten(call.treedef, [np.asarray(leaf) for leaf in leaves]), place)
 
 
-def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
-    """Show the data to each call; those that it refuses once more without the rows whose terms
-    do not change with them.
+def _check(calls: Calls, x: ndarray, data: Tree, place: Place) -> None:
+    """Show the data to each call; those that it refuses again without the rows whose terms do not
+    change with them.
     """
     for which, leaves in calls.met(x, data).items():
         try:
@@ -141,15 +142,13 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
                 _show({which: some}, _shifted(place, np.flatnonzero(counting)))
 
 
-def _shifted(place: Place, rows: np.ndarray) -> Place:
-    """The place, among all rows, of a value in a selection of the rows."""
+def _shifted(place: Place, rows: ndarray) -> Place:
+    """The position, among all rows, of a value in a selection of rows."""
     return lambda index: place((int(rows[index[0]]), *index[1:]) if index else index)
 
 
-def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
-    """The calls of ready likelihoods in the functions that a user wrote; None where there are
-    none.
-    """
+def calls_in(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Calls | None:
+    """The calls of built-in likelihoods in a user's functions; None if there are none."""
     if not any(name in sys.modules for name in READY) or not has_user_function(loglik):
         return None
 
@@ -166,7 +165,7 @@ def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | N
     return remembered(loglik, ("ready calls", layout, *shapes_of(data)), find)
 
 
-def _calls(program: Any) -> Calls:
+def _calls(program: ClosedJaxpr) -> Calls:
     def run(x: Array, data: Tree, moved: tuple[int, ...] | None) -> tuple[list[Array], Met]:
         return _run(program, [x, *jax.tree.leaves(data)], (), moved)
 
@@ -183,17 +182,20 @@ def _calls(program: Any) -> Calls:
 
 
 def _run(
-    program: Any, arguments: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    program: ClosedJaxpr,
+    arguments: list[Array],
+    path: tuple[int, ...],
+    moved: tuple[int, ...] | None,
 ) -> tuple[list[Array], Met]:
-    """The results of a program that stands at ``path`` in others, and what it gives to marked
-    calls; the data of the call ``moved`` are moved.
+    """The results of a program at ``path`` inside others, and the arguments of its marked calls;
+    the data of the call ``moved`` are changed.
     """
     jaxpr = getattr(program, "jaxpr", program)
     table = dict(zip(jaxpr.invars, arguments, strict=True))
     table |= dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
     met: Met = {}
 
-    def read(atom: Any) -> Any:
+    def read(atom: Atom) -> Tree:
         return atom.val if hasattr(atom, "val") else table[atom]
 
     for place, equation in enumerate(jaxpr.eqns):
@@ -205,7 +207,7 @@ def _run(
 
 
 def _bound(
-    equation: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    equation: JaxprEqn, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
     number = number_of(equation)
     if number is not None:
@@ -221,14 +223,14 @@ def _bound(
 
 
 def _scanned(
-    params: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    params: Tree, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
-    """A loop over rows, with what each turn gives to marked calls stacked."""
+    """A loop over rows, with the arguments of marked calls stacked over iterations."""
     first, carried = scan_counts(params)
     constants = ins[:first]
     begin = ins[first : first + carried]
 
-    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Any]:
+    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Tree]:
         outs, met = _run(params["jaxpr"], [*constants, *carry, *row], path, moved)
         return outs[:carried], (outs[carried:], met)
 
@@ -248,13 +250,13 @@ def _moved(leaf: Array) -> Array:
     return leaf + OTHER_VALUE * (1 + jnp.abs(leaf))
 
 
-def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
-    """The rows whose terms change with the data of a call, (n,); None where there are no terms
-    to tell, or none for each row of the call.
+def _counting(calls: Calls, which: tuple[int, ...], x: ndarray, data: Tree) -> ndarray | None:
+    """The rows whose terms change with the data of a call, (n,); None if there are no terms, or not
+    one for each row of the call.
     """
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
-    counting: Any = False
-    for point in (x, beside):  # at the start alone a factor may be 0
+    counting: Tree = False
+    for point in (x, beside):  # at the start alone, a factor may be 0
         unchanged, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
         counting = counting | (unchanged != other) | ~np.isfinite(unchanged)
     rows = calls.met(x, data)[which]

@@ -1,9 +1,9 @@
-"""The coding that a built-in model wants of its leaves: ranges of single leaves and relations of
-two, checked by value on the host.
+"""The coding that a built-in model expects: ranges of single leaves and relations between two,
+checked by value on the host.
 
-A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a
-likelihood too, and a maximum that means nothing. What came, what is wanted and the line that
-recodes stand in one error. NaN passes: who may hold it is decided elsewhere.
+A response in another coding (−1 and 1 for 0 and 1, classes numbered from 1, events coded 2) has a
+likelihood too, with a meaningless maximum. The error states what was found, what is expected, and
+the line of code that recodes. NaN passes: where it is allowed is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -13,30 +13,29 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.runtime.calls import marked
 
-Remedy = Callable[[str, np.ndarray], str]
+Remedy = Callable[[str, ndarray], str]
 
-MAX_CODE = 2**31 - 1  # of int32, in which codes are computed where float64 is off
+MAX_CODE = 2**31 - 1  # the largest int32, the type of codes when float64 is off
 VALUES_CHECKED_AT_ONCE = 16_384  # values whose rounded copy stays in the cache
 MAX_FEW = 6  # distinct values that still look like classes rather than measurements
 
 
 @dataclass(frozen=True)
 class Range:
-    """One leaf: the ends of its values, whether an end itself is allowed, and whether the values
-    are whole numbers.
+    """The rule of one leaf: the range of its values, whether each end is allowed, and whether the
+    values are integers.
 
-    ``wanted`` says it in words; ``remedy`` makes the sentence with the line that recodes, from the
-    leaf's name and its finite values.
+    ``wanted`` is the rule in words; ``remedy`` makes the sentence with the line of code that
+    recodes, from the leaf's name and its finite values.
     """
 
     leaf: str
@@ -49,7 +48,7 @@ class Range:
     high_open: bool = False
 
     def inside(self, values: Array) -> Array:
-        """Whether each value keeps the rule; False at NaN."""
+        """Whether each value obeys the rule; False at NaN."""
         over = values > self.low if self.low_open else values >= self.low
         under = values < self.high if self.high_open else values <= self.high
         within = over & under
@@ -71,9 +70,9 @@ class Range:
             f"{self.remedy(self.leaf, values[np.isfinite(values)])}"
         )
 
-    def _holds(self, values: np.ndarray) -> bool:
-        """Whether all is well, by passes without a temporary of the size of the data; False
-        where there is a NaN.
+    def _holds(self, values: ndarray) -> bool:
+        """Whether all values are valid, without a temporary array of the size of the data; False if
+        there is a NaN.
         """
         low = values.min().item()
         high = values.max().item()
@@ -86,7 +85,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Order:
-    """Two leaves, the first below the second or, unless ``strict``, equal to it; in the rows
+    """The rule that one leaf is below another or, unless ``strict``, equal to it; only in the rows
     where ``when(data)`` holds, if given.
     """
 
@@ -117,7 +116,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Jointly:
-    """A condition on all rows together: ``wrong(data, where)`` is the sentence, or None."""
+    """A condition on all rows together: ``wrong(data, where)`` returns the message, or None."""
 
     wrong: Callable[[Tree, Place], str | None]
 
@@ -144,8 +143,8 @@ class Coding:
                 raise ValueError(wrong.replace("{model}", self.model))
 
 
-def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
-    """A function or a declared regression that carries the coding of its data, where
+def coded(likelihood: Foreign, model: str, rules: tuple[Rule, ...]) -> Loglik:
+    """A function or a declared regression that carries the coding of its data where
     ``checks.check_coding`` looks for it.
     """
     if not rules:
@@ -153,12 +152,12 @@ def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
     regression = hasattr(likelihood, "density")
     check = Coding(model, rules).check
     inner = likelihood.density if regression else functools.partial(_marking, likelihood, check)
-    function: Any = functools.partial(inner)
+    function: Foreign = functools.partial(inner)
     function.check_data = check
     return dataclasses.replace(likelihood, density=function) if regression else function
 
 
-def uncoded(likelihood: Any) -> Any:
+def uncoded(likelihood: Foreign) -> Loglik:
     """The likelihood that ``coded`` was given: a family, a function."""
     if getattr(likelihood, "func", None) is _marking:
         return likelihood.args[0]
@@ -166,16 +165,16 @@ def uncoded(likelihood: Any) -> Any:
 
 
 def _marking(
-    likelihood: Callable[..., Array], check: Callable[..., None], params: Tree, data: Tree
+    likelihood: FunctionTo[Array], check: FunctionTo[None], params: Tree, data: Tree
 ) -> Array:
-    """The likelihood of data that are marked for ``likelihood.ready``."""
+    """The likelihood, with its data marked for ``likelihood.ready``."""
     return likelihood(params, marked(check, data))
 
 
 _marking.wraps_first_argument = True  # type: ignore[attr-defined]  # for contract.carried
 
 
-def _all_whole(values: np.ndarray) -> bool:
+def _all_whole(values: ndarray) -> bool:
     flat = values.ravel()
     blocks = (
         flat[start : start + VALUES_CHECKED_AT_ONCE]
@@ -184,8 +183,8 @@ def _all_whole(values: np.ndarray) -> bool:
     return all(bool((np.rint(block) == block).all()) for block in blocks)
 
 
-def _known(data: Tree, leaf: str) -> np.ndarray | None:
-    """The values of a leaf; None where a trace hides them. A lone array is the response."""
+def _known(data: Tree, leaf: str) -> ndarray | None:
+    """The values of a leaf; None under tracing, which hides them. A lone array is the response."""
     lone = not isinstance(data, dict | tuple | list) and hasattr(data, "dtype")
     values = data if lone else leaf_of(data, leaf)
     if is_traced(values):
@@ -194,11 +193,11 @@ def _known(data: Tree, leaf: str) -> np.ndarray | None:
     return values if values.dtype.kind in "fiub" else None
 
 
-def _place(bad: np.ndarray) -> tuple[int, ...]:
+def _place(bad: ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
 
 
-def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
+def _first(leaf: str, values: ndarray, bad: ndarray, where: Place) -> str:
     place = _place(bad)
     more = int(bad.sum()) - 1
     others = f" ({more + 1} such values)" if more else ""
@@ -209,12 +208,12 @@ def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
 
 
 def binary(leaf: str = "y", *, fractions: bool = True) -> Range:
-    """The rule of 0 and 1, and of what lies between where the model takes fractions."""
+    """The rule of 0 and 1, and of numbers between them if the model accepts fractions."""
     wanted = "0 and 1, or fractions between them" if fractions else "0 and 1"
     return Range(leaf, 0, 1, wanted, _recode_binary, whole=not fractions)
 
 
-def _recode_binary(leaf: str, values: np.ndarray) -> str:
+def _recode_binary(leaf: str, values: ndarray) -> str:
     kinds = np.unique(values)
     if set(kinds.tolist()) == {-1.0, 1.0}:
         return f"Write {leaf} = ({leaf} + 1) / 2."
@@ -236,12 +235,12 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
 
 
 def counts(leaf: str = "y", *, whole: bool = True) -> Range:
-    """The rule of whole numbers from 0 on; of any numbers from 0 on where the model takes a
+    """The rule of integers from 0 on; of any numbers from 0 on where the model takes a
     pseudo-likelihood of them.
     """
     wanted = "integers, 0 or more" if whole else "finite numbers, 0 or more"
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         if values.size and values.min() < 0:
             return f"A count cannot be negative: drop or correct the rows where {leaf} < 0."
         if not whole:
@@ -258,7 +257,7 @@ def counts(leaf: str = "y", *, whole: bool = True) -> Range:
 def positive(leaf: str, *, zeros: str = "") -> Range:
     """The rule of finite numbers above 0; ``zeros`` says what to do with a zero."""
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         drop = f"Drop or correct the rows where not 0 < {leaf} < inf"
         return f"{drop}{'; ' + zeros if zeros else ''}."
 
@@ -266,7 +265,7 @@ def positive(leaf: str, *, zeros: str = "") -> Range:
 
 
 def at_least_zero(leaf: str) -> Range:
-    """The rule of finite numbers from 0 on."""
+    """The rule of finite numbers ≥ 0."""
     return Range(
         leaf, 0, math.inf, "finite numbers, 0 or more",
         lambda leaf, values: f"Drop or correct rows where not 0 <= {leaf} < inf.", high_open=True,
@@ -289,7 +288,7 @@ def finite(leaf: str) -> Range:
 def proportion(leaf: str = "y") -> Range:
     """The rule of numbers between 0 and 1, without the ends."""
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         if values.size and values.max() > 1 and values.min() >= 0 and values.max() <= 100:
             return f"Percentages are {leaf} = {leaf} / 100."
         if values.size and 0 <= values.min() and values.max() <= 1:
@@ -311,9 +310,9 @@ def proportion(leaf: str = "y") -> Range:
 
 
 def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
-    """The rule of the codes 0 … K − 1. A class without rows is a matter of the fit."""
+    """The rule of the codes 0 … K − 1. A class without rows is left to the fit."""
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         whole = bool(np.all(values == np.floor(values)))
         if whole and values.min() == -1:
             return (
@@ -355,7 +354,7 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
 
 
 def groups(leaf: str) -> Range:
-    """The rule of codes of groups, whole numbers from 0 on."""
+    """The rule of group codes, integers from 0 up."""
     return Range(
         leaf,
         0,
@@ -387,7 +386,7 @@ def within(low: float, high: float, leaf: str = "y") -> Range:
 def optional(
     offset: str | None = None, exposure: str | None = None, entry: str | None = None
 ) -> tuple[Rule, ...]:
-    """The rules of the leaves that a model reads only if they are named."""
+    """The rules of leaves that a model reads only if they are named."""
     rules: list[Rule] = [] if offset is None else [finite(offset)]
     if exposure is not None:
         rules.append(positive(exposure, zeros="without exposure there can be no counts"))
@@ -407,7 +406,7 @@ def events(leaf: str = "event") -> Range:
     return Range(leaf, 0, 1, "1 for an event and 0 for a censored time", _recode_event, whole=True)
 
 
-def _recode_event(leaf: str, values: np.ndarray) -> str:
+def _recode_event(leaf: str, values: ndarray) -> str:
     kinds = np.unique(values)
     which = f"{kinds[-1]:g}" if len(kinds) <= 2 and len(kinds) else "code_of_the_event"
     return f"Write {leaf} = ({leaf} == {which}).astype(int)."
