@@ -22,7 +22,9 @@ FLOORS = [
     {"likelihood.information", "models", "record"},
     {"verdict"},
     {"fitting"},
-    {"batch", "inference.linting", "stochastic", "streams"},
+    {"batch.members", "inference.linting", "stochastic", "streams"},
+    {"batch.chunks"},
+    {"batch"},
     {"data", "distributed", "inference", "mixtures", "starts"},
     {
         "effects",

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from jaxmle._types import Axes, Clusters, Data, DTypeLike, Loglik, Params, PathLike, Tree
-from jaxmle.batch.chunk import flat_members
-from jaxmle.batch.identities import with_response_ids
-from jaxmle.batch.inputs import Inputs, read_batch
-from jaxmle.batch.members import padded_rows
-from jaxmle.batch.programs import Members
+from jaxmle.batch.chunks.pieces import flat_members
+from jaxmle.batch.chunks.programs import Members
+from jaxmle.batch.members.identities import with_response_ids
+from jaxmle.batch.members.read import Inputs, read_batch
+from jaxmle.batch.members.sources import padded_rows
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from jaxmle._types import DType, Loglik, Tree, ndarray
-from jaxmle.batch.chunk import flat_members
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import Schedule
+from jaxmle.batch.chunks.pieces import flat_members
+from jaxmle.batch.chunks.plan import Schedule
+from jaxmle.batch.members.read import Inputs
+from jaxmle.batch.members.sources import buckets
 from jaxmle.closures.program_digest import model_digest, value_digest, with_derivatives
 from jaxmle.fitting.passes import Problem
 from jaxmle.likelihood.contract import terms_of

@@ -20,15 +20,17 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree, TreeDef, ndarray
-from jaxmle.batch import solver
-from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Chunk, Piece, Programs, WarmStart, flat_members
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.machine import members_first, members_last
-from jaxmle.batch.members import Ragged, buckets
-from jaxmle.batch.plan import Schedule, Sizes, cut, free_bytes, resident_bytes
-from jaxmle.batch.programs import point_at
+from jaxmle.batch.chunks import solver
+from jaxmle.batch.chunks.chunk import SLOTS_FOR_STRAGGLERS, Chunk, WarmStart, load
+from jaxmle.batch.chunks.compilation import Programs
+from jaxmle.batch.chunks.machine import members_first, members_last
+from jaxmle.batch.chunks.pieces import Piece, flat_members
+from jaxmle.batch.chunks.plan import Schedule, Sizes, cut, free_bytes, resident_bytes
+from jaxmle.batch.chunks.programs import point_at
+from jaxmle.batch.chunks.solver import STEPS_TO_GATHER, half_done, is_open
+from jaxmle.batch.members.read import Inputs
+from jaxmle.batch.members.sources import Ragged, buckets
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
-from jaxmle.batch.solver import STEPS_TO_GATHER, half_done, is_open
 from jaxmle.fitting.passes import Problem
 from jaxmle.fitting.recession import with_cone
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
@@ -114,9 +116,11 @@ class Scheduler:
         return size * (4.0 * k * k + 4.0 * p * p + 10 * k + 12 * p + p * k + 40)
 
     def predicted_bytes(self) -> float:
-        """Peak memory of the process: what it holds now, compiled programs, the record of all
-        members and the chunks in flight.
-        """
+        """Peak memory of the process: what it holds now, and what the batch needs."""
+        return resident_bytes() + self.needed_bytes()
+
+    def needed_bytes(self) -> float:
+        """Compiled programs, the record of all members and the chunks in flight."""
         k = self.problem.chart.k
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
@@ -130,13 +134,13 @@ class Scheduler:
             for piece in self.pieces
         ]
         records = self.inputs.source.members * record
-        return resident_bytes() + 2.5e8 + records + max(chunks, default=0.0)
+        return 2.5e8 + records + max(chunks, default=0.0)
 
     def _check_memory(self) -> None:
         """A batch whose record alone is more than the memory that is free is refused before it
         runs for hours.
         """
-        needed = self.predicted_bytes() - resident_bytes()
+        needed = self.needed_bytes()
         free = free_bytes()  # of this host, wherever it computes
         if needed > free:
             raise MemoryError(
@@ -271,7 +275,7 @@ class Scheduler:
     def _run_first(self, piece: Piece) -> list[ndarray]:
         """The arrays of a first round: fits, then the slots that stay open and their states."""
         with self._context():
-            chunk = self.programs.load(self.inputs, piece)
+            chunk = load(self.programs, self.inputs, piece)
             schedule = self.checkpoint.schedule
             rounds = MAX_FLOAT32_STEPS if self._starts_in_float32() else 0
             if piece.number:
@@ -309,7 +313,7 @@ class Scheduler:
         or two, and those that need many come together afterwards.
         """
         with self._context():
-            chunk = self.programs.load(self.inputs, piece)
+            chunk = load(self.programs, self.inputs, piece)
             state, warm = self._states(piece)
             return self._ended(piece, chunk, chunk.climb_on(state, half_done), warm, False)
 
@@ -317,7 +321,7 @@ class Scheduler:
         """The arrays of a last round: fits; nothing stays open."""
         with self._context():
             state, warm = self._states(piece)
-            fit = to_numpy(self.programs.load(self.inputs, piece).last(state, warm.steps))
+            fit = to_numpy(load(self.programs, self.inputs, piece).last(state, warm.steps))
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
     def _ended(

@@ -25,7 +25,7 @@ from jaxmle._types import (
     ndarray,
 )
 from jaxmle.batch.batch import fit_members
-from jaxmle.batch.members import Table
+from jaxmle.batch.members.sources import Table
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.keys import coded_key, columns_of_keys, groups_of, keys_and_data, refuse_mask
 from jaxmle.data.lost import ALL_MISSING, with_lost

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array, Tree, ndarray
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
@@ -59,6 +59,9 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
         x: the printed entries at the limit, (p, ...).
     """
     xp = namespace(state.point.z)
+    if is_nowhere(limit.recedes):
+        nowhere = np.zeros(x.shape, bool)
+        return Reach(np.zeros(x.shape, np.int32), nowhere, np.zeros(x.shape[1:], bool))
     touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * limit.move) ** 2
     pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | (limit.shape == Shape.TAIL)
@@ -272,7 +275,12 @@ def _lost_directions(fate: _Estimability, null: Array) -> Array:
     # a projector is a verdict: it has no derivative
     constant = lost if xp is np else jax.lax.stop_gradient(lost)
     needed = xp.any(constant != 0, axis=(0, 1))
-    return rarely(needed, _projector, lambda null: product(null, transposed(null)), constant)
+    return rarely(needed, _projector, _no_directions, constant)
+
+
+def _no_directions(null: Array) -> Array:
+    p = null.shape[0]
+    return namespace(null).zeros((p, p, *null.shape[2:]), null.dtype)
 
 
 def _times(steps: Array, null: Array) -> Array:

@@ -14,10 +14,10 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Axes, Clusters, Function, Loglik, Tree, ndarray
-from jaxmle.batch.identities import identities
-from jaxmle.batch.inputs import Inputs, read_batch
-from jaxmle.batch.stacked import leaf_axes
-from jaxmle.batch.table import codes_within
+from jaxmle.batch.members.identities import identities
+from jaxmle.batch.members.read import Inputs, read_batch
+from jaxmle.batch.members.stacked import leaf_axes
+from jaxmle.batch.members.table import codes_within
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, check_weights_given, weight

@@ -21,6 +21,7 @@ from jaxmle.solvers.leading_axes import (
 )
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep
+from jaxmle.solvers.rarely import rarely
 
 CLIMBING = 0
 POLISHING = 1
@@ -113,9 +114,20 @@ def without_dust(point: Point) -> Point:
     length = xp.maximum(1.0, xp.abs(point.z))
     own_curvature = xp.abs(diagonal(point.hessian))
     little = (xp.abs(point.score) * length <= noise) & (own_curvature * length**2 <= noise)
-    if xp is np and not np.any(little):
-        return point
-    curvature = xp.abs(point.hessian)
+    parts = (point.score, point.hessian, little, noise, length, own_curvature)
+    if xp is np:
+        score, hessian = rarely(np.any(little, axis=0), _dusted, lambda *a: a[:2], *parts)
+    else:
+        score, hessian = _dusted(*parts)
+    return point._replace(score=score, hessian=hessian)
+
+
+def _dusted(
+    score: Array, hessian: Array, little: Array, noise: Array, length: Array, own_curvature: Array
+) -> tuple[Array, Array]:
+    """Score and Hessian without what rounding leaves of zero."""
+    xp = namespace(score)
+    curvature = xp.abs(hessian)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
     coupled = (
         curvature * length[None, :] > xp.sqrt(noise * (own_curvature + noise / length**2))[:, None]
@@ -123,10 +135,10 @@ def without_dust(point: Point) -> Point:
     place = column(np.arange(len(length)), length)
     coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
     # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
-    gains = (own_curvature > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own_curvature)
+    gains = (own_curvature > 0) & (score**2 > GAIN_BEYOND_DUST * noise * own_curvature)
     dust = little & ~coupled & ~gains
-    keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
-    return point._replace(score=point.score * keep, hessian=point.hessian * outer(keep, keep))
+    keep = xp.where(dust, 0.0, 1.0).astype(score.dtype)
+    return score * keep, hessian * outer(keep, keep)
 
 
 def null_cut(point: Point) -> Array:

@@ -43,6 +43,7 @@ from jaxmle.solvers.state import (
     null_cut,
     null_cut_of,
     select,
+    select_lazily,
     start,
     without_dust,
 )
@@ -51,6 +52,8 @@ from jaxmle.solvers.tails import (
     MIN_PREDICTED_GAIN,
     RECEDES,
     TAIL,
+    Bend,
+    bend_of,
     is_deceived,
     is_rough,
     is_too_good,
@@ -170,6 +173,7 @@ class Reading(NamedTuple):
     deceived: Array  # value, score and Hessian contradict each other on a tail
     blind: Array  # a step of one ulp moves ℓ
     shows: Signature  # as if the move were a full Newton step
+    bend: Bend
     noise: Array
     gain: Array
     wall: Array  # (k, ...) the trial where ℓ or a derivative is NaN there, else NaN
@@ -209,15 +213,20 @@ def read(state: State, trial: Point) -> Reading:
     first = state.steps == 0
     rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
     leapt = state.leap > 0
-    shows = signature_of(state, trial, newton, scale)
-    deceived = is_deceived(state, trial, noise) & finite & ~first & ~leapt
+    bend = bend_of(state, trial)
+    shows = signature_of(state, trial, newton, scale, bend)
+    deceived = is_deceived(state, trial, bend, noise) & finite & ~first & ~leapt
     accept = (finite & ~deceived) & xp.where(
         leapt,
         rises & lands(state, trial, newton, shows),
-        xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
+        xp.where(
+            polishing, better, first | (rises & ~is_too_good(state, trial, bend, gain, noise))
+        ),
     )
     blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
-    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall)
+    return Reading(
+        trial, newton, scale, finite, accept, deceived, blind, shows, bend, noise, gain, wall
+    )
 
 
 def _judge(state: State, reading: Reading) -> State:
@@ -251,7 +260,7 @@ def _noted(state: State, reading: Reading) -> State:
     small = (
         reading.finite & state.full & (state.streak >= 0) & (state.predicted <= MIN_PREDICTED_GAIN)
     )
-    rough = is_rough(state, trial, newton, signature, reading.noise, small)
+    rough = is_rough(state, trial, newton, signature, reading.bend, reading.noise, small)
     streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
     left_wall = xp.isnan(reading.wall) & accept & state.full
     walled = ~xp.isnan(reading.wall) | left_wall
@@ -279,14 +288,25 @@ def _noted(state: State, reading: Reading) -> State:
 def _radius_after(state: State, reading: Reading) -> Array:
     """The trust radius for the next step."""
     xp = namespace(state.radius)
-    length = norm(reading.scale * state.move)
-    opening = first_radius(reading.newton, reading.trial.score, reading.scale)
-    grown = trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
-    # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
-    share = xp.where(reading.finite, 0.25, 0.1) ** (1 + state.refused // 4)
-    shrunk = share.astype(state.radius.dtype) * norm(state.scale * state.move)
-    usual = xp.where(reading.accept, grown, shrunk)
-    return xp.where(state.steps == 0, opening, xp.where(state.leap > 0, state.radius, usual))
+
+    def opening() -> Array:
+        return first_radius(reading.newton, reading.trial.score, reading.scale)
+
+    def grown() -> Array:
+        length = norm(reading.scale * state.move)
+        return trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
+
+    def shrunk() -> Array:
+        # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
+        share = xp.where(reading.finite, 0.25, 0.1) ** (1 + state.refused // 4)
+        return share.astype(state.radius.dtype) * norm(state.scale * state.move)
+
+    def later() -> Array:
+        usual: Array = select_lazily(reading.accept, grown, shrunk)
+        return xp.where(state.leap > 0, state.radius, usual)
+
+    radius: Array = select_lazily(state.steps == 0, opening, later)
+    return radius
 
 
 def _gains_nothing(state: State, reading: Reading) -> Array:

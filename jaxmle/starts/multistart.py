@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmle._types import Clusters, DTypeLike, Key, Loglik, Tree
 from jaxmle.batch.batch import fit_members
-from jaxmle.batch.start_values import check_params_axis
+from jaxmle.batch.members.start_values import check_params_axis
 from jaxmle.fitting.options import MAX_STEPS, Options, constraints_of
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, Weights, weight

@@ -14,18 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array, Function, FunctionTo, Tree, ndarray
 from jaxmle.solvers.leading_axes import (
-    are_few,
     evaluate_lanes,
     lanes_of,
+    loop_over_active,
     members,
     members_of,
     norm,
     outer,
     times,
-    where_active,
     with_members,
 )
 from jaxmle.solvers.linalg import eigh
@@ -187,21 +186,6 @@ def _explore_some(
     return with_members(unexplored(state), lanes, limit)
 
 
-def _walk_members(
-    evaluate: FunctionTo[Point], body: Function, given: tuple[Tree, ...], start: Tree
-) -> Tree:
-    """``_walk`` of a batch in NumPy."""
-    while np.any(start.active):
-        if are_few(start.active):
-            lanes = lanes_of(start.active)
-            some = evaluate_lanes(evaluate, lanes, len(start.active))
-            end = _walk_members(some, body, members(given, lanes), members(start, lanes))
-            return with_members(start, lanes, end)
-        trial = evaluate(start.trial, start.active)
-        start = where_active(start.active, body, given, start, trial)
-    return start
-
-
 def _walk(
     evaluate: FunctionTo[Point],
     body: Function,
@@ -210,7 +194,7 @@ def _walk(
 ) -> Tree:
     """An excursion or a walk to its end on the host, by ``body(*given, start, point)``."""
     if members_of(start.trial):
-        return _walk_members(evaluate, body, given, start)
+        return loop_over_active(evaluate, body, given, start)
     while start.active:
         start = body(*given, start, evaluate(start.trial))
     return start
@@ -358,9 +342,11 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     for ever.
     """
     xp = namespace(state.point.z)
+    rises = (limit.shape == Shape.RISES) & climbed_on(state)
+    if is_nowhere(rises):
+        return limit
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
-    rises = (limit.shape == Shape.RISES) & climbed_on(state)
     amplified = limit.noise > AMPLIFIED * noise_of(state.point)
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)

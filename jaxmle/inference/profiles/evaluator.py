@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Axes, Loglik, Tree, ndarray
-from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.machine import for_members
-from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, Sizes, cut, free_bytes
+from jaxmle.batch.chunks.chunk import Chunk
+from jaxmle.batch.chunks.compilation import Programs
+from jaxmle.batch.chunks.machine import for_members
+from jaxmle.batch.chunks.pieces import Flat, flat_members
+from jaxmle.batch.chunks.plan import CHUNK_DATA_BYTES, Schedule, Sizes, cut, free_bytes
+from jaxmle.batch.members.read import Inputs
+from jaxmle.batch.members.sources import buckets
 from jaxmle.fitting.options import Options
 from jaxmle.fitting.passes import Problem, compile_pass, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting

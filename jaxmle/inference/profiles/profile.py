@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Array, Axes, DataFrame, Function, Index, Loglik, Tree, ndarray
-from jaxmle.batch.machine import for_members
+from jaxmle.batch.chunks.machine import for_members
 from jaxmle.inference.profiles.endpoints import Endpoints, endpoints_of
 from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
 from jaxmle.inference.profiles.interest import Searches, Targets, targets_of

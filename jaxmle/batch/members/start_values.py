@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Axes, DType, Foreign, Loglik, Params, Tree, ndarray
-from jaxmle.batch.members import Ragged, Stacked, data_of, largest_of
+from jaxmle.batch.members.sources import Ragged, Stacked, data_of, largest_of
 from jaxmle.fitting.options import check_has_start
 from jaxmle.likelihood.checks import check_start
 from jaxmle.likelihood.contract import terms_of

@@ -11,16 +11,24 @@ import jax
 import numpy as np
 
 from jaxmle._types import Axes, Data, DType, Loglik, Params, Tree, ndarray
-from jaxmle.batch.members import NO_MEMBER_AXIS, Ragged, Stacked, Table, data_of, largest_of
-from jaxmle.batch.padding import obstacle_to_padding
-from jaxmle.batch.stacked import stacked
-from jaxmle.batch.start_values import (
+from jaxmle.batch.members.padding import obstacle_to_padding
+from jaxmle.batch.members.sources import (
+    NO_MEMBER_AXIS,
+    Ragged,
+    Stacked,
+    Table,
+    are_equal,
+    data_of,
+    largest_of,
+)
+from jaxmle.batch.members.stacked import stacked
+from jaxmle.batch.members.start_values import (
     check_params_axis,
     check_starts,
     has_member_axis,
     model_starts,
 )
-from jaxmle.batch.table import grouped, ragged
+from jaxmle.batch.members.table import grouped, ragged
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
@@ -155,7 +163,7 @@ def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacke
         return data_of(source, 0 if flags[leaf] else index[0])
 
     row_axes = [0 if isinstance(source, Ragged) or flag else 1 for flag in flags]
-    same_length = len(np.unique(source.sizes, axis=0)) == 1
+    same_length = are_equal(source.sizes)
     members = Members(leaves, row_axes, place, data_at, same_length)
     first = data_of(source, largest_of(source))
     if isinstance(source, Stacked):

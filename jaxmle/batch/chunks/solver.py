@@ -16,19 +16,15 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Function, Tree, ndarray
-from jaxmle.batch.machine import Machine
+from jaxmle.batch.chunks.machine import Machine
 from jaxmle.fitting.ending import CovarianceParts, finish, observed_covariance
 from jaxmle.fitting.objective import with_user_scale
 from jaxmle.fitting.passes import Problem, verdict_of
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.leading_axes import (
-    are_few,
-    evaluate_lanes,
-    lanes_of,
-    members,
+    loop_over_active,
     symmetric,
     where_active,
-    with_members,
 )
 from jaxmle.solvers.state import (
     CLIMBING,
@@ -76,7 +72,7 @@ class Climb(NamedTuple):
 
     state: State
     trial: Array  # (k, b)
-    running: Array  # (b,)
+    active: Array  # (b,) who runs
     before: Array  # (b,) who ran before the latest step
 
 
@@ -153,7 +149,7 @@ def climb(
     first = evaluate(z, active)
     state = machine.run(start, (), z, first)
     now = machine.run(_step, (), state, first, active, _each(cap, active))
-    return _go_on(evaluate, now, _counts_at_start(active), cap, enough, machine)
+    return _go_on(evaluate, now, int(np.sum(active)), cap, enough, machine)
 
 
 def climb_on(
@@ -167,12 +163,7 @@ def climb_on(
     """Climb on from states."""
     running = running_of(state, active, cap, machine)
     now = Climb(state, machine.run(_trial, (), state), running, running)
-    return _go_on(evaluate, now, _counts_at_start(running), cap, enough, machine)
-
-
-def _counts_at_start(running: ndarray) -> Counts:
-    number = int(np.sum(running))
-    return Counts(number, number, number)
+    return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
 
 
 class Approach(NamedTuple):
@@ -197,18 +188,25 @@ def approach_in_float32(
     first = evaluate(z32, active)
     state = machine.run(start, (), z32, first)
     caps = _each(rounds - 1, active)
-    now = machine.run(_step, (), state, first, active, caps)
-    running = machine.run(_climbs, (), now)
-    while np.any(machine.fetched(running)):
+    now = machine.run(_approaching, (), state, first, active, caps)
+    if machine.in_numpy:
+        now = loop_over_active(evaluate, partial(_next, _approaching), (caps,), now)
+    while np.any(machine.fetched(now.active)):
         for _ in range(machine.steps_a_look):
-            trial = evaluate(now.trial, running)
-            now = machine.run(_step, (), now.state, trial, running, caps)
-            running = machine.run(_climbs, (), now)
+            trial = evaluate(now.trial, now.active)
+            now = machine.run(_approaching, (), now.state, trial, now.active, caps)
     return machine.run(_approached, (), now.state, z)
 
 
-def _climbs(now: Climb) -> Array:
-    return now.running & (now.state.phase == CLIMBING)
+def _next(step: Function, cap: Array, now: Climb, trial: Point) -> Climb:
+    """A climb after one more step."""
+    return step(now.state, trial, now.active, cap)
+
+
+def _approaching(state: State, trial: Point, active: Array, cap: Array) -> Climb:
+    """A step of a climb that ends where polishing begins."""
+    now = _step(state, trial, active, cap)
+    return now._replace(active=now.active & (now.state.phase == CLIMBING))
 
 
 def _approached(state: State, z: Array) -> Approach:
@@ -234,22 +232,22 @@ def _each(value: int, like: Array) -> ndarray:
 
 
 def _go_on(
-    evaluate: Evaluate, now: Climb, counts: Counts, cap: int, enough: Enough, machine: Machine
+    evaluate: Evaluate, now: Climb, number: int, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    limits = _each(cap, now.running)
-    while True:
-        before, running = machine.fetched((now.before, now.running))
-        counts = Counts(counts.all, int(np.sum(before)), int(np.sum(running)))
-        if not counts.now or enough(counts):
-            break
-        if machine.in_numpy and are_few(running):
-            lanes = lanes_of(running)
-            some = evaluate_lanes(evaluate, lanes, len(running))
-            state = _go_on(some, members(now, lanes), counts, cap, enough, machine)
-            return with_members(now.state, lanes, state)
+    """The states when it is ``enough`` for a climb at whose outset so many members ran."""
+    limits = _each(cap, now.active)
+
+    def is_enough(now: Climb) -> bool:
+        before, active = machine.fetched((now.before, now.active))
+        counts = Counts(number, int(np.sum(before)), int(np.sum(active)))
+        return not counts.now or enough(counts)
+
+    if machine.in_numpy:
+        return loop_over_active(evaluate, partial(_next, _step), (limits,), now, is_enough).state
+    while not is_enough(now):
         for _ in range(machine.steps_a_look):
-            trial = evaluate(now.trial, now.running)
-            now = machine.run(_step, (), now.state, trial, now.running, limits)
+            trial = evaluate(now.trial, now.active)
+            now = machine.run(_step, (), now.state, trial, now.active, limits)
     return now.state
 
 

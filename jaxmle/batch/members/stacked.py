@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxmle._types import Axes, Clusters, Data, DType, Loglik, Params, Tree, ndarray
-from jaxmle.batch.members import NO_MEMBER_AXIS, Stacked
-from jaxmle.batch.table import check_member_weights, codes_within
+from jaxmle.batch.members.sources import NO_MEMBER_AXIS, Stacked
+from jaxmle.batch.members.table import check_member_weights, codes_within
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool
@@ -149,7 +149,8 @@ def _matrix(values: Tree, name: str, dtype: DType) -> tuple[ndarray | None, int 
         raise ValueError(
             f"{name} must be numbers of shape (n,) or (members, n); got {array.dtype} {array.shape}"
         )
-    return array.astype(dtype), 0 if array.ndim == 2 else None
+    # a view: jax knows an array by its identity, and may have known this one in another precision
+    return array.astype(dtype, copy=False).view(), 0 if array.ndim == 2 else None
 
 
 def _labels(clusters: Clusters) -> tuple[ndarray | None, int | None]:

@@ -6,12 +6,14 @@ import jax
 import numpy as np
 
 from jaxmle._types import Data, Loglik, Tree, ndarray
-from jaxmle.batch.members import Ragged, Table, concatenated
+from jaxmle.batch.members.sources import Ragged, Table, concatenated
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
+
+WEIGHTS_IN_CACHE = 2**15  # looked at together, so that they are read from memory once
 
 
 def ragged(loglik: Loglik, datasets: list[Data], options: Options) -> Ragged:
@@ -143,6 +145,20 @@ def codes_within(labels: ndarray, member: ndarray) -> ndarray:
     return (which.reshape(-1) - first[member]).astype(np.int32)
 
 
+def _are_weights(w: ndarray, kind: str) -> bool:
+    """Whether all are finite, not negative, and whole where they are frequencies."""
+    whole = kind == "frequency"
+
+    def in_order(part: ndarray) -> bool:
+        is_finite = bool(part.min() >= 0 and part.max() < np.inf)  # neither holds of NaN
+        return is_finite and (not whole or np.array_equal(np.trunc(part), part))
+
+    if not w.size:
+        return True
+    rows = max(1, WEIGHTS_IN_CACHE // (w.size // len(w)))
+    return all(in_order(w[i : i + rows]) for i in range(0, len(w), rows))
+
+
 def check_member_weights(
     w: ndarray, kind: str, n: int | None, member: ndarray | None = None
 ) -> None:
@@ -155,9 +171,9 @@ def check_member_weights(
     """
     if n is not None and w.shape[-1] != n:
         raise ValueError(f"weights must have shape ({n},) or (members, {n}); got {w.shape}")
-    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
-    if not len(bad):
+    if _are_weights(w, kind):
         return
+    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
     place = tuple(int(i) for i in bad[0])
     rule = "must be finite and non-negative"
     if np.isfinite(w[place]) and w[place] >= 0:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import DType, Loglik, Tree, ndarray
-from jaxmle.batch.members import Ragged, Stacked, buckets
+from jaxmle.batch.members.sources import Ragged, Stacked, buckets
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import response_of
 

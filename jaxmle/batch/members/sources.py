@@ -314,6 +314,11 @@ def _width(leaf: Tree) -> tuple[int, ...]:
 # ---------------------------------------------------------------- buckets
 
 
+def are_equal(sizes: ndarray) -> bool:
+    """Whether all members have as many rows, (b, parts)."""
+    return bool(np.all(sizes == sizes[:1]))
+
+
 def buckets(sizes: ndarray, padded: bool) -> list[tuple[tuple[int, ...], ndarray]]:
     """Members that run with one length: (lengths of the parts, member indices).
 
@@ -321,7 +326,7 @@ def buckets(sizes: ndarray, padded: bool) -> list[tuple[tuple[int, ...], ndarray
     the padded rows under twice the real ones, at most eight; one where all padding together is less
     work than compiling once more.
     """
-    if len(np.unique(sizes, axis=0)) == 1:
+    if are_equal(sizes):
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
     if not padded or sizes.shape[1] > 1:
         lengths = np.maximum(sizes, 1) if not padded else padded_rows(np.maximum(sizes, 1))

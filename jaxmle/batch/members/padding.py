@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree, ndarray
-from jaxmle.batch.members import padded_rows
+from jaxmle.batch.members.sources import are_equal, padded_rows
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.discovery.row_axes import proof_of
 from jaxmle.likelihood.structure import has, term_shape
@@ -33,7 +33,7 @@ def obstacle_to_padding(
             compilation each.
     """
     lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
-    differ = len(np.unique(sizes, axis=0)) > 1
+    differ = not are_equal(sizes)
     has_terms = has(loglik, Penalize) or _has_terms(loglik, layout, base, data, differ)
     if not has_terms:
         _refuse_empty(sizes)
