@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+from jaxmle._types import Namespace, Tree
 
 # a name is found faster than a field of a module
 ARRAY = np.ndarray
 BOOLEAN = np.bool_
 DOUBLE = np.float64
 NUMPYS = (np.ndarray, np.generic)
-ANY: Any = np.logical_or.reduce
-ALL: Any = np.logical_and.reduce
-SUM: Any = np.add.reduce
-MAX: Any = np.maximum.reduce
-MIN: Any = np.minimum.reduce
+ANY: Tree = np.logical_or.reduce
+ALL: Tree = np.logical_and.reduce
+SUM: Tree = np.add.reduce
+MAX: Tree = np.maximum.reduce
+MIN: Tree = np.minimum.reduce
 # Python's numbers that take the type of an array or a number of NumPy's beside which they stand
-WEAK_BESIDE: dict[Any, tuple[type, ...]] = {
+WEAK_BESIDE: dict[Tree, tuple[type, ...]] = {
     np.float64: (float, int, bool),
     np.float32: (float, int, bool),
     np.int64: (int, bool),
@@ -36,7 +37,7 @@ WEAK_BESIDE: dict[Any, tuple[type, ...]] = {
 # no axis.
 
 
-def _where(condition: Any, a: Any, b: Any) -> Any:
+def _where(condition: Tree, a: Tree, b: Tree) -> Tree:
     if type(condition) is not BOOLEAN:
         return np.where(condition, a, b)
     chosen, other = (a, b) if condition else (b, a)
@@ -60,51 +61,51 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     return np.where(condition, a, b)[()]
 
 
-def _any(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _any(x: Tree, axis: Tree = None, keepdims: bool = False) -> Tree:
     return x if type(x) is BOOLEAN else ANY(x, axis=axis, keepdims=keepdims)
 
 
-def _all(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _all(x: Tree, axis: Tree = None, keepdims: bool = False) -> Tree:
     return x if type(x) is BOOLEAN else ALL(x, axis=axis, keepdims=keepdims)
 
 
-def _sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _sum(x: Tree, axis: Tree = None, keepdims: bool = False) -> Tree:
     return SUM(x, axis=axis, keepdims=keepdims)
 
 
-def _max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _max(x: Tree, axis: Tree = None, keepdims: bool = False) -> Tree:
     return MAX(x, axis=axis, keepdims=keepdims)
 
 
-def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+def _min(x: Tree, axis: Tree = None, keepdims: bool = False) -> Tree:
     return MIN(x, axis=axis, keepdims=keepdims)
 
 
-def _maximum(a: Any, b: Any) -> Any:
+def _maximum(a: Tree, b: Tree) -> Tree:
     if type(a) is DOUBLE and type(b) in (DOUBLE, float):
         return a if a >= b or a != a else DOUBLE(b)
     return np.maximum(a, b)
 
 
-def _minimum(a: Any, b: Any) -> Any:
+def _minimum(a: Tree, b: Tree) -> Tree:
     if type(a) is DOUBLE and type(b) in (DOUBLE, float):
         return a if a <= b or a != a else DOUBLE(b)
     return np.minimum(a, b)
 
 
-def _clip(x: Any, low: Any, high: Any) -> Any:
+def _clip(x: Tree, low: Tree, high: Tree) -> Tree:
     return _minimum(_maximum(x, low), high)
 
 
-def _zeros(shape: Any, dtype: Any = float) -> Any:
+def _zeros(shape: Tree, dtype: Tree = float) -> Tree:
     return np.zeros(shape, dtype)[()]
 
 
-def _ones(shape: Any, dtype: Any = float) -> Any:
+def _ones(shape: Tree, dtype: Tree = float) -> Tree:
     return np.ones(shape, dtype)[()]
 
 
-def _zeros_like(x: Any) -> Any:
+def _zeros_like(x: Tree) -> Tree:
     return np.zeros(np.shape(x), x.dtype)[()]
 
 
@@ -123,26 +124,26 @@ FOR_NUMBERS = {
     "ones": _ones,
     "zeros_like": _zeros_like,
 }
-HOST: Any = types.ModuleType("host", "NumPy, and quick with numbers.")
-vars(HOST).update({name: getattr(np, name) for name in np.__all__} | FOR_NUMBERS)
+HOST: Tree = types.ModuleType("host", "NumPy, and quick with numbers.")
+HOST.__dict__.update({name: getattr(np, name) for name in np.__all__} | FOR_NUMBERS)
 
 
 # ---------------------------------------------------------------- which of the two
 
 
-def namespace(x: Any) -> Any:
+def namespace(x: object) -> Namespace:
     """NumPy for what is NumPy's, on the host; jax.numpy for the rest, under a trace."""
     return HOST if isinstance(x, NUMPYS) else jnp
 
 
-def is_traced(value: Any) -> bool:
+def is_traced(value: object) -> bool:
     """Whether a value is an array of somebody's ``jit``, ``vmap`` or ``grad``: it has a shape and
     no numbers yet.
     """
     return isinstance(value, Tracer)
 
 
-def is_nowhere(condition: Any) -> bool:
+def is_nowhere(condition: object) -> bool:
     """Whether a condition is known, on the host, to hold for nobody: what follows from it need not
     be computed then.
     """

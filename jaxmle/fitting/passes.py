@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Function, Loglik, Tree, ndarray
 from jaxmle.fitting.objective import Objective, UserScale, drop_user_scale
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, reach
@@ -62,7 +61,7 @@ Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 class Problem:
     """A fit about to run: everything static about it."""
 
-    loglik: Any
+    loglik: Tree  # None where programs are shared
     chart: Chart
     solver: Solver
     kind: Kind | None
@@ -98,7 +97,7 @@ class Problem:
         )
 
 
-def problem_of(loglik: Any, chart: Chart, options: Options) -> Problem:
+def problem_of(loglik: Loglik, chart: Chart, options: Options) -> Problem:
     """Everything static about a fit of ``loglik``, checked.
 
     Args:
@@ -166,7 +165,7 @@ def _evaluate_packed(
 
 
 def evaluated(
-    chart: Chart, program: Callable[..., Any], base: Array, data: Data, codes: Codes, z: Array
+    chart: Chart, program: Function, base: Array, data: Data, codes: Codes, z: Array
 ) -> Point:
     """The point at z (k,), in NumPy, by the program of ``"evaluate"``."""
     result = program(base, data, codes, z)
@@ -180,7 +179,7 @@ def evaluated(
     return point._replace(z=z, value=point.value[()], absolute=point.absolute[()], aux=aux)
 
 
-def _unpacked(chart: Chart, z: Array, flat: np.ndarray) -> Point:
+def _unpacked(chart: Chart, z: Array, flat: ndarray) -> Point:
     """The point at z (k,) from all of it in one array."""
     k = chart.k
     p = chart.layout.p
@@ -231,7 +230,7 @@ def _first_rough(problem: Problem, base: Array, data: Data, codes: Codes, x: Arr
 
 
 # Histograms of a likelihood serve the sums over all rows alone: the other passes go row by row.
-PASSES: dict[str, Callable[..., Any]] = {
+PASSES: dict[str, Function] = {
     "evaluate": _evaluate,
     "slopes": _slopes,
     "expected": _expected,
@@ -242,14 +241,14 @@ PASSES: dict[str, Callable[..., Any]] = {
 }
 
 
-def compile_pass(problem: Problem, name: str) -> Callable[..., Any]:
+def compile_pass(problem: Problem, name: str) -> Function:
     """One of the ``PASSES`` as a program of (base, data, codes, *arguments), compiled once on the
     user's function for all who ask for it.
     """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
     run = _evaluate_packed if name == "evaluate" else PASSES[name]
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return partial(run, replace(bare, loglik=loglik))
 
     curvature = problem.solver.curvature
@@ -270,7 +269,7 @@ class Passes:
     data: Data  # as they were read
     device_data: Data  # the same on the device
     codes: Codes
-    program_of: Callable[[str], Callable[..., Any]]
+    program_of: Callable[[str], Function]
 
     @classmethod
     def traced(cls, problem: Problem, base: Array, data: Data, codes: Codes) -> Passes:
@@ -290,7 +289,7 @@ class Passes:
         summed = replace(problem, loglik=with_counts)
 
         @cache  # looked up once a fit, and only if it runs
-        def program_of(name: str) -> Callable[..., Any]:
+        def program_of(name: str) -> Function:
             program = compile_pass(summed, name)
             if name == "evaluate":
                 return partial(evaluated, problem.chart, program)
@@ -302,7 +301,7 @@ class Passes:
         """These passes over other rows, on the host."""
         return Passes.on_host(self.problem, self.base, data, self.codes)
 
-    def _run(self, name: str, *args: Array) -> Any:
+    def _run(self, name: str, *args: Array) -> Tree:
         return self.program_of(name)(self.base, self.device_data, self.codes, *args)
 
     def evaluate(self, z: Array) -> Point:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from jaxmle._types import Tree
@@ -11,7 +9,7 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, free
 
 
-def _step(tree: Tree, key: Any) -> Tree:
+def _step(tree: Tree, key: Tree) -> Tree:
     """The subtree of a constraint tree under one key of a path; None if it has none."""
     if isinstance(key, jax.tree_util.DictKey):
         return tree.get(key.key) if isinstance(tree, dict) else None
@@ -21,7 +19,7 @@ def _step(tree: Tree, key: Any) -> Tree:
     return tree.get(name) if isinstance(tree, dict) else getattr(tree, str(name), None)
 
 
-def constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
+def constraint_at(tree: Tree, path: tuple[Tree, ...], name: str) -> Constraint:
     """The constraint that a tree of them has for the leaf at a path; none where it says nothing.
 
     Raises:

@@ -9,14 +9,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, KeyPath, Slice, Tree, TreeDef, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import (
     Bounds,
@@ -84,7 +83,7 @@ class Layout:
     solvers see.
     """
 
-    treedef: Any
+    treedef: TreeDef
     leaves: tuple[Leaf, ...]
 
     @cached_property
@@ -105,7 +104,7 @@ class Layout:
         return sum(leaf.size for leaf in self.leaves)
 
     @cached_property
-    def spans(self) -> tuple[slice, ...]:
+    def spans(self) -> tuple[Slice, ...]:
         """The slice of x that each leaf owns."""
         ends = np.cumsum([0, *(leaf.size for leaf in self.leaves)])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
@@ -117,7 +116,7 @@ class Layout:
     def __hash__(self) -> int:
         return self._hash
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         """Nothing that was computed goes along: strings hash otherwise in another process."""
         return Layout, (self.treedef, self.leaves)
 
@@ -284,7 +283,7 @@ class Chart:
         )
 
     @cached_property
-    def moving(self) -> np.ndarray:
+    def moving(self) -> ndarray:
         """Positions in x that move, (number moving,)."""
         return np.flatnonzero(~np.array(self.held, dtype=bool))
 
@@ -298,7 +297,7 @@ class Chart:
             for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True)
         )
 
-    def _pieces(self) -> list[tuple[Leaf, slice, np.ndarray, Shape, int]]:
+    def _pieces(self) -> list[tuple[Leaf, Slice, ndarray, Shape, int]]:
         """For each leaf that moves: leaf, its span in x, its moving offsets, the shape its map
         acts on, its free size.
         """
@@ -311,7 +310,7 @@ class Chart:
         return pieces
 
     @cached_property
-    def incidence(self) -> np.ndarray:
+    def incidence(self) -> ndarray:
         """Which printed entries each free coordinate can move, (p, k) of booleans."""
         which = np.zeros((self.layout.p, self.k), dtype=bool)
         start = 0
@@ -324,7 +323,7 @@ class Chart:
         return which
 
     @cached_property
-    def gaps(self) -> np.ndarray:
+    def gaps(self) -> ndarray:
         """For each free coordinate that represents the distance of an entry from the one before it,
         the index of that entry, (k,); otherwise −1.
         """
@@ -338,7 +337,7 @@ class Chart:
         return which
 
     @cached_property
-    def own_coordinate(self) -> np.ndarray:
+    def own_coordinate(self) -> ndarray:
         """Which printed entries depend on one free coordinate of their own, (p,)."""
         entries = np.zeros(self.layout.p, dtype=bool)
         for leaf, span, offsets, _, _ in self._pieces():
@@ -391,7 +390,7 @@ class Chart:
         return xp.concatenate(pieces) if pieces else x[:0]
 
 
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: KeyPath) -> str:
     """The readable name of a leaf: keys and fields joined by dots, positions in brackets."""
     name = ""
     for key in path:
@@ -434,7 +433,7 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
 
 
 @lru_cache(maxsize=LAYOUTS_SHARED)
-def _shared(treedef: Any, leaves: tuple[Leaf, ...]) -> Layout:
+def _shared(treedef: Tree, leaves: tuple[Leaf, ...]) -> Layout:
     """One layout, with what it computes of itself, for all fits of such parameters."""
     return _checked(Layout(treedef, leaves))
 

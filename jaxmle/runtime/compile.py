@@ -25,16 +25,15 @@ import dataclasses
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import DTypeLike, Foreign, Function, FunctionTo, Tree
 from jaxmle.closures.copies import portable, viewed
 from jaxmle.closures.kinds import MEMO
 from jaxmle.closures.watch import Look, look
@@ -79,8 +78,8 @@ class Memo:
     """
 
     seen: Look
-    copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
-    pieces: dict[Any, Any] = field(default_factory=dict)
+    copies: dict[Foreign, Foreign] = field(default_factory=dict)  # one for each precision
+    pieces: dict[Foreign, Foreign] = field(default_factory=dict)
     contradicted: bool = False  # its second derivatives by jax are not those of its score
     timed: set[int] = field(default_factory=set)  # identities of pieces whose first call was timed
     seconds: float = 0.0  # that first calls took, where it cannot be watched
@@ -89,18 +88,18 @@ class Memo:
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
 
-    def holds(self, function: Any) -> bool:
+    def holds(self, function: Function) -> bool:
         """Whether the function depends on what it depended on when the copy was made."""
         return look(function, self.seen.names, again=True).facts == self.seen.facts
 
-    def copy(self, function: Any) -> Any:
+    def copy(self, function: Function) -> Tree:
         """The portable copy for the precision that is switched on."""
         real = jax.dtypes.canonicalize_dtype(np.float64)
         if real not in self.copies:
             self.copies[real] = portable(function, look(function, self.seen.names))
         return self.copies[real]
 
-    def learn(self, function: Any) -> None:
+    def learn(self, function: Function) -> None:
         """Take what the function depends on now for known."""
         now = look(function, self.seen.names, again=True)
         self.seen = self.seen._replace(facts=now.facts, by_identity=now.by_identity)
@@ -110,21 +109,21 @@ class Memo:
 class Held:
     """A likelihood tree with what is kept of its functions."""
 
-    loglik: Any
-    functions: list[Any]
+    loglik: Tree
+    functions: list[Tree]
     memos: list[Memo]
-    portable: Any  # the tree of portable copies
-    structure: Any  # of that tree
-    leaves: list[Any]
+    portable: Tree  # the tree of portable copies
+    structure: Tree  # of that tree
+    leaves: list[Tree]
     # all that its functions depend on is watched, and no code was met that may change it
     is_plain: bool
 
     @property
-    def pieces(self) -> dict[Any, Any]:
+    def pieces(self) -> dict[Tree, Tree]:
         """What was compiled, and asked, of the likelihood before."""
         return self.memos[0].pieces if self.memos else {}
 
-    def was_called(self, piece: Any) -> bool:
+    def was_called(self, piece: Tree) -> bool:
         """Whether a piece was called before."""
         return bool(self.memos) and id(piece) in self.memos[0].called
 
@@ -135,16 +134,16 @@ class _Procedure(threading.local):
     """
 
     depth = 0
-    calling: Sequence[tuple[Any, Memo]] = ()
-    memos: dict[tuple[int, str], tuple[Any, Memo]] | None = None
-    held: dict[tuple[int, Any], Held] | None = None
+    calling: Sequence[tuple[Tree, Memo]] = ()
+    memos: dict[tuple[int, str], tuple[Tree, Memo]] | None = None
+    held: dict[tuple[int, Tree], Held] | None = None
 
 
 _PROCEDURE = _Procedure()
 
 
 @contextlib.contextmanager
-def precision(dtype: Any) -> Iterator[None]:
+def precision(dtype: DTypeLike) -> Iterator[None]:
     """The context of a host procedure: float64 on, or off for float32. Within the outermost one
     closures are looked at once.
     """
@@ -159,9 +158,9 @@ def precision(dtype: Any) -> Iterator[None]:
             _PROCEDURE.held = None
 
 
-def _memo(function: Callable[..., Any]) -> Memo:
+def _memo(function: FunctionTo[Function]) -> Memo:
     """What is kept on the function; on the object where it is a bound method."""
-    owner: Any = function
+    owner: Tree = function
     name = MEMO
     if isinstance(function, types.MethodType):
         owner = function.__self__
@@ -181,7 +180,7 @@ def _memo(function: Callable[..., Any]) -> Memo:
     return memo
 
 
-def _keep(owner: Any, name: str, memo: Memo) -> None:
+def _keep(owner: Tree, name: str, memo: Memo) -> None:
     if memo.seen.hidden:  # what cannot be watched is traced again by each procedure
         return
     try:
@@ -193,7 +192,7 @@ def _keep(owner: Any, name: str, memo: Memo) -> None:
         pass  # a slotted callable keeps nothing: it is compiled by each procedure
 
 
-def _once_differentiable(node: Any) -> Any:
+def _once_differentiable(node: Tree) -> OnceDifferentiable:
     """A likelihood tree whose functions and regressions have first derivatives only."""
     if isinstance(node, Opaque) or hasattr(node, "density"):
         return OnceDifferentiable(node)
@@ -204,12 +203,12 @@ def _once_differentiable(node: Any) -> Any:
     return node
 
 
-def closes_over_integers(loglik: Any) -> bool:
+def closes_over_integers(loglik: Tree) -> bool:
     """Whether a function in the likelihood closes over an array of integers."""
     return any(_memo(function).seen.integers for function in functions_of(loglik))
 
 
-def contradict(loglik: Any) -> None:
+def contradict(loglik: Tree) -> None:
     """Record that second derivatives by jax are not those of the score: what is compiled of this
     likelihood from now on takes differences.
     """
@@ -217,7 +216,7 @@ def contradict(loglik: Any) -> None:
         _memo(function).contradicted = True
 
 
-def is_contradicted(loglik: Any) -> bool:
+def is_contradicted(loglik: Tree) -> bool:
     """Whether ``contradict`` was called of a function in the likelihood as it is now."""
     return any(_memo(function).contradicted for function in functions_of(loglik))
 
@@ -225,9 +224,7 @@ def is_contradicted(loglik: Any) -> bool:
 # ---------------------------------------------------------------- compiled pieces
 
 
-def compiled(
-    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
-) -> Callable[..., Any]:
+def compiled(loglik: Tree, key: Hashable, make: Callable[[Tree], Function]) -> Function:
     """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments
     of it, not constants.
 
@@ -242,9 +239,7 @@ def compiled(
     return partial(_called, held, piece, arrays)
 
 
-def cached_under_trace(
-    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
-) -> Callable[..., Any]:
+def cached_under_trace(loglik: Tree, key: Hashable, make: Callable[[Tree], Function]) -> Function:
     """``compiled`` for the road under a trace: a jitted ``make(loglik)`` of the user's own
     function, in the trace's dtype.
 
@@ -261,15 +256,15 @@ def cached_under_trace(
     return partial(_called, held, piece, leaves)
 
 
-def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
+def _in_place(function: FunctionTo[Function]) -> Function:
+    def run(*args: Tree) -> Tree:
         with exact_products():
             return function(*args)
 
     return run
 
 
-def _held(loglik: Any) -> Held:
+def _held(loglik: Tree) -> Held:
     """What is kept of a likelihood tree, in the precision that is switched on; looked up once in a
     procedure.
     """
@@ -286,7 +281,7 @@ def _held(loglik: Any) -> Held:
     return held
 
 
-def _made(loglik: Any, functions: list[Any], memos: list[Memo]) -> Held:
+def _made(loglik: Tree, functions: list[Tree], memos: list[Memo]) -> Held:
     copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
     portable = map_functions(loglik, lambda _: next(copies))
     leaves, structure = jax.tree.flatten(portable)
@@ -294,9 +289,7 @@ def _made(loglik: Any, functions: list[Any], memos: list[Memo]) -> Held:
     return Held(loglik, functions, memos, portable, structure, leaves, is_plain)
 
 
-def _piece(
-    held: Held, key: Any, make: Callable[[Any], Callable[..., Any]]
-) -> tuple[Callable[..., Any], list[Any]]:
+def _piece(held: Held, key: Tree, make: Callable[[Tree], Function]) -> tuple[Function, list[Tree]]:
     """The jitted ``make`` of the portable copy, from the first function's memo, and the
     likelihood's leaves.
     """
@@ -307,7 +300,7 @@ def _piece(
     pieces = held.pieces
     if (key, treedef) not in pieces:
 
-        def likelihood_piece(leaves: list[Any], *args: Any) -> Any:
+        def likelihood_piece(leaves: list[Tree], *args: Tree) -> Tree:
             with _learning(), exact_products():
                 return make(jax.tree.unflatten(treedef, leaves))(*args)
 
@@ -315,7 +308,7 @@ def _piece(
     return pieces[key, treedef], leaves
 
 
-def portable_copy(function: Any) -> Any:
+def portable_copy(function: Function) -> Tree:
     """The copy of a user's function that computes in the precision of the procedure. Under a trace
     it is the function itself, unless that closes over arrays narrower than the trace's numbers.
     """
@@ -324,7 +317,7 @@ def portable_copy(function: Any) -> Any:
     return portable(function, look(function)) if _memo(function).seen.narrow else function
 
 
-def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
+def remembered(loglik: Tree, key: Tree, find: Callable[[Tree], Tree]) -> Tree:
     """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the
     compiled pieces.
     """
@@ -337,7 +330,7 @@ def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
     return facts[whole]
 
 
-def portable_tree(loglik: Any) -> Any:
+def portable_tree(loglik: Tree) -> Tree:
     """A likelihood of portable copies, for abstract evaluation on the host: their arrays may be
     traced in float64, of whatever type they are, and the user's own float32 programs are left
     alone.
@@ -371,7 +364,7 @@ def _learning() -> Iterator[None]:
         memo.learn(function)
 
 
-def _called(held: Held, piece: Any, *args: Any) -> Any:
+def _called(held: Held, piece: Tree, *args: Tree) -> Tree:
     try:
         if held.is_plain and held.was_called(piece):
             return piece(*args)
@@ -383,7 +376,7 @@ def _called(held: Held, piece: Any, *args: Any) -> Any:
         raise
 
 
-def _noticed(held: Held, piece: Any) -> contextlib.AbstractContextManager[None]:
+def _noticed(held: Held, piece: Tree) -> contextlib.AbstractContextManager[None]:
     """Around a call of a piece: of the first one a word where it takes long."""
     if not held.memos or held.was_called(piece):
         return contextlib.nullcontext()
@@ -395,7 +388,7 @@ def _noticed(held: Held, piece: Any) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _timed(held: Held, piece: Any) -> Iterator[None]:
+def _timed(held: Held, piece: Tree) -> Iterator[None]:
     """Around a call of a piece: the first one compiles it, and where that is done again by each
     procedure and takes long a warning says so, once for each function.
     """
@@ -420,7 +413,7 @@ def _timed(held: Held, piece: Any) -> Iterator[None]:
             )
 
 
-def _first_warning(function: Any) -> bool:
+def _first_warning(function: Function) -> bool:
     """Whether a function was not warned of yet; from now on it was."""
     owner = function.__self__ if isinstance(function, types.MethodType) else function
     if WARNED in getattr(owner, "__dict__", {}):
@@ -430,7 +423,7 @@ def _first_warning(function: Any) -> bool:
     return True
 
 
-def _hashable(key: Any) -> bool:
+def _hashable(key: Hashable) -> bool:
     try:
         hash(key)
     except TypeError:  # so Python says that it has no hash

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import numpy as np
 import xxhash
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, DType, Tree, ndarray
 
 BITS_64 = 0xFFFFFFFFFFFFFFFF
 
 
-def fingerprint(data: Tree) -> np.ndarray:
+def fingerprint(data: Tree) -> ndarray:
     """The fingerprint of one data set: two halves (2,) uint32 of 64 bits over values,
     positions, types and shapes.
     """
@@ -31,7 +30,7 @@ def fingerprint(data: Tree) -> np.ndarray:
     return _halves(total)
 
 
-def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
+def fingerprints(leaves: list[ndarray], lengths: list[ndarray] | None) -> ndarray:
     """The fingerprint of each member, (b, 2) uint32.
 
     Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification). The hashes are
@@ -42,7 +41,7 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
         leaves: arrays (b, n, ...).
         lengths: for each leaf how many rows of each member are its own, (b,); the rest is padding.
     """
-    total: Any = np.zeros(leaves[0].shape[0], dtype=np.uint64)
+    total: Tree = np.zeros(leaves[0].shape[0], dtype=np.uint64)
     with np.errstate(over="ignore"):
         for place, leaf in enumerate(leaves):
             rows = None if lengths is None else lengths[place]
@@ -53,7 +52,7 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
     return _halves(total)
 
 
-def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
+def fingerprint_of_pieces(leaves: list[Iterable[ndarray]]) -> ndarray:
     """The ``fingerprint`` (2,) of one data set whose leaves come in pieces of rows, in their
     order.
     """
@@ -70,7 +69,7 @@ def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
     return _halves(total)
 
 
-def digest_of_arrays(arrays: Iterable[Any]) -> str:
+def digest_of_arrays(arrays: Iterable[Array]) -> str:
     """128 bits, in hexadecimal digits, over the dtype, the shape and every byte of some arrays
     in their order.
     """
@@ -82,7 +81,7 @@ def digest_of_arrays(arrays: Iterable[Any]) -> str:
     return str(state.hexdigest())
 
 
-def _kind(dtype: np.dtype, shape: tuple[int, ...], place: int) -> int:
+def _kind(dtype: DType, shape: tuple[int, ...], place: int) -> int:
     """What makes equal bytes different data: dtype, trailing shape, and the place among the
     leaves.
 
@@ -93,23 +92,23 @@ def _kind(dtype: np.dtype, shape: tuple[int, ...], place: int) -> int:
     return xxhash.xxh3_64_intdigest(text.encode())
 
 
-def _digest(leaf: np.ndarray) -> int:
+def _digest(leaf: ndarray) -> int:
     """The hash of all bytes of one leaf."""
     return xxhash.xxh3_64_intdigest(_bytes_of(leaf))
 
 
-def _bytes_of(leaf: np.ndarray) -> Any:
+def _bytes_of(leaf: ndarray) -> Tree:
     """The bytes of one leaf in row order, numbers in the byte order of this machine."""
     native = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
     return np.ascontiguousarray(native).reshape(-1).view(np.uint8).data
 
 
-def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+def _hashes(leaf: ndarray, rows: ndarray | None) -> ndarray:
     """The hash of each member's own rows, (b,) uint64."""
     members = len(leaf)
     if rows is None and members > 1 and leaf.strides[0] == 0:  # shared by all: hashed once
         return np.broadcast_to(_hashes(leaf[:1], None), members)
-    buffers: Iterable[Any] = _bytes(leaf)
+    buffers: Iterable[Tree] = _bytes(leaf)
     if rows is not None:
         row_bytes = math.prod(leaf.shape[2:]) * leaf.dtype.itemsize
         ends = (rows * row_bytes).tolist()
@@ -117,7 +116,7 @@ def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, buffers), np.uint64, members)
 
 
-def _bytes(leaf: np.ndarray) -> np.ndarray:
+def _bytes(leaf: ndarray) -> ndarray:
     """The bytes of each member in row order, (b, bytes of a member), numbers in the byte order
     of this machine.
     """
@@ -129,12 +128,12 @@ def _bytes(leaf: np.ndarray) -> np.ndarray:
 # The functions that follow take integers of Python's, of one data set, or arrays uint64, of many.
 
 
-def _chained(total: Any, rows: Any, kind: Any, digest: Any) -> Any:
+def _chained(total: Tree, rows: Tree, kind: Tree, digest: Tree) -> Tree:
     """The fingerprint so far with one leaf more."""
     return _mixed(((total ^ _mixed((rows + kind) & BITS_64)) + digest) & BITS_64)
 
 
-def _mixed(x: Any) -> Any:
+def _mixed(x: Tree) -> Tree:
     """A bijection of 64-bit integers that scatters neighbours (the finaliser of splitmix64:
     Steele, Lea & Flood 2014, OOPSLA).
     """
@@ -144,6 +143,6 @@ def _mixed(x: Any) -> Any:
     return x ^ (x >> 31)
 
 
-def _halves(total: Any) -> np.ndarray:
+def _halves(total: Tree) -> ndarray:
     """A fingerprint as two halves, (..., 2) uint32."""
     return np.ascontiguousarray(np.array([total >> 32, total & 0xFFFFFFFF], np.uint32).T)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.solvers.leading_axes import (
     column,
     dot,
@@ -22,8 +23,11 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh, factored, least_pivot, solve_lower, solve_upper
 from jaxmle.solvers.rarely import CHEAP_RARE_LANES, is_cheap_to_run, rarely
 
+# A number or a matrix, or what computes it where it is needed.
+Lazy = Array | Partial
 
-def known(value: Any) -> Array:
+
+def known(value: Lazy) -> Array:
     """A number, computed now where it comes as a ``jax.tree_util.Partial``."""
     return value() if callable(value) else value
 
@@ -39,7 +43,7 @@ class NewtonStep(NamedTuple):
 
 
 def newton_step(
-    j: Array, s: Array, scale: Array, cut: Any, slack: Array, unrolled: bool = False
+    j: Array, s: Array, scale: Array, cut: Lazy, slack: Array, unrolled: bool = False
 ) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
@@ -71,7 +75,7 @@ def _by_factor(
     r: Array,
     g: Array,
     scale: Array,
-    cut: Any,
+    cut: Lazy,
     slack: Array,
     sound: Array,
     step: Array,
@@ -83,7 +87,7 @@ def _by_factor(
 
 
 def _by_eigenvectors(
-    r: Array, g: Array, scale: Array, cut: Any, slack: Array, sound: Array, *_: Array
+    r: Array, g: Array, scale: Array, cut: Lazy, slack: Array, sound: Array, *_: Array
 ) -> NewtonStep:
     """The Newton step by eigenvectors. Where the factor is sound, R is definite whatever they
     say.
@@ -105,7 +109,7 @@ def _by_eigenvectors(
     return NewtonStep(times(q, u) / scale, decrement, convex, xp.all(positive, axis=0))
 
 
-def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
+def _repeat(times: int, body: Callable[[int, Tree], Tree], value: Tree) -> Tree:
     """``body`` so many times: a Python loop on the host, one compiled loop under a trace."""
     if isinstance(jax.tree.leaves(value)[0], np.ndarray | np.generic):
         for i in range(times):
@@ -174,10 +178,10 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
 def within(
     needed: Array,
     usual: tuple[Array, Array],
-    j: Any,
+    j: Lazy,
     s: Array,
     scale: Array,
-    cut: Any,
+    cut: Lazy,
     slack: Array,
     radius: Array,
     side: Array,
@@ -197,7 +201,7 @@ def within(
         return by_eigenvectors(needed, usual)
 
     def by_factors(
-        j: Any, s: Array, scale: Array, radius: Array, *_: Array
+        j: Lazy, s: Array, scale: Array, radius: Array, *_: Array
     ) -> tuple[Array, Array, Array]:
         r = known(j) / (scale[:, None] * scale[None, :])
         g = s / scale
@@ -219,7 +223,13 @@ def within(
 
 
 def trust_step(
-    j: Any, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array
+    j: Lazy,
+    s: Array,
+    scale: Array,
+    cut: Lazy,
+    slack: Array,
+    radius: Array,
+    side: Array,
 ) -> tuple[Array, Array]:
     """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré &
     Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
@@ -238,7 +248,7 @@ def trust_step(
     lowest = xp.min(curvature, axis=0)
     floor = xp.maximum(-lowest, 0.0)
 
-    def u_at(extra: Any) -> Any:
+    def u_at(extra: Array) -> Array:
         return g / xp.maximum(curvature + floor + extra, xp.finfo(j.dtype).tiny)
 
     # ‖u‖ falls as the multiplier grows; at floor + ‖g‖/radius it is inside. Halve in the logarithm.

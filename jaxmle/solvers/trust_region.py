@@ -10,14 +10,14 @@ s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_nowhere, namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Namespace, Tree
 from jaxmle.solvers.leading_axes import (
     norm,
     symmetric,
@@ -52,6 +52,8 @@ from jaxmle.solvers.tails import (
     MIN_PREDICTED_GAIN,
     RECEDES,
     TAIL,
+    Bend,
+    bend_of,
     is_deceived,
     is_rough,
     is_too_good,
@@ -88,7 +90,7 @@ MIN_SCALED_LENGTH_OF_OWN_STEP = (
 )
 
 
-def _cut(point: Point) -> Any:
+def _cut(point: Point) -> Tree:
     """``null_cut``, computed only where a step needs eigenvectors."""
     return jax.tree_util.Partial(null_cut, point._replace(aux=None))
 
@@ -145,14 +147,14 @@ def is_blind(metric: Array, z: Array, before: State) -> Array:
     return xp.any(blind & sees & (metric >= before.scale), axis=0)
 
 
-def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
+def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
     """The state at the start, evaluated."""
     point = evaluate(z)
     state = start(z, point)
     return advance(state, point)
 
 
-def step(evaluate: Callable[[Any], Point], state: State) -> State:
+def step(evaluate: Callable[[Array], Point], state: State) -> State:
     """Try the pending move; keep it or refuse it; propose the next."""
     return advance(state, evaluate(state.point.z + state.move))
 
@@ -173,6 +175,7 @@ class Reading(NamedTuple):
     deceived: Array  # value, score and Hessian contradict each other on a tail
     blind: Array  # a step of one ulp moves ℓ
     shows: Signature  # as if the move were a full Newton step
+    bend: Bend
     noise: Array
     gain: Array
     walled: Array  # ℓ or a derivative is NaN at the trial
@@ -191,7 +194,7 @@ def proposed(state: State) -> State:
     return _propose(state)
 
 
-def _int(xp: Any, value: int | Array) -> Array:
+def _int(xp: Namespace, value: int | Array) -> Array:
     return value.astype(xp.int32) if hasattr(value, "astype") else xp.asarray(value, xp.int32)[()]
 
 
@@ -214,14 +217,17 @@ def read(state: State, trial: Point) -> Reading:
     first = state.steps == 0
     rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
     leapt = state.leap > 0
+    bend = bend_of(state, trial)
     shows = state.signature
     if not is_nowhere(state.full | leapt):
-        shows = signature_of(state, trial, newton, scale)
-    deceived = is_deceived(state, trial, noise) & finite & ~first & ~leapt
+        shows = signature_of(state, trial, newton, scale, bend)
+    deceived = is_deceived(state, trial, bend, noise) & finite & ~first & ~leapt
     accept = (finite & ~deceived) & xp.where(
         leapt,
         rises & lands(state, trial, newton, shows),
-        xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
+        xp.where(
+            polishing, better, first | (rises & ~is_too_good(state, trial, bend, gain, noise))
+        ),
     )
     blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
     return Reading(
@@ -233,6 +239,7 @@ def read(state: State, trial: Point) -> Reading:
         deceived,
         blind,
         shows,
+        bend,
         noise,
         gain,
         walled,
@@ -276,7 +283,7 @@ def _noted(state: State, reading: Reading) -> State:
     small = (
         reading.finite & state.full & (state.streak >= 0) & (state.predicted <= MIN_PREDICTED_GAIN)
     )
-    rough = is_rough(state, trial, newton, signature, reading.noise, small)
+    rough = is_rough(state, trial, newton, signature, reading.bend, reading.noise, small)
     streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
     return state._replace(
         idle=_int(xp, idle),
@@ -409,7 +416,7 @@ def _information(hessian: Array) -> Array:
     return -symmetric(hessian)
 
 
-def _directions_from(state: State) -> Any:
+def _directions_from(state: State) -> Tree:
     """The curvature (k, k, ...) from which directions are taken, or what computes it."""
     if state.point.curvature is None:
         return jax.tree_util.Partial(_information, state.point.hessian)
@@ -463,7 +470,7 @@ def is_running(state: State, max_steps: int | Array) -> Array:
 def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
     """Climb on from a state under a trace, in one while_loop."""
 
-    def cast(state: Any) -> Any:
+    def cast(state: Tree) -> Tree:
         return jax.tree.map(
             lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state
         )
@@ -471,7 +478,7 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
     return jax.lax.while_loop(lambda state: is_running(state, max_steps), cast, state)
 
 
-def maximise(evaluate: Callable[[Any], Point], z: Array, max_steps: int) -> State:
+def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
     """Climb from z (k,) until the state is done or the steps are spent; in Python on the host,
     in one while_loop under a trace.
     """
