@@ -58,7 +58,8 @@ def _where(condition: Tree, a: Tree, b: Tree) -> Tree:
         filled = np.empty_like(other)
         filled.fill(chosen)
         return filled
-    return np.where(condition, a, b)[()]
+    number: Tree = np.where(condition, a, b)
+    return number[()]
 
 
 def _any(x: Tree, axis: Tree = None, keepdims: bool = False) -> Tree:
