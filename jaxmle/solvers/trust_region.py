@@ -81,6 +81,7 @@ GROWING_STEPS_OF_RUNAWAY = 30
 # times ℓ at the start, and one, by which ℓ > 0 has risen where it explodes: no density does, whose
 # logarithm is at most 709 a coordinate, and a wrong sign gets there in a dozen steps
 RISE_OF_EXPLOSION = 1e8
+RISE_BEFORE_EXPLOSION = 30.0  # the same before a trial, refused or not, that explodes
 # the same where many steps have gained alike, or two and the next one overflows
 RISE_OF_SLOW_EXPLOSION = 1e3
 # rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
@@ -324,7 +325,12 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
     faster = faster & has_risen(noted, reading.trial, RISE_OF_EXPLOSION)
     overflows = ~xp.isnan(reading.wall[0]) & (state.even + state.runaway >= 2)
     evenly = xp.where(accept, noted.even >= GROWING_STEPS_OF_RUNAWAY, overflows)
-    return upwards & (faster | (evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)))
+    evenly = evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)
+    # A trial is as good evidence as a step, where ℓ has risen as far as none does by rounding.
+    to_trial = state._replace(rise=state.rise + reading.gain)
+    beyond = has_risen(to_trial, reading.trial, RISE_OF_EXPLOSION)
+    beyond = beyond & has_risen(state, state.point, RISE_BEFORE_EXPLOSION)
+    return upwards & (faster | evenly | (beyond & ~state.newton.convex))
 
 
 def _creeps(noted: State, reading: Reading) -> Array:

@@ -34,7 +34,6 @@ RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what 
 # times ℓ at the start, and one, where a climb that curves upwards overflows
 RISE_TO_OVERFLOW = 30.0
 EVEN_RISE_TO_OVERFLOW = 5.0  # the same where many steps have gained alike, as at a variance of zero
-DECREMENT_OF_A_TAIL_CUT_OFF = 1e-3  # up to which a tail that ends at NaN has been followed
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
@@ -75,16 +74,8 @@ def is_suspect(state: State) -> tuple[Array, Array, Array]:
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
     least = xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, PROVED)
-    least = xp.where(is_cut_off(state), DECREMENT_OF_A_TAIL_CUT_OFF, least)
     faded = tail.decrement <= xp.maximum(least, noise)
     return _is_settled(state) & (tail.length >= TAIL) & faded & below, noise, ceiling
-
-
-def is_cut_off(state: State) -> Array:
-    """Whether the climb ended where ℓ or a derivative is NaN while it was on a tail, twice as long
-    as one has to be: pʸ(1 − p)¹⁻ʸ has lost 1 − p there.
-    """
-    return (state.outcome == STUCK) & has_wall(state) & (state.streak >= 2 * TAIL)
 
 
 def has_overflown(state: State) -> Array:
@@ -203,10 +194,9 @@ def has_receded(state: State, far: Excursion) -> Array:
     # an estimate a hundredth of its standard error inside a bound.
     inner = is_ahead(state, far) & state.newton.definite & ~state.rough
     inner = inner & (state.signature.information >= RECEDES)
-    # Short of seven steps every maximum far out still looks like a tail; only noise, and a place
-    # where ℓ is NaN, excuse a likelihood from going there.
-    followed = far.arrived & ((far.tries <= 2) | state.rough)
-    return suspect & ~inner & (followed | is_cut_off(state))
+    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
+    # likelihood from going there.
+    return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
 
 
 def is_ahead(state: State, far: Excursion) -> Array:

@@ -51,7 +51,6 @@ from jaxmle.verdict.excursion import (
     has_receded,
     information_of,
     is_ahead,
-    is_cut_off,
     is_suspect,
     receding,
     rest_of,
@@ -267,8 +266,7 @@ def arrived(
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
     recession = has_receded(state, far)
-    followed = xp.where(is_cut_off(state), state.point.value, far.followed.value)
-    passed = recession & (far.higher.value > followed + DECREMENT_USABLE)
+    passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
     seen = read_profile(why, state, walk) if seen is None else seen
     # Where the steps are spent, no climb sets out anew.

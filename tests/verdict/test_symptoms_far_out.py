@@ -261,21 +261,6 @@ def test_a_climb_without_bound_that_overflows_was_not_finite(ties):
     expect(fit, "UNBOUNDED")
 
 
-@pytest.mark.parametrize("start", [[0.0, 0.0], [1.0, 1.0]])
-def test_a_separation_whose_probabilities_are_lost_on_the_way_was_not_finite(start):
-    """pʸ(1 − p)¹⁻ʸ has a derivative of 0/0 once p rounds to one: by then the tail was seen."""
-    x = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2.0])
-
-    def bernoulli(t, d):
-        p = jax.nn.sigmoid(t[0] + t[1] * d[0])
-        return jnp.log(p ** d[1] * (1 - p) ** (1 - d[1]))
-
-    fit = jm.fit(bernoulli, np.array(start), (x, 1.0 * (x > 0)), progress=False)
-    expect(fit, "SEPARATED")
-    assert fit.x[1] == np.inf
-    assert_allclose(fit.loglik, 0.0, atol=1e-3)
-
-
 def test_a_logarithmic_rise_of_the_wrong_sign_was_not_finite():
     y = np.random.default_rng(0).standard_cauchy(100)
 
