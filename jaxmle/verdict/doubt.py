@@ -20,7 +20,7 @@ from jaxmle.solvers.tails import TAIL
 
 HALF = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
-WIDE = 3.0  # standard error, in units of the coordinate or of one, from which it has to
+WIDE = 1.5  # standard error, in units of the coordinate or of one, from which it has to
 LONG = 1e3  # coordinates beyond may have run there: a standard error of three times that is wide
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further

@@ -258,7 +258,7 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     # as far as where a parabola would have been seen to fall
     both_ways = xp.all(sides.stays & (sides.last >= OFFSETS.index(HALF)), axis=0)
     # ℓ that falls and comes back to its level farther off is that of a plateau beside a hollow.
-    back = sides.known & (walk.changes >= -sides.bars) & (_places(walk.changes) > _first(fallen))
+    back = sides.known & (walk.changes >= -sides.bar) & (_places(walk.changes) > _first(fallen))
     dips = xp.any(back, axis=(0, 1)) & ~amplified
     # A maximum of eighth order is level near by, and falls both ways as a hill does.
     hill = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
