@@ -19,7 +19,7 @@ from jaxmle.solvers.leading_axes import (
     times,
     transposed,
 )
-from jaxmle.solvers.linalg import eigh, factored, least_pivot, solve_lower, solve_upper
+from jaxmle.solvers.linalg import eigh, factored, least_pivot, pivots, solve_lower, solve_upper
 from jaxmle.solvers.rarely import CHEAP_RARE_LANES, is_cheap_to_run, rarely
 
 
@@ -39,7 +39,13 @@ class NewtonStep(NamedTuple):
 
 
 def newton_step(
-    j: Array, s: Array, scale: Array, cut: Any, slack: Array, unrolled: bool = False
+    j: Array,
+    s: Array,
+    scale: Array,
+    cut: Any,
+    slack: Array,
+    loss: Any = 1.0,
+    unrolled: bool = False,
 ) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
@@ -50,6 +56,8 @@ def newton_step(
         cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial``
             that gives it where it is needed.
         slack: the scaled score along a null direction may be this large and still count as zero.
+        loss: (p, ...) the largest metric that was seen, over D. Where information has died, what is
+            left of it has lost as many digits.
         unrolled: write small factors out; for the loop, where it is run often enough to pay for its
             compilation.
     """
@@ -59,7 +67,7 @@ def newton_step(
     factor = factored(r, unrolled)
     # A pivot² at rounding says that a column lies in the span of those before it: let the
     # eigenvalues decide.
-    pivot = least_pivot(factor)
+    pivot = xp.min(pivots(factor) / xp.maximum(loss, 1.0), axis=0)
     sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
     half = solve_lower(factor, g, unrolled)
     usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2, axis=0)
