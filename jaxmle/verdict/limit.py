@@ -294,7 +294,6 @@ def arrived(
     decrement = xp.where(recedes, rest_of(state, point).decrement, state.newton.decrement)
     level = seen.shape == Shape.LEVEL
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
-    size = xp.abs(state.point.z)
     # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
     weakness = xp.where(level, 2.0 * why.curvature / xp.maximum(unit**2, 1.0 * why.curvature), 0.0)
     return Limit(
