@@ -174,3 +174,21 @@ def test_errors_that_are_the_same_do_not_make_a_bounded_likelihood_infinite():
     assert not fit.converged
     # probabilities are no greater than one: ℓ is at most that of the responses that were seen
     assert fit.verdict != Status.UNBOUNDED
+
+
+def two_counts(theta, data):
+    """A row with two Poisson counts, each with a rate of its own."""
+    first, second = data
+    return first * theta[0] - jnp.exp(theta[0]) + second * theta[1] - jnp.exp(theta[1])
+
+
+@pytest.mark.parametrize("start", [(0.0, 0.0), (1.0, -1.0), (2.0, 2.0)])
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_rate_with_counts_stays_finite_beside_one_without(n, start):
+    fit = jm.fit(two_counts, np.array(start), (np.full(n, 3.0), np.zeros(n)))
+    assert fit.verdict == Status.SEPARATED
+    assert fit.x[0] == pytest.approx(np.log(3), abs=1e-8)
+    assert fit.se[0] == pytest.approx(1 / np.sqrt(3 * n), rel=1e-6)
+    assert fit.x[1] == -np.inf
+    neither = jm.fit(two_counts, np.array(start), (np.zeros(n), np.zeros(n)))
+    np.testing.assert_array_equal(neither.x, [-np.inf, -np.inf])
