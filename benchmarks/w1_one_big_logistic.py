@@ -44,7 +44,7 @@ swift = jm.regression(
 
 
 def ours(board: yardstick.Board, x: np.ndarray, y: np.ndarray, big: bool) -> None:
-    """jaxmle in both forms, whole and in blocks, and its ready model; Newton by name where the default is another solver."""
+    """jaxmle in both forms, whole and in blocks, and its built-in model; Newton by name where the default is another solver."""
     data, start = {"x": x, "y": y}, {"beta": np.zeros(x.shape[1])}
     contests = [
         ("declared", swift, {}),

@@ -266,7 +266,7 @@ def lifelines_weibull(case: Case) -> Callable[[], yardstick.Reading] | None:
 
 
 def statsmodels_own(case: Case) -> tuple[str, Callable[[], yardstick.Reading]] | None:
-    """The ready model of statsmodels, where it has one."""
+    """The built-in model of statsmodels, where it has one."""
     discrete = yardstick.optional("statsmodels.discrete.count_model")
     x, y = case.data["x"], case.data.get("y")
     if discrete is None or case.name not in ("negative binomial", "zero-inflated Poisson"):

@@ -10,9 +10,9 @@
 # %% [markdown]
 # # 1. Likelihood and log-likelihood
 #
-# A likelihood is the probability of the data, read as a function of the parameter. From that one function come the estimate (where it is
-# highest), the standard error (how sharply it bends there) and the interval (where it has not yet fallen too far). This notebook takes the
-# pieces one at a time, on two small classic data sets, and checks each against a formula that can be worked out with pencil and paper.
+# A likelihood is the probability of the data, read as a function of the parameter. From that one function come the estimate (where it is highest),
+# the standard error (how sharply it curves there) and the interval (where it has not yet fallen too far). This notebook takes these one at a time, on
+# two small classic data sets, and checks each against a formula that can be worked out with pencil and paper.
 
 # %%
 import jax
@@ -32,12 +32,12 @@ print(hours)
 # %% [markdown]
 # ## One formula, two readings
 #
-# Suppose that the hours between failures are exponential, $f(y;\theta)=\theta e^{-\theta y}$, with $\theta$ the failures per hour.
+# Suppose that the hours between failures are exponential, $f(y;\theta)=\theta e^{-\theta y}$, with $\theta$ the number of failures per hour.
 #
-# - With $\theta$ held, it is a **density** of $y$: its integral over $y$ is 1.
-# - With $y$ held, it is a **likelihood** of $\theta$, $L(\theta)$: its integral over $\theta$ is nothing in particular. Here it is $1/y^2$.
+# - With $\theta$ fixed, it is a **density** of $y$: its integral over $y$ is 1.
+# - With $y$ fixed, it is a **likelihood** of $\theta$, $L(\theta)$: its integral over $\theta$ need not be 1. Here it is $1/y^2$.
 #
-# So a likelihood is not a distribution of $\theta$. Only ratios $L(\theta_1)/L(\theta_2)$ mean something.
+# So a likelihood is not a distribution of $\theta$. Only ratios $L(\theta_1)/L(\theta_2)$ are meaningful.
 
 
 # %%
@@ -64,14 +64,14 @@ assert abs(over_y - 1) < 1e-8 and abs(over_theta - 1 / 100**2) < 1e-8 / 100**2
 # %% [markdown]
 # ## A product that underflows, a sum that does not
 #
-# Independent observations multiply, $L(\theta)=\prod_i f(y_i;\theta)$, and a computer loses the product long before the data are many. The
-# second data set has 280 counts of deaths by horse kick; take them as Poisson with their mean.
+# Independent observations multiply, $L(\theta)=\prod_i f(y_i;\theta)$, and on a computer this product underflows even with few data. The second data
+# set has 280 counts of deaths by horse kick; treat them as Poisson with their mean.
 
 # %%
 deaths = jm.datasets.load("horsekicks").data["deaths"]
 rate = deaths.mean()
 with jax.enable_x64(True):  # a family called by itself is plain JAX, which is float32 unless told otherwise; jm.fit and its kin need no telling
-    terms = np.asarray(families.poisson.log_prob({"rate": rate}, deaths))  # log f(y_i), one number a row
+    terms = np.asarray(families.poisson.log_prob({"rate": rate}, deaths))  # log f(y_i), one number per row
 each = np.exp(terms)
 
 rows = [
@@ -84,15 +84,15 @@ rows = [
 for what, value in rows:
     print(f"{what:<37}{value:.6g}")
 assert rows[0][1] == 0 and rows[1][1] > 0 and rows[2][1] == 0
-assert abs(np.log(rows[1][1]) - rows[3][1]) < 1e-10  # where the product survives, its logarithm is the sum
+assert abs(np.log(rows[1][1]) - rows[3][1]) < 1e-10  # if the product does not underflow, its logarithm is the sum
 
 # %% [markdown]
 # The smallest number above zero is about $10^{-45}$ in float32 and $5\cdot10^{-324}$ in float64. Once the product is 0 at every $\theta$,
-# there is nothing left to maximise. The logarithm is increasing, so the maximum stays where it was, and its sum is an ordinary number:
+# there is nothing left to maximise. The logarithm is increasing, so the maximum stays where it was, and the sum of logarithms is an ordinary number:
 #
 # $$\ell(\theta)=\sum_i \log f(y_i;\theta).$$
 #
-# In jaxmle a model *is* this sum before it is added up: a function `loglik(params, data)` that returns one term per observation.
+# In jaxmle a model *is* this sum before summation: a function `loglik(params, data)` that returns one term per observation.
 
 
 # %%
@@ -107,8 +107,8 @@ print(fit)
 # ## Score, Hessian, curvature
 #
 # The first derivative of $\ell$ is the **score**, and the maximum is where it is zero: $\ell'(\theta)=n/\theta-\sum y_i=0$, so
-# $\hat\theta=1/\bar y$. The second derivative, $\ell''(\theta)=-n/\theta^2$, says how sharply $\ell$ bends. Its negative is the
-# **information** $J$, and the standard error is $1/\sqrt{J(\hat\theta)}=\hat\theta/\sqrt n$.
+# $\hat\theta=1/\bar y$. The second derivative, $\ell''(\theta)=-n/\theta^2$, says how sharply $\ell$ curves. Its negative is the **information** $J$,
+# and the standard error is $1/\sqrt{J(\hat\theta)}=\hat\theta/\sqrt n$.
 #
 # `jm.score`, `jm.hessian` and `jm.information` take the log-likelihood and return functions of `(params, data)`, in float64.
 
@@ -127,9 +127,9 @@ assert abs(stderr * np.sqrt(n) / estimate - 1) < 1e-12
 print(f"\nestimate {estimate:.8f} = 1/mean, standard error {stderr:.8f} = estimate/sqrt(n)")
 
 # %% [markdown]
-# `jm.plots.likelihood_curve` draws $\ell$ less its maximum, with the parabola that has the same curvature there. Four times the data (each
-# row counted four times) give four times the information, half the standard error, and a curve twice as narrow. The curve leans to the right:
-# the parabola, and everything built on it, is an approximation that gets better with n.
+# `jm.plots.likelihood_curve` draws $\ell$ minus its maximum, with the parabola that has the same curvature there. Four times the data (each row
+# counted four times) give four times the information, half the standard error, and a curve half as wide. The curve is skewed to the right: the
+# parabola, and everything built on it, is an approximation that improves with n.
 
 # %%
 four = jm.fit(loglik, {"rate": 1.0}, hours, constraints={"rate": jm.positive}, weights=jm.frequency(np.full(n, 4)))
@@ -146,10 +146,10 @@ assert abs(2 * float(four.stderr["rate"]) / stderr - 1) < 1e-10
 # %% [markdown]
 # ## The climb
 #
-# With more than one parameter the maximum is found by climbing. Newton's step goes to the top of the parabola,
-# $\theta+J(\theta)^{-1}\ell'(\theta)$; far from the top, a trust region shortens it. `jm.plots.path_of` records the steps that `fit` takes. Here
-# for a gamma distribution of the same hours (the exponential is shape 1), from a bad start: a few steps cross the contours, and then the number
-# of right digits doubles at each step until only rounding is left.
+# With more than one parameter the maximum is found by iteration. A Newton step goes to the top of the parabola, $\theta+J(\theta)^{-1}\ell'(\theta)$;
+# far from the top, a trust region shortens it. `jm.plots.path_of` records the steps that `fit` takes. Here it is used for a gamma distribution of the
+# same hours (shape 1 is the exponential), from a bad start: after a few steps across the contours, the number of correct digits doubles at each step
+# until only rounding error is left.
 
 # %%
 bad_start = {"rate": 0.05, "shape": 3.0}
@@ -163,8 +163,8 @@ print(gamma)
 assert gamma.converged and abs(path.x[-1] / gamma.x - 1).max() < 1e-9
 
 # %% [markdown]
-# The score equations say in words what the maximum does. For the gamma they are $\hat\mu=\bar y$ and
-# $\log\hat k-\psi(\hat k)=\log\bar y-\overline{\log y}$: no closed form, but easy to check.
+# The score equations characterise the maximum. For the gamma they are $\hat\mu=\bar y$ and $\log\hat k-\psi(\hat k)=\log\bar y-\overline{\log y}$: no
+# closed form, but easy to check.
 
 # %%
 shape = float(gamma.params["shape"])
@@ -177,9 +177,9 @@ assert abs(shape / float(gamma.params["rate"]) / hours.mean() - 1) < 1e-11
 # %% [markdown]
 # ## Closed forms are found again
 #
-# For four families the maximum is known exactly. `jm.fit` knows nothing of these formulas; it climbs from the start given here, and arrives at
-# the same numbers. It stops when the step that is left is below about $10^{-9}$ standard errors, so that is the yardstick of the last column.
-# (A family of `jm.families` brings its bounds and a start of its own: `jm.fit(families.poisson, data=deaths)` would do.)
+# For four families the maximum is known exactly. `jm.fit` does not use these formulas; it searches from the start given here and arrives at the same
+# numbers. It stops when the remaining step is below about $10^{-9}$ standard errors, which is the unit of the last column. (A family of `jm.families`
+# knows its bounds and a start: `jm.fit(families.poisson, data=deaths)` would be enough.)
 
 # %%
 births = jm.datasets.load("birthwt").data
@@ -198,13 +198,13 @@ for what, (family, data, start, exact) in known.items():
         assert abs(here - value) < 2e-9 * unit and abs(here - value) < 1e-11 * value
 
 # %% [markdown]
-# The normal's $\hat\sigma$ divides by $n$, not by $n-1$: that is the maximum-likelihood estimate, and its small bias goes away as $1/n$.
+# The normal's $\hat\sigma$ divides by $n$, not by $n-1$: that is the maximum-likelihood estimate, and its small bias vanishes as $1/n$.
 #
 # ## Observed and expected information
 #
 # The **observed** information $J(\hat\theta)=-\ell''(\hat\theta)$ is the curvature of the likelihood of *these* data. The **expected**
-# (Fisher) information $I(\hat\theta)$ is its mean over data that the model would draw. For the exponential they are the same number at the
-# maximum; in general they differ, by an amount that fades against $n$. For a Weibull distribution of the twelve hours:
+# (Fisher) information $I(\hat\theta)$ is its mean over data drawn from the model. For the exponential the two are equal at the maximum; in general
+# they differ, by an amount that is negligible relative to $n$ in large samples. For a Weibull distribution of the twelve hours:
 
 # %%
 weibull = jm.fit(families.weibull, data=hours)
@@ -218,12 +218,12 @@ assert abs(np.linalg.inv(expected)[0, 0] / weibull.vcov[0, 0] - 1) > 1e-3
 assert abs(n / estimate**2 / -float(fit.hessian[0, 0]) - 1) < 1e-12  # the exponential: I = n/theta^2 = J
 
 # %% [markdown]
-# jaxmle reports the observed one by default: it needs no law of the response, and it is the curvature of the curve in the picture.
+# jaxmle reports the observed one by default: it does not need the distribution of the response, and it is the curvature of the curve in the figure.
 #
 # ## Two intervals
 #
 # The **Wald** interval is $\hat\theta\pm1.96$ standard errors: where the parabola has fallen by 1.92. The **likelihood** interval is where
-# $\ell$ itself has fallen by 1.92, half the 95 % point of $\chi^2_1$. With twelve observations they differ visibly. By default jaxmle takes the
+# $\ell$ itself has fallen by 1.92, half the 95 % point of $\chi^2_1$. With twelve observations they differ visibly. By default jaxmle computes the
 # Wald interval of a positive parameter on the log scale; `scale="user"` gives the symmetric one.
 
 # %%
@@ -271,12 +271,12 @@ uneven = {what: abs(below - above) for what, (below, above) in sides.items()}
 assert uneven["likelihood"] < uneven["Wald, log scale"] and uneven["likelihood"] < uneven["Wald, symmetric"]
 
 # %% [markdown]
-# All three cover close to 95 %. What sets them apart is the balance: 2.5 % should be missed on each side.
+# All three have a coverage close to 95 %. They differ in balance: 2.5 % should be missed on each side.
 #
 # ## Invariance
 #
-# The same model in terms of the mean $\mu=1/\theta$: the maximum of the likelihood does not care what the parameter is called, so
-# $\hat\mu=1/\hat\theta$ and the likelihood interval is the reciprocal one, swapped. The symmetric Wald interval is not invariant.
+# The same model in terms of the mean $\mu=1/\theta$: the maximum of the likelihood does not depend on the parametrisation, so $\hat\mu=1/\hat\theta$,
+# and the likelihood interval has the reciprocal ends in reverse order. The symmetric Wald interval is not invariant.
 
 # %%
 by_mean = lambda params, data: -jnp.log(params["mean"]) - data / params["mean"]  # noqa: E731
@@ -294,8 +294,8 @@ print(f"symmetric Wald interval   {wald[0]:.2f} to {wald[1]:.2f};   reciprocals 
 # ## What to remember
 #
 # - A likelihood is the density of the data read as a function of the parameter. It is not a distribution of the parameter.
-# - Work with the sum of logs. The product is zero to the computer from a few hundred observations on.
-# - Maximum: score zero. Standard error: one over the root of the curvature there, at the observed data or on average.
-# - An interval may follow the parabola (Wald) or the curve itself (likelihood). The second is invariant and better balanced in small samples.
+# - Work with the sum of logs. With a few hundred observations the product is zero on a computer.
+# - At the maximum the score is zero. The standard error is one over the square root of the curvature there, observed or expected.
+# - An interval may follow the parabola (Wald) or the curve itself (likelihood). The latter is invariant and better balanced in small samples.
 #
 # Next: `02_gaussian_and_laplace`, where squared and absolute errors turn out to be log-likelihoods.

@@ -10,9 +10,9 @@
 # %% [markdown]
 # # 2. Gaussian and Laplace regression
 #
-# Squared error and absolute error are negative log-likelihoods: of a normal and of a Laplace law. Once that is seen, a loss function says what it
-# assumes about the noise, its scale can be estimated instead of guessed, and standard errors come with it. This notebook fits both to real data,
-# asks what their standard errors mean, moves an outlier to see who follows, and ends with noise whose size is not constant.
+# Squared error and absolute error are negative log-likelihoods: of a normal and of a Laplace distribution. Seen this way, a loss function says what
+# it assumes about the noise, its scale can be estimated instead of guessed, and it provides standard errors. This notebook fits both to real data,
+# asks what their standard errors mean, moves an outlier to see which fit follows it, and ends with noise whose size is not constant.
 
 # %% tags=["parameters"]
 DATASETS = 1000
@@ -40,7 +40,7 @@ n = len(distance)
 #
 # $$\ell(\beta,\sigma) = -\frac{1}{2\sigma^2}\sum_i (y_i-x_i\beta)^2 - n\log\sigma - \tfrac n2\log 2\pi .$$
 #
-# In $\beta$ the maximum is the least sum of squares, whatever $\sigma$ is; then $\hat\sigma^2 = \mathrm{RSS}/n$.
+# The maximum over $\beta$ is the least-squares solution, whatever $\sigma$ is; then $\hat\sigma^2 = \mathrm{RSS}/n$.
 
 # %%
 normal = jm.models.normal()
@@ -55,12 +55,12 @@ assert np.allclose(gaussian.stderr["beta"], np.sqrt(rss[0] / n * np.diag(np.lina
 
 # %% [markdown]
 # Textbook regression divides by $n-q$, not by $n$; its standard errors are $\sqrt{n/(n-q)}$ times these, here 2 % larger. The
-# maximum-likelihood $\hat\sigma$ is biased down by that factor; it matters when $q$ is not small beside $n$.
+# maximum-likelihood $\hat\sigma$ is biased down by that factor; it matters if $q$ is not small relative to $n$.
 #
 # ## The Gaussian negative log-likelihood is the mean squared error
 #
-# With $\sigma$ held, $-\ell/n = \mathrm{MSE}/2\sigma^2 + \text{const}$: the same function up to a factor and a shift. `jm.nll` is the loss that an
-# optimiser minimises; under `jax.grad` it is plain JAX, in JAX's float32 unless `jax.enable_x64` is on around it.
+# With $\sigma$ fixed, $-\ell/n = \mathrm{MSE}/2\sigma^2 + \text{const}$: the same function up to a factor and a shift. `jm.nll` is the loss that an
+# optimiser minimises; under `jax.grad` it is plain JAX, in float32 unless `jax.enable_x64` is set around it.
 
 # %%
 held = 5.0
@@ -83,16 +83,16 @@ with jax.enable_x64(True):
         assert np.all(np.abs(gradient - slope / (2 * held**2)) < 1e-13 * scale)
 
 # %% [markdown]
-# So fitting by MSE *is* assuming normal noise of one size. What the likelihood adds is $\sigma$: the MSE cannot say how large the noise is in units
-# that give standard errors, and cannot compare two models.
+# So fitting by MSE *means* assuming normal noise of constant size. The likelihood adds $\sigma$: the MSE alone gives no standard errors and cannot
+# compare two models.
 #
 # ## The Laplace negative log-likelihood is the mean absolute error
 #
 # With density $e^{-|y-\mu|/s}/2s$ the same step gives $-\ell/n = \mathrm{MAE}/s + \log 2s$. The best constant under squared error is the mean; under
-# absolute error it is the median. The loss has a corner at every observation, and between two middle ones it is flat.
+# absolute error it is the median. The loss has a kink at every observation, and between the two middle ones it is flat.
 
 # %%
-hours = jm.datasets.load("aircondit").data["hours"]  # twelve waiting times, the median anything from 85 to 91
+hours = jm.datasets.load("aircondit").data["hours"]  # twelve waiting times; any value from 85 to 91 is a median
 centres = np.linspace(40, 180, 400)
 spread = np.abs(hours - 88.0).mean()
 law = jm.families.laplace
@@ -113,9 +113,9 @@ for ax in axes:
     ax.legend(frameon=False)
 
 # %% [markdown]
-# A likelihood with a corner at its maximum has no curvature there, and the Hessian says nothing of a standard error. jaxmle sees the corner, holds
-# the estimate on it, and takes the standard error of a family that has one from the density at the corner, $1/(2 f(m) \sqrt n)$, which for the
-# Laplace law is $s/\sqrt n$:
+# A likelihood with a kink at its maximum has no curvature there, and the Hessian gives no standard error. jaxmle detects the kink, holds the estimate
+# on it and, for families that know it, computes the standard error from the density at the kink, $1/(2 f(m) \sqrt n)$, which for the Laplace
+# distribution is $s/\sqrt n$:
 
 # %%
 cornered = jm.fit(law, data=hours)
@@ -124,9 +124,9 @@ assert cornered.converged and 85 <= float(cornered.params["loc"]) <= 91
 assert np.isclose(cornered.stderr["loc"], cornered.params["scale"] / np.sqrt(len(hours)), rtol=1e-6)
 
 # %% [markdown]
-# `jm.models.laplace` rounds the corner over a width of `bandwidth` scales, so that its second derivative there estimates the density of the residuals
-# at 0, which is what the standard error of a median depends on. The price is a small bias. Exact least absolute errors are a linear program; with a
-# narrower corner the fit comes to it, but the standard errors then rest on the few residuals that lie inside the corner and mean less and less.
+# `jm.models.laplace` smooths the kink over a width of `bandwidth` scales, so that its second derivative there estimates the density of the residuals
+# at 0, on which the standard error of a median depends. The price is a small bias. Exact least absolute errors are a linear program; with a smaller
+# bandwidth the fit approaches it, but the standard errors then depend on the few residuals inside the smoothed part and become unreliable.
 
 
 # %%
@@ -151,9 +151,9 @@ assert least <= sums[1] < sums[0] < 1.01 * least
 # %% [markdown]
 # ## What the standard errors mean
 #
-# The default standard error takes the model at its word: Laplace noise. `vcov="HC0"` (the sandwich) asks only that the median be right. Theory says
-# what happens with 200 rows when the noise is in truth normal: the variance is $1/4nf(0)^2$, the default reports $E|r|/2nf(0)$, and for a normal the
-# root of their ratio is $\sqrt{2/\pi}=0.80$: a standard error 20 % too small. Simulation agrees:
+# The default standard error assumes the model: Laplace noise. `vcov="HC0"` (the sandwich) assumes only that the median is right. Theory says what
+# happens with 200 rows if the noise is in fact normal: the variance is $1/4nf(0)^2$, the default reports $E|r|/2nf(0)$, and for a normal the root of
+# their ratio is $\sqrt{2/\pi}=0.80$: a standard error 20 % too small. Simulation agrees:
 
 # %%
 rng = np.random.default_rng(2)
@@ -172,16 +172,16 @@ print(f"Slope: mean reported standard error over the spread of the estimates, {D
 print("noise       default     HC0")
 for name in ("Laplace", "normal"):
     print(f"{name:<12}{ratio[name, 'observed']:7.3f} {ratio[name, 'HC0']:7.3f}")
-slack = 0.06 + 4 * monte_carlo  # 200 rows are not infinitely many, and the corner is rounded: some 2 to 4 %
+slack = 0.06 + 4 * monte_carlo  # 200 rows are not infinitely many, and the kink is smoothed: about 2 to 4 %
 assert abs(ratio["Laplace", "observed"] - 1) < slack and abs(ratio["Laplace", "HC0"] - 1) < slack and abs(ratio["normal", "HC0"] - 1) < slack
 assert abs(ratio["normal", "observed"] - np.sqrt(2 / np.pi)) < slack
 
 # %% [markdown]
 # ## One outlier
 #
-# Take the fastest car and let its stopping distance be anything. The normal fit follows without limit: its influence is linear. The Laplace fit stops
-# following once the point is above the line (it still creeps a little: the width of the rounded corner is in units of the scale, which grows with the outlier). Student's t,
-# here with 4 degrees of freedom, first follows and then lets go.
+# Take the fastest car and vary its stopping distance. The normal fit follows without limit: its influence is linear. The Laplace fit stops following
+# once the point is above the line (it still moves a little, because the smoothed part is proportional to the scale, which grows with the outlier).
+# Student's t, here with 4 degrees of freedom, first follows and then returns.
 
 # %%
 moved = np.linspace(-100, 500, 201)
@@ -206,12 +206,13 @@ assert abs(change["normal"] - leverage * (500 - moved[far][0])) < 1e-8
 assert abs(change["Laplace"]) < 0.05 * change["normal"] and change["Student's t, df = 4"] < 0
 
 # %% [markdown]
-# That is protection against a wild $y$. None of these protects against a wild $x$: a point far out along the design pulls the Laplace line too.
+# This protects against outliers in $y$. None of these fits is protected against outliers in $x$: a point with an extreme $x$ pulls the Laplace line
+# too.
 #
 # ## Real outliers
 #
-# Telephone calls in Belgium, 1950 to 1973, in tens of millions. From 1964 to 1969 another quantity was written down by mistake, the minutes of the
-# calls; the years beside are partly affected. A third of the data is wrong.
+# Telephone calls in Belgium, 1950 to 1973, in tens of millions. From 1964 to 1969 another quantity was recorded by mistake, the minutes of the calls;
+# the adjacent years are partly affected. A third of the data is wrong.
 
 # %%
 # Rousseeuw & Leroy (1987), Robust Regression and Outlier Detection, p. 26; R's MASS::phones.
@@ -236,14 +237,15 @@ assert float(fits["Student's t"].loglik) > float(fits["Laplace"].loglik) > float
 assert abs(fits["Student's t"].params["beta"][1] - trend) < 0.5 < abs(fits["normal"].params["beta"][1] - trend)
 
 # %% [markdown]
-# Look at two of these with suspicion.
+# Two of these fits are suspicious.
 #
-# - **Laplace.** The exact minimum is not one line here but a whole set of them, as with the median of twelve numbers: slopes from 1.16 to 1.62 give the
-#   same sum of absolute errors. The rounded corner chooses one near it, and since the scale is that of the outliers, the corner is several units wide
-#   and the slope is above that range. Least absolute errors resist a third of bad data less well than the picture of one outlier promised.
-# - **Student's t.** With 0.36 degrees of freedom the tails are heavier than Cauchy's. Such a likelihood is unbounded along some line through two points
-#   with a scale going to 0 and degrees of freedom below $q/(n-q)$ (Fernández & Steel 1999, Biometrika 86, p. 153); what is reported is the sensible
-#   local maximum. Its standard errors are those of noise that really is Student's t.
+# - **Laplace.** The exact minimum is not a single line here but a whole set, as with the median of twelve numbers: slopes from 1.16 to 1.62 give the
+#   same sum of absolute errors. The smoothed loss chooses a line near this set; because the outliers determine the scale, the smoothed part is
+#   several units wide and the slope is above that range. Least absolute errors resist a third of bad data less well than the example with one outlier
+#   suggests.
+# - **Student's t.** With 0.36 degrees of freedom the tails are heavier than Cauchy's. Such a likelihood is unbounded for a line through two points
+#   with a scale going to 0 and degrees of freedom below $q/(n-q)$ (Fernández & Steel 1999, Biometrika 86, p. 153); the reported fit is the sensible
+#   local maximum. Its standard errors assume that the noise really has a t distribution.
 
 # %%
 _, least = least_absolute(phones["x"], calls)
@@ -255,9 +257,9 @@ assert all(abs(np.abs(calls - phones["x"] @ beta).sum() - least) < 1e-5 for beta
 # %% [markdown]
 # ## Noise whose size changes
 #
-# Back to the cars: at higher speeds the distances scatter more. Two answers. Keep least squares and mend its standard errors: the sandwich `vcov="HC0"`
-# is right for any pattern of variances. Or model the scale too, $\log\sigma_i = \gamma_0+\gamma_1\,\text{speed}_i$, which also changes the estimate, since
-# precise rows then count for more.
+# Back to the cars: at higher speeds the distances vary more. There are two solutions. Either keep least squares and correct its standard errors: the
+# sandwich `vcov="HC0"` is valid for any pattern of variances. Or model the scale too, $\log\sigma_i = \gamma_0+\gamma_1\,\text{speed}_i$, which also
+# changes the estimate, because precise rows get more weight.
 
 # %%
 robust = jm.fit(normal, data=cars, vcov="HC0")
@@ -271,8 +273,8 @@ for name, fit in (("one sigma, default", gaussian), ("one sigma, HC0", robust), 
     print(f"{name:<22}{fit.params['beta'][1]:9.4f}   {fit.stderr['beta'][1]:9.4f}")
 
 # %% [markdown]
-# Three checks. The estimates agree with those of R (package glmmTMB, and Newton's method on the same likelihood). The sandwich is White's formula
-# $(X'X)^{-1}X'\mathrm{diag}(e^2)X(X'X)^{-1}$. And the model with $\gamma_1=0$ is the one with one $\sigma$.
+# Three checks follow. The estimates agree with those of R (package glmmTMB, and Newton's method on the same likelihood). The sandwich is White's
+# formula $(X'X)^{-1}X'\mathrm{diag}(e^2)X(X'X)^{-1}$. And the model with $\gamma_1=0$ is the model with constant $\sigma$.
 
 # %%
 by_r = {"estimate": [-11.9191708138594, 3.52202845344786, 1.69543792830084, 0.0615004346926328], "se": [4.84280856476276, 0.37377126902628, 0.370252956487817, 0.0231488954429032]}
@@ -296,13 +298,14 @@ axes[0].set(ylabel="stopping distance (feet)")
 legend = axes[0].legend(frameon=False, loc="upper left")
 
 # %% [markdown]
-# (Both bands reach below zero at low speeds: no normal model of a distance is quite right there.)
+# (Both bands include negative distances at low speeds: a normal model of a distance is not quite right there.)
 #
 # ## What to remember
 #
 # - MSE is the Gaussian negative log-likelihood, MAE the Laplace one, up to a factor and a constant. The likelihood also estimates the scale.
-# - The Gaussian fit follows an outlier without limit, the Laplace fit to a limit, Student's t lets go of it.
-# - A default standard error believes the model. The sandwich believes only the mean (or the median); it is 20 % apart for Laplace on normal noise.
-# - If the size of the noise changes, either mend the standard errors or model the scale. The likelihood-ratio test says whether it does.
+# - The Gaussian fit follows an outlier without limit, the Laplace fit up to a limit, and Student's t finally ignores it.
+# - A default standard error assumes the model. The sandwich assumes only the mean (or the median); for Laplace regression with normal noise they
+#   differ by 20 %.
+# - If the size of the noise changes, either correct the standard errors or model the scale. A likelihood-ratio test shows whether it does.
 #
 # Next: `03_logistic_and_softmax`, the same for classes: cross-entropy.

@@ -10,9 +10,9 @@
 # %% [markdown]
 # # 3. Logistic and softmax regression
 #
-# For classes the likelihood is simple: the probability that the model gave to what happened. Its negative logarithm is what machine learning calls
-# cross-entropy. This notebook fits both forms to real data, compares with R and scikit-learn, and then does the wrong thing on purpose, squared error on
-# a 0/1 outcome, to see what the likelihood was good for: a gradient where the model is wrong, a single maximum, and standard errors.
+# For classes the likelihood is simple: it is the probability that the model gave to what happened. Its negative logarithm is what machine learning
+# calls cross-entropy. This notebook fits both forms to real data, compares with R and scikit-learn, and then deliberately does the wrong thing,
+# squared error on a 0/1 outcome, to show what the likelihood provides: a gradient where the model is wrong, a single maximum, and standard errors.
 
 # %%
 import jax
@@ -41,7 +41,7 @@ fit = frame.fit(logistic)
 print(fit)
 
 # %% [markdown]
-# R's `glm` on the same rows, from R 4.2.2 with a last polish by Newton's method:
+# R's `glm` on the same rows, from R 4.2.2 with a final Newton step:
 
 # %%
 by_r = np.array([0.636909664068401, -0.037749642552998, -0.0149102676586761, 1.2127419553198, 0.804119399303705, 0.846402282824237, 1.22175078682561, 1.83868722849451, 0.711127761524248])
@@ -59,7 +59,7 @@ print(f"odds ratio of smoking: {float(odds.estimate):.2f}, 95 % interval {low:.2
 # ## Bernoulli is binary cross-entropy
 #
 # `jm.nll(..., reduction="mean")` is the loss that deep-learning libraries call binary cross-entropy *with logits*, and scikit-learn log loss.
-# With logits is how it should be computed: the probability of a confident mistake rounds to 0 or 1, and its logarithm is lost.
+# It should be computed from logits: the probability of a confident mistake rounds to 0 or 1, and its logarithm is lost.
 
 # %%
 entropy = float(jm.nll(logistic, reduction="mean")({"beta": fit.x}, frame.data))
@@ -67,7 +67,7 @@ p, y = logistic.predict({"beta": fit.x}, frame.data), frame.data["y"]
 print(f"nll(mean) {entropy:.12f}\nlog_loss  {log_loss(y, p):.12f}")
 assert abs(entropy - log_loss(y, p)) < 1e-12
 
-confident = {"x": np.array([[40.0], [800.0]]), "y": np.zeros(2)}  # logits 40 and 800 for a class that did not come
+confident = {"x": np.array([[40.0], [800.0]]), "y": np.zeros(2)}  # logits 40 and 800 for a class that was not observed
 by_logit = [float(jm.nll(logistic)({"beta": np.ones(1)}, {"x": confident["x"][[i]], "y": np.zeros(1)})) for i in (0, 1)]
 with np.errstate(divide="ignore"):
     by_probability = -np.log(1 - 1 / (1 + np.exp(-confident["x"][:, 0])))
@@ -77,8 +77,8 @@ assert by_logit == [40.0, 800.0] and np.all(np.isinf(by_probability))
 # %% [markdown]
 # ## Calibration
 #
-# The score equation is $\sum_i x_i(y_i-p_i)=0$. With a constant in the model the probabilities add up to the number of cases, and do so within every
-# group that has an indicator. That is calibration in the large, and maximum likelihood gives it exactly, on the data of the fit.
+# The score equation is $\sum_i x_i(y_i-p_i)=0$. With a constant in the model the probabilities sum to the number of cases, also within every group
+# that has an indicator. This is calibration in the large, and maximum likelihood gives it exactly on the data of the fit.
 
 # %%
 for name, rows in (("all", np.ones(189, bool)), ("smokers", births.data["smoke"] == 1), ("with hypertension", births.data["ht"] == 1)):
@@ -87,7 +87,7 @@ for name, rows in (("all", np.ones(189, bool)), ("smokers", births.data["smoke"]
 
 order = np.argsort(p).reshape(7, 27)  # seven groups of 27 women, by probability
 share, expected = y[order].mean(1), p[order].mean(1)
-error = np.sqrt((p * (1 - p))[order].sum(1)) / 27  # standard deviation of a share when the probabilities are right
+error = np.sqrt((p * (1 - p))[order].sum(1)) / 27  # standard deviation of a proportion if the probabilities are right
 fig, ax = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
 ax.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
 ax.errorbar(expected, share, yerr=2 * error, fmt="ko", markersize=5, linewidth=1, label=r"share of cases $\pm$ 2 sd")
@@ -96,8 +96,8 @@ ax.legend(frameon=False)
 assert np.all(np.abs(share - expected) < 3 * error)
 
 # %% [markdown]
-# On new data it is not exact: large coefficients are too large by chance. Regress the outcome on the fitted $\hat\eta$: on the data of the fit the slope is 1
-# by construction; on the other half of the data it is usually less.
+# On new data it is not exact: large coefficients tend to be too large by chance. If the outcome is regressed on the fitted $\hat\eta$, the slope is 1
+# by construction on the data of the fit, and usually less on the other half of the data.
 
 # %%
 half = np.random.default_rng(3).permutation(189) < 95
@@ -114,11 +114,12 @@ assert abs(slopes[0].params["beta"][1] - 1) < 1e-7 and slopes[1].params["beta"][
 # %% [markdown]
 # ## Softmax
 #
-# With $K$ classes, $P(y=k)=e^{\eta_k}/\sum_j e^{\eta_j}$. Two ways to write one term, from the class as an index or as a one-hot vector $t$:
+# With $K$ classes, $P(y=k)=e^{\eta_k}/\sum_j e^{\eta_j}$. There are two ways to write one term, with the class as an index or as a one-hot vector
+# $t$:
 #
 # $$\eta_y-\log\sum_j e^{\eta_j} \qquad\text{and}\qquad \sum_k t_k\log\mathrm{softmax}(\eta)_k .$$
 #
-# Wines of three growers by alcohol and colour:
+# Wines from three growers, by alcohol and colour:
 
 # %%
 wine = load_wine()
@@ -145,8 +146,8 @@ print("cross-entropy by index, by one-hot, by scikit-learn:", *values, reference
 assert np.allclose(values, reference, rtol=1e-12)
 
 # %% [markdown]
-# A column of coefficients for every class is one column too many: adding the same vector to all of them changes nothing. Gradient descent does not mind and stops
-# somewhere. A standard error minds, and jaxmle says what cannot be told:
+# A column of coefficients for every class is one column too many: adding the same vector to all of them changes nothing. Gradient descent stops
+# somewhere regardless. But there are no standard errors, and jaxmle says what is not identified:
 
 # %%
 loose = jm.fit(by_index, {"w": np.zeros((3, 3))}, wines)
@@ -154,7 +155,8 @@ print(loose.verdict.name, "-", loose.explain())
 assert loose.verdict == jm.Status.UNIDENTIFIED and np.isnan(loose.se).all()
 
 # %% [markdown]
-# `jm.models.multinomial` sets the first class to 0 and estimates the others against it. Same likelihood, same probabilities, and standard errors.
+# `jm.models.multinomial` sets the first class to 0 and estimates the others relative to it. The likelihood and the probabilities are the same, and
+# there are standard errors.
 
 # %%
 softmax = jm.models.multinomial(3)
@@ -190,9 +192,9 @@ legend = ax.legend(loc="upper left")
 #
 # $$\text{cross-entropy: } \sum (p_i-y_i)\,x_i \qquad\qquad \text{squared error: } \sum 2\,p_i(1-p_i)(p_i-y_i)\,x_i .$$
 #
-# The factor $p(1-p)$ is the trouble: where the model is sure and wrong, $p(1-p)\approx0$, and nothing pulls it back. Take mother's weight and smoking, and begin at
-# an intercept of 12: everybody is said to be at risk with probability 0.99999. Both losses go down by plain gradient steps, the squared error at twice the rate so that both
-# start equal at $p=\frac12$.
+# The factor $p(1-p)$ is the problem: if the model is confident and wrong, $p(1-p)\approx0$, and there is almost no gradient to correct it. Take
+# mother's weight and smoking, and start at an intercept of 12, which gives everybody a probability of 0.99999. Both losses are minimised by plain
+# gradient steps, the squared error at twice the rate, so that both have equal steps at $p=\frac12$.
 
 # %%
 weight = births.data["lwt"]
@@ -235,13 +237,13 @@ axes[0].legend(frameon=False, loc="upper left", fontsize=9)
 print(f"first gradient: cross-entropy {ce_gradient[0]:.2g}, squared error {se_gradient[0]:.2g}, their ratio {se_gradient[0] / ce_gradient[0]:.1e}")
 print(f"after 400 steps: intercept {ce[-1][0]:.4f} and {se[-1][0]:.4f}; the maximum-likelihood estimate is {sound.params['beta'][0]:.4f}")
 certain = 1 / (1 + np.exp(-12.0))
-assert abs(se_gradient[0] / ce_gradient[0] / (2 * certain * (1 - certain)) - 1) < 1e-9  # all rows have the same p there: the ratio is 2p(1 - p)
+assert abs(se_gradient[0] / ce_gradient[0] / (2 * certain * (1 - certain)) - 1) < 1e-9  # all rows have the same p there, so the ratio is 2p(1 - p)
 assert np.all(np.abs(ce[-1] - sound.x) < 0.01 * sound.se) and se[-1][0] > 11.9
 
 # %% [markdown]
-# Cross-entropy is convex: its curvature $\sum p_i(1-p_i)x_ix_i'$ has no negative direction anywhere. Squared error is not: beyond the valley it bends the other way and
-# goes flat, so that local minima and plateaus are possible. `jm.fit` follows negative curvature and finds its way back from this start, at the price of more steps. That is
-# luck with a good method, not a property of the loss.
+# Cross-entropy is convex: its curvature $\sum p_i(1-p_i)x_ix_i'$ is never negative in any direction. Squared error is not: beyond the valley it
+# curves the other way and becomes flat, so local minima and plateaus are possible. `jm.fit` follows negative curvature and recovers from this start,
+# with more steps. That is luck with a good method, not a property of the loss.
 
 # %%
 bend = {name: np.diff(curve, 2) / 0.1**2 for name, curve in curves.items()}
@@ -262,8 +264,8 @@ assert np.all(np.abs(steps["likelihood"][0].x[-1] - sound.x) < 1e-7 * sound.se)
 # %% [markdown]
 # ## Squared error is not a log-likelihood
 #
-# For a normal $y$ of known variance it was one (notebook 2). For $y\in\{0,1\}$ the numbers $e^{-(y-p)^2}$ for $y=0$ and $y=1$ do not add up to one, and by how much they
-# miss depends on $p$. `jm.lint` looks for this kind of mistake:
+# For a normal $y$ of known variance it was one (notebook 2). For $y\in\{0,1\}$ the numbers $e^{-(y-p)^2}$ for $y=0$ and $y=1$ do not sum to one, and
+# the difference depends on $p$. `jm.lint` looks for this kind of mistake:
 
 # %%
 report = jm.lint(brier, {"beta": np.zeros(3)}, data, response="y", support="binary")
@@ -271,11 +273,12 @@ print(report)
 assert report["normalised"].passed is False and jm.lint(logistic, {"beta": np.zeros(3)}, data, response="y", support="binary").ok
 
 # %% [markdown]
-# What follows? The *estimate* from squared error is usable: the Brier score is proper, so with many data its minimum is at the true probabilities if the model holds them.
-# But its curvature is no information. The default standard errors below depend on the unit of the loss: twice the squared error is as good a loss, and its "standard errors"
-# are smaller by $\sqrt2$. Only the sandwich survives. If the model is right, no such estimator beats maximum likelihood in large samples; here both slopes are less sure
-# (the intercept's two standard errors are estimates of different kinds and happen to be in the other order). The report above cannot know that the score is proper: it says
-# what is certain, that $e^{-(y-p)^2}$ is no probability.
+# What follows from this? The *estimate* from squared error is usable: the Brier score is proper, so with many data its minimum is at the true
+# probabilities if the model contains them. But its curvature is not an information. The default standard errors below depend on the unit of the loss:
+# twice the squared error is an equally good loss, and its "standard errors" are smaller by $\sqrt2$. Only the sandwich is valid. If the model is
+# right, no such estimator beats maximum likelihood in large samples; here both slopes are less precise (the two standard errors of the intercept are
+# estimates of different kinds and happen to be in the opposite order). The report above cannot know that the score is proper; it only says that
+# $e^{-(y-p)^2}$ is not a probability.
 
 # %%
 default, sandwich = (jm.fit(brier, {"beta": np.zeros(3)}, data, vcov=kind) for kind in ("observed", "HC0"))
@@ -289,7 +292,8 @@ assert np.all(sandwich.se[1:] > sound.se[1:])
 # %% [markdown]
 # ## Separation, in brief
 #
-# If some combination of the columns splits the classes, the likelihood keeps rising as the coefficients go to infinity. Let every smoker count as a case:
+# If some linear combination of the columns separates the classes, the likelihood keeps rising as the coefficients go to infinity. Let every smoker
+# count as a case:
 
 # %%
 separated = jm.fit(logistic, data={**data, "y": np.maximum(data["y"], data["x"][:, 2])})
@@ -297,13 +301,14 @@ print(separated.verdict.name, "-", separated.explain())
 assert separated.verdict == jm.Status.SEPARATED and np.isposinf(separated.params["beta"][2]) and np.isnan(separated.stderr["beta"][2])
 
 # %% [markdown]
-# An optimiser that stops by its gradient reports some large number here, with a standard error larger still. Notebook 6 is about this and other failures, and what to do.
+# An optimiser that stops when the gradient is small reports some large number here, with an even larger standard error. Notebook 6 is about this and
+# other failures, and what to do about them.
 #
 # ## What to remember
 #
 # - Bernoulli and categorical negative log-likelihoods are the cross-entropies. Compute them from logits.
-# - Softmax with a column for every class has one column too many: probabilities are fine, coefficients are not identified.
-# - With a constant, the probabilities of the fit add up to the cases, in every group with an indicator.
+# - Softmax with a column for every class has one column too many: probabilities are fine, but coefficients are not identified.
+# - With a constant, the fitted probabilities sum to the number of cases, also in every group with an indicator.
 # - Squared error on a 0/1 outcome has no gradient where it is most wrong, is not convex, and gives no standard errors. Use the likelihood.
 #
 # Next: `04_kl_and_cross_entropy`, what cross-entropy measures.

@@ -10,9 +10,9 @@
 # %% [markdown]
 # # 4. Kullback–Leibler divergence and cross-entropy
 #
-# What does maximum likelihood do when the model is wrong, as it always is a little? It goes to the member of the model that is nearest to the truth, and nearest is
-# measured by the Kullback–Leibler divergence. This notebook computes entropies and divergences, shows what the two directions of the divergence prefer, and follows a
-# wrong model to its limit: where it goes, how fast, with which standard errors, and what AIC has to do with it.
+# What does maximum likelihood do when the model is wrong, as it always is to some extent? It converges to the member of the model that is closest to
+# the truth, as measured by the Kullback–Leibler divergence. This notebook computes entropies and divergences, shows what each direction of the
+# divergence favours, and follows a wrong model to its limit: where it goes, how fast, with which standard errors, and how AIC is related.
 
 # %% tags=["parameters"]
 DATASETS = 1000
@@ -29,12 +29,12 @@ from jaxmle import families
 # %% [markdown]
 # ## Three quantities
 #
-# For a law $p$ and a model $q$, in nats:
+# For a distribution $p$ and a model $q$, in nats:
 #
 # $$H(p)=-E_p\log p(Y),\qquad H(p,q)=-E_p\log q(Y),\qquad \mathrm{KL}(p\,\|\,q)=E_p\log\frac{p(Y)}{q(Y)} = H(p,q)-H(p)\ \ge 0 .$$
 #
-# A law is written as a pair of a family and its parameters. The result says its value, its error, and how it was found: by a closed form where there is one, by quadrature or
-# a sum over counts, by the supports alone where $q$ gives no room to what $p$ may draw, and by simulation for vectors.
+# A distribution is written as a pair of a family and its parameters. The result has its value, its error, and the method: a closed form if there is
+# one, quadrature or a sum over counts, the supports alone if $q$ is zero where $p$ is not, and simulation for vectors.
 
 # %%
 gamma = (families.gamma, {"shape": 2.0, "rate": 1.0})
@@ -55,8 +55,9 @@ for name, (p, q) in pairs.items():
     assert divergence.value >= 0
 
 # %% [markdown]
-# Two are infinite: a normal law may draw a negative value, which a gamma law calls impossible; and Cauchy tails are too heavy for a normal model, although both live on
-# the whole line. The first row can be done by hand, $\log\frac{\sigma_q}{\sigma_p}+\frac{\sigma_p^2+(\mu_p-\mu_q)^2}{2\sigma_q^2}-\frac12$, and the second is an integral:
+# Two are infinite: a normal variable can be negative, which is impossible for a gamma; and Cauchy tails are too heavy for a normal model, although
+# both are on the whole line. The first row can be done by hand,
+# $\log\frac{\sigma_q}{\sigma_p}+\frac{\sigma_p^2+(\mu_p-\mu_q)^2}{2\sigma_q^2}-\frac12$, and the second is an integral:
 
 # %%
 by_hand = np.log(2.0) + (1 + 1) / 8 - 0.5
@@ -70,9 +71,9 @@ assert abs(jm.kl_divergence(gamma, lognormal).value - integral) < 1e-9
 # %% [markdown]
 # ## It is not symmetric: covering and seeking
 #
-# Let $p$ have two humps and $q$ be one normal law. $\mathrm{KL}(p\|q)$ punishes $q$ for being small where $p$ is not, so its minimum **covers** both humps; it is the normal
-# with the mean and the variance of $p$. $\mathrm{KL}(q\|p)$ punishes $q$ for being large where $p$ is small, so its minima **seek** a mode each. Maximum likelihood is the
-# first kind. (Variational approximations are usually the second.)
+# Let $p$ have two modes and $q$ be a single normal distribution. $\mathrm{KL}(p\|q)$ penalises $q$ for being small where $p$ is not, so its minimum
+# **covers** both modes; it is the normal with the mean and the variance of $p$. $\mathrm{KL}(q\|p)$ penalises $q$ for being large where $p$ is small,
+# so each of its minima **seeks** one mode. Maximum likelihood is of the first kind. (Variational approximations are usually the second.)
 
 # %%
 two_normals = families.mixture(families.normal, families.normal)
@@ -96,7 +97,7 @@ for found in reverse:
     print(f"reverse: N({found.x[0]:.4f}, {np.exp(found.x[1]):.4f}), KL {found.fun:.4f}")
 assert abs(forward.x[0] - mean) < 1e-4 and abs(np.exp(forward.x[1]) - sd) < 1e-4
 assert all(abs(found.x[0] - at) < 0.02 and abs(np.exp(found.x[1]) - 0.7) < 0.02 for found, at in zip(reverse, (-2.5, 2.5), strict=True))
-assert reverse[0].fun < reverse[1].fun  # the hump with more weight; both are local minima, near -log 0.6 and -log 0.4
+assert reverse[0].fun < reverse[1].fun  # the mode with more weight; both are local minima, near -log 0.6 and -log 0.4
 assert np.allclose([found.fun for found in reverse], -np.log([0.6, 0.4]), atol=1e-3)
 
 grid = np.linspace(-7, 7, 400)
@@ -112,9 +113,9 @@ legend = ax.legend(frameon=False, loc="upper center", fontsize=9, ncols=2)
 # %% [markdown]
 # ## Least cross-entropy to the data is maximum likelihood
 #
-# Put the data in the place of $p$, each row with weight $1/n$: $H(\text{data},q_\theta)=-\frac1n\sum\log q_\theta(y_i)=-\ell(\theta)/n$. Minimising it over $\theta$ is maximum
-# likelihood. With counts the data are themselves a law, so that the divergence from the data to the model exists too; times $2n$ it is the $G^2$ statistic against the
-# saturated model.
+# Replace $p$ by the data, each row with weight $1/n$: $H(\text{data},q_\theta)=-\frac1n\sum\log q_\theta(y_i)=-\ell(\theta)/n$. Minimising it over
+# $\theta$ is maximum likelihood. With counts the data are themselves a distribution, so the divergence from the data to the model also exists;
+# multiplied by $2n$ it is the $G^2$ statistic against the saturated model.
 
 # %%
 deaths = jm.datasets.load("horsekicks").data["deaths"]
@@ -142,8 +143,9 @@ legend = ax.legend(frameon=False, fontsize=9)
 # %% [markdown]
 # ## A wrong model goes to the nearest member
 #
-# Draw from a gamma law with shape 2, and fit a lognormal. With $n$ the cross-entropy to the data tends to $H(p,q_\theta)$, and its minimum to the minimum of that, which is
-# also the minimum of $\mathrm{KL}(p\|q_\theta)$. For the lognormal it is known: mean and variance of $\log Y$, $\mu^*=\psi(2)$ and $\sigma^{*2}=\psi'(2)$.
+# Draw from a gamma distribution with shape 2, and fit a lognormal. As $n$ grows, the cross-entropy to the data tends to $H(p,q_\theta)$, and its
+# minimum to the minimum of that, which is also the minimum of $\mathrm{KL}(p\|q_\theta)$. For the lognormal it is known: mean and variance of $\log
+# Y$, $\mu^*=\psi(2)$ and $\sigma^{*2}=\psi'(2)$.
 
 # %%
 star = {"meanlog": float(digamma(2.0)), "sdlog": float(np.sqrt(polygamma(1, 2.0)))}
@@ -156,9 +158,9 @@ assert least.value > 0 and around.min() >= least.value
 assert abs(search.x[0] - star["meanlog"]) < 1e-4 and abs(np.exp(search.x[1]) - star["sdlog"]) < 1e-4
 
 # %% [markdown]
-# Now many data sets of three sizes, each batch in one call of `fit_batch`. The model being wrong, the default standard error of $\sigma$, $\sigma^*/\sqrt{2n}$, is wrong as
-# well: the spread is $\sigma^*\sqrt{(\kappa-1)/4n}$ with $\kappa=3+\psi'''(2)/\psi'(2)^2$ the kurtosis of $\log Y$. It is 26 % larger. The sandwich (`vcov="HC0"`) estimates
-# the right one.
+# Now simulate many data sets of three sizes, each batch fitted in one call of `fit_batch`. Because the model is wrong, the default standard error of
+# $\sigma$, $\sigma^*/\sqrt{2n}$, is also wrong: the standard deviation is $\sigma^*\sqrt{(\kappa-1)/4n}$ with $\kappa=3+\psi'''(2)/\psi'(2)^2$ the
+# kurtosis of $\log Y$, which is 26 % larger. The sandwich (`vcov="HC0"`) estimates this correctly.
 
 # %%
 rng = np.random.default_rng(4)
@@ -201,8 +203,9 @@ axes[1].set(title=f"{DATASETS} estimates each; nearest member grey", xlabel=r"$\
 legend = axes[1].legend(frameon=False)
 
 # %% [markdown]
-# More data make the estimate surer of $\sigma^*$, never of the truth: the divergence that is left at the nearest member does not fade. In one sample, two standard errors that
-# disagree are a hint that the model is wrong (`jm.information_matrix_test` makes a test of it). Those of the mean of $\log Y$ agree always: a wrong shape does not spoil a mean.
+# With more data the estimate gets closer to $\sigma^*$, never to the truth: the divergence of the closest member does not vanish. In a single sample,
+# two standard errors that disagree suggest that the model is wrong (`jm.information_matrix_test` is a test of this). Those of the mean of $\log Y$
+# always agree: a wrong shape does not affect a mean.
 
 # %%
 one_sample = jm.fit(families.lognormal, data=samples[800][0])
@@ -214,13 +217,13 @@ assert abs(robust.stderr["meanlog"] / one_sample.stderr["meanlog"] - 1) < 1e-8
 # ## AIC estimates a divergence
 #
 # How good is a fitted model for *new* data? By its cross-entropy $H(p,q_{\hat\theta})$. The in-sample $-\ell(\hat\theta)/n$ is too small, because $\hat\theta$ was chosen to make it
-# small. The optimism is $\mathrm{tr}(J^{-1}K)/n$ on average, with $J$ the information and $K$ the variance of the score; where the model is right $J=K$ and the trace is $k$, the
-# number of parameters. So
+# small. The optimism is $\mathrm{tr}(J^{-1}K)/n$ on average, with $J$ the information and $K$ the variance of the score; if the model is right, $J=K$
+# and the trace is $k$, the number of parameters. So
 #
 # $$\mathrm{AIC}/2n=-\ell(\hat\theta)/n+k/n\ \approx\ H(p,q_{\hat\theta}) = H(p)+\mathrm{KL}(p\,\|\,q_{\hat\theta}),$$
 #
 # and since $H(p)$ is the same for all models of the same data, differences of AIC estimate differences of divergence. Takeuchi's criterion, `jm.tic`, estimates the trace itself. For
-# the wrong lognormal it is $1+(\kappa-1)/2=2.59$ and not 2. In the batch with $n=200$ everything is known, so the optimism can be measured:
+# the wrong lognormal it is $1+(\kappa-1)/2=2.59$ and not 2. In the batch with $n=200$ the truth is known, so the optimism can be measured:
 
 # %%
 n, batch = 200, fits[200]
@@ -234,7 +237,7 @@ def out_of_sample(m, s):
 
 
 at_star = -np.mean(scipy.stats.norm.logpdf(log_y, star["meanlog"], star["sdlog"]) - log_y, axis=1)  # -l/n of each data set at the nearest member
-control = at_star - out_of_sample(star["meanlog"], star["sdlog"])  # has mean zero: takes away most of the noise
+control = at_star - out_of_sample(star["meanlog"], star["sdlog"])  # has mean zero and removes most of the noise
 optimism = n * (out_of_sample(m, s) + batch.loglik / n + control)
 trace, error = 1 + (kurtosis - 1) / 2, optimism.std() / np.sqrt(DATASETS)
 print(f"n times the optimism: {optimism.mean():.2f}, Monte-Carlo error {error:.2f}; theory {trace:.2f}; AIC supposes 2")
@@ -255,13 +258,14 @@ print(table)
 assert min(candidates, key=lambda name: float(candidates[name].aic)) == "exponential"
 
 # %% [markdown]
-# Differences below two are small against their own sampling error: twelve numbers do not tell these four apart, and the smallest AIC is no proof.
+# Differences below two are small relative to their sampling error: twelve numbers cannot distinguish these four models, and the smallest AIC proves
+# nothing.
 #
 # ## What to remember
 #
 # - $H(p,q)=H(p)+\mathrm{KL}(p\|q)$. Minimising cross-entropy to the data is maximum likelihood.
-# - The divergence has a direction. Maximum likelihood covers what the data do; the reverse direction seeks a mode.
-# - A wrong model converges to its member nearest to the truth. Its standard errors then need the sandwich.
-# - AIC estimates the divergence up to a constant that all models share, and supposes that the model is about right.
+# - The divergence is not symmetric. Maximum likelihood covers the data; the reverse direction seeks a mode.
+# - A wrong model converges to its member closest to the truth. Its standard errors then need the sandwich.
+# - AIC estimates the divergence up to a constant common to all models, and assumes that the model is approximately right.
 #
 # Next: `05_theorems`, the same statements as theorems, each checked by simulation.

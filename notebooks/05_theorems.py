@@ -8,12 +8,12 @@
 # ---
 
 # %% [markdown]
-# # 5. What is proved of maximum likelihood, seen happening
+# # 5. The theorems of maximum likelihood, by simulation
 #
-# The textbook gives maximum likelihood five properties: it is consistent, its estimates become normal, no other estimator does better in the
-# limit, it does not care how you write the parameters, and twice the log-likelihood ratio is $\chi^2$. All but one speak of $n \to \infty$,
-# and none says how large $n$ must be. A simulation can: thousands of data sets whose truth is known, fitted in one batch. Every figure here
-# has its simulation error, and wherever there is a closed form the two are compared in units of that error.
+# Textbooks list five properties of maximum likelihood: it is consistent, its estimates become normal, no other estimator does better in the limit, it
+# does not depend on the parametrisation, and twice the log-likelihood ratio is $\chi^2$. All but one are about $n \to \infty$, and none says how
+# large $n$ must be. A simulation can: thousands of data sets with known truth, fitted in one batch. Every number here has a simulation error, and
+# wherever there is a closed form the two are compared in units of that error.
 
 # %%
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ import jaxmle as jm
 DATASETS = 4000  # simulated data sets of a study
 
 # %% [markdown]
-# Two helpers: a mean with its standard error, and a share with its own. A right figure lies within four of them.
+# Two helpers: a mean and a proportion, each with its standard error. A correct number lies within four standard errors.
 
 # %%
 MU, SIGMA, Z95 = 1.0, 2.0, scipy.special.ndtri(0.975)
@@ -73,7 +73,7 @@ assert np.allclose(fits.params["sigma"], [y.std() for y in samples], rtol=1e-9) 
 # ## 1. Consistency
 #
 # The root mean squared error falls like $n^{-1/2}$: a straight line of slope $-\tfrac12$ on logarithmic axes. For a normal sample it is known
-# at every $n$: $\sigma/\sqrt n$ for $\hat\mu$, and, since $\sqrt n\,\hat\sigma/\sigma$ has a $\chi_{n-1}$ law,
+# at every $n$: $\sigma/\sqrt n$ for $\hat\mu$, and, since $\sqrt n\,\hat\sigma/\sigma$ has a $\chi_{n-1}$ distribution,
 #
 # $$E(\hat\sigma - \sigma)^2 = \sigma^2\Bigl(2 - \tfrac1n - 2\sqrt{\tfrac2n}\,\tfrac{\Gamma(n/2)}{\Gamma((n-1)/2)}\Bigr).$$
 
@@ -105,9 +105,9 @@ for name in errors:
 # %% [markdown]
 # ## Where it is not consistent
 #
-# The proof needs a number of parameters that stays put. Give each of $m$ pairs of observations a mean of its own and one common $\sigma$
-# (Neyman and Scott, 1948). Then $\hat\sigma^2 = \sum_i (y_{i1} - y_{i2})^2/4m$, and $2m\hat\sigma^2/\sigma^2$ is $\chi^2_m$: its mean is
-# $\sigma^2/2$, whatever $m$. More pairs make the estimate surer of the wrong value. One fit with all its means as parameters confirms the formula.
+# The proof needs a fixed number of parameters. Give each of $m$ pairs of observations its own mean, with one common $\sigma$ (Neyman and Scott,
+# 1948). Then $\hat\sigma^2 = \sum_i (y_{i1} - y_{i2})^2/4m$, and $2m\hat\sigma^2/\sigma^2$ is $\chi^2_m$: its mean is $\sigma^2/2$, whatever $m$.
+# With more pairs the estimate gets closer to the wrong value. One fit with all means as parameters confirms the formula.
 
 # %%
 def pairs(params, data):
@@ -146,9 +146,9 @@ plt.show()
 # %% [markdown]
 # ## 2. Asymptotic normality
 #
-# $(\hat\theta - \theta)/\mathrm{SE}$ tends to $N(0, 1)$. At $n = 10$ it has not: $(\hat\sigma - \sigma)/\mathrm{SE} = \sqrt{2n}\,(1 - \sigma/\hat\sigma)$
-# has a long left tail, because samples with a small $\hat\sigma$ also get a small standard error. `jm.plots.qq` draws a band that a sample of
-# true normal values leaves once in twenty.
+# $(\hat\theta - \theta)/\mathrm{SE}$ tends to $N(0, 1)$. At $n = 10$ it is still far from normal: $(\hat\sigma - \sigma)/\mathrm{SE} = \sqrt{2n}\,(1
+# - \sigma/\hat\sigma)$ has a long left tail, because samples with a small $\hat\sigma$ also get a small standard error. `jm.plots.qq` draws a band
+#   that a truly normal sample leaves once in twenty times.
 
 # %%
 studentised = {n: ((fits.params["sigma"] - SIGMA) / fits.stderr["sigma"])[size == n] for n in NS}
@@ -168,11 +168,11 @@ for n, t in studentised.items():
     print(f"n = {n:4}: skewness {scipy.stats.skew(t):5.2f}, Kolmogorov-Smirnov test of normality p = {normality(t):.2g}")
 assert normality(studentised[3200]) > 1e-3
 assert normality(studentised[10]) < 1e-6
-assert scipy.stats.kstest(studentised[10], lambda v: chi.cdf(np.sqrt(10) / (1 - v / np.sqrt(20)))).pvalue > 1e-3  # the exact law at n = 10
+assert scipy.stats.kstest(studentised[10], lambda v: chi.cdf(np.sqrt(10) / (1 - v / np.sqrt(20)))).pvalue > 1e-3  # the exact distribution at n = 10
 
 # %% [markdown]
-# What this does to intervals: the share of 95 % intervals that hold the truth. `fit.interval()` is symmetric in $\log\sigma$, because the
-# parameter is declared positive; `scale="user"` is symmetric in $\sigma$. The lines are exact, from the $\chi$ law.
+# The effect on intervals: the proportion of 95 % intervals that contain the truth. `fit.interval()` is symmetric in $\log\sigma$, because the
+# parameter is declared positive; `scale="user"` is symmetric in $\sigma$. The lines are exact, from the $\chi$ distribution.
 
 # %%
 def exact_coverage(n, scale):
@@ -199,9 +199,9 @@ plt.show()
 # %% [markdown]
 # ## 3. Efficiency
 #
-# No unbiased estimator has a variance below the inverse of the Fisher information (Cramér and Rao), and the maximum likelihood estimate
-# reaches it in the limit. `jm.calibrate` does the whole exercise for a model: it simulates, refits, and compares.
-# Its column *efficiency* is the bound over the variance that was seen.
+# No unbiased estimator has a variance below the inverse of the Fisher information (Cramér and Rao), and the maximum-likelihood estimate attains it in
+# the limit. `jm.calibrate` does the whole study for a model: it simulates, refits, and compares. Its column *efficiency* is the bound divided by the
+# observed variance.
 
 # %%
 N = 400
@@ -219,11 +219,11 @@ assert np.all(np.abs(study.efficiency - 1) < 4 * np.sqrt(2 / DATASETS) + 10 / N)
 assert np.all(np.abs(study.coverage() - 0.95) < 4 * study.coverage_error() + 0.002)
 
 # %% [markdown]
-# An efficiency here has a simulation error of $\sqrt{2/R}$, 2 % with 4000 data sets, and a true shortfall of order $1/n$.
+# These efficiencies have a simulation error of $\sqrt{2/R}$, 2 % with 4000 data sets, and a true shortfall of order $1/n$.
 #
-# Other estimators fall short by known ratios: the median of normal data has $2/\pi = 64\,\%$ of the efficiency of the mean, and the shape of a
-# gamma law by the method of moments, at $\alpha = 2$, has $1/\bigl(2(\alpha+1)(\alpha\psi'(\alpha)-1)\bigr) = 57\,\%$.
-# The mean is no better in itself: of Laplace data the *median* is the maximum likelihood estimate, and the mean has only half its efficiency.
+# Other estimators have known, lower efficiencies: the median of normal data has $2/\pi = 64\,\%$ of the efficiency of the mean, and the shape of a
+# gamma distribution by the method of moments, at $\alpha = 2$, has $1/\bigl(2(\alpha+1)(\alpha\psi'(\alpha)-1)\bigr) = 57\,\%$. The mean is not
+# always better: for Laplace data the *median* is the maximum-likelihood estimate, and the mean has only half its efficiency.
 
 # %%
 def ratio(a, b):
@@ -266,8 +266,8 @@ for name, (r, error), known, limit in zip(("median", "mean", "moments"), shares,
 # %% [markdown]
 # ## 4. Invariance
 #
-# A rate and a mean waiting time describe the same exponential law. The estimate of one is the inverse of the other's, and so is an interval
-# that is made of likelihood alone. An interval *estimate ± 1.96 SE* is not: it depends on what the parameter was called.
+# A rate and a mean waiting time describe the same exponential distribution. The estimate of one is the reciprocal of the other, and the same holds
+# for likelihood intervals. It does not hold for the interval *estimate ± 1.96 SE*, which depends on the parametrisation.
 
 # %%
 hours = jm.datasets.load("aircondit").data["hours"]
@@ -296,8 +296,8 @@ assert not np.allclose(1 / symmetric[0][::-1], symmetric[1], rtol=0.1)
 # %% [markdown]
 # ## 5. But it is biased
 #
-# Nothing in the list says *unbiased*. The maximum likelihood variance divides by $n$: $E\hat\sigma^2 = \sigma^2(n-1)/n$. The bias is of order
-# $1/n$, against a standard deviation of order $1/\sqrt n$, so that it fades; at $n = 10$ it is 10 %.
+# Nothing in the list says *unbiased*. The maximum-likelihood variance divides by $n$: $E\hat\sigma^2 = \sigma^2(n-1)/n$. The bias is of order $1/n$,
+# compared with a standard deviation of order $1/\sqrt n$, so it vanishes in the limit; at $n = 10$ it is 10 %.
 
 # %%
 for n in NS:
@@ -308,8 +308,8 @@ for n in NS:
 # %% [markdown]
 # ## 6. Wilks: twice the log-likelihood ratio is $\chi^2$
 #
-# $2\{\ell(\hat\theta) - \ell(\theta)\}$ of the logistic regressions above, two parameters, against $\chi^2_2$: the law behind likelihood
-# intervals and `jm.lr_test`.
+# $2\{\ell(\hat\theta) - \ell(\theta)\}$ for the logistic regressions above, with two parameters, is compared with $\chi^2_2$, the distribution behind
+# likelihood intervals and `jm.lr_test`.
 
 # %%
 lr = study.statistics["lr"]
@@ -329,10 +329,12 @@ assert agree(rejected, 0.05, error)
 # %% [markdown]
 # ## What to remember
 #
-# - The theorems are limits, reached at different speeds: at $n = 10$ a symmetric interval for $\sigma$ holds the truth in 85 % of samples, where it says 95; at 3200 nobody can tell.
-# - They need a fixed number of parameters, a right model, and a truth that is not on a bound. With a mean for each pair, $\hat\sigma^2$ goes to half its value.
-# - Efficient is against other estimators *under this model*: the mean is best for normal data and poor for Laplace data.
+# - The theorems are limits, reached at different speeds: at $n = 10$ a symmetric 95 % interval for $\sigma$ contains the truth in 85 % of samples; at
+#   3200 there is no visible difference.
+# - They need a fixed number of parameters, a correct model, and a truth that is not on a bound. With a mean for each pair, $\hat\sigma^2$ goes to
+#   half its value.
+# - Efficiency is relative to other estimators *under this model*: the mean is best for normal data and poor for Laplace data.
 # - Estimates and likelihood intervals follow a change of parameters; *estimate ± 1.96 SE* does not.
 # - `jm.calibrate` measures all of it for your own model and your own $n$.
 #
-# Next: `06_limitations`, what happens where the conditions fail.
+# Next: `06_limitations`, what happens if the conditions fail.

@@ -8,11 +8,11 @@
 # ---
 
 # %% [markdown]
-# # 6. Where maximum likelihood ends
+# # 6. The limits of maximum likelihood
 #
-# The maximum may not exist, there may be many, the likelihood may be infinite, the model may be wrong, and the highest point of the likelihood
-# may be the wrong place to stand. Each happens below on simulated data, with a figure and a number; and each time the question is what the
-# program says. A failure that looks like a number is worse than one that has a name.
+# The maximum may not exist, there may be many, the likelihood may be infinite, the model may be wrong, and the highest maximum may be the wrong one.
+# Each case is shown below on simulated data, with a figure and a number, and each time we look at what the program reports. A failure that looks like
+# a number is worse than a failure with a name.
 
 # %%
 import math
@@ -51,8 +51,8 @@ def logistic(params, data):
 # %% [markdown]
 # ## 1. No maximum: separation
 #
-# If some line tells all successes from all failures, the logistic likelihood rises for ever as the slope grows: there is no estimate. A small
-# sample does it often. For labels that are fair coins the probability is exact: $n$ points in general position have
+# If some line separates all successes from all failures, the logistic likelihood keeps rising as the slope grows: there is no estimate. In small
+# samples this is common. If the labels are fair coins, the probability is known exactly: $n$ points in general position have
 # $2\sum_{k<p}\binom{n-1}{k}$ separable labellings out of $2^n$ (Cover, 1965); here $p = 2$, an intercept and one regressor.
 
 # %%
@@ -82,8 +82,8 @@ assert np.mean(separated[1] - separated[0]) > 4 * np.sqrt(np.mean(error**2) / le
 assert set(fits.status.tolist()) <= {Status.SEPARATED, Status.CONVERGED}
 
 # %% [markdown]
-# The stronger the effect, the likelier the failure: it is not a sign of bad data. The fit says what happened and reports infinity with its
-# sign; no standard error is given. A climb that stops when the gradient is small enough reports a large finite slope with a huge standard error here.
+# The stronger the effect, the more likely the failure: it is not a sign of bad data. The fit says what happened and reports infinity with its sign,
+# without a standard error. An optimiser that stops when the gradient is small enough reports a large finite slope with a huge standard error here.
 
 # %%
 x = np.arange(11.0) - 5
@@ -93,7 +93,8 @@ print(lost)
 assert lost.verdict == Status.SEPARATED and lost.params["beta"][1] == np.inf and np.isnan(lost.se).all()
 
 # %% [markdown]
-# A prior always has an answer. It is labelled MAP, and it is as much the prior's answer as the data's: halve its strength and it moves.
+# With a prior there is always an estimate. It is labelled MAP, and it depends on the prior as much as on the data: halve the strength of the prior
+# and it changes.
 
 # %%
 for strength in (1.0, 0.5):
@@ -104,8 +105,8 @@ for strength in (1.0, 0.5):
 # %% [markdown]
 # ## 2. Many maxima
 #
-# The location of a Cauchy sample: each outlying observation may have a hill of its own. Newton's method climbs the one it stands on and
-# reports CONVERGED, which is a statement about *a* maximum, not about the highest.
+# Consider the location of a Cauchy sample: each outlying observation may have its own local maximum. Newton's method finds the one nearby and reports
+# CONVERGED, which is a statement about *a* maximum, not about the highest.
 
 # %%
 def cauchy(params, y):
@@ -130,8 +131,8 @@ assert all(climb.converged for climb in climbs) and len(np.unique(ends.round(6))
 assert climbs[-1].loglik == max(climb.loglik for climb in climbs)  # the median is a good start
 
 # %% [markdown]
-# How often in Cauchy samples? The number of further maxima tends to a Poisson law with mean $1/\pi$ (Reeds, 1985), so that about one sample in
-# four has a false one. Counted where the score falls through zero, in samples of 30:
+# How often does this happen in Cauchy samples? The number of additional maxima tends to a Poisson distribution with mean $1/\pi$ (Reeds, 1985), so
+# about one sample in four has a false one. Here they are counted as downward zero crossings of the score, in samples of 30:
 
 # %%
 def maxima(y):
@@ -145,8 +146,9 @@ print(f"further maxima: {further.mean():.3f} ± {further.std() / np.sqrt(DATASET
 assert agree(further.mean(), 1 / np.pi, np.sqrt(1 / np.pi / DATASETS))
 
 # %% [markdown]
-# Two more forms of the same ailment. Components of a mixture have no names, so every maximum comes once for each order of the labels;
-# in `jm.multistart`, `symmetric=[("mu",)]` makes them one. And a sum of two parameters can be known while neither is: the likelihood is a ridge, and the fit says which combination is free.
+# There are two more forms of this problem. Components of a mixture have no names, so every maximum occurs once for each order of the labels; in
+# `jm.multistart`, `symmetric=[("mu",)]` counts these as one. And the data may determine the sum of two parameters but not each of them: the
+# likelihood is a ridge, and the fit says which combination is undetermined.
 
 # %%
 def mixture(params, y):
@@ -169,8 +171,9 @@ assert np.isclose(total.stderr, 1 / np.sqrt(60), rtol=1e-8)
 # %% [markdown]
 # ## 3. The best fit is not the best model
 #
-# Polynomials of growing degree, fitted to 25 points of a sine with normal noise of known size. On its own data the log-likelihood can only rise.
-# On fresh data from the same source it rises, and then falls. A prior on the coefficients costs a little fit and saves the prediction.
+# Polynomials of growing degree, fitted to 25 points of a sine with normal noise of known size. On the data of the fit the log-likelihood can only
+# rise. On new data from the same source it rises and then falls. With a prior on the coefficients the fit is slightly worse and the prediction much
+# better.
 
 # %%
 n, NOISE = 25, 0.4
@@ -219,8 +222,8 @@ assert np.all(np.diff(own) > -1e-12) and fresh[-1] < fresh[2]  # nested models: 
 assert np.all(held <= own + 1e-12) and shrunk[-1] > fresh[-1]
 
 # %% [markdown]
-# The price has a law. With $p$ coefficients the log-likelihood at the estimate is on average $p/2$ too high on the data of the fit and $p/2$
-# too low on fresh responses: the distance, $p$, is what AIC takes off. Measured with degree 1:
+# The difference can be calculated. With $p$ coefficients the log-likelihood at the estimate is on average $p/2$ too high on the data of the fit and
+# $p/2$ too low on new responses: AIC subtracts the difference, $p$. Measured with degree 1:
 
 # %%
 design = np.polynomial.legendre.legvander(u, 1)
@@ -233,11 +236,11 @@ print(f"own data {gain[0]:+.3f} ± {error[0]:.3f}, fresh responses {gain[1]:+.3f
 assert agree(gain, [1, -1], error)
 
 # %% [markdown]
-# ## 4. The model is wrong: what the sandwich mends
+# ## 4. The model is wrong: what the sandwich corrects
 #
-# Counts that vary more than a Poisson law allows, by a factor $\varphi$ (negative binomial), fitted as Poisson. The estimates are sound. The
-# model's standard errors are too small by $\sqrt\varphi$, so that a 95 % interval covers $2\Phi(1.96/\sqrt\varphi) - 1$. `vcov="HC0"`, the
-# sandwich, takes the variance from the residuals and not from the model.
+# Counts with a variance larger than Poisson by a factor $\varphi$ (negative binomial) are fitted as Poisson. The estimates are valid. The model-based
+# standard errors are too small by $\sqrt\varphi$, so a 95 % interval has coverage $2\Phi(1.96/\sqrt\varphi) - 1$. `vcov="HC0"`, the sandwich, takes
+# the variance from the residuals instead of the model.
 
 # %%
 def poisson(params, data):
@@ -253,7 +256,7 @@ held = {}
 for kind in ("observed", "HC0"):
     fits = jm.fit_batch(poisson, {"beta": np.array([1.0, 0.0])}, counts, in_axes={"x": None, "y": 0}, vcov=kind, progress=False)
     assert fits.converged.all()
-    covers = np.abs(fits.params["beta"][:, 1]) <= Z95 * fits.stderr["beta"][:, 1]  # the two groups are alike: the truth is 0
+    covers = np.abs(fits.params["beta"][:, 1]) <= Z95 * fits.stderr["beta"][:, 1]  # the two groups do not differ: the truth is 0
     held[kind] = share(covers.reshape(5, DATASETS).T)
 
 line = np.linspace(1, 5, 100)
@@ -272,12 +275,13 @@ assert agree(held["observed"][0], law, held["observed"][1] + 0.002)
 assert agree(held["HC0"][0], 0.95, held["HC0"][1] + 0.0025)
 
 # %% [markdown]
-# The sandwich mends the standard error of what is being estimated. It does not mend what that is: a wrong mean is still a wrong mean.
+# The sandwich corrects the standard error of the quantity that is estimated. It does not correct the quantity itself: a wrong mean is still a wrong
+# mean.
 #
 # ## 5. Squared error for a yes or no
 #
 # For a binary response $-(y - p)^2$ is often used as if it were a log-likelihood. Row by row its gradient is that of the log-likelihood times
-# $2p(1-p)$: nearly zero exactly where the model is surely wrong. The figure walks from the truth ($t = -1$) to its opposite and beyond.
+# $2p(1-p)$: nearly zero exactly where the model is confident and wrong. The figure goes from the truth ($t = -1$) to its opposite and beyond.
 
 # %%
 def squared(params, data):
@@ -307,9 +311,9 @@ plt.show()
 assert slopes["log-likelihood"][-1] > 30 * slopes["minus squared error"][-1]
 
 # %% [markdown]
-# The square is not concave either: below, 64 data sets are each climbed from the truth, from nine starts of scale 3 and nine of scale 10. (The
-# log-likelihood is concave: every start has the one maximum above it.) And it is no log-likelihood:
-# $e^{-(0-p)^2} + e^{-(1-p)^2}$ is not 1, so its curvature is no information, and the standard errors made of it mean nothing.
+# The square is not concave either: below, 64 data sets are each fitted from the truth, from nine starts of scale 3 and nine of scale 10. (The
+# log-likelihood is concave: every start leads to the same maximum.) And it is not a log-likelihood: $e^{-(0-p)^2} + e^{-(1-p)^2}$ is not 1, so its
+# curvature is not an information, and standard errors computed from it are meaningless.
 
 # %%
 design = np.stack([np.ones((64, 40)), rng.normal(size=(64, 40))], axis=-1)
@@ -334,12 +338,12 @@ print(report)
 assert report["normalised"].passed is False
 
 # %% [markdown]
-# `jm.lint` can sum the density because it was told which values the response takes; without `support=` that check is marked –, which is no pass.
+# `jm.lint` can sum the density because it was told which values the response takes; without `support=` that check is marked –, not passed.
 #
 # ## 6. An infinite likelihood
 #
-# Half a normal component beside half of $N(0, 3^2)$. Put its mean on any one observation and let $\sigma \to 0$: the likelihood is infinite.
-# There is no maximum likelihood estimate, and yet a sensible *local* maximum. Which one a climb finds depends on where it starts.
+# Mix a normal component with weight one half and $N(0, 3^2)$. Put its mean on any one observation and let $\sigma \to 0$: the likelihood is infinite.
+# There is no maximum-likelihood estimate, but there is a sensible *local* maximum. Which of the two a search finds depends on its start.
 
 # %%
 def beside_background(params, y):
@@ -360,7 +364,7 @@ member = hills.fits[int(told[0])]
 print(f"\n{member.verdict.name}: {member.explain()}")
 assert np.isnan(hills.fits.x[fallen.ravel()]).all() and np.all(hills.fits.loglik[fallen.ravel()] == np.inf)
 narrow = told[told % 30 < 15]
-assert np.mean(hills.fits.witness.row[narrow] == narrow // 30) > 0.9  # narrow starts fall on their own observation, a few on a neighbour
+assert np.mean(hills.fits.witness.row[narrow] == narrow // 30) > 0.9  # narrow starts collapse onto their own observation, a few onto a neighbour
 
 # %%
 def height(mu, sigma):
@@ -386,9 +390,10 @@ assert hills.best.converged and hills.unbounded == fallen.sum()
 # ## What to remember
 #
 # - Read the status before the numbers. SEPARATED, UNIDENTIFIED and UNBOUNDED are facts about model and data, not about the optimiser.
-# - CONVERGED means *a* maximum. If the likelihood may have several, ask `jm.multistart`, which climbs from many starts and counts.
-# - The likelihood of the data that were fitted flatters the model by half the number of its parameters. Judge on fresh data, or by AIC; a prior helps, and is labelled MAP.
-# - Standard errors assume that the model is right. Those of `vcov="HC0"` do not, and cost little.
+# - CONVERGED means *a* maximum. If the likelihood may have several, use `jm.multistart`, which fits from many starts and counts the maxima.
+# - On the data of the fit the log-likelihood is too high by half the number of parameters. Judge a model on new data, or by AIC; a prior helps, and
+#   is labelled MAP.
+# - Standard errors assume that the model is right, except those of `vcov="HC0"`, which cost little.
 # - Use the likelihood of the response you have: for yes or no that is cross-entropy.
 #
-# Next: `07_mixtures_and_em`, where label switching and collapse are everyday matters.
+# Next: `07_mixtures_and_em`, where label switching and collapse are common.

@@ -14,13 +14,13 @@
 # %% [markdown]
 # # Mixtures and the EM algorithm
 #
-# Old Faithful erupts for about two minutes or for about four. If the kind of each eruption were known, the fit would be two means and two
-# variances; it is not, and the likelihood is that of a mixture. EM (Dempster, Laird & Rubin 1977) fills in what is missing by its
-# expectation and repeats the easy fit. It is short, it never goes down, and it ends near a maximum. What it does not do is tell whether
-# that maximum is the highest, how sure the estimates are, or whether there is a maximum at all: mixtures have several, and some have none.
+# Old Faithful erupts for about two minutes or for about four. If the kind of each eruption were known, the fit would consist of two means and two
+# variances; it is not known, so the likelihood is that of a mixture. EM (Dempster, Laird & Rubin 1977) replaces what is missing by its expectation
+# and repeats the easy fit. It is short, the likelihood never falls, and it ends near a maximum. But it does not say whether that maximum is the
+# highest, how precise the estimates are, or whether there is a maximum at all: mixtures have several, and some have none.
 
 # %% tags=["parameters"]
-NULLS = 10_000  # simulated samples for the law of the likelihood ratio
+NULLS = 10_000  # simulated samples for the distribution of the likelihood ratio
 
 # %%
 import jax
@@ -39,8 +39,8 @@ y = jm.datasets.load("faithful").data["eruptions"]  # minutes, 272 eruptions
 #
 # $$\ell(\theta) = \sum_i \log \sum_j w_j\, \phi(y_i;\, \mu_j, \sigma_j^2)$$
 #
-# The E-step gives each eruption a share in each component, its *responsibility* $r_{ij} = w_j\phi_j(y_i)/\sum_l w_l\phi_l(y_i)$; the M-step
-# takes the weighted mean, variance and share. Ten lines:
+# The E-step gives each eruption a probability for each component, its *responsibility* $r_{ij} = w_j\phi_j(y_i)/\sum_l w_l\phi_l(y_i)$; the M-step
+# computes the weighted mean, variance and proportion. Ten lines:
 
 # %%
 weight, mean, variance = np.array([0.5, 0.5]), np.array([2.0, 3.0]), np.array([1.0, 1.0])
@@ -58,7 +58,7 @@ rounding = 4 * np.finfo(float).eps * np.abs(path[0]) * len(y)
 assert np.all(np.diff(path) > -rounding)  # the ascent
 
 # %% [markdown]
-# `jm.em_steps` makes the same steps with the library's model, to the last digits.
+# `jm.em_steps` takes the same steps with jaxmle's model, equal to the last digits.
 
 # %%
 two = jm.gaussian_mixture(2, "spherical")
@@ -68,10 +68,10 @@ assert np.allclose(theirs, path, rtol=1e-12) and np.allclose(params["loc"][:, 0]
 
 # %% [markdown]
 # Why it cannot fall: for any responsibilities, $\sum_{ij} r_{ij}\log\{w_j\phi_j(y_i)/r_{ij}\} \le \ell(\theta)$ by Jensen's inequality, with
-# equality at the responsibilities of the E-step, and the M-step raises the left side. How fast it rises is another matter: near the end
-# the distance to the maximum shrinks by a constant factor, the share of information that is missing. Newton's steps on the same
-# likelihood, from the same start, are slower at first, where the likelihood is not concave, and then double the number of right digits with
-# each step. So `jm.em` begins with EM and ends with Newton.
+# equality at the responsibilities of the E-step, and the M-step raises the left side. How fast it rises is another matter: near the end the distance
+# to the maximum shrinks by a constant factor, the fraction of missing information. Newton steps on the same likelihood, from the same start, are
+# slower at first, where the likelihood is not concave, and then double the number of correct digits with each step. So `jm.em` begins with EM and
+# ends with Newton.
 
 # %%
 newton = jm.plots.path_of(two.loglik, start, y, constraints=two.constraints)
@@ -89,8 +89,8 @@ assert len(newton) < 20 and abs(newton.loglik[-1] - top) < 1e-9
 # %% [markdown]
 # ## The fit
 #
-# `jm.em` draws starts by k-means++, climbs from each, and hands the best end to `jm.fit`: the status, the standard errors from the observed
-# information and the intervals are those of any other fit. R's mixtools, carried by Newton steps to the maximum, has these numbers.
+# `jm.em` draws starts by k-means++, runs EM from each, and passes the best result to `jm.fit`: the status, the standard errors from the observed
+# information and the intervals are those of any other fit. R's mixtools, refined by Newton steps, gives these numbers.
 
 # %%
 found = jm.em(two, data=y)
@@ -116,9 +116,9 @@ _ = jm.plots.mixture(y, found.params["weights"], found.params["loc"][:, 0], foun
 # %% [markdown]
 # ## Labels
 #
-# The likelihood does not know which component is called 0. Exchanging them gives another maximum of the same height, and a fit that
-# starts there ends there. `jm.em` puts Gaussian components in the order of their means; a label-free question, such as the
-# probability that an eruption is longer than three minutes, has one answer anyway.
+# The likelihood does not know which component is called 0. Exchanging them gives another maximum of the same height, and a fit that starts there ends
+# there. `jm.em` sorts Gaussian components by their means. Quantities that do not depend on labels, such as the probability that an eruption is longer
+# than three minutes, are the same for any order.
 
 # %%
 swapped = jax.tree.map(lambda leaf: leaf[::-1], found.params)
@@ -137,8 +137,8 @@ print(f"means {other.params['loc'][:, 0].round(3)}; share above three minutes {l
 # ## Many maxima
 #
 # Four measurements of 150 irises, three components with free covariance matrices, 44 parameters. One start in ten ends at a lower maximum.
-# The highest is the one that scikit-learn finds when it is given the same number of starts and patience enough. (`jm.multistart` takes such
-# a census for any likelihood, and `symmetric=` makes maxima one that differ by labels only.)
+# The highest is the one that scikit-learn finds with the same number of starts and enough iterations. (`jm.multistart` counts maxima for any
+# likelihood, and `symmetric=` merges those that differ only in labels.)
 
 # %%
 iris = load_iris()
@@ -152,8 +152,8 @@ assert abs(flowers.fit.loglik - sklearn.score(iris.data) * 150) < 1e-4
 assert flowers.logliks.min() < flowers.fit.loglik - 1 and flowers.reached >= 5
 
 # %% [markdown]
-# A picture of two of the four coordinates: the margin of a normal mixture is the mixture of the margins. The components were found without
-# the species, and are nearly them.
+# The figure shows two of the four coordinates: the marginal of a normal mixture is the mixture of the marginals. The components were found without
+# the species, but nearly agree with them.
 
 # %%
 at = np.array([2, 3])
@@ -170,9 +170,9 @@ assert agree > 0.95  # both are in the order of the sepal's length
 # %% [markdown]
 # ## No maximum at all
 #
-# A component that stands on a single value, with its variance going to zero, sends the likelihood to infinity. Every mixture of normals
-# with free variances is like this: what is called its maximum-likelihood estimate is a local maximum. A start in such a hole has the
-# status `UNBOUNDED`, and the row is named. Seven eruptions share that value, 1.833 minutes.
+# If a component covers a single value and its variance goes to zero, the likelihood goes to infinity. This holds for every mixture of normals with
+# free variances: its so-called maximum-likelihood estimate is a local maximum. A start close to such a singularity has the status `UNBOUNDED`, and
+# the row is named. Seven eruptions share that value, 1.833 minutes.
 
 # %%
 hole = {"weights": np.array([0.5, 0.5]), "loc": np.array([[y[10]], [3.5]]), "variance": np.array([1e-6, 1.0])}
@@ -182,9 +182,9 @@ assert collapsed.fit.verdict is jm.Status.UNBOUNDED and np.isnan(collapsed.fit.x
 assert collapsed.fit.witness.row in np.flatnonzero(y == y[10]) and np.array_equal(collapsed.rows[0], np.flatnonzero(y == y[10]))
 
 # %% [markdown]
-# Two ways out: let the components share their variance (`"tied"`), which bounds the likelihood, or add a weak penalty on small variances
-# (Chen & Tan 2009). The second is no longer maximum likelihood, and the record says so: its `mode` is MAP and it has no AIC. From the
-# same hopeless start it finds the estimates of above, moved by a small part of a standard error.
+# There are two solutions: let the components share their variance (`"tied"`), which bounds the likelihood, or add a weak penalty on small variances
+# (Chen & Tan 2009). The second is no longer maximum likelihood, and the fit says so: its `mode` is MAP and it has no AIC. From the same bad start it
+# finds the estimates above, shifted by a small fraction of a standard error.
 
 # %%
 floored = jm.em(two, hole, y, variance_floor=1 / len(y))
@@ -195,8 +195,8 @@ assert floored.fit.converged and floored.fit.mode == "MAP" and np.isnan(floored.
 # %% [markdown]
 # ## Mixtures of anything
 #
-# `jm.mixture_of` mixes any likelihood with itself; its M-step is a weighted fit of every component. Two regression lines, simulated, with
-# nothing that says which point belongs to which line:
+# `jm.mixture_of` mixes any likelihood with itself; its M-step is a weighted fit of every component. Two simulated regression lines, without any
+# information on which point belongs to which line:
 
 # %%
 n = 200
@@ -232,7 +232,7 @@ _ = ax.legend(frameon=False, loc="upper center")
 # %% [markdown]
 # ## How many components?
 #
-# Criteria count parameters. Old Faithful, one to four components:
+# Information criteria count parameters. For Old Faithful, with one to four components:
 
 # %%
 fits = [found.fit if k == 2 else jm.em(jm.gaussian_mixture(k, "spherical"), data=y).fit for k in (1, 2, 3, 4)]
@@ -245,14 +245,14 @@ print(
 assert fits[0].bic - fits[1].bic > 100 and abs(fits[1].bic - fits[2].bic) < 1 and narrow < 0.1
 
 # %% [markdown]
-# BIC sees no difference between two and three, and then likes four: the fourth component is a spike of three seconds around 1.83 minutes,
-# where many recorded times pile up. A criterion counts whatever the density can describe, piles of rounded values too. How many
-# *kinds of eruption* there are is another question.
+# BIC sees no difference between two and three, and then prefers four: the fourth component is a spike of three seconds around 1.83 minutes, where
+# many rounded times coincide. A criterion rewards anything that the density can describe, including rounding. How many *kinds of eruption* there are
+# is another question.
 #
-# Why not the likelihood-ratio test? Without a second component its weight is zero, which is on the edge of the parameter space, and its
-# place means nothing: it is not identified under the hypothesis. So $2\Delta\ell$ is not $\chi^2$ with the difference in parameters. The
-# smallest example (Hartigan 1985): is a sample of $N(0, 1)$ contaminated by some $N(\mu, 1)$,
-# $(1 - w)\,\phi(y) + w\,\phi(y - \mu)$, both $w$ and $\mu$ unknown? Simulated without contamination, the largest likelihood over a grid:
+# Why not the likelihood-ratio test? Without a second component its weight is zero, on the boundary of the parameter space, and its location is not
+# identified under the hypothesis. So $2\Delta\ell$ is not $\chi^2$ with the difference in parameters. The smallest example (Hartigan 1985): is a
+# sample of $N(0, 1)$ contaminated by some $N(\mu, 1)$, $(1 - w)\,\phi(y) + w\,\phi(y - \mu)$, both $w$ and $\mu$ unknown? Simulated without
+# contamination, the largest likelihood over a grid:
 
 # %%
 ROWS, CUT = 100, 5.991464547107979  # the 95% quantile of χ²(2)
@@ -276,14 +276,14 @@ ax.spines[["top", "right"]].set_visible(False)
 _ = ax.legend(frameon=False)
 
 # %% [markdown]
-# Here the χ² test rejects too rarely; elsewhere it may err on the other side. The honest p-value is a simulation under the smaller model, each sample
-# fitted with both (a parametric bootstrap, McLachlan 1987), and the two fits of a real sample must come from enough starts.
+# Here the χ² test rejects too rarely; in other cases it may reject too often. A valid p-value comes from simulation under the smaller model, with
+# each sample fitted by both models (a parametric bootstrap, McLachlan 1987), and the two fits of a real sample must come from enough starts.
 #
 # ## What to remember
 #
-# - EM climbs without falling, and slowly at the end; `jm.em` lets Newton finish, and the standard errors are those of the likelihood.
-# - Start from many places and look at where they end. Labels are arbitrary, label-free questions are not.
-# - A normal mixture with free variances has no highest point: `UNBOUNDED` names the row, a tied variance or a labelled penalty avoids it.
-# - The number of components is not a χ² test; simulate the likelihood ratio, and ask what a component stands for.
+# - EM never lowers the likelihood, but is slow at the end; `jm.em` lets Newton finish, and the standard errors are those of the likelihood.
+# - Use many starts and look at where they end. Labels are arbitrary; quantities that do not depend on them are not.
+# - A normal mixture with free variances has no global maximum: `UNBOUNDED` names the row, and a tied variance or a penalty avoids it.
+# - The number of components cannot be found by a χ² test; simulate the likelihood ratio, and ask what a component represents.
 #
-# Next: [08 Neural networks](08_neural_networks.ipynb), where maxima are many and nobody minds.
+# Next: [08 Neural networks](08_neural_networks.ipynb), where there are many maxima and it does not matter.

@@ -15,9 +15,9 @@
 # # A neural network is a likelihood
 #
 # A classifier that outputs class probabilities and is trained by cross-entropy is a categorical regression fitted by maximum likelihood, with
-# a flexible predictor. So the tools are the same: a log-likelihood with one term per row, any optimiser, and afterwards the questions a
-# statistician asks: is the fit any good on new rows and how sure is that number, are the probabilities right, which parameters have a
-# standard error at all? We train a small network on real images of digits and ask them.
+# a flexible predictor. So the tools are the same: a log-likelihood with one term per row and any optimiser. Afterwards come the questions a
+# statistician asks: how good is the fit on new rows, and how precise is that number? Are the probabilities right? Which parameters have a standard
+# error at all? We train a small network on real images of digits and answer them.
 
 # %% tags=["parameters"]
 EPOCHS = 100  # at most
@@ -38,8 +38,8 @@ import jaxmle as jm
 # %% [markdown]
 # ## The data
 #
-# 1,797 images of handwritten digits, 8 by 8 pixels, shipped with scikit-learn. A fifth of each class is put aside and looked at once, at the
-# end. A tenth of the others is held out from training and decides when to stop.
+# 1,797 images of handwritten digits, 8 by 8 pixels, shipped with scikit-learn. A fifth of each class is set aside for a single test at the end. A
+# tenth of the rest is held out from training and decides when to stop.
 
 # %%
 images, digit = load_digits(return_X_y=True)
@@ -54,8 +54,8 @@ for ax, image, label in zip(axes, x, y, strict=False):
 # %% [markdown]
 # ## The model
 #
-# One hidden layer of 40 units; parameters are a plain dictionary, and no framework is needed. The output is ten scores
-# $s_{ik}$, and the log-likelihood of one image is the categorical one, $\ell_i = s_{i,y_i} - \log\sum_k e^{s_{ik}}$.
+# One hidden layer of 40 units; parameters are a plain dictionary, without any framework. The output is ten scores $s_{ik}$, and the log-likelihood of
+# one image is the categorical one, $\ell_i = s_{i,y_i} - \log\sum_k e^{s_{ik}}$.
 
 # %%
 HIDDEN, CLASSES = 40, 10
@@ -80,8 +80,8 @@ weights = {name: jnp.asarray(value, jnp.float32) for name, value in start.items(
 print(sum(leaf.size for leaf in weights.values()), "parameters,", len(y), "images to train on")
 
 # %% [markdown]
-# `jm.nll(loglik, reduction="mean")` is the training loss. It is the cross-entropy that optax computes, number for number, and goes
-# wherever a loss goes: under `jax.grad`, into a loop of your own.
+# `jm.nll(loglik, reduction="mean")` is the training loss. It equals the cross-entropy that optax computes, and can be used like any loss: under
+# `jax.grad`, or in your own loop.
 
 # %%
 loss = jm.nll(loglik, reduction="mean")
@@ -110,9 +110,9 @@ assert values[-1] < 0.2 * values[0]
 # %% [markdown]
 # ## Mini-batches
 #
-# `jm.fit_stochastic` is that loop with the rest of what it takes: a new permutation of the rows for each epoch, the loss of the rows held out,
-# the parameters of the best epoch, a stop when that loss has not fallen for 15 epochs, and checkpoints where wanted. (`held_out=0.1` draws
-# the rows itself.)
+# `jm.fit_stochastic` is such a loop with everything else that is needed: a new permutation of the rows for each epoch, the loss on held-out rows, the
+# parameters of the best epoch, a stop when that loss has not fallen for 15 epochs, and optional checkpoints. (`held_out=0.1` draws the rows
+# automatically.)
 
 # %%
 found = jm.fit_stochastic(
@@ -130,9 +130,9 @@ ax.spines[["top", "right"]].set_visible(False)
 _ = ax.legend(frameon=False)
 
 # %% [markdown]
-# The loss of the rows trained on falls and falls. Once every one of them is read right, multiplying the last layer by a large number brings
-# the loss as near to zero as one likes: the likelihood is separated and its supremum lies at infinity. With 3,010 parameters and 1,293 images
-# no maximum-likelihood estimate exists; early stopping is what makes the one we have useful.
+# The training loss keeps falling. Once every training image is classified correctly, multiplying the last layer by a large number brings the loss
+# arbitrarily close to zero: the likelihood is separated and its supremum lies at infinity. With 3,010 parameters and 1,293 images no
+# maximum-likelihood estimate exists; early stopping makes the estimate useful.
 
 # %%
 final = {name: jnp.asarray(value, jnp.float32) for name, value in found.params.items()}
@@ -145,10 +145,10 @@ print(
 assert right.mean() > 0.99 and loss(louder, seen) < 0.1 * loss(final, seen)
 
 # %% [markdown]
-# ## How good, and how sure is that
+# ## How good is it, and how precise is that number?
 #
-# Accuracy on the rows that were put aside is a binomial share, with its standard error. The claim made in the parameters, at least
-# 96.5% right, is about this one split; another split gives another number.
+# Accuracy on the test rows is a binomial proportion, with its standard error. The threshold set in the parameters, at least 96.5% correct, is for
+# this one split; another split gives another number.
 
 # %%
 probability = np.asarray(jax.nn.softmax(scores(final, x_test), axis=1), float)
@@ -170,11 +170,11 @@ for ax, row in zip(axes[0], wrong, strict=True):
 # %% [markdown]
 # ## Are the probabilities right?
 #
-# Of the images that the network calls a seven with probability 0.8, four in five should be sevens. The reliability diagram compares
-# the mean confidence of a group of images with the share that was read right. With some 360 images most groups but the last are small, so
-# that the bars matter more than the points. The expected calibration error (Guo, Pleiss, Sun & Weinberger 2017) is the mean distance of the
-# points from the diagonal, weighted by their numbers. It is not zero even for right probabilities; what chance alone gives is simulated,
-# with classes drawn from the probabilities themselves.
+# Of the images that the network calls a seven with probability 0.8, four in five should be sevens. The reliability diagram compares the mean
+# confidence of a group of images with the proportion that was classified correctly. With about 360 images all groups but the last are small, so the
+# error bars matter more than the points. The expected calibration error (Guo, Pleiss, Sun & Weinberger 2017) is the mean distance of the points from
+# the diagonal, weighted by their numbers. It is not zero even if the probabilities are right; its size by chance alone is simulated, with classes
+# drawn from the probabilities themselves.
 
 # %%
 EDGES = np.array([0.0, 0.5, 0.7, 0.85, 0.95, 1.0])
@@ -214,9 +214,9 @@ ax.spines[["top", "right"]].set_visible(False)
 assert number.sum() == len(y_test) and ece < np.quantile(chance, 0.999)
 
 # %% [markdown]
-# Stopped early, the network is not seen to be too sure of itself. Networks trained to a smaller loss often are, and the usual remedy divides
-# all scores by a *temperature* $T$ (Guo et al.). That is a likelihood of one parameter on the held-out rows, and `jm.fit` and
-# `jm.profile` take it as any other. Here the interval holds 1: there is nothing to mend, and no reason to change the probabilities.
+# With early stopping, there is no sign that the network is overconfident. Networks trained to a smaller loss often are, and the usual remedy is to
+# divide all scores by a *temperature* $T$ (Guo et al.). That is a likelihood with one parameter on the held-out rows, which `jm.fit` and `jm.profile`
+# handle like any other. Here the interval contains 1, so there is no reason to change the probabilities.
 
 
 # %%
@@ -232,12 +232,12 @@ print(interval)
 assert heat.converged and interval.lower[0] < 1 < interval.upper[0]
 
 # %% [markdown]
-# ## Standard errors, where there are some
+# ## Standard errors, where they exist
 #
-# The network's parameters are not identified one by one: hidden units may be exchanged, and ten classes need only nine sets of scores. What
-# can be asked is narrower. Given the features of the hidden layer, the last layer is a multinomial regression; `polish_over` moves that
-# layer alone to its exact maximum and `jm.fit` judges it. Without a prior it has none, since the training images are separated: a ridge,
-# labelled as such (`mode` is MAP), gives 410 estimates with standard errors, conditional on the features.
+# The individual parameters of the network are not identified: hidden units can be exchanged, and ten classes need only nine sets of scores. But given
+# the features of the hidden layer, the last layer is a multinomial regression; `polish_over` moves only that layer to its exact maximum, with the
+# verdict of `jm.fit`. Without a prior it has no maximum, because the training images are separated. A ridge prior (`mode` is MAP) gives 410 estimates
+# with standard errors, conditional on the features.
 
 # %%
 ridge = jm.penalize(loglik, jm.ridge(1.0))
@@ -248,8 +248,8 @@ print(f"{last.verdict.name}, mode {last.mode}, {len(last.se)} standard errors fr
 assert last.converged and last.mode == "MAP" and np.isfinite(last.se).all()
 
 # %% [markdown]
-# They are good for statements about what is identified, such as the probabilities of one image. Here for the image that the network is
-# least sure of, by the delta method, on the logit scale so that the interval stays inside (0, 1):
+# They can be used for quantities that are identified, such as the probabilities of one image. Here for the image about which the network is least
+# certain, by the delta method, on the logit scale so that the interval stays inside (0, 1):
 
 # %%
 row = np.argmin(confidence)
@@ -276,8 +276,8 @@ assert np.isclose(centre.sum(), 1) and np.all((ends[:, 0] < centre) & (centre < 
 # %% [markdown]
 # ## When a maximum exists
 #
-# For a model that has a maximum, mini-batches are a way there and no more: `polish="newton"` walks the rest, and the answer is that of
-# `jm.fit` on all rows. A logistic regression on 189 births, columns standardised:
+# If a model has a maximum, mini-batches only lead close to it: `polish="newton"` does the rest, and the result is that of `jm.fit` on all rows. A
+# logistic regression on 189 births, columns standardised:
 
 # %%
 births = jm.datasets.load("birthwt").data
@@ -302,15 +302,15 @@ assert after.max() < 1e-8 < before.max() and batches.fit.converged
 assert np.allclose(batches.fit.se, full.se, rtol=1e-8)
 
 # %% [markdown]
-# With a constant learning rate, mini-batches end somewhere around the maximum, a noticeable part of a standard error away: near
-# enough for a prediction, not for an inference. That is why `found` has no standard errors, and a polish has.
+# With a constant learning rate, mini-batches end somewhere around the maximum, a noticeable part of a standard error away: close enough for
+# prediction, but not for inference. That is why only the polish has standard errors.
 #
 # ## What to remember
 #
 # - Cross-entropy is the negative categorical log-likelihood; `jm.nll(loglik, reduction="mean")` is the loss.
-# - A share of right answers is an estimate: give its standard error. Calibration is a second question.
+# - The proportion of correct answers is an estimate: give its standard error. Calibration is a separate question.
 # - An overparametrised network has no maximum and no standard errors of its weights. The last layer under a labelled prior has some,
 #   conditional on the features.
-# - Where a maximum exists, `polish="newton"` reaches it from wherever mini-batches ended.
+# - If a maximum exists, `polish="newton"` reaches it from wherever mini-batches ended.
 #
 # Next: [09 Ten thousand data sets](09_ten_thousand_datasets.ipynb).

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Ten thousand data sets
 #
-# A simulation study, a model for every shop, a bootstrap: each is one likelihood maximised on many data sets. `jm.fit_batch` does them in
-# one call and returns one record whose arrays have a leading axis. Some of ten thousand fits always go wrong, and what matters then is that
-# each wrong one is found and named, and that it touches no other. Some are spoiled here on purpose.
+# A simulation study, a model for every shop, a bootstrap: each is one likelihood maximised on many data sets. `jm.fit_batch` fits them in one call
+# and returns one `Fit` whose arrays have a leading axis. Among ten thousand fits some always go wrong; each failure must then be detected and named,
+# and must not affect the others. Here some data sets are spoiled on purpose.
 
 # %% tags=["parameters"]
 MEMBERS = 10_000  # data sets
@@ -62,8 +62,8 @@ spoiled = np.array([*separated, 11, 23, 31])
 # %% [markdown]
 # ## One call
 #
-# The first call compiles (some twenty seconds here: some of the members fail, and the programs that find out why are compiled too); the second
-# shows the time that a fit takes. Printing a batch prints a digest.
+# The first call compiles (about twenty seconds here: some members fail, and the programs that find out why are compiled too); the second shows the
+# time of the fits themselves. Printing a batch gives a summary.
 
 # %%
 model, start = jm.models.logistic(), {"beta": np.zeros(4)}
@@ -90,9 +90,9 @@ for member in (7, 11, 23, 31):
     print(f"[{member}] {fits[member].verdict.name}: {fits[member].explain()}\n")
 
 # %% [markdown]
-# What cannot be known has no standard error, and is infinite or NaN where no value exists; what can be known is kept. In member 31 two
-# columns are the same. Their coefficients have no standard error: only the sum of the two is known, and `delta` finds it. The others keep
-# theirs, those of a fit without the double column.
+# Estimates that the data do not determine have no standard error, and are infinite or NaN if they do not exist; the others are kept. In member 31 two
+# columns are identical. Their coefficients have no standard error: only their sum is determined, and `delta` finds it. The other coefficients have
+# the standard errors of a fit without the duplicate column.
 
 # %%
 single = jm.fit(model, data={"x": x[31][:, :3], "y": y[31]})
@@ -103,7 +103,7 @@ assert np.isclose(both.estimate, single.x[2], rtol=1e-6) and np.isclose(both.std
 print("member 31:", fits.x[31].round(4), "±", fits.se[31].round(4), f"  sum of the last two {both.estimate:.4f} ± {both.stderr:.4f}")
 
 # %% [markdown]
-# In a program, `check()` is the guard: it returns the fits, or raises with the names of the members that failed.
+# In a program, use `check()`: it returns the fits, or raises an error that names the members that failed.
 
 # %%
 try:
@@ -114,18 +114,17 @@ else:
     raise AssertionError("check() let spoiled members pass")
 
 # %% [markdown]
-# ## A picture of all
+# ## A plot of all members
 #
-# The estimates of one coefficient by member; failures are larger and hollow. Infinite estimates lie on the edge, missing ones are ticks.
+# The estimates of one coefficient by member; failures are larger and hollow. Infinite estimates are at the edge, missing ones are ticks.
 
 # %%
 _ = jm.plots.batch_map(fits, "beta[1]", truth=TRUTH[1])
 
 # %% [markdown]
-# The 10 000 fits are a study of the estimator. With $R$ fits, the mean of an estimate is known to SD$/\sqrt R$, so that even the small bias
-# of maximum likelihood shows: estimates are too far from zero, by about 6% at 100 rows. Theory knows this bias to order $1/n$ (Cox & Snell
-# 1968), `jm.cox_snell` computes it for one data set, and the mean of the estimates lies where it says, with something of order
-# $1/n^2$ left over.
+# The 10 000 fits are a study of the estimator. With $R$ fits, the mean of an estimate is known to SD$/\sqrt R$, so even the small bias of maximum
+# likelihood is visible: estimates are too far from zero, by about 6% at 100 rows. This bias is known to order $1/n$ (Cox & Snell 1968),
+# `jm.cox_snell` computes it for one data set, and the mean of the estimates agrees with it up to order $1/n^2$.
 
 # %%
 good = fits.converged
@@ -139,7 +138,7 @@ assert bias[1] > 4 * error[1]
 assert np.all(np.abs(bias - first_order) < 0.3 * np.abs(first_order) + 4 * error)
 
 # %% [markdown]
-# The standardised errors $(\hat\beta_j - \beta_j)/\mathrm{SE}$ ought to be standard normal, and nearly are.
+# The standardised errors $(\hat\beta_j - \beta_j)/\mathrm{SE}$ should be standard normal, and nearly are.
 
 # %%
 z = (x_hat - TRUTH) / se
@@ -158,7 +157,7 @@ print("coverage of Wald's 95% intervals, in %:", (100 * inside).round(2), f"± {
 assert np.all(np.abs(inside - 0.95) < 0.01 + 4 * spread)  # the normal approximation errs by less than a point at 100 rows
 
 # %% [markdown]
-# Inference takes a batch too. The power of Wald's test of $\beta_3 = 0$, all tests in one call:
+# Inference also takes a batch. Here is the power of the Wald test of $\beta_3 = 0$, with all tests in one call:
 
 # %%
 test = jm.wald_test(fits, "beta[3]")
@@ -169,9 +168,9 @@ assert np.isnan(test.pvalue[[23, 31]]).all() and np.isfinite(test.pvalue[good]).
 # %% [markdown]
 # ## A likelihood of your own
 #
-# `jm.models.logistic()` is *declared*: it tells that the likelihood is a density of a linear predictor, so that its derivatives are
-# products of matrices. A plain function does not say so, but the program that jax traces of it does: so many rows are worth a look, which
-# finds `data["x"] @ params["beta"]` in it. The answers are the same, and nearly the speed.
+# `jm.models.logistic()` is *declared*: it says that the likelihood is a density of a linear predictor, so its derivatives are products of matrices. A
+# plain function does not say so, but the program that jax traces from it does: with this many rows jaxmle reads the program and finds `data["x"] @
+# params["beta"]`. The results are the same, and the speed nearly so.
 
 
 # %%
@@ -189,7 +188,7 @@ print(f"largest difference: {apart:.1e} standard errors")
 assert np.array_equal(plain.status, fits.status) and apart < 1e-6
 
 # %% [markdown]
-# Nor does it matter in which company a data set is fitted. Twenty members one by one, with `jm.fit`:
+# The results do not depend on the rest of the batch. Here are twenty members fitted one by one, with `jm.fit`:
 
 # %%
 some = np.setdiff1d(np.arange(100), spoiled)[:20]
@@ -203,7 +202,7 @@ for i, fit in zip(some, alone, strict=True):
 # %% [markdown]
 # ## One design, many responses
 #
-# Often the members share a leaf. `in_axes` says so, as in `jax.vmap`: the design is kept once.
+# Often the members share a leaf. `in_axes` says so, as in `jax.vmap`: the design is stored once.
 
 # %%
 shared = jm.fit_batch(
@@ -213,9 +212,9 @@ print(f"{int(shared.converged.sum()):,} of {MEMBERS:,} converged; standard devia
 assert shared.converged.mean() > 0.99
 
 # %% [markdown]
-# A coverage study is one call: `calibrate` simulates from the model at a truth, refits, and compares. It also gives the size of the three
-# classical tests of the whole parameter, and the variance beside the Cramér–Rao bound. The Wald test is the one that rejects too rarely here. ("User scale"
-# differs from the first only for parameters with bounds, whose default interval is symmetric on a log or logit scale.)
+# A coverage study is one call: `calibrate` simulates from the model at a given truth, refits, and compares. It also gives the size of the three
+# classical tests of the whole parameter vector, and compares the variance with the Cramér–Rao bound. Here the Wald test rejects too rarely. ("User
+# scale" differs from the first only for parameters with bounds, whose default interval is symmetric on a log or logit scale.)
 
 # %%
 fit = jm.fit(model, start, {"x": x[0], "y": y[0]})
@@ -232,7 +231,7 @@ _ = jm.plots.coverage(study)
 # %% [markdown]
 # ## Unequal lengths
 #
-# Data sets of different length are a list. Shorter ones are padded with rows of weight zero, which adds exactly nothing.
+# Pass data sets of different length as a list. Shorter ones are padded with rows of weight zero, which change nothing.
 
 # %%
 lengths = rng.integers(40, 161, GROUPS)
@@ -250,8 +249,8 @@ assert np.array_equal(ragged.n, lengths)
 assert np.max(np.abs(ragged.x[one] - jm.fit(model, start, shops[one]).x) / ragged.se[one]) < 1e-6
 
 # %% [markdown]
-# More often the data come as one long table with a column that says to whom a row belongs, in any order. `fit_groups` takes that: results
-# are called by their key, and `reasons()` says what went wrong where.
+# More often the data come as one long table with a column that says to which group a row belongs, in any order. For these use `fit_groups`: results
+# are indexed by key, and `reasons()` says what went wrong in which group.
 
 # %%
 shop = np.repeat([f"shop {i:05d}" for i in range(GROUPS)], lengths)
@@ -276,8 +275,8 @@ groups.to_frame().head(6)
 # %% [markdown]
 # ## A run that was killed
 #
-# With `checkpoint=` finished work goes to a folder, and the same call resumes. Here a run is "killed" by deleting half of what it had kept;
-# the second call reads the rest, works out what is missing, and ends with the same bits.
+# With `checkpoint=` finished work is saved in a folder, and the same call resumes. Here a run is "killed" by deleting half of what it had saved; the
+# second call reads the rest, computes what is missing, and gives bitwise identical results.
 
 # %%
 with tempfile.TemporaryDirectory() as place:
@@ -299,9 +298,9 @@ assert "its data is not the same" in refusal
 # %% [markdown]
 # ## What to remember
 #
-# - `fit_batch` for many data sets, a list for unequal lengths, `fit_groups` for a long table: the same record, with a leading axis.
-# - Read `fits.status` before the numbers; `fits.check()` stops a program that would go on with bad fits.
-# - A failure is alone: no member changes because another one failed.
-# - Share what is shared with `in_axes`; ask `calibrate` for coverage; give long runs a `checkpoint`.
+# - `fit_batch` for many data sets, a list for unequal lengths, `fit_groups` for a long table: the same `Fit`, with a leading axis.
+# - Read `fits.status` before the numbers; `fits.check()` stops a program that would continue with bad fits.
+# - Failures are isolated: no member changes because another one failed.
+# - Use `in_axes` for shared leaves, `calibrate` for coverage, and `checkpoint` for long runs.
 #
 # Next: [10 A research fit](10_research_fit.ipynb), one data set from the frame to the table.

@@ -12,12 +12,12 @@
 # ---
 
 # %% [markdown]
-# # A research fit, from the frame to the table
+# # A research fit, from the data frame to the table
 #
-# In 1986 a hospital in Massachusetts noted, for 189 births, whether the child weighed less than 2.5 kg and what was known of the mother
-# (Hosmer & Lemeshow 1989). Which of these things go with a low weight? We take the way a paper takes: read the frame, check the likelihood,
-# fit, ask how far the standard errors can be trusted, test, look for rows that carry the result, compare models, predict, and print the
-# table. Wherever R publishes or prints a number, ours stands beside it and must agree.
+# In 1986 a hospital in Massachusetts recorded, for 189 births, whether the child weighed less than 2.5 kg, and data about the mother (Hosmer &
+# Lemeshow 1989). Which of these are associated with a low weight? We follow the steps of a paper: read the data frame, check the likelihood, fit, ask
+# how far the standard errors can be trusted, test, look for influential rows, compare models, predict, and print the table. Wherever R gives a
+# number, ours is compared with it and must agree.
 
 # %% tags=["parameters"]
 REPLICATES = 1999  # of the bootstrap
@@ -33,7 +33,7 @@ import jaxmle as jm
 # %% [markdown]
 # ## The frame
 #
-# The data set holds numbers; a frame in a study holds words. A pandas category keeps the order of its levels, and the first is the base.
+# The data set holds numbers; the data frame of a study holds text. A pandas category keeps the order of its levels, and the first is the base.
 
 # %%
 raw = jm.datasets.load("birthwt")
@@ -43,9 +43,9 @@ births["race"] = pd.Categorical(race, categories=["white", "black", "other"])
 births.head()
 
 # %% [markdown]
-# A formula codes the frame: it makes the design, names its columns, and says which rows it left out. This table is complete; to see what
-# happens to gaps, a copy loses the weights of ten mothers. The rows go, and the frame says how many and for which column. With
-# `missing="warn"`, the default, the same sentence is a warning, and with `"refuse"` an error.
+# A formula codes the frame: it makes the design, names its columns, and says which rows it dropped. This table is complete; to show how missing
+# values are treated, the weights of ten mothers are deleted in a copy. The rows are dropped, and the frame says how many and because of which column.
+# With `missing="warn"`, the default, there is also a warning, and with `"refuse"` an error.
 
 # %%
 gappy = births.copy()
@@ -60,9 +60,9 @@ assert frame.n == 189 and frame.dropped == 0
 # %% [markdown]
 # ## Check, then fit
 #
-# The model says $\Pr(\text{low}_i = 1) = 1/(1 + e^{-x_i'\beta})$. `lint` looks at the likelihood before anybody trusts it: is it one
-# term per row, are the terms log-probabilities that sum to one over the response, do the derivatives agree with differences, has the score
-# mean zero when data come from the model?
+# The model says $\Pr(\text{low}_i = 1) = 1/(1 + e^{-x_i'\beta})$. Before using the likelihood, check it with `lint`: does it return one term per row,
+# are the terms logarithms of probabilities that sum to one over the response, do the derivatives agree with finite differences, does the score have
+# mean zero if data come from the model?
 
 # %%
 model = jm.models.logistic()
@@ -91,11 +91,11 @@ assert np.max(np.abs(fit.se / theirs[:, 1] - 1)) < 1e-8
 assert abs(fit.loglik - -98.4168517646642) < 1e-9 and abs(fit.aic - 214.833703529328) < 1e-9
 
 # %% [markdown]
-# ## A fit that has no answer
+# ## A fit without an estimate
 #
-# Subgroups are where studies go wrong. Among the 51 mothers under twenty, all who had an earlier premature labour had a light child. The
-# model for them alone has no maximum, and the fit says so: it names the coefficient that runs away and its direction, and leaves the others
-# usable. No table with a huge number and its huge error.
+# Studies often go wrong in subgroups. Among the 51 mothers under twenty, all who had an earlier premature labour had a light child. The model for
+# this subgroup has no maximum, and the fit says so: it names the coefficient that goes to infinity and its direction, and the others remain valid.
+# There is no table with a huge number and a huge standard error.
 
 # %%
 young = jm.from_formula("low ~ lwt + race + smoke + ptl + ht + ui", births[births["age"] < 20])
@@ -108,9 +108,9 @@ assert np.isfinite(np.delete(subgroup.se, ptl)).all()
 # %% [markdown]
 # ## Are the standard errors right?
 #
-# The sandwich $J^{-1}\bigl(\sum_i s_i s_i'\bigr)J^{-1}$ needs no trust in the model's variance. R's `sandwich` package gives the same HC0
-# numbers. For a 0/1 response the variance is a function of the mean, so that a gap between the two columns speaks of a wrong mean, or of
-# chance: here they differ by less than a tenth.
+# The sandwich $J^{-1}\bigl(\sum_i s_i s_i'\bigr)J^{-1}$ does not rely on the model's variance. R's `sandwich` package gives the same HC0 numbers. For
+# a 0/1 response the variance is a function of the mean, so a difference between the two columns means that the mean is wrong, or is due to chance:
+# here they differ by less than a tenth.
 
 # %%
 robust = frame.fit(model, vcov="HC0")
@@ -119,9 +119,9 @@ assert np.max(np.abs(robust.se / R_HC0 - 1)) < 1e-8
 pd.DataFrame({"model": fit.se, "HC0": robust.se, "ratio": robust.se / fit.se}, index=frame.names).round(4)
 
 # %% [markdown]
-# Births in this table are not grouped. Where rows come in groups, the groups must be named. A classic that has them: deaths by horse kick
-# in fourteen corps of the Prussian army over twenty years (von Bortkiewicz 1898). Within a corps the years are alike, so that the standard
-# error of the constant rises by two fifths when corps and not corps-years count as independent, as R's `vcovCL(type = "HC0", cadjust = FALSE)` does it.
+# Births in this table are not grouped. If rows come in groups, give the groups as clusters. A classic example: deaths by horse kick in fourteen corps
+# of the Prussian army over twenty years (von Bortkiewicz 1898). The years of a corps are similar, so the standard error of the constant rises by two
+# fifths if corps instead of corps-years count as independent, as in R's `vcovCL(type = "HC0", cadjust = FALSE)`.
 
 # %%
 kicks = pd.DataFrame(jm.datasets.load("horsekicks").data)
@@ -137,8 +137,8 @@ assert np.allclose(clustered.se, [0.100298243873353, 0.111839062807767], rtol=1e
 # ## Three tests of one hypothesis
 #
 # Do smoking and hypertension matter at all? The Wald test asks how far the estimates are from zero, the likelihood-ratio test how much
-# log-likelihood the two columns bring, the score test how steep the likelihood is without them. They agree in large samples, not in 189
-# births, and R's three numbers are ours. `fix` holds coefficients by their place in `beta`.
+# log-likelihood the two columns bring, the score test how steep the likelihood is without them. They agree in large samples, but not for 189 births;
+# R gives the same three numbers. `fix` holds coefficients by their position in `beta`.
 
 
 # %%
@@ -155,12 +155,12 @@ rao = jm.score_test(model, null, frame.data)
 print(wald, ratio, rao, sep="\n")
 assert np.allclose(
     [wald.statistic, ratio.statistic, rao.statistic], [11.2878165576053, 11.8417102294589, 12.9977359242524], rtol=1e-8
-)  # R's glm carries some nine digits
+)  # R's glm is accurate to about nine digits
 
 # %% [markdown]
-# A factor is one question, however many columns it takes. `frame.terms` knows which columns belong together; `holm` keeps the chance
-# of any false finding among the seven below the level: of five terms with p < 0.05 none is left at 5%. Who asks seven questions of 189
-# births must expect that.
+# A factor is one hypothesis, however many columns it has. `frame.terms` knows which columns belong together; `holm` keeps the probability of any
+# false rejection among the seven tests below the level: of five terms with p < 0.05 none remains significant at 5%. With seven tests on 189 births
+# that is to be expected.
 
 # %%
 tests = jm.joint_tests(fit, frame.terms)
@@ -174,9 +174,9 @@ assert (tests.pvalues < 0.05).sum() == 5 and (adjusted < 0.05).sum() == 0
 # %% [markdown]
 # ## Intervals: three answers
 #
-# Wald's interval, estimate ± 1.96 SE, is a parabola's. The profile interval holds the values that the likelihood does not reject,
-# $2\{\hat\ell - \ell_p(\beta_j)\} \le \chi^2_1(0.95)$; R's `confint` looks for the same ends on a coarse grid, and the numbers here are
-# those of a bisection in R.
+# The Wald interval, estimate ± 1.96 SE, is based on a parabola. The profile interval contains the values that the likelihood does not reject,
+# $2\{\hat\ell - \ell_p(\beta_j)\} \le \chi^2_1(0.95)$; R's `confint` looks for the same ends on a coarse grid; the numbers here come from a bisection
+# in R.
 
 # %%
 profile = jm.profile(model, fit, frame.data)
@@ -187,12 +187,12 @@ ax = jm.plots.forest({"Wald": fit, "Wald, HC0": robust, "profile": profile}, sho
 _ = ax.set_xlabel("change in log odds of a low weight, 95% interval")
 
 # %% [markdown]
-# The bootstrap draws births with replacement. The bias-corrected and accelerated (BCa) interval needs no symmetry and no formula; it does
-# need replicates that have an estimate. Twelve mothers had hypertension: seven children were light, five were not. A replicate without
-# any of the five, or without any of the seven, sends the coefficient to ±∞, with probability
-# $(1 - 5/189)^{189} + (1 - 7/189)^{189} \approx 0.007$. Those replicates are not hidden and not dropped: they have the status `SEPARATED`,
-# keep their place in the order, and make the bootstrap standard error of `ht` infinite, which it is. Most intervals here are wider than the
-# profile's, and that of `smoke` now holds zero: with 189 births and nine coefficients the large-sample answers are a little too sure.
+# The bootstrap draws births with replacement. The bias-corrected and accelerated (BCa) interval needs neither symmetry nor a formula, but it does
+# need replicates with an estimate. Twelve mothers had hypertension: seven children were light, five were not. A replicate without any of the five, or
+# without any of the seven, sends the coefficient to ±∞, with probability $(1 - 5/189)^{189} + (1 - 7/189)^{189} \approx 0.007$. These replicates are
+# neither hidden nor dropped: they have the status `SEPARATED`, keep their place in the order, and make the bootstrap standard error of `ht` infinite,
+# as it should be. Most intervals here are wider than the profile intervals, and that of `smoke` now contains zero: with 189 births and nine
+# coefficients the large-sample intervals are slightly too narrow.
 
 # %%
 boot = jm.bootstrap(model, fit, frame.data, key=1, replicates=REPLICATES, acceleration="influence", progress=False)
@@ -205,10 +205,10 @@ assert abs(boot.infinite[ht] - expected) < 4 * np.sqrt(expected)
 print(f"\nreplicates with an infinite coefficient of ht: {boot.infinite[ht]}; expected {expected:.1f} ± {np.sqrt(expected):.1f}")
 
 # %% [markdown]
-# ## Which births carry the result
+# ## Influential births
 #
-# `influence` says what one row does to the estimate, by one Newton step without it. The jackknife really refits without each row, 189 fits
-# in one batch. The picture shows the change of the coefficient of hypertension in standard errors, one way against the other.
+# `influence` gives the effect of one row on the estimate, by one Newton step without it. The jackknife actually refits without each row, 189 fits in
+# one batch. The figure compares the two changes of the coefficient of hypertension, in standard errors.
 
 # %%
 found = jm.influence(model, fit, frame.data)
@@ -227,15 +227,15 @@ for ax in axes:
     ax.spines[["top", "right"]].set_visible(False)
 print(births.iloc[top].to_string())
 
-# The second order of the step is the square of the first.
+# They differ by a second-order term, the square of the change.
 assert np.max(np.abs(step - exact)) < 2 * np.max(np.abs(exact)) ** 2
 assert np.isclose(found.leverage.sum(), fit.df)
 
 # %% [markdown]
-# The three births went against their risks: two children of normal weight in spite of hypertension, or of smoking and an earlier
-# premature labour, and a light child of a mother of 200 pounds. A Cook's distance of 0.05 is small: no single birth moves the
-# whole result. On the coefficient of hypertension alone, birth 12 pulls by 0.6 of a standard error. Next, does the law fit? The quantile residual $\Phi^{-1}(u_i)$, with $u_i$ drawn uniformly between
-# $F(y_i - 1)$ and $F(y_i)$ since the response is discrete, is standard normal if the model is right (Dunn & Smyth 1996).
+# These three births went against their predicted risks: two children of normal weight in spite of hypertension, or of smoking and an earlier
+# premature labour, and a light child of a mother of 200 pounds. A Cook's distance of 0.05 is small: no single birth moves the whole result. Birth 12
+# changes the coefficient of hypertension by 0.6 standard errors. Next, does the distribution fit? The quantile residual $\Phi^{-1}(u_i)$, with $u_i$
+# drawn uniformly between $F(y_i - 1)$ and $F(y_i)$ because the response is discrete, is standard normal if the model is right (Dunn & Smyth 1996).
 
 # %%
 residuals = model.residuals(fit.params, frame.data, "quantile", key=jax.random.key(0))
@@ -244,13 +244,13 @@ gap = frame.data["y"] - model.predict(fit.params, frame.data)
 assert np.max(np.abs(frame.data["x"].T @ gap)) < 1e-6  # the score equations: residuals are orthogonal to every column
 
 # %% [markdown]
-# With a 0/1 response each residual is mostly the random draw, so that this picture has little power: it can show a gross mistake and no
-# more. The comparison of models below asks more.
+# With a 0/1 response each residual is mostly the random draw, so this figure has little power: it can only show gross errors. The comparison of
+# models below is more informative.
 #
 # ## Other models
 #
-# The same design under other links, and the same link with less. Criteria only compare on the same rows, and `compare` refuses anything
-# else. Age brings less than its one degree of freedom costs; race brings more than its two.
+# We compare the same design with other links, and the same link with fewer terms. Criteria are comparable only on the same rows, and `compare`
+# refuses anything else. Age improves the fit by less than its one degree of freedom costs; race by more than its two.
 
 # %%
 probit, cloglog = (frame.fit(link) for link in (jm.models.probit(), jm.models.cloglog()))
@@ -261,12 +261,12 @@ assert np.allclose(table.aic[[3, 4]], [213.851569831741, 217.240289342921], rtol
 assert table.best == "logit, no age" and np.isclose(table.weight.sum(), 1)
 
 # %% [markdown]
-# Dropping age because of this table and then quoting the other p-values as if it had never been there would be the usual mistake. The model
-# was chosen before the data were seen; it stays.
+# It would be the usual mistake to drop age because of this table and then to report the other p-values as if it had never been there. The model was
+# chosen before the data were seen, so age stays.
 #
 # ## Predictions
 #
-# New rows go through the coding that the formula learned. An interval made for the logit $x'\beta$ and mapped back stays between 0 and 1.
+# New rows are coded like the rows of the fit. An interval computed for the logit $x'\beta$ and transformed back stays between 0 and 1.
 
 # %%
 new = pd.DataFrame(
@@ -291,8 +291,8 @@ _ = ax.legend(frameon=False, title="white, 25 years, no other risk")
 # %% [markdown]
 # ## The table
 #
-# Readers of a medical paper expect odds ratios. The exponential of an estimate has the exponential of its profile interval: profile
-# ends do not depend on the scale. The p-values are those of likelihood-ratio tests, each from a fit without its column.
+# Readers of a medical paper expect odds ratios. The profile interval of the exponential is the exponential of the profile interval, because its ends
+# do not depend on the scale. The p-values are from likelihood-ratio tests, each with a fit without that column.
 
 # %%
 columns = frame.names[1:]
@@ -301,12 +301,12 @@ final = pd.DataFrame(
     {"odds ratio": np.exp(fit.x[1:]), "lower 95%": np.exp(profile.lower[1:]), "upper 95%": np.exp(profile.upper[1:]), "p (LR)": [float(test.pvalue) for test in singles]},
     index=pd.Index(columns, name="low birth weight"),
 )  # fmt: skip
-# A 95% profile interval leaves 1 out exactly where the likelihood-ratio test rejects at 5%.
+# A 95% profile interval excludes 1 exactly if the likelihood-ratio test rejects at 5%.
 assert np.array_equal((final["lower 95%"] > 1) | (final["upper 95%"] < 1), final["p (LR)"] < 0.05)
 final.round(3)
 
 # %% [markdown]
-# The record itself prints as text, HTML, Markdown and LaTeX (booktabs), and as a data frame with `fit.to_frame()`:
+# The fit itself can be printed as text, HTML, Markdown and LaTeX (booktabs), or converted to a data frame with `fit.to_frame()`:
 
 # %%
 print(fit.to_markdown())
@@ -315,9 +315,9 @@ print(fit.to_latex())
 # %% [markdown]
 # ## What to remember
 #
-# - `from_formula` → `lint` → `fit` → read the status first. A fit without an answer says which coefficients have none.
-# - Robust, clustered, profile and bootstrap answers come from the same record; where they differ, a few rows usually stand behind it.
-# - A factor is one test, and a likelihood-ratio test needs fits of the same data: hold coefficients with `jm.fix`.
-# - Intervals are made on a scale without bounds and mapped back.
+# - `from_formula` → `lint` → `fit` → read the status first. A fit without an estimate says which coefficients are affected.
+# - Robust, clustered, profile and bootstrap answers come from the same record; if they differ, the cause is usually a few rows.
+# - Test a factor as a whole. A likelihood-ratio test needs fits of the same data, so hold coefficients with `jm.fix`.
+# - Intervals are computed on an unbounded scale and transformed back.
 #
-# This is the last notebook. `README.md` has the whole shelf on one page.
+# This is the last notebook. `README.md` gives an overview on one page.

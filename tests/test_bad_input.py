@@ -293,7 +293,7 @@ CASES = {
     ),
     "weights_all_zero": wrong(ValueError, "weight", "zero", weights=jm.frequency(np.zeros(N))),
     "weights_name_a_column": wrong(
-        TypeError, "weights are numbers", "'w'", "from_formula", weights=jm.sampling("w")
+        TypeError, "weights must be numbers", "'w'", "from_formula", weights=jm.sampling("w")
     ),
     # ------------------------------------------------------------ options
     "dtype_unknown": wrong((ValueError, TypeError), "dtype|int32", "float64", dtype="int32"),

@@ -364,7 +364,7 @@ DOORS = {
     "regression_density": (T, ["density", "function"], lambda: jm.regression(3, {"mu": "beta"})),
     "regression_eta_list": (T, ["eta", "dictionary"], lambda: jm.regression(lambda eta, row: 0.0, ["mu"])),
     "regression_response": (T, ["response", "enumeration"], lambda: jm.regression(lambda eta, row: 0.0, {"mu": "m"}, response="y")),
-    "linear_of_an_array": (T, ["x is the name of a leaf"], lambda: jm.linear(X, "beta")),
+    "linear_of_an_array": (T, ["x must be the name of a leaf"], lambda: jm.linear(X, "beta")),
     "hac_kernel": (V, ["kernel", "bartlett"], lambda: jm.hac(Y)),
     "hac_lags_negative": (V, ["lags", "-1"], lambda: jm.hac(lags=-1)),
     "hac_bandwidth_word": (V, ["bandwidth", "newey-west"], lambda: jm.hac(bandwidth="wide")),

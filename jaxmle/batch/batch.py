@@ -61,45 +61,44 @@ def fit_batch(
 ) -> Fit:
     """Maximise one log-likelihood on many data sets.
 
-    From half a million rows the first steps are taken in single precision, where the likelihood
+    From half a million rows on, the first steps are taken in single precision if the likelihood
     allows it; the last steps and the verdict are in double precision. A member that does not end
-    CONVERGED is refitted from its own start, in double precision alone. Estimates agree with those
-    of ``fit`` to 1e-8 standard errors; where there are several maxima, a member in a thousand may
-    reach another one. ``steps`` counts both kinds of steps.
+    CONVERGED is refitted from its own start entirely in double precision. Estimates agree with
+    those of ``fit`` to 1e-8 standard errors; if there are several maxima, about one member in a
+    thousand may reach a different one. ``steps`` counts both kinds of steps.
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
-        params0: start values for all members, or with a leading axis one for each, or None for a
-            model with a method ``start(data)``.
+        params0: start values for all members; or, with a leading axis, one start for each; or None
+            for a model with a method ``start(data)``.
         datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data
-            sets, whose lengths may differ. Members of unequal length are padded where each term is
-            proved to depend on its own row. A likelihood whose terms look at other rows (a mean, a
-            lag, 1/n) is compiled for each length, and refused where there are more than 32.
-        clusters: labels (n,) for all members, (b, n), or a list with one array a member.
-        weights: ``frequency(w)`` or ``sampling(w)`` with w (n,), (b, n), or a list with one array a
-            member.
-        in_axes: the axis of each leaf of ``datasets`` that runs over members, None for a leaf that
-            all share, as in ``jax.vmap``. A design that all share turns the batch into matrix
-            products.
+            sets, whose lengths may differ. Members of unequal length are padded if each term is
+            proved to depend only on its own row. A likelihood whose terms depend on other rows (a
+            mean, a lag, 1/n) is compiled for each length, and more than 32 lengths are refused.
+        clusters: labels (n,) for all members, (b, n), or a list with one array for each member.
+        weights: ``frequency(w)`` or ``sampling(w)`` with w (n,), (b, n), or a list with one array
+            for each member.
+        in_axes: the axis of each leaf of ``datasets`` that runs over members, or None for a shared
+            leaf, as in ``jax.vmap``. A shared design turns the batch into matrix products.
         params_axis: 0 or None says whether ``params0`` has a leading axis over members; ``"auto"``
-            finds out where only one reading fits.
+            chooses if only one of the two is possible.
         block: members in a block, which share one loop; None to choose by size.
         devices: the devices to spread blocks over; None for all of them. A CPU counts as one device
             unless jax is told otherwise before it is imported:
             ``XLA_FLAGS=--xla_force_host_platform_device_count=8`` puts eight cores to work.
-        progress: None for a line after two seconds, True for one at once, False for silence.
-        checkpoint: a folder of its own where finished members are kept; the same call goes on from
-            there after an interruption, to the same bits on the same machine. It belongs to one run
-            at a time.
+        progress: None for a progress line after two seconds, True for one at once, False for none.
+        checkpoint: a separate folder for finished members. After an interruption the same call
+            resumes from there, with bitwise identical results on the same machine. Only one run at
+            a time may use the folder.
 
     Returns:
         A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails
-        has its status; no other is touched.
+        has its own status and does not affect the others.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and for weights or
-            ``block_rows`` where terms are shown to look at other rows. NaN in a member's data is
-            its status, NONFINITE.
+        ValueError, TypeError: for mistakes visible in shapes and types, and for weights or
+            ``block_rows`` if terms depend on other rows. NaN in a member's data gives it the status
+            NONFINITE.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
@@ -151,7 +150,7 @@ def fit_members(
         check_rows: False for refits, which answer to the fit that they repeat: the caller has seen
             to it that weights may stand on the terms.
     """
-    instead = "; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
+    instead = "; inside a trace use jax.vmap(lambda data: jaxmle.fit(loglik, params0, data))"
     host_only("fit_batch", instead)
     block = None if block is None else check_count("block", block, 1)
     store = Checkpoint(checkpoint)

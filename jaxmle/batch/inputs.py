@@ -168,7 +168,7 @@ def _check_indices(
 
 
 def _check_ragged_calls(loglik: Loglik, layout: Layout, base: np.ndarray, source: Ragged) -> None:
-    """Ready models that the likelihood calls read the coding of each member: of all their rows
+    """Built-in models that the likelihood calls read the coding of each member: of all their rows
     together where rows are kept apart.
     """
     if source.padded and len(set(source.part)) == 1:
@@ -188,7 +188,7 @@ def _in_member(member: int, index: tuple[int, ...]) -> str:
 def _refuse_inner_weights(loglik: Loglik) -> None:
     if isinstance(loglik, Weight):
         raise ValueError(
-            "weights inside the likelihood cannot be cut into members: give them to "
+            "weights inside the likelihood cannot be split into members: pass them as "
             "fit_batch(weights=…)"
         )
     for part in parts_of(loglik):

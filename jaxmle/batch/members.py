@@ -25,8 +25,8 @@ MAX_PADDED_ROWS_FOR_ONE_LENGTH = (
 MAX_BUCKETS = 8
 MIN_ROWS_FOR_OWN_LENGTH = 4096  # rows
 NO_MEMBER_AXIS = (
-    "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 "
-    "have a leading axis"
+    "nothing varies between members: in_axes is None for every leaf, and neither weights "
+    "nor params0 have a leading axis"
 )
 
 
@@ -248,7 +248,7 @@ def concatenated(
             member for member, data in enumerate(datasets) if jax.tree.structure(data) != first
         )
         raise ValueError(
-            f"datasets[{other}] has another structure than datasets[0]: "
+            f"datasets[{other}] has a different structure from datasets[0]: "
             f"{jax.tree.structure(datasets[other])} against {first}"
         )
     names = [
@@ -270,8 +270,8 @@ def concatenated(
         wrong = np.flatnonzero((sizes[:, k] >= 0) & (sizes[:, k] != rows))
         if len(wrong):
             raise ValueError(
-                f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has "
-                f"{sizes[wrong[0], k]}"
+                f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows, but another "
+                f"leaf has {sizes[wrong[0], k]}"
             )
         sizes[:, k] = rows
     return (
@@ -293,15 +293,16 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
             )
         if not np.ndim(leaf):
             raise ValueError(
-                f"datasets[{member}]{name} is one number; every leaf of a data set has a leading "
-                "axis over its rows"
+                f"datasets[{member}]{name} is a single number; every leaf of a data set "
+                "needs a leading axis over its rows"
             )
     widths = [np.shape(leaf)[1:] for leaf in column] if len({*map(_width, column)}) > 1 else []
     if widths:
         other = next(member for member, width in enumerate(widths) if width != widths[0])
         raise ValueError(
-            f"every data set has leaves of the same widths: datasets[0]{name} has shape "
-            f"{np.shape(column[0])}, datasets[{other}]{name} {np.shape(column[other])}"
+            f"every data set must have leaves of the same widths: datasets[0]{name} has "
+            f"shape {np.shape(column[0])}, datasets[{other}]{name} "
+            f"{np.shape(column[other])}"
         )
     return np.concatenate(column)
 

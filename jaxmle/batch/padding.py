@@ -44,12 +44,13 @@ def obstacle_to_padding(
     proof = proof_of(loglik, layout, base, data, reach if sizes.shape[1] > 1 else reach[0])
     if not proof.holds and len(lengths) > MAX_LENGTHS_WITHOUT_PADDING:
         raise ValueError(
-            "the terms of this likelihood are not seen to depend on their own rows alone "
-            f"({proof.obstacle}), so its members cannot be padded to a common length; they have "
-            f"{len(lengths)} lengths, each of which would be compiled by itself, and "
-            f"{MAX_LENGTHS_WITHOUT_PADDING} are allowed. Write each term as a function of its "
-            "own row, and pass what belongs to a member (a mean, 1/n) as a column of the data; "
-            "or fit members one by one with jaxmle.fit, or in several calls"
+            "it could not be shown that each term of this likelihood depends only on its "
+            f"own row ({proof.obstacle}), so its members cannot be padded to a common "
+            f"length. They have {len(lengths)} lengths, each of which would be compiled "
+            f"separately, and at most {MAX_LENGTHS_WITHOUT_PADDING} are allowed. Write "
+            "each term as a function of its own row, and pass quantities of a member (a "
+            "mean, 1/n) as a column of the data. Or fit the members one by one with "
+            "jaxmle.fit, or in several calls"
         )
     return proof.obstacle
 
@@ -83,6 +84,6 @@ def _refuse_empty(sizes: np.ndarray) -> None:
     empty = np.flatnonzero(sizes.min(axis=1) == 0)
     if len(empty):
         raise ValueError(
-            f"member {empty[0]} has no rows: a likelihood that is one number has no value there; "
-            "leave the member out"
+            f"member {empty[0]} has no rows, and a likelihood that returns one number has "
+            "no value there: leave the member out"
         )

@@ -83,9 +83,9 @@ def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[S
         raise checkpoint.unusable_schedule()
     if any(schedule.blocks % devices for schedule in schedules):
         raise ValueError(
-            f"the checkpoint {checkpoint.folder} was begun on another number of devices, and "
-            f"{devices} cannot share its blocks of members. Give devices= of that number, such "
-            "as jax.devices()[:1], or another folder."
+            f"the checkpoint {checkpoint.folder} was started on a different number of "
+            f"devices, and {devices} cannot share its blocks of members. Give devices= of "
+            "that number, such as jax.devices()[:1], or another folder."
         )
     return schedules
 
@@ -102,12 +102,12 @@ def check_piece(
     count = len(index)
     before = 1 + len(records)
     if not arrays or not np.array_equal(arrays[0], index):
-        raise ValueError("it is about other members")
+        raise ValueError("it has other members")
     if len(arrays) <= before or arrays[before].ndim != 1 or arrays[before].dtype.kind != "i":
-        raise ValueError("it has another number of arrays than this run writes")
+        raise ValueError("it does not have the number of arrays that this run writes")
     slots = arrays[before]
     if len(slots) and not (slots[0] >= 0 and slots[-1] < count and np.all(np.diff(slots) > 0)):
-        raise ValueError("its open members are not among its members")
+        raise ValueError("its unfinished members are not among its members")
     expected = [((count, *shape), dtype) for shape, dtype in records]
     if len(slots) or len(arrays) > before + 1:
         expected += [((len(slots), *shape), dtype) for shape, dtype in states]
@@ -117,7 +117,9 @@ def check_piece(
         detail = ""
         if odd is not None:
             detail = f": {_described(odd[0])} where {_described(odd[1])} is expected"
-        raise ValueError(f"its arrays have other shapes or types than this run writes{detail}")
+        raise ValueError(
+            f"its arrays do not have the shapes and types that this run writes{detail}"
+        )
 
 
 def _described(array: ShapeAndDtype) -> str:

@@ -141,9 +141,10 @@ class Scheduler:
         free = free_bytes()  # of this host, wherever it computes
         if needed > free:
             raise MemoryError(
-                f"{self.inputs.source.members:,} fits of {self.problem.layout.p} parameters need "
-                f"about {needed / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free: fit "
-                "the members in several calls, and keep each with fits.save(path)"
+                f"{self.inputs.source.members:,} fits of {self.problem.layout.p} "
+                f"parameters need about {needed / 2**30:.1f} GiB, of which "
+                f"{free / 2**30:.1f} are free: fit the members in several calls, and save "
+                "each with fits.save(path)"
             )
 
     def _about(self) -> str:
@@ -190,11 +191,11 @@ class Scheduler:
                 self._round(self._gather("middle"), self._run_middle)
             self._round(self._gather("last"), self._run_last)
         except KeyboardInterrupt:
-            remedy = "Give checkpoint=folder to keep finished members."
+            remedy = "Give checkpoint=folder to save finished members."
             if self.checkpoint.folder:
                 remedy = (
-                    f"Finished members are kept in {self.checkpoint.folder}: the same call goes on "
-                    "from there."
+                    f"Finished members are saved in {self.checkpoint.folder}: the same "
+                    "call resumes from there."
                 )
             raise KeyboardInterrupt(
                 f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} "

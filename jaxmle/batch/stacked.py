@@ -74,8 +74,8 @@ def _member_axes_first(
         if axis is not None:
             if leaf.ndim < 2:
                 raise ValueError(
-                    f"{name} has shape {leaf.shape}; a batch needs (members, rows, …). Data sets "
-                    "of unequal length go in a list."
+                    f"{name} has shape {leaf.shape}; a batch needs (members, rows, …). "
+                    "Pass data sets of unequal length as a list."
                 )
             if not -leaf.ndim <= axis < leaf.ndim:
                 raise ValueError(
@@ -92,10 +92,10 @@ def _lengths(leaves: list[np.ndarray], axes: list[int | None]) -> set[int]:
     pairs = zip(leaves, axes, strict=True)
     lengths = {leaf.shape[0 if axis is None else 1] for leaf, axis in pairs}
     if len(lengths) > 1:
-        hint = ". Data sets of unequal length go in a list." if len(leaves) > 1 else ""
+        hint = ". Pass data sets of unequal length as a list." if len(leaves) > 1 else ""
         raise ValueError(
-            f"every leaf of a data set must share its rows; the leaves have {sorted(lengths)} "
-            f"rows{hint}"
+            "all leaves of a data set must have the same number of rows; the leaves have "
+            f"{sorted(lengths)} rows{hint}"
         )
     return lengths
 
@@ -104,14 +104,14 @@ def _number_of_members(sizes: dict[int, str], lengths: set[int]) -> int:
     """The number of members that all arrays share."""
     if len(sizes) > 1:
         counts = [f"{name} has {size}" for size, name in list(sizes.items())[:2]]
-        raise ValueError("every leaf must have as many members: " + " and ".join(counts))
+        raise ValueError("all leaves must have the same number of members: " + " and ".join(counts))
     if not sizes:
         raise ValueError(NO_MEMBER_AXIS)
     members, name = next(iter(sizes.items()))
     if not members:
         raise ValueError("the batch has no members")
     if 0 in lengths:
-        raise ValueError(f"{name} has no rows: a likelihood of no observations has no maximum")
+        raise ValueError(f"{name} has no rows: without observations a likelihood has no maximum")
     return members
 
 
@@ -133,14 +133,15 @@ def leaf_axes(in_axes: Any, data: Data) -> list[int | None]:
         )
     except (ValueError, TypeError):
         raise ValueError(
-            f"in_axes must be an axis, None, or a tree of them like the data; got {shown(in_axes)}"
+            "in_axes must be an axis, None, or a tree of these with the structure of the "
+            f"data; got {shown(in_axes)}"
         ) from None
     axes = [None if axis is shared else axis for axis in jax.tree.leaves(full)]
     for axis in axes:
         if axis is None:
             continue
         if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
-            raise TypeError(f"in_axes holds {shown(axis)}; an axis is a whole number or None")
+            raise TypeError(f"in_axes holds {shown(axis)}; an axis must be an integer or None")
     return [None if axis is None else int(axis) for axis in axes]
 
 

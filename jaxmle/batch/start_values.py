@@ -22,7 +22,7 @@ BYTES_STARTED_TOGETHER = 2**27  # bytes of data whose start values a model propo
 
 
 def model_starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Params:
-    """The start values that a ready model proposes for each member, (b, …)."""
+    """The start values that a built-in model proposes for each member, (b, …)."""
     check_has_start(loglik)
     filled = np.flatnonzero(source.sizes.min(axis=1) > 0)
     has_shared = any(source.shared[: source.data_leaves])
@@ -91,7 +91,7 @@ def has_member_axis(
     possible = all(leaf.ndim and leaf.shape[0] == source.members for leaf in leaves)
     if axis == 0 and not possible:
         raise ValueError(
-            "params_axis=0 says that every leaf of params0 has a leading axis of "
+            "with params_axis=0 every leaf of params0 needs a leading axis of "
             f"{source.members} members; got shapes {[leaf.shape for leaf in leaves]}"
         )
     if axis == 0 or axis is None or not possible:
@@ -101,8 +101,8 @@ def has_member_axis(
     fits_whole = _fits(loglik, params, constraints, source)
     if fits_first and fits_whole:
         raise ValueError(
-            "params0 may be read as one start for all members or as one for each of the "
-            f"{source.members}: say params_axis=None or params_axis=0"
+            "params0 could be one start for all members or one for each of the "
+            f"{source.members}: give params_axis=None or params_axis=0"
         )
     # Where neither reading runs, the error is that of one member.
     all_shared = isinstance(source, Stacked) and all(source.shared)

@@ -22,8 +22,8 @@ def ragged(loglik: Any, datasets: list[Data], options: Options) -> Ragged:
         raise ValueError("datasets is an empty list: there is nothing to fit")
     if all(isinstance(data, int | float | complex | str) for data in datasets):
         raise TypeError(
-            "datasets is a list of numbers; a list holds one data set a member, such as "
-            "[array_1, array_2]"
+            "datasets is a list of numbers; it must hold one data set for each member, "
+            "such as [array_1, array_2]"
         )
     parts = len(loglik.members) if isinstance(loglik, Pool) else 1
     columns = [_listed(values, datasets, name) for name, values in _row_aligned(options).items()]
@@ -36,8 +36,8 @@ def _listed(values: Any, datasets: list[Data], name: str) -> list[np.ndarray]:
     if not is_list or len(values) != len(datasets):
         got = f"{len(values)} entries" if is_list else type(values).__name__
         raise ValueError(
-            f"with a list of {len(datasets)} data sets, {name} is a list with one array a "
-            f"member; got {got}"
+            f"with a list of {len(datasets)} data sets, {name} must be a list with one "
+            f"array for each member; got {got}"
         )
     return [np.asarray(array) for array in values]
 
@@ -58,8 +58,8 @@ def grouped(loglik: Any, groups: Table, options: Options) -> Ragged:
     """
     if isinstance(loglik, Pool):
         raise ValueError(
-            "the rows of a pool cannot be cut into groups: give fit_batch a list with one tuple "
-            "of data sets a group"
+            "the rows of a pool cannot be split into groups: give fit_batch a list with "
+            "one tuple of data sets for each group"
         )
     _refuse_masks(groups.data)
     data = jax.tree.map(np.asarray, groups.data)
@@ -110,7 +110,7 @@ def _checked_table(
     dtype = options.host_dtype
     data = host_data(rows[0], dtype, nan=True)
     if not sizes.sum():
-        raise ValueError("no member has any rows")
+        raise ValueError("none of the members has rows")
     member = np.repeat(np.arange(len(sizes)), sizes[:, 0])
     weights: Any = ()
     if options.weights is not None:

@@ -13,16 +13,16 @@ LEVELS_SHOWN = 6
 
 
 def describe(table: Any, backend: str | None = None) -> Any:
-    """What stands in each column of a table: how many values, how many missing, where they lie.
+    """Summarise each column of a table: its kind, its counts and where its values lie.
 
     Args:
         table: a pandas, polars or pyarrow frame, or a dict of arrays (n,).
-        backend: "pandas", "polars" or "pyarrow"; None for that of the table.
+        backend: "pandas", "polars" or "pyarrow"; None for the kind of the table.
 
     Returns:
-        A data frame with a row for each column: column, kind ("numbers", "words", or "other" for
-        dates and the like), n (values that are there), missing, mean, sd (with n − 1), min,
-        median, max of numbers, levels of words.
+        A data frame with a row for each column: column, kind ("numbers", "words" for text, or
+        "other", such as dates), n (values present), missing, mean, sd (with n − 1), min, median and
+        max of numbers, levels of text.
 
     Raises:
         TypeError: for what is no table.

@@ -15,7 +15,7 @@ def extension_of(path: str, known: tuple[str, ...]) -> str:
     """The ending of a file's name, checked to be one of those known."""
     extension = Path(path).suffix.lower()
     if extension not in known:
-        raise ValueError(f"{path} must end in {', '.join(known)}, which says what it holds")
+        raise ValueError(f"{path} must end in {', '.join(known)}, which says what format it has")
     return extension
 
 

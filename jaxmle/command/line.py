@@ -1,4 +1,4 @@
-"""``python -m jaxmle``: fit a ready model to a file, fit each group of its rows, describe its
+"""``python -m jaxmle``: fit a built-in model to a file, fit each group of its rows, describe its
 columns. The numbers are those of the calls ``from_formula``, ``fit`` and ``fit_groups``.
 """
 
@@ -31,8 +31,7 @@ EXAMPLES = """examples:
   python -m jaxmle fit data.csv "n ~ x" --model "poisson(exposure='t')" --also t=years
   python -m jaxmle groups data.csv "y ~ x" --by site --model poisson --out fits.csv
   python -m jaxmle describe data.csv
-the status of the process is 0 where every fit has converged, 1 where one has not, 2 where the
-input is refused"""
+exit codes: 0 if every fit has converged, 1 if one has not, 2 if the input is refused"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxmle",
-        description="Maximum likelihood for the rows of a file.",
+        description="Maximum-likelihood fits of the rows of a file.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, sentence in (
-        ("fit", _fit, "fit a ready model to all rows, and print its table"),
-        ("groups", _groups, "fit a ready model to each group of rows"),
+        ("fit", _fit, "fit a built-in model to all rows, and print its table"),
+        ("groups", _groups, "fit a built-in model to each group of rows"),
         ("describe", _describe, "list the columns of a file"),
     ):
         command = commands.add_parser(name, help=sentence, description=sentence)
@@ -86,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--by", action="append", required=True, help="a column of keys")
         outputs = ".csv or .parquet" if name == "groups" else ".md, .tex, .html, .csv or .txt"
         more = ", or .npz for the record" if name == "fit" else ""
-        command.add_argument("--out", help=f"a file to write to as well: {outputs}{more}")
+        command.add_argument("--out", help=f"a file to write the result to: {outputs}{more}")
     return parser
 
 
@@ -94,7 +93,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     """What ``fit`` and ``groups`` share."""
     command.add_argument("formula", help="such as 'y ~ x + C(group)'")
     command.add_argument(
-        "--model", default="normal", help="a ready model by its name, or the call that makes it"
+        "--model", default="normal", help="the name of a built-in model, or the call that makes it"
     )
     command.add_argument("--vcov", default="auto", help="HC0 … HC3, cluster, expected, opg, …")
     command.add_argument("--clusters", help="a column")
@@ -145,7 +144,9 @@ def _groups(options: Any) -> int:
     table = read_table(options.data)
     frame = _frame(options, table, tuple(options.by))
     if options.exponentiate:
-        raise ValueError("--exponentiate belongs to fit: a table of groups holds coefficients")
+        raise ValueError(
+            "--exponentiate works only with fit: the table of groups holds coefficients"
+        )
     model = _model(options.model, frame)
     by = options.by[0] if len(options.by) == 1 else options.by
     fits = fit_groups(model, None, frame, by=by, vcov=options.vcov, progress=False)
@@ -200,7 +201,7 @@ def _also(words: list[str]) -> dict[str, str] | None:
 
 
 def _model(text: str, frame: Frame) -> Model:
-    """The ready model that a word, or a call as text, means; nothing is evaluated."""
+    """The built-in model that a word, or a call as text, means; nothing is evaluated."""
     call = text.strip()
     if call in ("multinomial", "ordinal"):
         call = f"{call}(classes={len(frame.levels or ())})"
@@ -210,7 +211,7 @@ def _model(text: str, frame: Frame) -> Model:
         raise ValueError(f"--model {text!r}: {error}") from error
     if model is None:
         raise ValueError(
-            f"--model {text!r} is no ready model: give a name such as logistic, poisson or gamma, "
-            "or a call such as \"poisson(exposure='years')\""
+            f"--model {text!r} is not a built-in model: give a name such as logistic, poisson or "
+            "gamma, or a call such as \"poisson(exposure='years')\""
         )
     return model

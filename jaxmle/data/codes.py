@@ -12,7 +12,8 @@ NAME = "column"
 
 
 class Codes(NamedTuple):
-    """A column of categories: ``values`` (n,), whole numbers from 0; ``levels``, what they mean.
+    """A coded column of categories: ``values`` (n,) are integers from 0; ``levels`` are their
+    meanings.
 
     >>> import jaxmle as jm
     >>> jm.codes(["low", "high", "low"]).levels
@@ -27,14 +28,14 @@ def codes(column: Any) -> Codes:
     """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
 
     Args:
-        column: a column of a pandas, polars or pyarrow frame, an array or a list (n,), of words,
-            categories or whole numbers. Levels are in the order of the categories, else sorted.
+        column: a column of a pandas, polars or pyarrow frame, an array or a list (n,), of text,
+            categories or integers. Levels are in the order of the categories, or sorted.
 
     Returns:
         ``Codes``: values (n,) and levels.
 
     Raises:
-        ValueError, TypeError: a missing value; what is no column.
+        ValueError, TypeError: for a missing value; for anything but a column.
 
     >>> import jax.numpy as jnp, numpy as np, jaxmle as jm
     >>> site, levels = jm.codes(["b", "a", "b"])
@@ -49,8 +50,8 @@ def codes(column: Any) -> Codes:
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these rows from "
-            "every leaf first"
+            f"the column has no value in row {gone[0]} ({gone.size} in total): drop these "
+            "rows from every leaf first"
         )
     levels = read.levels()
     place = {level: code for code, level in enumerate(levels)}

@@ -38,7 +38,7 @@ class Design:
         refuse_unseen(self.levels, columns)
         for name in self.columns:
             if columns[name].is_factor and name not in self.levels:
-                raise TypeError(f"{name} holds words in the new data; the fit had numbers")
+                raise TypeError(f"{name} holds text in the new data; in the fit it held numbers")
         rows = len(next(iter(columns.values())).values) if columns else 0
         missing = np.zeros(rows, dtype=bool)
         for name in self.columns:
@@ -163,7 +163,7 @@ def _formulaic(spec: Any, table: Any) -> Any:
             Exception
         ) as error:  # formulaic wraps what its transforms raise in classes of its own
             raise ValueError(
-                "cannot code the formula: "
+                "the formula cannot be coded: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
             ) from error
 
@@ -173,12 +173,12 @@ def _check_kinds(
 ) -> None:
     for name in terms.numeric:
         if columns[name].is_factor:
-            raise TypeError(f"{name!r} holds words and is used inside a numeric function")
+            raise TypeError(f"{name!r} holds text and is used inside a numeric function")
     for name, known in levels.items():
         if len(known) < 2:
             raise ValueError(
-                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in the rows "
-                "that are left: it has no contrast. Take it out of the formula"
+                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in "
+                "the remaining rows, so it has no contrast. Drop it from the formula"
             )
 
 
@@ -187,13 +187,13 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
     if len(odd):
         row, column = odd[0].tolist()
         raise ValueError(
-            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a "
-            "design must be finite"
+            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in "
+            "total): a design must be finite"
         )
     dependent = collinear_columns(matrix, names) if names else {}
     if dependent:
         listed = "; ".join(
-            f"{name} is a combination of {', '.join(parts)}"
+            f"{name} is a linear combination of {', '.join(parts)}"
             if parts
             else f"{name} is zero in every row"
             for name, parts in list(dependent.items())[:NAMES_LISTED]
@@ -203,6 +203,6 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         )
         raise ValueError(
             f"the design has {len(names)} columns and rank {len(names) - len(dependent)}: "
-            f"{listed}{more}. Their coefficients cannot be told apart: drop columns from the "
-            "formula"
+            f"{listed}{more}. Their coefficients are not identified: drop columns from "
+            "the formula"
         )

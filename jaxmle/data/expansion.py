@@ -42,8 +42,8 @@ def check_expansion(right: str) -> None:
         raise ValueError("the formula is nested too deeply") from None
     if total > MAX_TERMS:
         raise ValueError(
-            f"the formula '~ {right if len(right) < 80 else right[:77] + '…'}' stands for more "
-            f"than {MAX_TERMS:,} terms: name those that you mean"
+            f"the formula '~ {right if len(right) < 80 else right[:77] + '…'}' expands to "
+            f"more than {MAX_TERMS:,} terms: write out those that you need"
         )
 
 

@@ -31,9 +31,12 @@ OPERATORS = {
 }  # fmt: skip
 
 UNREADABLE = (  # what other software reads in a formula, and what to write
-    (r"(?<![\w.])\.(?![\w.])", "it knows no '.' for all other columns: name them, x + z"),
-    (r"\([^()]*\|[^()]*\)", "it has no random effects, (1|g): C(g) gives each group its constant"),
-    (r"\b[ic]\.[A-Za-z_]", "i.x of Stata is C(x) here, and c.x is x"),
+    (r"(?<![\w.])\.(?![\w.])", "'.' for all other columns is not supported: name them, x + z"),
+    (
+        r"\([^()]*\|[^()]*\)",
+        "random effects, (1|g), are not supported: C(g) gives each group its own constant",
+    ),
+    (r"\b[ic]\.[A-Za-z_]", "Stata's i.x is C(x) here, and c.x is x"),
 )
 
 
@@ -63,9 +66,7 @@ def halves(text: str) -> tuple[str, str]:
             f"{text!r}"
         )
     if not right.strip():
-        raise ValueError(
-            f"the formula {text!r} has nothing behind '~'; 'y ~ 1' has a constant alone"
-        )
+        raise ValueError(f"the formula {text!r} has nothing after '~'; 'y ~ 1' has only a constant")
     return left.strip(), right.strip()
 
 
@@ -85,8 +86,8 @@ def _parsed(formulaic: Any, right: str) -> list[Any]:
         ) from error
     if listed is None:
         raise ValueError(
-            f"cannot read the formula '~ {right}': it has several parts; a second part has a "
-            "formula of its own, also={'z': '~ w'}"
+            f"cannot read the formula '~ {right}': it has several parts; give a second "
+            "part as its own formula, also={'z': '~ w'}"
         )
     return listed
 
@@ -143,7 +144,9 @@ def _offset(term: Any) -> str | None:
     if not arguments:
         return None
     if len(term.factors) > 1:
-        raise ValueError(f"an offset has no coefficient and stands in no interaction; got {term}")
+        raise ValueError(
+            f"an offset has no coefficient and cannot be part of an interaction; got {term}"
+        )
     return arguments[0]
 
 
@@ -231,7 +234,7 @@ def columns_in(
         # 9**9**9 would be worked out digit by digit.
         if isinstance(node.op, ast.Pow) and not columns:
             raise ValueError(
-                f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself"
+                f"{ast.unparse(node)!r} is a power of constants: write the number itself"
             )
         return columns
     if (
@@ -249,12 +252,12 @@ def columns_in(
     ):
         for word in node.keywords:
             if word.arg is None or not isinstance(word.value, ast.Constant):
-                raise ValueError(f"in {expr!r} an option must be a plain value")
+                raise ValueError(f"in {expr!r} an option must be a constant")
         return [name for part in node.args for name in again(part)]
     raise ValueError(
-        f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - "
-        f"* / ** and the functions {', '.join(functions)}, C, offset. "
-        f"{_instead(node, functions)}"
+        f"{ast.unparse(node)!r} is not allowed in a formula: a formula may contain "
+        f"columns, numbers, + - * / ** and the functions {', '.join(functions)}, C, "
+        f"offset. {_instead(node, functions)}"
     )
 
 
@@ -263,12 +266,12 @@ def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
     name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
     bare = name.rpartition(".")[2]
     if name in ("factor", "as.factor", "as_factor"):
-        return "A factor is C(…) here"
+        return "Write a factor as C(…)"
     if name == "Q":
-        return "Rename the column, so that its name is one word"
+        return "Rename the column so that its name is one word"
     if bare != name and bare in functions:
         return f"Write {bare}(…), without the module"
-    return "Anything else is computed into a column first"
+    return "Compute anything else as a column first"
 
 
 def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
@@ -305,13 +308,13 @@ def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) 
         if columns[name].is_factor and not any(
             isinstance(part, ast.Compare) for part in ast.walk(node)
         ):
-            raise TypeError(f"{what} reads {name!r}, which holds words, not numbers")
+            raise TypeError(f"{what} reads {name!r}, which holds text, not numbers")
     with np.errstate(all="ignore"):
         value = np.broadcast_to(np.asarray(rowwise(node, columns)), rows.shape).astype(np.float64)
     odd = np.flatnonzero(~np.isfinite(value))
     if odd.size:
         raise ValueError(
-            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must "
+            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): {what} must "
             "be finite"
         )
     return value

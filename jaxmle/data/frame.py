@@ -56,14 +56,15 @@ class Frame:
     """A table coded by a formula: the data that a model takes, with the names of its columns.
 
     ``data``: a dict of arrays that share the leading axis n: the design ``x`` (n, q), the response
-    (``y``; ``time``, ``event``; ``trials``), ``offset``, and what ``also`` named. ``names`` of the
-    columns of ``x``; ``levels`` of a response that is a category, coded 0, 1, …; ``rows``: where
-    each row stood in the table; ``total`` rows of it; ``missing``: from a column to its missing
-    values; ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its
-    column; ``codes``: from a column of words in ``also`` to its levels. ``designs`` holds the
-    coding of each design; ``lost``, as ``labels``, the groups none of whose rows is kept.
-    ``columns`` are those of the table that were used, at the kept rows; ``backend`` is the kind of
-    the table, "pandas", "polars", "pyarrow" or "dict", and of the frames that are made of this one.
+    (``y``; ``time``, ``event``; ``trials``), ``offset``, and the leaves named in ``also``.
+    ``names``: the columns of ``x``; ``levels``: those of a categorical response, coded 0, 1, …;
+    ``rows``: the position of each row in the table; ``total``: the number of rows of the table;
+    ``missing``: from a column to its number of missing values; ``weights`` and ``clusters`` of the
+    kept rows; ``labels``: from a name in ``by`` to its column; ``codes``: from a text column in
+    ``also`` to its levels. ``designs`` holds the coding of each design; ``lost``, like ``labels``,
+    the groups without any kept row. ``columns`` are the columns of the table that were used, at the
+    kept rows; ``backend`` is the kind of the table, "pandas", "polars", "pyarrow" or "dict", and of
+    the frames made from this one.
 
     >>> import jaxmle as jm
     >>> table = {"y": [1.0, 2.0, 4.0, 8.0], "x": [0.0, 1.0, 2.0, None], "g": ["a", "b", "b", "a"]}
@@ -103,13 +104,13 @@ class Frame:
 
     @property
     def dropped(self) -> int:
-        """The number of rows left out for a missing value."""
+        """The number of rows dropped because of a missing value."""
         return self.total - self.n
 
     @property
     def terms(self) -> dict[str, list[str]]:
-        """From each term of the formula to its coefficients, as ``joint_tests(fit,
-        frame.terms)`` takes it.
+        """A dictionary from each term of the formula to its coefficients, for ``joint_tests(fit,
+        frame.terms)``.
         """
         return {
             term: [f"beta[{j}]" for j in where] for term, where in self.designs["x"].terms.items()
@@ -117,7 +118,7 @@ class Frame:
 
     @property
     def account(self) -> str:
-        """What was dropped, as a sentence; '' where nothing was."""
+        """A sentence that says what was dropped; '' if nothing was."""
         if not self.dropped:
             return ""
         by_column = ", ".join(
@@ -169,12 +170,12 @@ class Frame:
         """Fit a model, or a log-likelihood with start values, to these rows; see ``jaxmle.fit``.
 
         Returns:
-            A ``Fit`` with readable names, and with rows counted as in the table. Its weights and
-            clusters are those of the frame.
+            A ``Fit`` with readable names. Row numbers in messages are those of the table; weights
+            and clusters are those of the frame.
 
         Raises:
-            ValueError: the model does not read a leaf that the formula makes, such as an offset; as
-                ``jaxmle.fit``.
+            ValueError: if the model does not use a leaf that the formula makes, such as an offset;
+                and as ``jaxmle.fit``.
         """
         options = Options(
             constraints=constraints,
@@ -189,11 +190,11 @@ class Frame:
         return self.fit_with(model, params0, options)
 
     def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
-        """The weights and clusters of these rows; others are refused."""
+        """The weights and clusters of these rows; raises if others are passed."""
         if weights is not None or clusters is not None:
             raise ValueError(
-                "a Frame has its weights and clusters: name them where it is made, "
-                "jaxmle.from_formula(…, weights=…, clusters=…)"
+                "a Frame already has its weights and clusters: give them when you make "
+                "it, jaxmle.from_formula(…, weights=…, clusters=…)"
             )
         return self.weights, self.clusters
 
@@ -214,7 +215,7 @@ class Frame:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
         ``beta[age]`` for ``beta[1]``.
 
-        The record keeps both spellings: a function that takes the name of a parameter finds
+        The fit knows both spellings: a function that takes the name of a parameter accepts
         ``beta[age]``, ``beta[1]`` and ``beta``.
         """
         return renamed(
@@ -225,9 +226,7 @@ class Frame:
         )
 
     def check(self, model: Any, params0: Tree) -> None:
-        """Raise where the model would leave something of the formula unread, or has no room for
-        its constant.
-        """
+        """Raise if the model would ignore part of the formula, or cannot have its constant."""
         check_model(model, params0, self)
 
     def _in_table(self, fitted: Fit) -> Fit:
@@ -249,15 +248,15 @@ class Frame:
     # ------------------------------------------------------------ new rows
 
     def recode(self, new: Any) -> dict[str, np.ndarray]:
-        """The leaves that a prediction needs, of new rows in the same coding; NaN where a value is
+        """The leaves that a prediction needs for new rows, in the same coding; NaN where a value is
         missing.
 
         Args:
             new: a frame or a dict of arrays with the columns of the terms and offsets. A response
-                is not needed; of binomial trials it is one trial a row.
+                is not needed; binomial predictions are for one trial per row.
 
         Raises:
-            ValueError: a column is not there; a level is one that the fit has not seen.
+            ValueError: if a column is missing, or a level did not occur in the fit.
         """
         return self.leaves(*columns_of(new, self.predictors))
 
@@ -269,7 +268,7 @@ class Frame:
         return list(dict.fromkeys([*names, *self.also.values()]))
 
     def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, np.ndarray]:
-        """``recode`` of columns that are read already; ``rows`` of them."""
+        """``recode`` for columns that have already been read; ``rows`` is their length."""
         refuse_unseen(self.codes, columns)
         leaves = {
             leaf: design.apply(
@@ -300,35 +299,35 @@ class Frame:
         interval: float | None = 0.95,
         model: Any = None,
     ) -> Any:
-        """Predictions with their standard errors and intervals, a row for each row of ``new``.
+        """Predictions with standard errors and intervals, one row for each row of ``new``.
 
-        Standard errors are of the delta method. An interval is symmetric on the link scale, so that
-        a mean stays positive and a probability between 0 and 1. It is one of the quantity, not of a
-        response to come; that one is between two predicted quantiles.
+        Standard errors are by the delta method. An interval is symmetric on the link scale, so that
+        a mean stays positive and a probability between 0 and 1. It is an interval for the predicted
+        quantity, not for a future response; for that use two predicted quantiles.
 
         Args:
             fitted: one fit of ``frame.fit(model)``.
             new: a frame, or a dict of arrays, with the columns of the terms and offsets; None for
-                the rows of the fit. Of binomial trials it is one trial a row.
-            kind: ``"mean"`` of the response, class probabilities of a category, the relative hazard
-                e^{xβ} of a Cox model; ``"link"``, the
-                linear predictor with its offset; ``"quantile"``, with ``level``; ``"probability"``:
-                of each class, of a 1, or with ``value`` that the response is at most so much.
-            level: which quantile, between 0 and 1.
-            value: the value that the response does not exceed.
-            interval: coverage of the interval; None for the predictions alone.
-            model: the ready model, where the fit does not know it (``fitted.model`` is "").
+                the rows of the fit. Binomial predictions are for one trial per row.
+            kind: ``"mean"`` of the response (class probabilities for a categorical response, the
+                relative hazard e^{xβ} for a Cox model); ``"link"``, the linear predictor with its
+                offset; ``"quantile"``, with ``level``; ``"probability"`` of each class or of a 1,
+                or, with ``value``, that the response is at most that value.
+            level: the level of the quantile, between 0 and 1.
+            value: the value for ``kind="probability"``.
+            interval: coverage of the interval; None for no interval.
+            model: the built-in model, if the fit does not know it (``fitted.model`` is "").
 
         Returns:
-            A frame of the kind of ``new`` (else of the table), a dict of arrays where a dict came
-            in: row, then level for a category, estimate, std_error, conf_low, conf_high. A row with
-            a missing value is NaN. Where the data are separated, a prediction that depends on
-            infinite estimates is its limit, such as a probability of 1, without an interval, or
-            NaN if it has none; a last column, reason, says which rows these are.
+            A frame of the same kind as ``new`` (or as the table), or a dict of arrays for a dict:
+            row, level for a categorical response, estimate, std_error, conf_low, conf_high. A row
+            with a missing value is NaN. If the data are separated, a prediction that depends on
+            infinite estimates is its limit, such as a probability of 1, without an interval, or NaN
+            if there is no limit; the last column, reason, marks these rows.
 
         Raises:
-            ValueError, TypeError: as ``recode``; a fit without a ready model; a batch; a quantity
-                that the model does not have.
+            ValueError, TypeError: as ``recode``; for a fit without a built-in model, a batch, or a
+                quantity that the model does not have.
 
         >>> import jaxmle as jm
         >>> table = {"sick": [3, 5, 2, 9], "site": ["a", "a", "b", "b"]}
@@ -375,35 +374,35 @@ def from_formula(
 ) -> Frame:
     """Code a table by a formula: designs, response, offset, weights and clusters, with names.
 
-    Terms follow R: ``x + C(g) + x:g + a*b + (a + b)**2 - 1``. Words are factors by themselves,
-    ``C(year)`` makes one of numbers, its base another by ``C(g, Treatment(reference="b"))``.
-    Functions: log, exp, sqrt and their like, ``I(x**2)``, poly, bs, cr, cc, center, scale; what
-    they learn, they keep for new rows. ``offset(log(years))`` becomes the leaf ``offset``. Other
-    Python is refused.
+    Terms follow R: ``x + C(g) + x:g + a*b + (a + b)**2 - 1``. Text columns are factors; ``C(year)``
+    makes a factor of numbers, and ``C(g, Treatment(reference="b"))`` sets its base level.
+    Functions: log, exp, sqrt and the like, ``I(x**2)``, poly, bs, cr, cc, center, scale; new rows
+    are coded with the constants (knots, means) of the fit. ``offset(log(years))`` becomes the leaf
+    ``offset``. Other Python is refused.
 
     Args:
-        formula: ``"y ~ …"``. A response of words, or ``C(y)``, is a category, coded 0, 1, … in the
-            order of its levels; An ordered category keeps levels that no row has, with a warning.
+        formula: ``"y ~ …"``. A text response, or ``C(y)``, is categorical, coded 0, 1, … in the
+            order of its levels. An ordered category keeps levels without rows, with a warning.
             ``Surv(time, event)`` and ``Surv(start, stop, event)`` give ``time``, ``event`` and
             ``entry``; ``cbind(successes, failures)`` gives ``y`` and ``trials``.
         data: a pandas, polars or pyarrow frame, or a dict of arrays (n,).
         weights: ``frequency("w")`` or ``sampling("w")``, the name of a column or an array (n,).
-        clusters: the name of a column, a pair of them for two-way clusters; or arrays (n,).
-        also: further leaves: a formula for a second design, ``{"z": "~ w"}``, or a column,
-            ``{"exposure": "years"}``; words become integer codes.
-        by: names of columns to be kept as ``labels``, such as the keys of groups.
-        intercept: False leaves the constant out after coding, for ``cox`` and ``ordinal``.
-        missing: rows with a missing value in a column that is used are dropped with a warning,
-            ``"warn"``; without one, ``"drop"``; or raise, ``"refuse"``. They are counted by column
-            in any case.
+        clusters: the name of a column, a pair of names for two-way clusters, or arrays (n,).
+        also: additional leaves: a formula for a second design, ``{"z": "~ w"}``, or a column,
+            ``{"exposure": "years"}``; text becomes integer codes.
+        by: names of columns to keep as ``labels``, such as the keys of groups.
+        intercept: False drops the constant after coding, for ``cox`` and ``ordinal``.
+        missing: what to do with rows that have a missing value in a used column: ``"warn"`` drops
+            them with a warning, ``"drop"`` without one, ``"refuse"`` raises. They are counted by
+            column in any case.
 
     Returns:
         A ``Frame``.
 
     Raises:
-        ValueError, TypeError: an expression that is no formula, a column that is not there or not
-            finite, columns of the design that are combinations of others, no row left.
-        ImportError: formulaic is not installed.
+        ValueError, TypeError: for an invalid formula, a column that is missing or not finite,
+            linearly dependent columns of the design, or no remaining rows.
+        ImportError: if formulaic is not installed.
 
     >>> import jaxmle as jm
     >>> from jaxmle.data.frame import from_formula
@@ -425,12 +424,12 @@ def from_formula(
     check_choice("missing", missing, MISSING_POLICIES)
     if also is not None and not isinstance(also, Mapping):
         raise TypeError(
-            "also is a dictionary from the name of a leaf to a formula '~ w' or a column; got "
-            f"{shown(also)}"
+            "also must be a dictionary from names of leaves to a formula '~ w' or a "
+            f"column; got {shown(also)}"
         )
     by = [by] if isinstance(by, str) else by
     if not isinstance(by, list | tuple) or not all(isinstance(name, str) for name in by):
-        raise TypeError(f"by is the name of a column, or a list of them; got {shown(by)}")
+        raise TypeError(f"by must be the name of a column, or a list of names; got {shown(by)}")
     check_flag("intercept", intercept)
     plan = plan_of(
         formula,

@@ -60,33 +60,33 @@ def fit_groups(
     progress: bool | None = None,
     checkpoint: Any = None,
 ) -> GroupFits:
-    """Maximise one log-likelihood on every group of the rows of one table.
+    """Maximise one log-likelihood separately on every group of rows of a table.
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
         params0: start values, the same for all groups; or None for a model with a method
-            ``start(data)``, asked for each group.
-        data: any tree of arrays that share the leading axis n. The rows of a group may stand
-            anywhere and keep their order.
-        by: the group of each row: whole numbers, booleans or strings, (n,); or a dict from names to
-            such arrays, for groups by several keys; or the name of a leaf of ``data``, a dict,
-            which is then not handed to the likelihood.
-        formula: ``"y ~ x + C(g)"`` where ``data`` is a frame, or a dict of columns: its rows are
-            coded once, as ``from_formula`` does it, and ``by``, ``clusters`` and ``weights`` may
-            name columns; ``by`` is then a name or a list of names. ``data`` may also be a ``Frame``
-            that kept them, ``from_formula(…, by="store")``; then without ``formula``.
-        also, missing: as in ``from_formula``; with ``formula`` only.
+            ``start(data)``, which is called for each group.
+        data: any tree of arrays that share the leading axis n. The rows of a group need not be
+            contiguous; their order is kept.
+        by: the group of each row: integers, booleans or strings, (n,); or a dict from names to such
+            arrays, for several keys; or the name of a leaf of ``data``, a dict; that leaf is then
+            not passed to the likelihood.
+        formula: ``"y ~ x + C(g)"`` if ``data`` is a frame or a dict of columns: its rows are coded
+            once, as by ``from_formula``, and ``by``, ``clusters`` and ``weights`` may name columns;
+            ``by`` is then a name or a list of names. ``data`` may also be a ``Frame`` that has the
+            labels, ``from_formula(…, by="store")``; leave ``formula`` out then.
+        also, missing: as in ``from_formula``; only with ``formula``.
         clusters: one label for each row, (n,).
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         block, devices, progress, checkpoint: as in ``fit_batch``.
 
     Returns:
-        A ``GroupFits``, sorted by key. A group that fails has its status; no other is touched. Rows
-        that a sentence or a witness names are rows of the whole table.
+        A ``GroupFits``, sorted by key. A group that fails has its own status and does not affect
+        the others. Row numbers in messages and witnesses are those of the whole table.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and for a row without a
-            group. NaN in a group's data is its status, NONFINITE.
+        ValueError, TypeError: for mistakes visible in shapes and types, and for a row without a
+            group. NaN in a group's data gives it the status NONFINITE.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data["y"]
@@ -157,10 +157,10 @@ class GroupFits:
     """The fits of the groups of one table, sorted by key.
 
     ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading
-    axis over groups; ``n``: rows of each group, (groups,); ``note``: what a formula left out;
-    ``backend``: the kind of frame that came in, of which those that go out are.
-    ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several
-    keys; iteration gives (key, Fit).
+    axis over groups; ``n``: the number of rows of each group, (groups,); ``note``: what the formula
+    dropped; ``backend``: the kind of the input frame, which is also that of output frames.
+    ``result[key]`` is the ``Fit`` of one group; ``key`` is a value, or a tuple if there are several
+    keys. Iteration gives (key, Fit).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data["y"]
@@ -198,9 +198,7 @@ class GroupFits:
         return self.fits[place]
 
     def reasons(self) -> dict[Any, str]:
-        """Why each group did not converge that did not: from its key to the sentence of
-        ``explain()``.
-        """
+        """For each group that did not converge, from its key to its ``explain()``."""
         return {self._key(i): self._reason(i) for i in self._failed()}
 
     def _reason(self, place: int) -> str:
@@ -217,7 +215,7 @@ class GroupFits:
         Returns:
             A native frame, as ``Fit.to_frame``: the keys, status, reason ('' where converged),
             term, estimate, std_error, statistic, p_value, conf_low and conf_high. A key with the
-            name of one of these columns has ``group_`` before it.
+            same name as one of these columns gets the prefix ``group_``.
         """
         frame = self.fits.to_frame(level, backend or self.backend)
         nw = import_module("narwhals")
@@ -263,8 +261,8 @@ class GroupFits:
 
     def __repr__(self) -> str:
         headline = (
-            f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; below, "
-            "member i is result.fits[i]"
+            f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; "
+            "member i below is result.fits[i]"
         )
         headline += f"\n{self.note}" * bool(self.note)
         failed = self._failed()
@@ -394,21 +392,19 @@ def _frame_of(
     if formula is None and not isinstance(data, Frame):
         if also is not None:
             raise ValueError(
-                "also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ "
-                "x', also=…)"
+                "also needs a formula: fit_groups(model, None, df, by='store', "
+                "formula='y ~ x', also=…)"
             )
         return None
     if isinstance(data, Frame):
         if any(option is not None for option in (formula, also, weights, clusters)):
             raise ValueError(
-                "a Frame has its formula, weights and clusters already: leave them out"
+                "a Frame already has its formula, weights and clusters: leave them out"
             )
         frame = data
         for name in columns_of_keys(by):
             if name not in frame.labels:
-                raise ValueError(
-                    f"the Frame has kept no labels {name!r}: from_formula(…, by={name!r})"
-                )
+                raise ValueError(f"the Frame has no labels {name!r}: from_formula(…, by={name!r})")
     else:
         frame = from_formula(
             formula or "",
@@ -432,7 +428,7 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
     code, *crossed = cluster_codes(clusters, rows)
     if crossed:
         raise ValueError(
-            f"clusters must hold one label for each of the {rows} rows; a batch has no two-way "
-            "clusters"
+            f"clusters must hold one label for each of the {rows} rows; two-way clusters "
+            "are not available in a batch"
         )
     return np.asarray(code)

@@ -19,7 +19,7 @@ def columns_of_keys(by: Any) -> list[str]:
     names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
-            f"with a formula, by is the name of a column or a list of names; got {by!r}"
+            f"with a formula, by must be the name of a column or a list of names; got {by!r}"
         )
     return names
 
@@ -31,7 +31,7 @@ def keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
             raise ValueError("by is an empty dict: it names no key to group by")
         for name in by:
             if not isinstance(name, str):
-                raise TypeError(f"by names a key {name!r}; the names of keys are strings")
+                raise TypeError(f"by names a key {name!r}; the names of keys must be strings")
         return by, data
     if not isinstance(by, str):
         return {"group": by}, data
@@ -44,7 +44,7 @@ def keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
         raise ValueError(f"by={by!r} is not a leaf of data; it has {sorted(map(str, data))}")
     rest = {name: leaf for name, leaf in data.items() if name != by}
     if not jax.tree.leaves(rest):
-        raise ValueError(f"data holds nothing but {by!r}, which is not handed to the likelihood")
+        raise ValueError(f"data contains only {by!r}, which is not passed to the likelihood")
     return {by: data[by]}, rest
 
 
@@ -53,7 +53,7 @@ def refuse_mask(name: str, values: Any) -> None:
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, whose mask would be lost; drop the masked rows "
-            "everywhere, or fill them"
+            "from every leaf, or fill them"
         )
 
 
@@ -69,7 +69,7 @@ def coded_key(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray
     )
     if array.ndim != 1:
         hint = (
-            " Several keys are a dict, such as by={'state': state, 'year': year}."
+            " Give several keys as a dict, such as by={'state': state, 'year': year}."
             if array.ndim == 2
             else ""
         )
@@ -93,8 +93,8 @@ def coded_key(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray
         array = _whole(what, array)
     if array.dtype.kind not in "iubU":
         raise TypeError(
-            f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or "
-            "strings (dates and bytes: .astype(str))"
+            f"{what} has dtype {array.dtype}; group codes must be integers, booleans or "
+            "strings (for dates and bytes: .astype(str))"
         )
     kinds, codes = np.unique(array, return_inverse=True)
     return kinds, codes.reshape(-1)
@@ -106,8 +106,8 @@ def _whole(what: str, array: np.ndarray) -> np.ndarray:
     odd = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
     if odd.any():
         raise ValueError(
-            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be "
-            "whole numbers below 2**53"
+            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes "
+            "must be integers below 2**53"
         )
     return array.astype(np.int64)
 
@@ -137,13 +137,13 @@ def _plain(what: str, array: np.ndarray) -> np.ndarray:
     )
     if odd >= 0 and not families[odd]:
         raise TypeError(
-            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of "
-            "groups are whole numbers, booleans or strings"
+            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; "
+            "group codes must be integers, booleans or strings"
         )
     if odd >= 0:
         raise TypeError(
-            f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds "
-            f"{array[0]!r}, row {odd} holds {array[odd]!r}"
+            f"{what} mixes {families[0]} and {families[odd]}, which cannot be sorted: row "
+            f"0 holds {array[0]!r}, row {odd} holds {array[odd]!r}"
         )
     if families[0] == "strings":
         return array
@@ -151,7 +151,9 @@ def _plain(what: str, array: np.ndarray) -> np.ndarray:
     try:
         return array.astype(bool if families[0] == "booleans" else np.float64 if real else np.int64)
     except OverflowError:
-        raise ValueError(f"{what} holds a whole number beyond 64 bits; use .astype(str)") from None
+        raise ValueError(
+            f"{what} holds an integer of more than 64 bits; use .astype(str)"
+        ) from None
 
 
 def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
@@ -159,8 +161,8 @@ def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
         row = _first(missing)
         value = "None" if array[row] is None else "NaN"
         raise ValueError(
-            f"{what} is {value} in row {row} ({missing.sum()} in all): every row needs a "
-            "group. Drop these rows or give them a code."
+            f"{what} is {value} in row {row} ({missing.sum()} in total): every row needs "
+            "a group. Drop these rows or give them a code."
         )
 
 

@@ -94,9 +94,9 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
     name = getattr(model, "name", "")
     if frame.levels is not None and hasattr(model, "outcome") and name not in OF_CATEGORIES:
         raise ValueError(
-            f"{model!r} takes numbers; the response of {frame.formula!r} is a category, "
-            f"{', '.join(map(repr, frame.levels[:NAMES_LISTED]))}: take logistic, multinomial or "
-            "ordinal, or make it a number first"
+            f"{model!r} needs a numeric response; the response of {frame.formula!r} is a "
+            f"category, {', '.join(map(repr, frame.levels[:NAMES_LISTED]))}: use "
+            "logistic, multinomial or ordinal, or convert it to numbers first"
         )
     if frame.weights is not None and name == "cox":
         raise ValueError(
@@ -105,8 +105,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
         )
     if name in WITHOUT_CONSTANT and INTERCEPT in frame.names:
         raise ValueError(
-            f"{model!r} takes no constant; {WITHOUT_CONSTANT[name]}: "
-            "from_formula(…, intercept=False)"
+            f"{model!r} has no constant; {WITHOUT_CONSTANT[name]}: from_formula(…, intercept=False)"
         )
     if params0 is None:
         return  # fit says what is missing
@@ -115,7 +114,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
         if is_optional and not reads_leaf(model, params0, frame.data, leaf):
             hint = f": use {leaf}={leaf!r} where it is made" if leaf in KEYWORDS else ""
             raise ValueError(
-                f"{model!r} does not read data[{leaf!r}], which the formula gives{hint}"
+                f"{model!r} does not read data[{leaf!r}], which the formula provides{hint}"
             )
 
 
@@ -134,6 +133,7 @@ def check_parameters(model: Any, params0: Tree, frame: Any) -> None:
     """Raise where the formula of a ``Frame`` leaves no parameter."""
     if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
         raise ValueError(
-            f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit a larger "
-            "formula with jaxmle.fix(model, {'beta': 0.0})"
+            f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit "
+            "a larger formula and fix coefficients with jaxmle.fix(model, {'beta': "
+            "0.0})"
         )

@@ -94,7 +94,7 @@ def _second(leaf: str, text: str) -> Terms:
     terms = terms_of(right)
     if left or terms.offsets:
         raise ValueError(
-            f"also[{leaf!r}] is a design, '~ w', without response and offset; got {text!r}"
+            f"also[{leaf!r}] must be a design, '~ w', without response or offset; got {text!r}"
         )
     return terms
 
@@ -103,11 +103,10 @@ def _check_leaves(also: Mapping[str, str]) -> None:
     for leaf, text in also.items():
         if not isinstance(leaf, str) or not isinstance(text, str):
             raise TypeError(
-                "also goes from the name of a leaf to a formula '~ w' or the name of a column; "
-                f"got {leaf!r}: {text!r}"
+                "also must be a dictionary from names of leaves to a formula '~ w' or "
+                f"the name of a column; got {leaf!r}: {text!r}"
             )
         if leaf in FORMULA_LEAVES:
             raise ValueError(
-                f"also names the leaf {leaf!r}, which the formula itself makes; call it "
-                "something else"
+                f"also names the leaf {leaf!r}, which the formula itself makes: choose another name"
             )

@@ -61,23 +61,23 @@ class Quantity(NamedTuple):
 
 
 def ready_model(fitted: Fit, model: Any, what: str) -> Any:
-    """The ready model of one fit: the one that is given, or the one that the record names."""
+    """The built-in model of one fit: the one that is given, or the one that the record names."""
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
-        raise TypeError(f"{what} takes the record of a fit first, {hint}; got {shown(fitted)}")
+        raise TypeError(f"{what} takes the fit as its first argument, {hint}; got {shown(fitted)}")
     if fitted.batch_shape:
         raise ValueError(
-            f"{what} takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]"
+            f"{what} takes a single fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]"
         )
     ready = made_again(fitted.model) if model is None else model
     if ready is None:
         raise ValueError(
-            f"the fit does not record its model: pass the one that was fitted, {what}(…, "
-            "model=models.poisson())"
+            "the fit does not record its model: pass the model that was fitted, "
+            f"{what}(…, model=models.poisson())"
         )
     if not hasattr(ready, "natural") or not hasattr(ready, "law"):
         raise TypeError(
-            f"{what} needs a ready model, such as models.poisson(); got {type(ready).__name__}"
+            f"{what} needs a built-in model, such as models.poisson(); got {type(ready).__name__}"
         )
     return ready
 
@@ -85,7 +85,7 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
 def quantity_of(
     model: Any, kind: str, level: float | None = None, value: float | None = None
 ) -> Quantity:
-    """What a kind of prediction means for a ready model.
+    """What a kind of prediction means for a built-in model.
 
     Raises:
         ValueError, TypeError: a level or value that is missing or not asked for; a quantity that
@@ -96,15 +96,16 @@ def quantity_of(
         raise ValueError(
             "kind='quantile' needs level, such as level=0.9"
             if level is None
-            else f"level belongs to kind='quantile'; got kind={kind!r}"
+            else f"level is only for kind='quantile'; got kind={kind!r}"
         )
     if value is not None and kind != "probability":
-        raise ValueError(f"value belongs to kind='probability'; got kind={kind!r}")
+        raise ValueError(f"value is only for kind='probability'; got kind={kind!r}")
     if model.name == "cox" and kind in ("quantile", "probability"):
         curve = "quantile" if kind == "quantile" else "survival"
         raise ValueError(
-            f"a Cox model predicts its mean, a relative hazard, and its link; jaxmle.survival."
-            f"{curve}(model, fit, frame, …, new=rows) estimates the rest with its baseline"
+            "a Cox model predicts the relative hazard (kind='mean') and the link; "
+            f"jaxmle.survival.{curve}(model, fit, frame, …, new=rows) estimates "
+            "everything else from the baseline"
         )
     tree = as_tree(model.likelihood)
     if kind == "link":
@@ -115,8 +116,8 @@ def quantity_of(
         return _at_most(model, check_number("value", value), tree)
     if kind == "probability" and model.name not in (*BINARY, *CATEGORIES):
         raise ValueError(
-            f"{model!r} has no classes: kind='probability' needs value=, and gives the probability "
-            "that the response is at most that value"
+            f"{model!r} has no classes: give value=, and kind='probability' is the "
+            "probability that the response is at most that value"
         )
     mean = model.law.function("mean", model.name)
     link = MEAN_LINKS.get(model.name, "identity")
@@ -132,9 +133,9 @@ def quantity_of(
 def _quantile(model: Any, level: float, tree: Any) -> Quantity:
     if model.law.discrete:
         raise ValueError(
-            f"a quantile of {model!r} jumps from one count or class to the next and has no "
-            f"standard error: model.quantile(fit.params, frame.recode(new), {level:g}) "
-            "gives the number"
+            f"a quantile of {model!r} jumps from one count or class to the next, so it "
+            "has no standard error; model.quantile(fit.params, frame.recode(new), "
+            f"{level:g}) gives the number"
         )
     quantile = model.law.function("quantile", model.name)
 
@@ -188,8 +189,8 @@ def predicted(
         interval = check_level(interval)
         if fitted.vcov_kind == "none":
             raise ValueError(
-                "the fit has no covariance (vcov=None), and so no interval: ask for interval=None, "
-                "or fit again with one"
+                "the fit has no covariance (vcov=None), so there is no interval: give "
+                "interval=None, or refit with a covariance"
             )
     layout = fitted.layout
 

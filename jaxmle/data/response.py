@@ -22,7 +22,7 @@ FORMS = {
 
 
 class EmptyLevelWarning(UserWarning):
-    """No row has a level of an ordered category that is the response.
+    """A level of an ordered categorical response occurs in no row.
 
     >>> import warnings, pandas as pd, jaxmle as jm
     >>> grades = pd.Categorical(["low", "high", "low"], ["low", "middle", "high"], ordered=True)
@@ -80,8 +80,8 @@ def response_of(left: str) -> Response:
         roles = FORMS.get((called, len(arguments)))
         if roles is None or named:
             raise ValueError(
-                "a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, "
-                f"failures); got {left!r}"
+                "a response function must be Surv(time, event), Surv(start, stop, event) "
+                f"or cbind(successes, failures); got {left!r}"
             )
         parts = {
             role: ast.unparse(argument) for role, argument in zip(roles, arguments, strict=True)
@@ -129,9 +129,9 @@ def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
     empty = [repr(level) for level in column.order if level not in occurring]
     listed = ", ".join(empty[:NAMES_LISTED]) + (", …" if len(empty) > NAMES_LISTED else "")
     warn_caller(
-        f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut beside an "
-        "empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: "
-        f"{name}.cat.remove_unused_categories()",
+        f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut "
+        "point next to an empty level has no finite or interior estimate (SEPARATED, "
+        f"BOUNDARY). To drop the level: {name}.cat.remove_unused_categories()",
         EmptyLevelWarning,
     )
     return column.order
@@ -141,8 +141,8 @@ def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a response "
-            "must be finite"
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): a "
+            "response must be finite"
         )
     return values
 
@@ -153,8 +153,8 @@ def _trials(
     odd = np.flatnonzero((successes < 0) | (failures < 0))
     if odd.size:
         raise ValueError(
-            f"{text} counts successes and failures, zero or more; row {rows[odd[0]]} has "
-            f"{successes[odd[0]]:g} and {failures[odd[0]]:g}"
+            f"{text} must count successes and failures, zero or more; row {rows[odd[0]]} "
+            f"has {successes[odd[0]]:g} and {failures[odd[0]]:g}"
         )
     return {"y": successes, "trials": successes + failures}
 
@@ -164,14 +164,15 @@ def _check_times(leaves: Mapping[str, np.ndarray], response: Response, rows: np.
     if odd.size:
         text = response.parts["event"]
         raise ValueError(
-            f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 "
-            f"where censored. Compare the code: {text} == 2"
+            f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; code an event "
+            "as 1 and a censored time as 0, by comparing with the code of the event: "
+            f"{text} == 2"
         )
     late = (
         np.flatnonzero(leaves["time"] <= leaves["entry"]) if "entry" in leaves else np.zeros(0, int)
     )
     if late.size:
         raise ValueError(
-            f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has "
-            f"{leaves['entry'][late[0]]:g} and {leaves['time'][late[0]]:g}"
+            f"in {response.text} the entry must be before the time; row {rows[late[0]]} "
+            f"has {leaves['entry'][late[0]]:g} and {leaves['time'][late[0]]:g}"
         )

@@ -16,7 +16,7 @@ MISSING_POLICIES = ("warn", "drop", "refuse")
 
 
 class MissingRowsWarning(UserWarning):
-    """Rows of a table were left out, since they have no value in a column that is used.
+    """Rows of a table were dropped because they have a missing value in a used column.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> table = {"y": np.array([1.0, 2.0, 4.0, 3.0]), "x": np.array([0.0, 1.0, np.nan, 2.0])}
@@ -32,7 +32,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
         raise TypeError(
-            f"weights say what they mean: frequency('w') or sampling('w'); got {weights!r}"
+            f"say what the weights mean: frequency('w') or sampling('w'); got {weights!r}"
         )
     given = {} if weights is None else {"weights": weights.values}
     pair = isinstance(clusters, tuple) or (
@@ -41,8 +41,8 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     listed = clusters if pair else [clusters]
     if clusters is not None and len(listed) not in (1, 2):
         raise ValueError(
-            "clusters are one column or a pair of them, each by name or as an array; got "
-            f"{len(listed)}"
+            "clusters must be one column or a pair of columns, each by name or as an "
+            f"array; got {len(listed)}"
         )
     roles = ("clusters", "second clusters")
     return given | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
@@ -97,13 +97,13 @@ def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> N
         )
     if counts and missing == "refuse":
         raise ValueError(
-            f"{total - complete:,} of {total:,} rows have missing values ({listed}): fill them, or "
-            "let missing='drop' leave these rows out"
+            f"{total - complete:,} of {total:,} rows have missing values ({listed}): fill "
+            "them, or drop these rows with missing='drop'"
         )
     if counts and missing == "warn":
         warn_caller(
-            f"{total - complete:,} of {total:,} rows dropped for missing values ({listed}); "
-            "missing='drop' says that this is meant",
+            f"{total - complete:,} of {total:,} rows dropped for missing values "
+            f"({listed}); missing='drop' drops them without this warning",
             MissingRowsWarning,
         )
 
@@ -115,7 +115,8 @@ def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
     name = plan.role("weights")
     if columns[name].is_factor:
         raise TypeError(
-            f"weights are numbers, one for each row; the column {name!r} holds words or categories"
+            f"weights must be numbers, one for each row; the column {name!r} holds text "
+            "or categories"
         )
     return Weights(columns[name].values.astype(np.float64), plan.kind)
 

@@ -111,7 +111,7 @@ def _native(source: Any) -> Any:
     try:
         return narwhals.from_native(source, eager_only=True)
     except TypeError:
-        hint = " A lazy frame is collected first: .collect()." if hasattr(source, "collect") else ""
+        hint = " Collect a lazy frame first: .collect()." if hasattr(source, "collect") else ""
         raise TypeError(
             "data must be a pandas, polars or pyarrow frame, or a dict of arrays; got "
             f"{type(source).__name__}.{hint}"
@@ -181,18 +181,20 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
     if any(issubclass(kind, datetime.date | datetime.timedelta) for kind in kinds):
         raise _other_kind(name, array.dtype, True)
     listed = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise TypeError(f"{name} holds values of type {listed}; a column is all numbers or all words")
+    raise TypeError(
+        f"{name} holds values of type {listed}; a column must hold only numbers or only text"
+    )
 
 
 def _other_kind(name: str, kind: Any, is_time: bool) -> TypeError:
     if is_time:
         return TypeError(
-            f"{name} holds dates or durations; make it a number first, such as the days since the "
-            f"first: (table[{name!r}] - table[{name!r}].min()).dt.days"
+            f"{name} holds dates or durations; convert it to numbers first, such as days "
+            f"since the first date: (table[{name!r}] - table[{name!r}].min()).dt.days"
         )
     return TypeError(
-        f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make "
-        "it a number or a word first"
+        f"{name} has dtype {kind}; a formula takes numbers, booleans, text and "
+        "categories. Convert it first"
     )
 
 

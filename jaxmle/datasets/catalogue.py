@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A table of numbers and its provenance.
+    """A numeric table and its source.
 
     Attributes:
-        name: the word `load` knows it by.
+        name: its name for `load`.
         data: one float64 array of shape (n,) per column, in the order of `names`.
         columns: what each column holds, with its unit.
         description, source, licence: one sentence or two each.
@@ -61,16 +61,16 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Dataset:
-    """The data set called `name`, read afresh at each call.
+    """The data set called `name`, read again at each call.
 
     Args:
         name: one of `names()`.
 
     Returns:
-        A `Dataset`; its `data` may be changed without changing the next `load`.
+        A `Dataset`; you may change its `data` without affecting the next `load`.
 
     Raises:
-        ValueError: there is no data set of that name.
+        ValueError: if there is no data set of that name.
 
     >>> lung = load("lung")
     >>> lung.names

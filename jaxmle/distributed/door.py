@@ -40,54 +40,54 @@ def fit(
     engine: Any = None,
     checkpoint: Any = None,
 ) -> Fit:
-    """Maximise a log-likelihood and say how sure the maximum is.
+    """Maximise a log-likelihood, with standard errors and a verdict on the maximum.
 
     Args:
         loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for
             dependent data; or a declared ``regression``, or any combinator of these. What it closes
-            over is compared at each call: whatever was rebound or changed in place since the last
-            one, in arrays, containers, objects, modules or globals, enters the fit.
-        params0: start values, any tree of real numbers. May be None where the
-            log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n; a frame of numbers of pandas, polars
-            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Arrays
-            of jax whose rows several devices share stay where they are: each device sums its own
-            rows, whose terms are then proved to depend on their own row. Floats
-            are computed in the precision of the fit, whatever theirs; integers become int64 (int32
-            with float64 off), which for a column of bytes is eight times the memory; booleans stay.
-        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
-            not depend on its transform.
-        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size. Of a
-            function of more than 512 parameters L-BFGS ends the fit itself, by the score, and no
-            Hessian is formed unless ``vcov`` asks for one: its status is STATIONARY, and
-            ``stderr_by_cg`` gives standard errors of some parameters.
+            over is checked at each call: a change since the last call, by rebinding or in place, in
+            arrays, containers, objects, modules or globals, takes effect in the fit.
+        params0: start values, any tree of real numbers. May be None if the log-likelihood has a
+            method ``start(data)``.
+        data: any tree of arrays that share the leading axis n; a numeric pandas, polars or pyarrow
+            frame, which is read as a dictionary of its columns; or a ``Frame`` from
+            ``from_formula``. JAX arrays whose rows are spread over several devices stay where they
+            are: each device sums its own rows, and the terms must be proved to depend only on their
+            own row. Floats are converted to the precision of the fit; integers become int64 (int32
+            with float64 off), which takes eight times the memory of a column of bytes; booleans
+            stay.
+        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``. The maximum does
+            not depend on the transform of a constraint.
+        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size. For
+            a function of more than 512 parameters L-BFGS finishes the fit, judged by the score, and
+            no Hessian is formed unless ``vcov`` asks for one. The status is then STATIONARY, and
+            ``stderr_by_cg`` gives standard errors of selected parameters.
         vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"``
             (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``, ``"CR3"``), ``"hac"`` or ``hac(…)`` for
-            rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
-            under sampling weights; after ``jeffreys`` the unpenalised information.
-        clusters: one label for each row, (n,), or two of them for two-way clustering.
+            rows in time order, None, or ``"auto"``: observed; cluster if clusters are given; HC0
+            with sampling weights; with ``jeffreys`` the unpenalised information.
+        clusters: one label for each row, (n,), or a pair of label arrays for two-way clustering.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
-        dtype: float64 on the host and the trace's own inside one, unless given.
-        max_steps: evaluations of the likelihood allowed.
-        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row
-            only. Left out, a regression of many rows, or a function whose rows are seen to be kept
-            apart, is taken in blocks by itself.
+        dtype: by default float64 on the host, and the dtype of the trace inside one.
+        max_steps: the largest number of evaluations of the likelihood.
+        block_rows: evaluate in blocks of this many rows; each term must then depend only on its own
+            row. By default a regression with many rows, or a function whose rows are proved
+            independent, is evaluated in blocks automatically.
         progress: None for a line on standard error every two seconds, True for one at each step,
-            False for silence.
-        source: instead of ``data``, rows that are read from disk at each pass, as ``parquet`` names
-            them; then ``weights=frequency("w")`` and ``clusters="firm"`` name columns.
+            False for none.
+        source: instead of ``data``, rows that are read from disk in each pass, made by ``parquet``;
+            ``weights=frequency("w")`` and ``clusters="firm"`` then name columns.
         engine: with a source, any ``concurrent.futures.Executor``: a pass is then a map over the
             files.
-        checkpoint: with a source or with rows that devices share, a folder of its own, from which
-            the same call goes on after it was killed.
+        checkpoint: with a source or with rows spread over devices, a separate folder, from which
+            the same call resumes after it was killed.
 
     Returns:
         A ``Fit``. A failure visible only in values is its ``status``, never an exception.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in
-            the data, and for weights or ``block_rows`` where terms are shown to look at other rows
-            than their own.
+        ValueError, TypeError: for mistakes visible in shapes and types; on the host also for NaN in
+            the data, and for weights or ``block_rows`` if terms depend on other rows.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])

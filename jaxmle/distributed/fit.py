@@ -45,9 +45,9 @@ from jaxmle.streams.pieces import (
 from jaxmle.streams.quantities import Quantities, prior_alone, without_prior
 
 DEVICES = Pieces(
-    "a fit of rows that devices share",
+    "a fit of rows spread over devices",
     "a device",
-    "they are an argument: weights=jaxmle.frequency(w), w shared as the rows are",
+    "pass them as an argument: weights=jaxmle.frequency(w), with w sharded like the rows",
 )
 
 
@@ -55,7 +55,7 @@ def fit_shared(
     rows: SharedRows, loglik: Loglik, params0: Tree, options: Options, checkpoint: Any = None
 ) -> Fit:
     """The fit of a log-likelihood to rows that several devices share; see ``fit``."""
-    host_only("a fit of rows that devices share")
+    host_only("a fit of rows spread over devices")
     refuse_in_pieces(loglik, options, DEVICES)
     weights = rows.weights
     options = replace(options, weights=weights, clusters=rows.clusters)

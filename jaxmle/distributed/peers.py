@@ -31,10 +31,11 @@ SIGNS_OF_LOST_PEER = (
 
 
 class PeerLostError(RuntimeError):
-    """Another process of ``jax.distributed`` is gone, and no sum over all rows can be had.
+    """Another process of ``jax.distributed`` was lost, so sums over all rows are no longer
+    possible.
 
-    The process that raises it ends with exit code 75 when it ends, without waiting for the others:
-    start all of them again, with ``checkpoint=`` from where the climb was.
+    The process that raises it will exit with code 75, without waiting for the others. Restart all
+    of them; with ``checkpoint=`` the search resumes.
 
     >>> import jaxmle as jm
     >>> issubclass(jm.distributed.PeerLostError, RuntimeError)
@@ -56,9 +57,9 @@ def lost_peers_named() -> Iterator[None]:
         atexit.register(_leave)
         reason = message.strip().splitlines()[0][:200]
         raise PeerLostError(
-            f"process {jax.process_index()} of {jax.process_count()} lost another one: {reason}. "
-            f"It will end with exit code {EXIT_TRY_AGAIN}; start all processes again, with "
-            "checkpoint=folder from where the climb was"
+            f"process {jax.process_index()} of {jax.process_count()} lost another one: "
+            f"{reason}. It will exit with code {EXIT_TRY_AGAIN}; restart all processes, "
+            "with checkpoint=folder to resume the search"
         ) from None
 
 

@@ -16,8 +16,8 @@ from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
 
 HOW_ROWS_ARE_SHARED = (
-    "jax.device_put(x, NamedSharding(mesh, PartitionSpec('rows'))) shares rows, "
-    "jaxmle.distributed.rows(…) does so with arrays of NumPy"
+    "jax.device_put(x, NamedSharding(mesh, PartitionSpec('rows'))) shards rows, and so "
+    "does jaxmle.distributed.rows(…) with NumPy arrays"
 )
 
 
@@ -95,8 +95,8 @@ def placement_of(data: Tree) -> Placement | None:
     for name, other in placed.items():
         if other != placement:
             raise ValueError(
-                f"{first} lies over {_words(placement)}, {name} over {_words(other)}; all leaves "
-                f"are shared in one way: {HOW_ROWS_ARE_SHARED}"
+                f"{first} lies over {_words(placement)}, {name} over {_words(other)}; all "
+                f"leaves must be sharded in the same way: {HOW_ROWS_ARE_SHARED}"
             )
     return placement
 
@@ -108,14 +108,14 @@ def _placement_of_leaf(name: str, leaf: jax.Array) -> Placement | None:
     if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
         raise TypeError(
             f"{name} is spread over {len(sharding.device_set)} devices by a "
-            f"{type(sharding).__name__}, which names no mesh: {HOW_ROWS_ARE_SHARED}"
+            f"{type(sharding).__name__}, which has no mesh: {HOW_ROWS_ARE_SHARED}"
         )
     rows = sharding.spec[0] if len(sharding.spec) else None
     others = sharding.spec[1:]
     if rows is None or any(axis is not None for axis in others):
         raise ValueError(
-            f"{name} is shared among devices by {sharding.spec}; devices share rows, axis 0 alone: "
-            f"{HOW_ROWS_ARE_SHARED}"
+            f"{name} is sharded over devices by {sharding.spec}; only rows, axis 0, may "
+            f"be sharded: {HOW_ROWS_ARE_SHARED}"
         )
     return Placement(sharding.mesh, (rows,) if isinstance(rows, str) else tuple(rows))
 

@@ -28,7 +28,7 @@ ROWS = "rows"  # the axis of the mesh of ``rows``
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DistributedRows:
-    """Rows that several devices share, for ``fit(loglik, data=…)``; made by ``rows``.
+    """Rows spread over several devices, for ``fit(loglik, data=…)``; made by ``rows``.
 
     >>> import numpy as np, jaxmle as jm
     >>> jm.distributed.rows({"y": np.arange(10.0)}).rows
@@ -40,12 +40,12 @@ class DistributedRows:
 
     @property
     def rows(self) -> int:
-        """The number of rows of all processes."""
+        """The total number of rows of all processes."""
         return sum(self.numbers)
 
     @property
     def data(self) -> Data:
-        """The data as global arrays (n, …), with the rows of padding among them."""
+        """The data as global arrays (n, …), including rows of padding."""
         return self.shared.data
 
     def __repr__(self) -> str:
@@ -53,11 +53,12 @@ class DistributedRows:
         return f"DistributedRows({self.rows:,} rows over {devices} device{'s' * (devices != 1)})"
 
     def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
-        """The weights and clusters of these rows; others are refused."""
+        """The weights and clusters of these rows; raises if others are passed."""
         if weights is not None or clusters is not None:
             raise ValueError(
-                "distributed rows have their weights and clusters: give them where the rows are "
-                "made, jaxmle.distributed.rows(…, weights=…, clusters=…)"
+                "distributed rows already have their weights and clusters: give them "
+                "when you make the rows, jaxmle.distributed.rows(…, weights=…, "
+                "clusters=…)"
             )
         return self.shared.weights, self.shared.clusters
 
@@ -70,25 +71,25 @@ class DistributedRows:
 
 
 def rows(data: Data, *, weights: Weights | None = None, clusters: Any = None) -> DistributedRows:
-    """The rows that this process has, together with those of all others, shared by all devices.
+    """The rows of this process and of all other processes, spread over all devices.
 
-    Each process of ``jax.distributed`` calls it with rows of its own, as many as it likes; alone,
-    one process shares its rows among its devices. The rows of a device are filled up to one number
-    with copies that do not count: a fit of the result is that of the rows together.
+    Each process of ``jax.distributed`` calls it with its own rows, any number of them; a single
+    process spreads its rows over its devices. Devices are padded to the same number of rows with
+    copies that do not count: a fit of the result is the fit of all the rows.
 
     Args:
         data: a tree of arrays (n, …) of NumPy, or a frame of numbers.
         weights: ``frequency(w)`` or ``sampling(w)`` of these rows.
-        clusters: one label for each of these rows, (n,), or two of them; whole numbers that mean
-            the same in all processes.
+        clusters: one label for each of these rows, (n,), or a pair of label arrays; integers that
+            mean the same in all processes.
 
     Returns:
         ``DistributedRows``, the ``data`` of ``fit``.
 
     Raises:
-        TypeError, ValueError: in all processes, if a leaf of one holds no numbers, a NaN, or
-            another number of rows; if weights do not say what they mean; if clusters are no whole
-            numbers.
+        TypeError, ValueError: in all processes, if a leaf in one of them is not numeric, holds NaN,
+            or has a different number of rows; for weights without a meaning; for clusters that are
+            not integers.
 
     >>> import numpy as np, jaxmle as jm
     >>> shared = jm.distributed.rows({"y": np.array([1.0, 3.0, 2.0, 6.0])})
@@ -179,8 +180,9 @@ def _refuse_local(given: Tree) -> None:
     for leaf in jax.tree.leaves(given):
         if np.ndim(leaf) and not (isinstance(leaf, jax.Array) and len(leaf.devices()) > 1):
             raise ValueError(
-                f"an array {np.shape(leaf)} of this process alone stands beside arrays of all "
-                "processes: give all rows of this process to jaxmle.distributed.rows(…)"
+                f"an array {np.shape(leaf)} belongs to this process only, but other "
+                "arrays belong to all processes: give all rows of this process to "
+                "jaxmle.distributed.rows(…)"
             )
 
 

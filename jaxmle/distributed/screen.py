@@ -30,14 +30,14 @@ class Screening:
     """How the values of shared rows are looked at."""
 
     rows: SharedRows
-    user_loglik: Loglik  # as it was given: a ready model knows its coding
+    user_loglik: Loglik  # as it was given: a built-in model knows its coding
     sample: Data  # rows spread over all shards, on the host
 
     def count(self) -> Count:
         """Look at every row, and count.
 
         Raises:
-            ValueError: for a NaN, a weight that is none, or a value that a ready model does not
+            ValueError: for a NaN, a weight that is none, or a value that a built-in model does not
                 read; in all processes, where one has it.
         """
         values = look_at(self.rows)
@@ -54,8 +54,9 @@ class Screening:
         for path, row in zip(paths, values.missing, strict=False):
             if row < self.rows.length:
                 raise ValueError(
-                    f"data{jax.tree_util.keystr(path)} is NaN in row {row}. Drop or impute these "
-                    "rows in every leaf: a likelihood has no meaning for a missing number."
+                    f"data{jax.tree_util.keystr(path)} is NaN in row {row}. Drop or "
+                    "impute these rows in every leaf: a likelihood is not defined for "
+                    "missing values."
                 )
 
     def _refuse_weights(self, values: Values) -> None:
@@ -63,10 +64,10 @@ class Screening:
             return
         negative, fraction = values.weights
         if negative < self.rows.length:
-            raise ValueError(f"weights must be finite and not negative; see row {negative}")
+            raise ValueError(f"weights must be finite and non-negative; see row {negative}")
         if self.rows.weights.kind == "frequency" and fraction < self.rows.length:
             raise ValueError(
-                "frequency weights count repeated rows and must be whole numbers; see row "
+                "frequency weights count repeated rows and must be integers; see row "
                 f"{fraction}. Survey weights are jaxmle.sampling(w)."
             )
 
@@ -81,7 +82,7 @@ class Screening:
                     raise
 
     def check_functions(self, loglik: Any, layout: Layout, base: Array) -> None:
-        """Codes that index, and ready models that a user's function calls.
+        """Codes that index, and built-in models that a user's function calls.
 
         Args:
             loglik: as a tree, without weights.

@@ -85,7 +85,7 @@ def wishes(source: Source, variables: Any) -> dict[str, Any]:
     if variables is None:
         if source.frame is None:
             raise ValueError(
-                "say which variables, such as variables=['x']; the data have "
+                "name the variables, such as variables=['x']; the data have "
                 f"{', '.join(source.predictors)}"
             )
         columns = {name for design in source.frame.designs.values() for name in design.columns}
@@ -95,8 +95,8 @@ def wishes(source: Source, variables: Any) -> dict[str, Any]:
     if not isinstance(variables, Mapping):
         if not isinstance(variables, list | tuple) or not variables:
             raise TypeError(
-                "variables is a name, a list of names, or a dictionary from names to pairs of "
-                f"values; got {shown(variables)}"
+                "variables must be a name, a list of names, or a dictionary from names "
+                f"to pairs of values; got {shown(variables)}"
             )
         variables = dict.fromkeys(variables)
     for name in variables:
@@ -118,8 +118,8 @@ def _pairs(source: Source, name: str, wish: Any) -> list[tuple[Any, Any]]:
         )
     if not isinstance(wish, list | tuple) or len(wish) != 2:
         raise ValueError(
-            f"the contrast of {name} is a pair of values (low, high), or 'pairwise' for a factor; "
-            f"got {shown(wish)}"
+            f"the contrast of {name} must be a pair of values (low, high), or 'pairwise' "
+            f"for a factor; got {shown(wish)}"
         )
     return [(check_value(source, name, wish[0]), check_value(source, name, wish[1]))]
 
@@ -140,8 +140,8 @@ def _direction(
     """
     if source.frame is None and source.columns[name].values.dtype.kind != "f":
         raise ValueError(
-            f"{name} holds whole numbers, which have no slope: make them floats, or ask for a "
-            f"contrast, variables={{{name!r}: (0, 1)}}"
+            f"{name} holds integers, which have no slope: convert them to floats, or ask "
+            f"for a contrast, variables={{{name!r}: (0, 1)}}"
         )
     observed = source.columns[name].values.astype(np.float64)
     x = rows.columns[name].values.astype(np.float64)

@@ -29,8 +29,8 @@ from jaxmle.runtime.opaque import Opaque
 TITLES = {
     "dydx": "Effects on the {what}",
     "eyex": "Elasticities of the {what}",
-    "dyex": "Changes of the {what} by proportional changes",
-    "eydx": "Proportional changes of the {what}",
+    "dyex": "Changes in the {what} for proportional changes",
+    "eydx": "Proportional changes in the {what}",
     "prediction": "Adjusted predictions of the {what}",
 }
 
@@ -50,41 +50,42 @@ def margins(
     model: Any = None,
     bootstrap: Any = None,
 ) -> Margins:
-    """Marginal effects or adjusted predictions, averaged over rows; standard errors by the delta
-    method from the covariance that the fit carries, or by a bootstrap.
+    """Marginal effects or adjusted predictions, averaged over rows; with standard errors by the
+    delta method from the covariance of the fit, or by a bootstrap.
 
-    The effect of a number x is the slope ∂m/∂x of the prediction m of each row, averaged, through
-    whatever the formula makes of x (logs, powers, interactions, splines). That of a factor, or of
-    truth values, is the difference m(level) − m(base). So does R's marginaleffects (Arel-Bundock,
-    Greifer & Heiss 2024, Journal of Statistical Software 111(9)).
+    The effect of a number x is the slope ∂m/∂x of the prediction m of each row, averaged. It
+    includes all terms of the formula that use x (logs, powers, interactions, splines). The effect
+    of a factor or a boolean is the difference m(level) − m(base). These are the definitions of R's
+    marginaleffects (Arel-Bundock, Greifer & Heiss 2024, Journal of Statistical Software 111(9)).
 
     Args:
         fit: one fit of ``frame.fit(model)``.
         data: the ``Frame`` of the fit; or, with a function for ``kind``, a dictionary of arrays
             (n,) or (n, q), whose columns are called ``x`` or ``x[1]``.
         variables: a name, a list of names, or a dictionary from names to a pair (low, high) to
-            compare or ``"pairwise"``; None for every column of the formula.
+            compare or ``"pairwise"``; None for all columns of the formula.
         effect: ``"dydx"``; ``"eyex"`` (∂m/∂x)·x/m; ``"dyex"`` (∂m/∂x)·x; ``"eydx"`` (∂m/∂x)/m;
             ``"prediction"``, m itself.
-        kind: what is predicted, as ``Frame.predict`` has it; or a function of (params, data) to
-            (n,) or (n, K), one value for each row.
+        kind: what is predicted, as in ``Frame.predict``; or a function of (params, data) that
+            returns one value for each row, (n,) or (n, K).
         at: ``"observed"`` averages over the rows of the table, with the weights of the fit;
-            ``"mean"`` and ``"median"`` take one row of typical numbers and most frequent levels.
-        values: columns that are set in every row, ``{"age": [20, 30]}``; one result for each
-            combination.
-        by: a column, or a list of them: averages over the rows of each group.
+            ``"mean"`` and ``"median"`` evaluate at one row with the means or medians of numbers and
+            the most frequent levels.
+        values: columns set to these values in every row, ``{"age": [20, 30]}``, with one result for
+            each combination.
+        by: a column, or a list of columns: averages within each group.
         level, value: as ``Frame.predict``.
-        model: the ready model, where the fit does not know it.
-        bootstrap: the ``jaxmle.bootstrap`` of the fit: each effect is taken at every replicate, and
-            standard errors and percentile intervals are those of the replicates. The rows that are
-            averaged over stay those of the table.
+        model: the built-in model, if the fit does not know it.
+        bootstrap: the ``jaxmle.bootstrap`` of the fit: each effect is computed for every replicate,
+            and standard errors and percentile intervals come from the replicates. The averages are
+            still over the rows of the table.
 
     Returns:
         A ``Margins``: ``names``, ``estimate``, ``stderr``, ``vcov``, a table, ``to_frame``.
 
     Raises:
-        ValueError, TypeError: an unknown column or level; a slope of a factor; a fit without a
-            ready model; a batch.
+        ValueError, TypeError: for an unknown column or level, a slope of a factor, a fit without a
+            built-in model, or a batch.
 
     >>> import jaxmle as jm
     >>> table = {
@@ -104,7 +105,7 @@ def margins(
     >>> jm.margins(fit, frame, effect="prediction", values={"site": ["a", "b"]}).names
     ('site=a', 'site=b')
     """
-    host_only("margins", "; there, delta of a function of the parameters gives an effect")
+    host_only("margins", "; inside a trace, use delta with a function of the parameters")
     check_fit("margins", fit, alone=True)
     check_choice("effect", effect, EFFECTS)
     source = source_of(data)
@@ -140,8 +141,8 @@ def _quantity(
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
             raise ValueError(
-                "the fit is not of a ready model: give kind as a function, lambda params, data: …, "
-                "that returns one value for each row"
+                "this is not a fit of a built-in model: give kind as a function, lambda "
+                "params, data: …, that returns one value for each row"
             )
         return quantity_of(ready_model(fit, model, "margins"), kind, level, value)
     check_function("kind", kind, "lambda params, data: jnp.exp(data['x'] @ params['beta'])")
@@ -241,8 +242,8 @@ def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
 def _one_per_row(value: Array, rows: int) -> Array:
     if value.ndim not in (1, 2) or value.shape[0] != rows:
         raise ValueError(
-            f"kind returns one value for each row, shape ({rows},), or ({rows}, K) for classes; "
-            f"got {value.shape}"
+            f"kind must return one value for each row, shape ({rows},), or ({rows}, K) "
+            f"for classes; got {value.shape}"
         )
     return value
 

@@ -19,12 +19,12 @@ from jaxmle.tables.layout import Page, first_fitting, text
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Margins:
-    """Effects of variables on a prediction, or adjusted predictions: one row each.
+    """Effects of variables on a prediction, or adjusted predictions, one per row.
 
-    ``names`` (q,); ``labels``: the columns that tell the rows apart (variable, contrast, the groups
-    of ``by``, the values that were set, the class), (q,) each; ``estimate`` and ``stderr`` (q,);
-    ``vcov`` (q, q); ``title``: what they are; ``backend``: the kind of frame that ``to_frame``
-    makes; ``draws`` (R, q): the effects at the replicates of a bootstrap, or None.
+    ``names`` (q,); ``labels``: the columns that identify a row (variable, contrast, the groups of
+    ``by``, the values that were set, the class), (q,) each; ``estimate`` and ``stderr`` (q,);
+    ``vcov`` (q, q); ``title``: what the effects are; ``backend``: the kind of frame that
+    ``to_frame`` makes; ``draws`` (R, q): the effects for the replicates of a bootstrap, or None.
 
     >>> import numpy as np, jaxmle as jm
     >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
@@ -69,7 +69,7 @@ class Margins:
 
     @property
     def reason(self) -> str:
-        """Why standard errors are missing, a sentence; "" where none is."""
+        """Why standard errors are missing, as a sentence; "" if none are."""
         missing = ~np.isfinite(self.stderr)
         if not missing.any():
             return ""
@@ -78,12 +78,13 @@ class Margins:
             return "No standard errors: the fit has no covariance (vcov=None)."
         if np.any(self.leaks & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters without an estimate of "
-                "their own; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters that the data "
+                "do not determine; fit.explain() names them."
             )
         return (
-            f"No standard error for {listed}: it has no variance at these rows (a prediction at "
-            "its limit), or the fit has no covariance for what it depends on."
+            f"No standard error for {listed}: it has no variance at these rows (a "
+            "prediction at its limit), or the fit has no covariance for the parameters "
+            "it depends on."
         )
 
     def __len__(self) -> int:
@@ -97,7 +98,7 @@ class Margins:
 
     def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,
-        conf_high; of the kind of the table, or of ``backend``.
+        conf_high; of the same kind as the table, or ``backend``.
         """
         columns = {"term": list(self.names)} | {
             name: list(values) for name, values in self.labels.items() if name != "term"

@@ -25,19 +25,21 @@ def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
     x = getattr(bootstrap, "replicates", None)
     if x is None or not hasattr(bootstrap, "flat_estimate"):
         raise TypeError(
-            "bootstrap is what jaxmle.bootstrap(model, fit, frame.data, key=0) returned; got "
-            f"{shown(bootstrap)}"
+            "bootstrap must be the result of jaxmle.bootstrap(model, fit, frame.data, "
+            f"key=0); got {shown(bootstrap)}"
         )
     if x.shape[1] != len(fit.names):
         raise ValueError(
-            f"the bootstrap has replicates of {x.shape[1]} numbers, the fit {len(fit.names)} "
-            "parameters: leave statistic= out of it"
+            f"the bootstrap has replicates of {x.shape[1]} numbers, the fit "
+            f"{len(fit.names)} parameters: run it without statistic="
         )
     if not np.array_equal(bootstrap.flat_estimate, np.asarray(fit.x), equal_nan=True):
-        raise ValueError("the bootstrap is of another fit: its estimates are not those of this one")
+        raise ValueError(
+            "the bootstrap belongs to another fit: its estimates are not those of this fit"
+        )
     known = x[np.isfinite(x).all(axis=1)]
     if len(known) < 2:
-        raise ValueError(f"{len(known)} replicates have finite estimates; it takes two or more")
+        raise ValueError(f"{len(known)} replicates have finite estimates; two or more are needed")
     return known
 
 
@@ -66,6 +68,7 @@ def percentiles(draws: np.ndarray, level: float) -> np.ndarray:
     least = int(np.ceil(1 / tail - PLACE_TOLERANCE)) - 1
     if len(draws) < least:
         raise ValueError(
-            f"{len(draws)} replicates hold no {100 * level:g}% interval: it takes {least} or more"
+            f"{len(draws)} replicates are too few for a {100 * level:g}% interval, which "
+            f"takes {least} or more"
         )
     return np.quantile(draws, [tail, 1 - tail], axis=0, method="weibull").T

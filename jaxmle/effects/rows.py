@@ -54,8 +54,8 @@ def _settings(source: Source, values: Any) -> list[dict[str, Any]]:
         return [{}]
     if not isinstance(values, Mapping):
         raise TypeError(
-            "values is a dictionary from columns to a value or a list of them, such as "
-            f"{{'age': [20, 30]}}; got {shown(values)}"
+            "values must be a dictionary from columns to a value or a list of values, "
+            f"such as {{'age': [20, 30]}}; got {shown(values)}"
         )
     lists = []
     for name, given in values.items():
@@ -135,8 +135,8 @@ def groups_of(source: Source, by: Any, where: str) -> Groups:
     if where != "observed":
         if names:
             raise ValueError(
-                f"by averages over the observed rows of each group; at={where!r} is one row: set a "
-                "column with values instead"
+                f"by averages over the observed rows of each group; at={where!r} is a "
+                "single row: set a column with values= instead"
             )
         return Groups(np.ones((1, 1)), {})
     w = np.ones(source.rows) if source.weights is None else source.weights

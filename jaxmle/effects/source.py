@@ -72,7 +72,7 @@ class Source:
                 if near
                 else f"they are {', '.join(list(self.columns)[:NAMES_LISTED])}"
             )
-            raise ValueError(f"{what} names {name!r}, which is no column of the fit; {hint}")
+            raise ValueError(f"{what} names {name!r}, which is not a column of the fit; {hint}")
         return self.columns[name]
 
     def is_factor(self, name: str) -> bool:

@@ -62,7 +62,8 @@ def translated(name: str, foreign: Any) -> Constraint:
     if (low is None and high is None) or getattr(foreign, "is_discrete", False):
         raise ValueError(
             f"{name} has a constraint of kind {kind}, which has no counterpart here: give "
-            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter"
+            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is not a "
+            "parameter"
         )
     return Interval(
         -math.inf if low is None else float(low), math.inf if high is None else float(high)
@@ -296,8 +297,8 @@ def _cdf(made: Any) -> Callable[[Array], Array]:
     if logarithm is not None:
         return lambda y: jnp.exp(logarithm(y))
     raise ValueError(
-        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. "
-        "Give a class that has it, or a family of jaxmle.families"
+        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded "
+        "need one. Give a class that has one, or a family of jaxmle.families"
     )
 
 
@@ -383,30 +384,30 @@ def from_distribution(
     discrete: bool = False,
 ) -> Family:
     """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or
-    distreqx, or from anything like one.
+    distreqx, or from any similar object.
 
     Args:
         distribution: a class or function that takes parameters by name and returns an object with
-            ``log_prob(y)``. Where the object has ``log_cdf``, ``cdf``, ``log_survival_function``,
+            ``log_prob(y)``. If the object has ``log_cdf``, ``cdf``, ``log_survival_function``,
             ``icdf``, ``quantile``, ``sample``, ``mean`` or ``variance``, the family has them too.
-        constraints: a jaxmle constraint for each parameter. Those left out are read from the class:
+        constraints: a jaxmle constraint for each parameter. Missing ones are read from the class:
             numpyro's ``arg_constraints``, TFP's ``parameter_properties()``. distrax and distreqx
-            declare none: give them all.
-        known: arguments that are no parameters, with a default or None where the data must have
+            declare none, so give them all.
+        known: arguments that are not parameters, with a default, or None if the data must have
             them: ``{"total_count": None}``.
         start: a function of the values that returns start values; by default moments for a location
-            and a scale, and 1, 1/2 or 0 else.
-        discrete: whether values are whole numbers.
+            and a scale, and otherwise 1, 1/2 or 0.
+        discrete: whether values are integers.
 
-    A distribution of these libraries that is one of ours under another name (Normal, Gamma,
-    StudentT, Poisson, …) is computed as ours, with its tails. Of others log_prob is −inf outside a
-    support that the object tells, and else what the library returns; tails are made of
-    ``log_cdf``, ``cdf`` or ``log_survival_function``, and a log_sf made from ``cdf`` loses its
-    digits in the upper tail.
-    ``censored`` and ``truncated`` take what has tails.
+    If a distribution of these libraries is also in ``jaxmle.families`` (Normal, Gamma, StudentT,
+    Poisson, …), the jaxmle family is used, with its accurate tails. For others log_prob is −inf
+    outside the declared support and otherwise what the library returns; tails are computed from
+    ``log_cdf``, ``cdf`` or ``log_survival_function``, and a log_sf computed from ``cdf`` loses
+    digits in the upper tail. ``censored`` and ``truncated`` need the tails.
 
     Raises:
-        ValueError: for a parameter whose constraint neither the class nor you declare.
+        ValueError: for a parameter without a constraint, neither declared by the class nor given
+            here.
 
     >>> import jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.families import from_distribution

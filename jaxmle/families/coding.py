@@ -64,7 +64,7 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
 
 def _between(low: Any, high: Any) -> str:
     if np.ndim(high) or np.ndim(low):
-        return " between the ends that its known constants set"
+        return " between the bounds set by its known constants"
     if math.isinf(high):
         return "" if math.isinf(low) else f" from {low:g} on"
     return f" up to {high:g}" if math.isinf(low) else f" from {low:g} to {high:g}"
@@ -98,20 +98,20 @@ def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None
             kinds = np.unique(event[event == event])
             which = f"{kinds[-1]:g}" if len(kinds) <= 2 else "code_of_the_event"
             raise ValueError(
-                f"{fault}; {family} takes 1 for an event and 0 for a censored time. Write event = "
-                f"(event == {which}).astype(int)."
+                f"{fault}; {family} expects 1 for an event and 0 for a censored time. "
+                f"Write event = (event == {which}).astype(int)."
             )
         return
     for name, none in (("lower", "-numpy.inf"), ("upper", "numpy.inf")):
         huge = np.isfinite(y[name]) & (np.abs(y[name]) >= MAX_END)
         if huge.any():
             fault = _first(f"data[{name!r}]", y[name], huge, place)
-            raise ValueError(f"{fault}; an end of which nothing is known is {none}.")
+            raise ValueError(f"{fault}; write an unknown end as {none}.")
     late = y["lower"] > y["upper"]
     if late.any():
         fault = _first("data['lower']", y["lower"], late, place)
         raise ValueError(
-            f"{fault}, above the upper end of that row: {family} takes intervals with "
+            f"{fault}, above the upper end of that row: {family} needs intervals with "
             "lower ≤ upper."
         )
 

@@ -81,16 +81,16 @@ def _with_tails(family: Family, what: str) -> None:
 
 @with_recipe
 def censored(family: Family) -> Family:
-    """The family seen through intervals: exact values, and values known only to lie in (lower,
-    upper].
+    """A family for censored data: exact values, and values known only to lie in (lower, upper].
 
-    Data are ``{"lower": (n,), "upper": (n,)}``, row by row: exact where the two are equal; right
-    censored where upper is ∞ (log_sf at lower); left censored where lower is −∞ (log_cdf at upper);
-    an interval else. Or ``{"time": (n,), "event": (n,)}``: exact where event is not 0, right
-    censored at time where it is. A row whose lower exceeds its upper is NaN.
+    Data are ``{"lower": (n,), "upper": (n,)}``, row by row: exact if the two are equal; right
+    censored if upper is ∞ (log_sf at lower); left censored if lower is −∞ (log_cdf at upper);
+    otherwise an interval. Or ``{"time": (n,), "event": (n,)}``: exact if event is not 0, right
+    censored at time if it is. A row whose lower exceeds its upper is NaN.
 
-    Censoring must not depend on the value beyond its bounds. Sample, quantile and moments are those
-    of the family itself. Delayed entry is ``censored(truncated(family))`` with the known ``low``.
+    Censoring must not depend on the value beyond its bounds. Samples, quantiles and moments are
+    those of the uncensored family. Delayed entry is ``censored(truncated(family))`` with the known
+    ``low``.
 
     Args:
         family: any family with log_cdf and log_sf.
@@ -145,13 +145,13 @@ def censored(family: Family) -> Family:
 
 @with_recipe
 def truncated(family: Family, low: float = -math.inf, high: float = math.inf) -> Family:
-    """The family given that low < Y ≤ high; values outside were never seen.
+    """The family given that low < Y ≤ high; values outside were never recorded.
 
     Args:
         family: any family with log_cdf and log_sf.
-        low, high: the ends, for all rows. They are known constants of the new family: rows with
-            ends of their own give them in the data, ``{"y": y, "low": (n,)}``. ``truncated(poisson,
-            low=0)`` is the zero-truncated Poisson.
+        low, high: the ends, for all rows. They are known constants of the new family; ends that
+            differ between rows are given in the data, ``{"y": y, "low": (n,)}``.
+            ``truncated(poisson, low=0)`` is the zero-truncated Poisson.
 
     >>> import jax.numpy as jnp
     >>> from jaxmle.families import poisson, truncated
@@ -221,11 +221,11 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
 
 @with_recipe
 def rounded(family: Family, width: float = 1.0) -> Family:
-    """Values written down to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y +
+    """A family for values rounded to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y +
     width/2).
 
-    The width is a known constant; rows with widths of their own give them in the data, ``{"y": y,
-    "width": (n,)}``. Groups with other ends are ``censored`` with lower and upper.
+    The width is a known constant; widths that differ between rows are given in the data, ``{"y": y,
+    "width": (n,)}``. For other intervals use ``censored`` with lower and upper.
 
     Args:
         family: any family with log_cdf and log_sf.
@@ -293,12 +293,12 @@ def _log_mean(weights: Array, terms: list[Array]) -> Array:
 def mixture(*families: Family) -> Family:
     """A finite mixture: log Σ wⱼ fⱼ(y).
 
-    Parameters are ``{"weights": (k,), "components": ({…}, …)}``, one dictionary a component. The
-    likelihood has a maximum for each order of like components; normal components may collapse on
-    one value, where it is unbounded, and a fit says so.
+    Parameters are ``{"weights": (k,), "components": ({…}, …)}``, one dictionary for each component.
+    The likelihood has a maximum for each order of components of the same family. Normal components
+    may collapse onto one value, where the likelihood is unbounded; a fit says so.
 
     Args:
-        families: the components, all discrete or none.
+        families: the components, all discrete or all continuous.
 
     >>> import numpy as np
     >>> from jaxmle.families import mixture, normal
@@ -311,10 +311,10 @@ def mixture(*families: Family) -> Family:
     (3.0, 4.0)
     """
     if len(families) < 2 or not all(isinstance(family, Family) for family in families):
-        raise TypeError("mixture takes two families or more, such as mixture(normal, normal)")
+        raise TypeError("mixture takes two or more families, such as mixture(normal, normal)")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            "mixture takes families that are all discrete or all continuous; got "
+            "the families of a mixture must be all discrete or all continuous; got "
             f"{', '.join(family.name for family in families)}"
         )
     known = {name: value for family in families for name, value in family.known.items()}

@@ -76,14 +76,14 @@ def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]
 
 @with_recipe
 def zero_inflated(family: Family) -> Family:
-    """The count family with structural zeros: P(0) = zero + (1 − zero) f(0), P(y) = (1 − zero) f(y)
-    for y > 0.
+    """A count family with extra (structural) zeros: P(0) = zero + (1 − zero) f(0), P(y) = (1 −
+    zero) f(y) for y > 0.
 
     Args:
         family: any discrete family on 0, 1, ….
 
     Returns:
-        A family with the further parameter ``zero`` in (0, 1). Lambert 1992, Technometrics 34; R
+        A family with the additional parameter ``zero`` in (0, 1). Lambert 1992, Technometrics 34; R
         pscl ``zeroinfl(dist=…)``.
 
     >>> from jaxmle.families import poisson, zero_inflated
@@ -130,13 +130,14 @@ def _inflated_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) ->
 
 @with_recipe
 def hurdle(family: Family) -> Family:
-    """Zeros and positive counts apart: P(0) = zero, P(y) = (1 − zero) f(y)/(1 − f(0)) for y > 0.
+    """A count family with a separate model for zeros: P(0) = zero, P(y) = (1 − zero) f(y)/(1 −
+    f(0)) for y > 0.
 
     Args:
         family: any discrete family on 0, 1, ….
 
     Returns:
-        A family with the further parameter ``zero`` in (0, 1). Mullahy 1986, Journal of
+        A family with the additional parameter ``zero`` in (0, 1). Mullahy 1986, Journal of
         Econometrics 33; R pscl ``hurdle(dist=…)``.
 
     >>> from jaxmle.families import hurdle, poisson

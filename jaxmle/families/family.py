@@ -61,13 +61,13 @@ def _either_road(
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """The functions of a family, each of the parameters ``p`` (floating arrays that broadcast with
-    the values); None where there is none.
+    """The functions of a family; None for those that it does not have. Parameters ``p`` are
+    floating-point arrays that broadcast with the values.
 
-    They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the
-    others with p alone. ``log_tails`` returns (log_cdf, log_sf), where one program makes both.
-    ``information`` returns a dictionary from pairs of names to entries, absent
-    ones being zero, or a whole matrix.
+    Functions of a value are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key,
+    shape) and the others with p alone. ``log_tails`` returns (log_cdf, log_sf), for families that
+    compute both at once. ``information`` returns a dictionary from pairs of names to entries, in
+    which absent entries are zero, or a whole matrix.
 
     >>> from jaxmle import families
     >>> float(families.exponential.law.mean({"rate": 4.0}))
@@ -94,20 +94,20 @@ class Family:
 
     ``params`` is a dictionary of the names in ``constraints``; its values broadcast with the values
     y, so that a parameter may differ from row to row. Called on the host, a family's functions run
-    in float64 and return NumPy arrays; under a trace they are plain JAX. A family is taken by
-    ``jaxmle.fit`` as it is, since it knows its start and its constraints. Everything
-    differentiates.
+    in float64 and return NumPy arrays; under a trace they are plain JAX. You can pass a family
+    directly to ``jaxmle.fit``, because it knows its start and its constraints. All functions are
+    differentiable.
 
     Attributes:
-        name: what it is called.
-        constraints: each parameter's constraint, as ``jaxmle.fit`` takes them.
-        law: the functions below, unchecked.
+        name: its name.
+        constraints: the constraint of each parameter, as in ``jaxmle.fit``.
+        law: the functions below, without checks of their arguments.
         known: constants such as the number of trials, with their default (None: must be given).
-            They go beside the parameters in ``params``, or beside the values in ``data``: ``{"y":
-            y, "trials": trials}``.
-        fields: the leaves that ``data`` may have in place of y, where values are observed in
-            another form (``censored``).
-        discrete: whether the values are whole numbers and ``log_prob`` a log probability.
+            They are given with the parameters in ``params``, or with the values in ``data``:
+            ``{"y": y, "trials": trials}``.
+        fields: the leaves that ``data`` may have instead of y, if values are observed in another
+            form (``censored``).
+        discrete: whether the values are integers and ``log_prob`` is a log probability.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.families import gamma
@@ -137,8 +137,8 @@ class Family:
         return self.log_prob({**params, **known}, y)
 
     def start(self, data: Tree) -> Params:
-        """Start values from moments of ``data``, as NumPy of NumPy; inside the constraints for
-        constant data too.
+        """Start values from moments of ``data``, NumPy arrays for NumPy data; inside the
+        constraints even for constant data.
         """
         y, known = self.parts(data)
         constants = {**self.known, **known}
@@ -150,16 +150,16 @@ class Family:
         return finite_start(self.law.guess(y, constants), self.constraints)
 
     def check_data(self, data: Tree, place: Callable[[tuple[int, ...]], str] = in_row) -> None:
-        """Raise a ValueError for a value in another coding: one that no parameters of a discrete
-        family allow, an event that is not 0 or 1, ends out of order.
+        """Raise a ValueError for a value in the wrong coding: a value that is impossible in a
+        discrete family, an event that is not 0 or 1, ends out of order.
 
-        A value of density 0 is no such thing: the fit is NONFINITE there and names the row.
+        A value with density 0 is not an error here: the fit is then NONFINITE and names the row.
         """
         check_values(self, data, place, support=False)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters in the order of a fit's matrices, which is the alphabet's."""
+        """The parameters in the order of a fit's matrices, which is alphabetical."""
         return tuple(sorted(self.constraints))
 
     @_either_road
@@ -171,12 +171,12 @@ class Family:
 
     @_either_road
     def log_cdf(self, params: Params, y: Tree) -> Array:
-        """log P(Y ≤ y), without loss in the lower tail."""
+        """log P(Y ≤ y), accurate in the lower tail."""
         return self._have("log_cdf")(self.read(params), real(_values(y)))
 
     @_either_road
     def log_sf(self, params: Params, y: Tree) -> Array:
-        """log P(Y > y), without loss in the upper tail."""
+        """log P(Y > y), accurate in the upper tail."""
         return self._have("log_sf")(self.read(params), real(_values(y)))
 
     @_either_road
@@ -193,20 +193,22 @@ class Family:
 
     @_either_road
     def sample(self, params: Params, key: Any, shape: tuple[int, ...] = ()) -> Array:
-        """Independent draws of ``shape``, with which the parameters broadcast; a vector or a
-        category is one draw. ``key`` is a whole number or a jax key.
+        """Independent draws of shape ``shape``, with which the parameters broadcast; a vector or a
+        category counts as one draw. ``key`` is an integer or a jax key.
         """
         size = (shape,) if isinstance(shape, int) else tuple(shape)
         return self._have("sample")(self.read(params), typed_key(key), size)
 
     @_either_road
     def mean(self, params: Params) -> Array:
-        """E Y; infinite or NaN where it is so."""
+        """The mean E Y; infinite or NaN if it is infinite or does not exist."""
         return self._have("mean")(self.read(params))
 
     @_either_road
     def variance(self, params: Params) -> Array:
-        """Var Y, a covariance matrix for vectors; infinite or NaN where it is so."""
+        """The variance Var Y, a covariance matrix for vectors; infinite or NaN if it is infinite or
+        does not exist.
+        """
         return self._have("variance")(self.read(params))
 
     @_either_road
@@ -217,7 +219,7 @@ class Family:
     @_either_road
     def information(self, params: Params) -> Array | None:
         """Expected (Fisher) information of one observation, (…, k, k) in the order of
-        ``names``; None where it has no closed form.
+        ``names``; None if it has no closed form.
         """
         if self.law.information is None:
             return None
@@ -233,11 +235,11 @@ class Family:
         return jnp.stack(flat, axis=-1).reshape(*flat[0].shape, k, k)
 
     def parts(self, data: Tree) -> tuple[Tree, Params]:
-        """The values, and the constants that stand beside them."""
+        """The values, and the constants given with them."""
         if not isinstance(data, dict):
             if self.fields:
                 raise ValueError(
-                    f"{self.name} takes data as a dictionary of {self._forms()}; got "
+                    f"{self.name} needs data as a dictionary of {self._forms()}; got "
                     f"{type(data).__name__}"
                 )
             return data, {}
@@ -253,7 +255,7 @@ class Family:
         return rest["y"], known
 
     def read(self, params: Params) -> Params:
-        """The parameters and known constants as floating arrays."""
+        """The parameters and known constants as floating-point arrays."""
         if not isinstance(params, Mapping):
             raise TypeError(
                 f"the parameters of {self.name} are a dictionary of {list(self.names)}; got "

@@ -29,7 +29,7 @@ def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:
     """
     if y.ndim == 0 or y.shape[-1] != matrix.shape[-1]:
         raise ValueError(
-            f"values must have shape (n, {matrix.shape[-1]}), one vector a row; got {y.shape}"
+            f"values must have shape (n, {matrix.shape[-1]}), one vector per row; got {y.shape}"
         )
     deviation = y - jnp.broadcast_to(loc, y.shape)
     factor = jnp.linalg.cholesky(matrix)

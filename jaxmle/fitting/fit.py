@@ -267,7 +267,7 @@ def _watched(slopes: Callable[[Array], Slope], manner: Manner) -> Callable[[Arra
             manner.keep(Landmark(z, np.asarray(0.0), np.asarray(0)))
         if _is_due(manner.progress, start):
             print(
-                f"jaxmle.fit: log-likelihood {float(slope.value):.8g}, by a pass for the score",
+                f"jaxmle.fit: log-likelihood {float(slope.value):.8g}, from a pass for the score",
                 file=sys.stderr,
             )
         return slope

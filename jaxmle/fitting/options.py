@@ -90,7 +90,7 @@ class Options:
         default = jnp.zeros(()).dtype
         if self.dtype == np.float64 and default != np.float64:
             raise ValueError(
-                "dtype='float64' inside a trace needs float64 switched on around it: with "
+                "dtype='float64' inside a trace needs float64 enabled around it: with "
                 "jax.enable_x64(True): …"
             )
         return default if self.dtype is None else self.dtype
@@ -155,8 +155,8 @@ def read(
         params0 = _model_start(loglik, data)
     elif data is None and hasattr(loglik, "outcome") and hasattr(loglik, "start"):
         raise ValueError(
-            f"{loglik!r} reads data, and none were given; what comes second are start values: "
-            "write fit(model, data=data)"
+            f"{loglik!r} needs data, and none were given. The second argument is the "
+            "start values: write fit(model, data=data)"
         )
     constraints = constraints_of(loglik, options.constraints)
     if tracing():
@@ -165,7 +165,7 @@ def read(
 
 
 def constraints_of(loglik: Loglik, constraints: Tree) -> Tree:
-    """The constraints that were given, or else those that a ready model brings."""
+    """The constraints that were given, or else those that a built-in model brings."""
     return getattr(loglik, "constraints", None) if constraints is None else constraints
 
 
@@ -178,13 +178,14 @@ def check_has_start(loglik: Loglik, name: str = "params0", what: str = "start va
     """
     if not hasattr(loglik, "start"):
         raise ValueError(
-            f"{name} is missing: give {what}, such as {{'beta': jnp.zeros(3), 'sigma': 1.0}}; "
-            "only a model with a method start(data), such as models.poisson(), may go without"
+            f"{name} is missing: give {what}, such as {{'beta': jnp.zeros(3), 'sigma': "
+            "1.0}; only a model with a method start(data), such as models.poisson(), "
+            "works without them"
         )
 
 
 def _model_start(loglik: Any, data: Data) -> Params:
-    """The start values that a ready model proposes for these data."""
+    """The start values that a built-in model proposes for these data."""
     check_has_start(loglik)
     rows = data if tracing() else host_data(data, np.float64, nan=True)
     if isinstance(rows, dict) or hasattr(rows, "ndim"):
@@ -200,8 +201,8 @@ def _check_response(loglik: Any, rows: Any) -> None:
     y, x = (rows.get(leaf) if isinstance(rows, dict) else None for leaf in (name, "x"))
     if x is not None and y is not None and np.ndim(x) == 2 and np.ndim(y) > 1:
         raise ValueError(
-            f"data[{name!r}] has shape {np.shape(y)}; a response is one number for each row, "
-            f"({np.shape(x)[0]},): a column is y[:, 0]"
+            f"data[{name!r}] has shape {np.shape(y)}; a response must be one number for "
+            f"each row, ({np.shape(x)[0]},): write a column as y[:, 0]"
         )
 
 
@@ -248,7 +249,7 @@ def _refuse_non_real(params: Params) -> None:
         if not jnp.issubdtype(kind, jnp.floating) and not jnp.issubdtype(kind, jnp.integer):
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {kind}; parameters must be "
-                "floating-point arrays or whole numbers"
+                "floating-point numbers or integers"
             )
 
 
@@ -293,25 +294,25 @@ def _covariance_under_jeffreys(
     information = jeffreys_of(loglik).information
     if information == "expected" and not has_law(loglik):
         raise ValueError(
-            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "
+            f"jeffreys: {NO_LAW}; or use the observed information instead, "
             "jeffreys(loglik, information='observed')"
         )
     if options.vcov not in ("auto", information, None) or options.clusters is not None:
         got = repr(options.vcov) if options.clusters is None else "clusters"
         raise ValueError(
-            "after jeffreys the covariance is the inverse of the unpenalised information, "
-            f"vcov='auto'; got {got}. Another "
-            "kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
+            "after jeffreys the covariance is the inverse of the unpenalised "
+            f"information, vcov='auto'; got {got}. For another kind at the estimate use "
+            "fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
         )
     if weighting_of(loglik) == "sampling":
         raise ValueError(
-            "jeffreys needs the information of a likelihood, and a sum under sampling weights is "
-            "none; frequency weights are"
+            "jeffreys needs the information of a likelihood, and a sum with sampling "
+            "weights is not a likelihood; use frequency weights"
         )
     if chart.k != len(chart.moving):
         raise ValueError(
-            "jeffreys needs as many free parameters as entries: no simplex, correlation or "
-            "covariance among them"
+            "jeffreys needs every entry to be a free parameter: it cannot be used with a "
+            "simplex, correlation or covariance constraint"
         )
     variant = "" if information == "expected" else ", observed information"
     mode = f"MPL (Jeffreys{variant})"
@@ -342,10 +343,7 @@ def check_source(source: Any, data: Tree) -> None:
             f"'y': 'sold'}}); got {shown(source)}"
         )
     if data is not None:
-        raise ValueError(
-            "data and source are given: a fit is of one of them. Rows in memory are data, files "
-            "are a source"
-        )
+        raise ValueError("give data or source, not both: data are rows in memory, source is files")
 
 
 def refuse_without_source(engine: Any, checkpoint: Any) -> None:
@@ -354,6 +352,6 @@ def refuse_without_source(engine: Any, checkpoint: Any) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise ValueError(
-            f"{' and '.join(given)}: for a fit of files only, fit(loglik, source=parquet(…)); "
-            "leave it out where the data are in memory"
+            f"{' and '.join(given)} is only for fits of files, fit(loglik, "
+            "source=parquet(…)): leave it out for data in memory"
         )

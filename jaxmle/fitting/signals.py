@@ -34,7 +34,7 @@ from jaxmle.solvers.status import (
 
 
 class DerivativeRuleWarning(UserWarning):
-    """A rule of differentiation in the likelihood is not the derivative of its values.
+    """A derivative rule in the likelihood does not match its values.
 
     >>> import warnings, numpy as np, jax, jaxmle as jm
     >>> @jax.custom_jvp
@@ -50,7 +50,7 @@ class DerivativeRuleWarning(UserWarning):
 
 
 class MeanLikelihoodWarning(UserWarning):
-    """A log-likelihood of one number divides the sum over its rows by their number, so that
+    """A log-likelihood that returns one number is a mean over the rows instead of a sum, so
     standard errors are √n times too large.
 
     >>> import warnings, numpy as np, jaxmle as jm
@@ -67,7 +67,7 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
     the only one, or that the likelihood is a mean. Warns of a mean.
 
     Args:
-        user_loglik: the likelihood as the user gave it; a ready model says more than its tree.
+        user_loglik: the likelihood as the user gave it; a built-in model says more than its tree.
         tree: the likelihood as a tree.
         data: of one data set.
     """
@@ -109,7 +109,7 @@ def has_one_maximum(user_loglik: Any) -> bool:
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
     inner = getattr(user_loglik, "likelihood", None)
-    if isinstance(inner, Penalize | Pool):  # what a combinator made of a ready model
+    if isinstance(inner, Penalize | Pool):  # what a combinator made of a built-in model
         return has_one_maximum(inner)
     if isinstance(user_loglik, Penalize):
         return isinstance(user_loglik.prior, Ridge | NormalPrior) and _is_concave(

@@ -156,7 +156,9 @@ def _line(ascent: Ascent, before: Ascent) -> str:
     gain = float(before.lowest - ascent.lowest)
     gained = f", up {gain:.3g} in {int(ascent.steps - before.steps)} steps" if gain < np.inf else ""
     distance = np.sqrt(2 * float(ascent.decrement))
-    to_go = f", about {distance:.2g} SE to go by its own curvature" if distance < np.inf else ""
+    to_go = (
+        f", about {distance:.2g} SE to go by its approximate curvature" if distance < np.inf else ""
+    )
     return (
         f"jaxmle.fit: L-BFGS step {int(ascent.steps)}, log-likelihood {-float(ascent.lowest):.8g}"
         f"{gained}{to_go}"

@@ -122,15 +122,16 @@ def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callabl
 def check_fit(what: str, fit: Any, alone: bool = False) -> None:
     """Refuse what is not a record of ``fit``, and a batch where ``alone``."""
     if not isinstance(fit, Fit):
-        raise TypeError(f"{what} takes the record that fit returned; got {shown(fit)}")
+        raise TypeError(f"{what} takes the result of fit; got {shown(fit)}")
     if alone and fit.batch_shape:
         raise ValueError(
-            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and "
-            "the data of that member"
+            f"{what} takes a single fit; this is a batch of {fit.batch_shape[0]}: give "
+            "fits[i] and the data of that member"
         )
     if len(fit.batch_shape) > 1:
         raise ValueError(
-            f"a batch has one leading axis over members; this fit has the shape {fit.batch_shape}"
+            "a batch must have one leading axis over members; this fit has the shape "
+            f"{fit.batch_shape}"
         )
 
 
@@ -138,7 +139,7 @@ def check_axes(fit: Fit, in_axes: Any) -> None:
     """Refuse ``in_axes`` for one fit, which has no axis over members."""
     plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
     if not fit.batch_shape and not (plain and in_axes in (0, None)):
-        raise ValueError("in_axes belongs to a batch; this is one fit: leave it out")
+        raise ValueError("in_axes is only for a batch; leave it out for a single fit")
 
 
 def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
@@ -152,9 +153,9 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
     if given == fit.weighting:
         return
     remedy = (
-        f"give the weights of the fit again, weights=jaxmle.{fit.weighting}(w)"
+        f"give the weights that were used in the fit, weights=jaxmle.{fit.weighting}(w)"
         if fit.weighting != "none"
-        else "leave the weights out, or fit with them"
+        else "leave the weights out, or refit with them"
     )
     raise ValueError(
         f"the fit has weights of the kind {fit.weighting!r} and {what} is given {given!r}: {remedy}"
@@ -215,7 +216,7 @@ def again(
     check_axes(fit, in_axes)
     if fit.batch_shape and isinstance(data, list):
         raise ValueError(
-            "with data sets of unequal length, ask for each member alone: fits[i] with its own data"
+            "with data sets of unequal length, call this for each member: fits[i] with its own data"
         )
     if not tracing():
         data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))
@@ -280,8 +281,8 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
             size = np.shape(leaf)[axis]
         if size != members:
             raise ValueError(
-                f"a batch of {members} fits takes data with an axis of {members} members, or "
-                f"None in in_axes; in_axes gives axis {axis} of shape {np.shape(leaf)}"
+                f"a batch of {members} fits needs data with an axis of {members} members, "
+                f"or None in in_axes; in_axes gives axis {axis} of shape {np.shape(leaf)}"
             )
         moved.append(namespace(leaf).moveaxis(leaf, axis, 0))
     return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]

@@ -53,24 +53,24 @@ def stderr_by_cg(
     weights: Any = None,
     max_products: int = MAX_PRODUCTS,
 ) -> Delta:
-    """Standard errors of the parameters named, from the observed information J, without forming it.
+    """Standard errors of the named parameters from the observed information J, without forming J.
 
     Column j of J⁻¹ solves J v = e_j. Conjugate gradients find it from products of J with vectors,
-    each of about three times the work of a score. They also notice where there is no covariance: J
-    is not positive definite along a direction that they meet, as that of a network is whose units
-    can be rescaled. Such a parameter has no standard error, and ``reason`` of the result says so.
+    each about three times the work of a score. They also detect that there is no covariance: J is
+    not positive definite along a direction that they encounter, as in a network whose units can be
+    rescaled. Such a parameter has no standard error, and ``reason`` says so.
 
     Args:
-        loglik, data, weights: as they were given to ``fit``.
-        fit: the record, such as a STATIONARY one, which has no covariance.
-        terms: names of parameters, as in ``fit.names``; that of a leaf means all its entries.
-        max_products: products after which a column is given up.
+        loglik, data, weights: as passed to ``fit``.
+        fit: the fit, such as a STATIONARY one, which has no covariance.
+        terms: names of parameters, as in ``fit.names``; the name of a leaf means all its entries.
+        max_products: the largest number of products for a column.
 
     Returns:
         A ``Delta``: ``estimate`` and ``stderr`` (m,), ``vcov`` (m, m), in the order of ``terms``.
 
     Raises:
-        ValueError: for names that the fit does not have, and data that are not those of the fit.
+        ValueError: for names that the fit does not have, or data that are not those of the fit.
 
     Source: Hestenes & Stiefel (1952), Journal of Research of the National Bureau of Standards 49,
     409–436; Pearlmutter (1994), Neural Computation 6, 147–160, for the products.
@@ -84,7 +84,7 @@ def stderr_by_cg(
     0.5
     """
     if tracing():
-        raise TypeError("stderr_by_cg needs the values of the fit: call it outside of jit and vmap")
+        raise TypeError("stderr_by_cg needs the values of the fit: call it outside jit and vmap")
     given = again(loglik, fit, data, weights=weights, alone=True, what="stderr_by_cg")
     places = _places(fit.layout, terms)
     chart = chart_of(given.weighted, fit.layout)
@@ -106,7 +106,7 @@ def stderr_by_cg(
 def _places(layout: Layout, terms: Any) -> list[int]:
     names = [terms] if isinstance(terms, str) else terms
     if not isinstance(names, list | tuple) or not names:
-        raise TypeError(f"terms is a name of the fit, or a list of them; got {shown(terms)}")
+        raise TypeError(f"terms must be a parameter name, or a list of names; got {shown(terms)}")
     return list(dict.fromkeys(place for name in names for place in layout.find(name)))
 
 

@@ -37,9 +37,10 @@ from jaxmle.tables.notes import BY_CONJUGATE_GRADIENTS
 class Delta:
     """A function of the estimates, with its standard errors by the delta method.
 
-    ``estimate`` and ``stderr`` are in the tree of the function's value; ``vcov`` is (q, q). Static:
-    ``names`` of the values, (q,); ``scale`` of the intervals: "identity", "log" or "logit";
-    ``vcov_kind`` of the fit. ``leaks`` (q,): where the function leaves the estimable space.
+    ``estimate`` and ``stderr`` have the tree structure of the function's value; ``vcov`` is (q, q).
+    Static: ``names`` of the values, (q,); ``scale`` of the intervals: "identity", "log" or "logit";
+    ``vcov_kind`` of the fit. ``leaks`` (q,): which values depend on parameters that the data do not
+    determine.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.delta import delta
@@ -66,8 +67,8 @@ class Delta:
     vcov_kind: str = ""
 
     def conf_int(self, level: float = 0.95) -> Tree:
-        """Intervals, symmetric on ``scale``, a last axis (lower, upper) on every leaf: estimate ±
-        z·SE on the identity, estimate·exp(± z·SE/estimate) on the log scale.
+        """Intervals, symmetric on ``scale``, with a last axis (lower, upper) on every leaf:
+        estimate ± z·SE on the identity scale, estimate·exp(± z·SE/estimate) on the log scale.
         """
         level = check_level(level)
         z = float(scipy.special.ndtri(0.5 + level / 2))
@@ -77,7 +78,7 @@ class Delta:
 
     @property
     def reason(self) -> str:
-        """Why standard errors are missing, a sentence; "" where none is."""
+        """Why standard errors are missing, as a sentence; "" if none are."""
         stderr = _flat(self.stderr)
         missing = ~np.isfinite(stderr)
         if stderr.ndim > 1:
@@ -89,17 +90,18 @@ class Delta:
         listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
         if self.leaks is not None and np.any(np.asarray(self.leaks) & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters without an estimate of "
-                "their own; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters that the data "
+                "do not determine; fit.explain() names them."
             )
         if self.vcov_kind == BY_CONJUGATE_GRADIENTS:
             return (
-                f"No standard error for {listed}: the information is singular or indefinite along "
-                "a direction that moves it, or conjugate gradients did not settle in max_products."
+                f"No standard error for {listed}: the information is singular or "
+                "indefinite along a direction that changes it, or conjugate gradients "
+                "did not converge within max_products."
             )
         return (
-            f"No standard error for {listed}: it has no finite derivative at the estimate, or the "
-            "fit has no covariance for what it depends on."
+            f"No standard error for {listed}: it has no finite derivative at the "
+            "estimate, or the fit has no covariance for the parameters it depends on."
         )
 
     def _estimates(self, level: float) -> Estimates:
@@ -149,21 +151,21 @@ def delta(
 ) -> Delta:
     """Estimate and covariance of ``g(params)``: G V G', G the Jacobian of ``g`` at the estimate.
 
-    Where some parameters have no estimate of their own, a function that the data do determine keeps
-    its standard error; one that leaves the estimable space gets NaN.
+    If the data do not determine some parameters, a function that they do determine still has a
+    standard error; any other function gets NaN.
 
     Args:
-        g: a function of the parameters to a number, an array or a tree of them.
+        g: a function of the parameters that returns a number, an array or a tree of arrays.
         fit: one fit or a batch.
-        scale: on which intervals are symmetric: ``"identity"``, ``"log"`` for what is positive,
-            ``"logit"`` for a probability.
-        names: of the values, one each; by default their places in the tree.
+        scale: the scale on which intervals are symmetric: ``"identity"``, ``"log"`` for a positive
+            quantity, ``"logit"`` for a probability.
+        names: one name for each value; by default its position in the tree.
 
     Returns:
         A ``Delta``: ``estimate`` and ``stderr`` in the tree of ``g(params)``, ``vcov`` (q, q).
 
     Raises:
-        TypeError: for a ``g`` that is no function, or whose value is not real.
+        TypeError: if ``g`` is not a function, or its value is not real.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.delta import delta
@@ -228,7 +230,7 @@ def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
     if names is not None:
         given = [names] if isinstance(names, str) else list(names)
         if len(given) != size or not all(isinstance(name, str) for name in given):
-            raise ValueError(f"names are {size} words, one for each value; got {shown(names)}")
+            raise ValueError(f"names are {size} strings, one for each value; got {shown(names)}")
         return tuple(given)
     leaves, _ = jax.tree_util.tree_flatten_with_path(value)
     listed = []
@@ -249,8 +251,8 @@ def real_value(name: str, value: Tree) -> Tree:
     if not all(_is_real(leaf) for leaf in leaves):
         kinds = sorted({type(leaf).__name__ for leaf in leaves})
         raise TypeError(
-            f"{name} must return floating-point numbers, an array or a tree of them; got "
-            f"{', '.join(kinds)}"
+            f"{name} must return floating-point numbers: a number, an array or a tree of "
+            f"arrays; got {', '.join(kinds)}"
         )
     return jax.tree.map(jnp.asarray, value)
 

@@ -113,12 +113,12 @@ def refit_of(
     check_fit(what, fit, alone=True)
     if fit.verdict not in STATUSES_WITH_ESTIMATE:
         raise ValueError(
-            f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
+            f"the fit is {fit.verdict.name}: there is no maximum to work with. {fit.explain()}"
         )
     if has(as_tree(loglik), Weight):
         raise ValueError(
-            f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
-            "as weights="
+            "weights inside the likelihood cannot be resampled: pass them to fit and to "
+            f"{what} as weights="
         )
     data = again(loglik, fit, data, weights=options.weights, what=what).data
     constraints_of_fit = jax.tree.unflatten(
@@ -127,7 +127,7 @@ def refit_of(
     given_too = constraints_of(loglik, options.constraints)
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
         raise ValueError(
-            "constraints differ from those of the fit: leave them out, or give the same"
+            "the constraints differ from those of the fit: leave them out, or give the same"
         )
     return Refit(
         loglik,
@@ -157,8 +157,8 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     if start is not None:
         return start(data)
     raise ValueError(
-        f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no "
-        f"start. Give {what} the start as params0="
+        f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound "
+        f"cannot be a start. Give {what} the start as params0="
     )
 
 

@@ -20,22 +20,22 @@ PREDICTED_KINDS = ("mean", "link")
 
 
 def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any = None) -> Any:
-    """A fit to a formula's frame as the package marginaleffects takes models: ``slopes``,
+    """A fit of a formula's frame as a model for the marginaleffects package: ``slopes``,
     ``comparisons``, ``predictions``, ``datagrid``, ``hypotheses`` and its plots.
 
-    The adapter is a subclass of the package's public ``ModelAbstract``. Its rows are those of the
-    fit, its predictions this package's, its covariance that of the fit, robust after a robust fit.
-    ``jaxmle.margins`` answers the same questions with exact derivatives.
+    The adapter is a subclass of the package's public ``ModelAbstract``. Its rows and its covariance
+    are those of the fit, and its predictions those of jaxmle. ``jaxmle.margins`` computes the same
+    effects with exact derivatives.
 
     Args:
         fit: one fit of ``frame.fit(model)``.
-        frame: what ``from_formula`` made.
+        frame: the ``Frame`` of the fit.
         kind: "mean" of the response (probabilities of classes), or "link", the linear predictor.
-        model: the ready model, where the fit does not know it.
+        model: the built-in model, if the fit does not know it.
 
     Raises:
-        ImportError: marginaleffects is not installed.
-        TypeError: for what is no fit, and no ``Frame``.
+        ImportError: if marginaleffects is not installed.
+        TypeError: for anything but a fit and a ``Frame``.
 
     >>> import warnings, jaxmle as jm
     >>> table = {"y": [0, 1, 0, 1, 1, 0, 1, 1], "x": [0.1, 0.4, 0.9, 1.2, 1.9, 1.4, 2.5, 0.2]}
@@ -51,8 +51,7 @@ def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any
     ready = ready_model(fit, model, "to_marginaleffects")
     if not isinstance(frame, Frame):
         raise TypeError(
-            "to_marginaleffects takes the Frame that from_formula made, for its columns; got "
-            f"{shown(frame)}"
+            f"to_marginaleffects needs the Frame made by from_formula; got {shown(frame)}"
         )
     return _adapter()(fit, frame, quantity_of(ready, kind))
 
@@ -117,8 +116,8 @@ def _adapter() -> type:
         def get_vcov(self, vcov: Any = True) -> np.ndarray | None:
             if isinstance(vcov, str):
                 raise ValueError(
-                    f"fit with vcov={vcov!r}, and leave vcov=True here: the covariance is that of "
-                    "the fit"
+                    f"fit with vcov={vcov!r}, and leave vcov=True here: the covariance is "
+                    "taken from the fit"
                 )
             return np.asarray(self.model.vcov) if vcov else None
 

@@ -25,11 +25,12 @@ DATA_OF_MODEL = "a dictionary from the model's arguments to arrays, {'x': x, 'y'
 
 @dataclass(frozen=True, eq=False)
 class NumpyroModel:
-    """The likelihood of a numpyro model: callable with ``(params, data)``, and ready for ``fit``.
+    """The likelihood of a numpyro model: a function of ``(params, data)`` that can be passed to
+    ``fit``.
 
     Attributes:
         likelihood: the joint log-likelihood of the observed sites, a function of ``(params,
-            data)``: one term for each row where every site has one, else one number.
+            data)``: one term for each row if every site has one, otherwise one number.
         prior: the log prior of the latent sites, a function of the parameters on their own scale,
             without a Jacobian, for ``penalize``.
         params0: start values by the names of the latent sites: medians of their priors.
@@ -59,23 +60,23 @@ class NumpyroModel:
         return dict(self.params0)
 
     def with_likelihood(self, tree: Any) -> NumpyroModel:
-        """The model with a likelihood that a combinator made of its own."""
+        """The model with the likelihood that a combinator made from it."""
         return replace(self, likelihood=tree)
 
 
 def from_numpyro(
     model: Callable[..., Any], data: Mapping[str, Any], *, priors: bool = False
 ) -> Any:
-    """The joint likelihood of a numpyro model, without its priors; or with them, for MAP.
+    """The joint likelihood of a numpyro model, without its priors, or with them for MAP.
 
     Latent sites (and ``numpyro.param``) become parameters, bounded by their supports; the observed
     ones make the likelihood. Maximum likelihood drops the priors; with ``priors=True`` their
     densities on the scale of the parameters are added, without the Jacobian that samplers need, so
-    that the mode does not depend on how a constraint is mapped.
+    the mode does not depend on the transform of a constraint.
 
     Args:
         model: a numpyro model, a function whose observed sites are given by its arguments.
-        data: a dictionary from these arguments to arrays, as it is then given to ``fit``.
+        data: a dictionary from these arguments to arrays, as passed to ``fit``.
         priors: whether the log priors are added.
 
     Returns:
@@ -83,9 +84,9 @@ def from_numpyro(
         data=data)``.
 
     Raises:
-        ImportError: numpyro is not installed.
-        ValueError: a latent site that is discrete, whose support has no counterpart here or depends
-            on other parameters; subsampled plates; no observed site.
+        ImportError: if numpyro is not installed.
+        ValueError: for a latent site that is discrete, or whose support has no counterpart here or
+            depends on other parameters; for subsampled plates; without an observed site.
 
     >>> import numpy as np, jaxmle as jm
     >>> import numpyro, numpyro.distributions as dist
@@ -102,16 +103,16 @@ def from_numpyro(
     """
     check_flag("priors", priors)
     if not callable(model) or isinstance(model, type):
-        raise TypeError(f"from_numpyro takes a numpyro model, a function; got {shown(model)}")
+        raise TypeError(f"from_numpyro needs a numpyro model, a function; got {shown(model)}")
     if not isinstance(data, Mapping):
-        raise TypeError(f"data of a numpyro model is {DATA_OF_MODEL}; got {shown(data)}")
+        raise TypeError(f"the data of a numpyro model must be {DATA_OF_MODEL}; got {shown(data)}")
     arguments = {name: np.asarray(leaf) for name, leaf in data.items()}
     sites = _sites(model, {}, arguments)
     latent = {name: site for name, site in sites.items() if _is_latent(name, site)}
     if not any(_is_observed(site) for site in sites.values()):
         raise ValueError(
-            "the model has no observed site: give the response to the argument that obs= reads, "
-            f"in data, {DATA_OF_MODEL}"
+            "the model has no observed site: put the response into data, under the "
+            f"argument that obs= reads, {DATA_OF_MODEL}"
         )
     if not latent:
         raise ValueError("the model has no latent site: there is nothing to estimate")
@@ -149,8 +150,8 @@ def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
         size, subsample = site["args"]
         if subsample is not None and subsample != size:
             raise ValueError(
-                f"plate {name!r} draws {subsample} of its {size} rows: a fit takes all rows; for "
-                "mini-batches there is fit_stochastic"
+                f"plate {name!r} draws {subsample} of its {size} rows, but a fit uses all "
+                "rows; for mini-batches use fit_stochastic"
             )
     if site["type"] == "param":
         return True
@@ -158,8 +159,8 @@ def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
         return False
     if getattr(site["fn"], "is_discrete", False) or site["fn"].support.is_discrete:
         raise ValueError(
-            f"{name!r} is a latent site with whole-number values, which no derivative reaches: sum "
-            "over them in the likelihood, as a mixture does"
+            f"{name!r} is a discrete latent site, which cannot be differentiated: sum "
+            "over its values in the likelihood, as in a mixture"
         )
     return True
 
@@ -176,8 +177,8 @@ def _constraint(name: str, site: Mapping[str, Any]) -> Constraint:
         return translated(name, support)
     except ValueError:
         raise ValueError(
-            f"{name!r} has a support of kind {type(support).__name__.lstrip('_')}, which has no "
-            "counterpart here: write the model with another parametrisation of it"
+            f"{name!r} has a support of kind {type(support).__name__.lstrip('_')}, which "
+            "has no counterpart here: reparametrise the model"
         ) from None
 
 
@@ -187,8 +188,8 @@ def _check_supports(model: Callable[..., Any], data: Tree, made: NumpyroModel) -
     for name, constraint in made.constraints.items():
         if _constraint(name, sites[name]) != constraint:
             raise ValueError(
-                f"the support of {name!r} depends on other parameters: write it as a function of "
-                "one whose support does not, such as share * upper"
+                f"the support of {name!r} depends on other parameters: write it as a "
+                "function of a parameter with a fixed support, such as share * upper"
             )
 
 

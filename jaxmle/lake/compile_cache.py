@@ -53,7 +53,7 @@ def compile_cache(folder: Any) -> Iterator[None]:
         raise OSError(
             error.errno,
             f"the cache of compiled programs {str(path)!r} cannot be made: "
-            f"{error.strerror or error}. Give a folder that can be written, or leave cache out",
+            f"{error.strerror or error}. Give a writable folder, or leave cache out",
         ) from error
     with _configured(CACHE_SETTINGS | {FOLDER_SETTING: str(path.absolute())}):
         yield

@@ -11,22 +11,22 @@ from jaxmle.parameters.arguments import check_count, check_number
 
 
 def ray(*, num_cpus: float = 1, num_gpus: float = 0, retries: int = 3) -> Executor:
-    """An executor that runs what is submitted as tasks of the Ray that is initialised.
+    """An executor that runs calls as tasks of the initialised Ray.
 
-    A worker process of Ray takes one task after the other and keeps what it has compiled; a task
-    whose worker dies is run again. Nothing is started or shut down here.
+    A Ray worker process runs one task after the other and keeps its compiled programs; a task whose
+    worker dies is run again. Ray is neither started nor shut down here.
 
     Args:
-        num_cpus, num_gpus: what Ray reserves for each task; with ``num_gpus=1`` it shows each
-            worker a GPU of its own.
-        retries: how often a task is run again whose worker died.
+        num_cpus, num_gpus: what Ray reserves for each task; with ``num_gpus=1`` each worker sees
+            its own GPU.
+        retries: how often a task is run again if its worker dies.
 
     Returns:
         An executor, the ``engine`` of ``fit_lake``.
 
     Raises:
-        RuntimeError: Ray is not initialised.
-        ImportError: Ray is not installed.
+        RuntimeError: if Ray is not initialised.
+        ImportError: if Ray is not installed.
     """
     try:
         library = import_module("ray")
@@ -34,8 +34,8 @@ def ray(*, num_cpus: float = 1, num_gpus: float = 0, retries: int = 3) -> Execut
         raise ImportError('Ray is not installed: pip install "jaxmle[ray]"') from error
     if not library.is_initialized():
         raise RuntimeError(
-            "Ray is not initialised, and jaxmle starts no cluster: call ray.init() first, or "
-            "ray.init(address='auto') for a cluster that runs"
+            "Ray is not initialised, and jaxmle does not start a cluster: call "
+            "ray.init() first, or ray.init(address='auto') for a running cluster"
         )
     options = {
         "num_cpus": check_number("num_cpus", num_cpus, 0.0, closed=True),
@@ -48,8 +48,8 @@ def ray(*, num_cpus: float = 1, num_gpus: float = 0, retries: int = 3) -> Execut
 
 
 class RayExecutor(Executor):
-    """Tasks of Ray behind ``submit``. The first argument of a call, the same object for all calls
-    of a lake, is put into Ray's store once.
+    """An executor whose ``submit`` starts a Ray task. The first argument of a call, the same object
+    for all calls of a lake, is put into Ray's object store once.
     """
 
     def __init__(self, library: Any, options: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class RayExecutor(Executor):
         self.stored: tuple[Any, Any] = (None, None)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Schedule ``fn(*args, **kwargs)``, whose result the future has."""
+        """Schedule ``fn(*args, **kwargs)`` and return a future of its result."""
         if args and self.stored[0] is not args[0]:
             self.stored = (args[0], self.library.put(args[0]))
         head = (self.stored[1],) if args else ()

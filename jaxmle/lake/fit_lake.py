@@ -57,33 +57,33 @@ def fit_lake(
 ) -> LakeFits:
     """Maximise one log-likelihood on every group of a data set of Parquet files.
 
-    Each file is read whole, fitted by ``fit_table``, and its fits are written to ``out`` as one
-    Parquet file, whole or not at all. A file whose fits are there is skipped, unless its path, its
-    size or its time of change is another: the same call goes on where a killed one ended.
+    Each file is read as a whole and fitted by ``fit_table``, and its fits are written to ``out`` as
+    one Parquet file, whole or not at all. A file that is already done is skipped unless its path,
+    size or modification time has changed, so the same call resumes a killed one.
 
     Args:
-        model, params0, by, formula, also: as in ``fit_table``, as are all options that are not
-            named here. All rows of a group stand in one file. Each file is coded by the formula
-            alone: its categories must have the same levels in all.
-        source: a folder of Parquet files (folders ``key=value`` are columns), a list of files, an
-            address such as ``s3://lake/sales``, or a ``pyarrow.dataset.Dataset`` of files.
-        out: a folder of its own for the fits, or an address.
+        model, params0, by, formula, also: as in ``fit_table``, like all options not listed here.
+            All rows of a group must be in one file. The formula codes each file alone, so
+            categories must have the same levels in all files.
+        source: a folder of Parquet files (folders ``key=value`` are columns), a list of files, a
+            URI such as ``s3://lake/sales``, or a ``pyarrow.dataset.Dataset`` of files.
+        out: a separate folder for the fits, or a URI.
         engine: None for this process; or any ``concurrent.futures.Executor``, such as
             ``client.get_executor(retries=3)`` of Dask or ``jaxmle.engines.ray()``. It is neither
-            started nor shut down. It pays from some 20 s of work a worker on.
-        cache: a folder of compiled programs that all workers share; see ``compile_cache``. On an
-            engine one file is fitted before the others, so that its programs are compiled once.
-        part: (i, n) for the part i of n of the files, counted from 0, such as of a SLURM array.
+            started nor shut down here. It pays off from about 20 s of work per worker.
+        cache: a folder of compiled programs shared by all workers; see ``compile_cache``. With an
+            engine, one file is fitted before the others, so that programs are compiled once.
+        part: (i, n) for part i of n of the files, counted from 0, for example in a SLURM array.
         progress: as in ``fit_batch``; the bar counts files.
 
     Returns:
         ``LakeFits`` of these files.
 
     Raises:
-        ValueError, TypeError, OSError: with the file, where one cannot be read or fitted, and what
-            is finished; a key that stands in two files; an ``out`` of another model; a pool whose
-            processes are forked.
-        RuntimeError: a worker of a pool died.
+        ValueError, TypeError, OSError: for a file that cannot be read or fitted, with its name and
+            what is finished; for a key in two files; for an ``out`` of another model; for a pool of
+            forked processes.
+        RuntimeError: if a worker of a pool died.
 
     >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq, jaxmle as jm
     >>> source, out = tempfile.mkdtemp(), tempfile.mkdtemp()
@@ -170,8 +170,8 @@ def _fitted_files(
     fits = gathering.record()
     if request.missing == "warn" and fits.dropped and to_do:
         warnings.warn(
-            f"{fits.dropped:,} of {fits.rows:,} rows dropped for missing values; missing='drop' "
-            "says nothing",
+            f"{fits.dropped:,} of {fits.rows:,} rows dropped for missing values; "
+            "missing='drop' drops them without this warning",
             MissingRowsWarning,
             stacklevel=3,
         )
@@ -226,8 +226,8 @@ def _failure(partition: Partition, outcome: Failed, gathering: Gathering) -> Exc
     """The error of the caller: which file, why, and what is not lost."""
     message = (
         f"{partition.path}: {outcome.reason.rstrip('.')}. {len(gathering.taken):,} of "
-        f"{len(gathering.partitions):,} files are finished and kept in {gathering.folder.path}; "
-        "the same call goes on from them"
+        f"{len(gathering.partitions):,} files are finished and saved in "
+        f"{gathering.folder.path}; the same call resumes after them"
     )
     if outcome.kind == "OSError":
         return OSError(outcome.errno, message)

@@ -46,8 +46,8 @@ def fit_table(
 ) -> Any:
     """Maximise one log-likelihood on every group of a table: Arrow in, Arrow out.
 
-    The unit of work of ``fit_lake``, and of anybody's own pipeline: a pure function of its
-    arguments that knows no engine.
+    The unit of work of ``fit_lake``, and for your own pipelines: a pure function of its arguments,
+    independent of any engine.
 
     Args:
         model, params0, constraints, solver, vcov, dtype, max_steps, block_rows: as in
@@ -55,22 +55,22 @@ def fit_table(
         table: a pyarrow table of n rows, a frame of polars or pandas, or a dict of columns.
         by: the column of the groups, or a list of columns.
         formula: ``"y ~ x + C(g)"``, which makes the data of ``model`` from the columns. Without
-            one, the columns of numbers are the leaves of the data by their names, (n,), those of
-            lists of one fixed size q as matrices (n, q); other columns are not handed on.
-        also, missing: as in ``from_formula``; with ``formula`` only.
+            one, numeric columns are the leaves of the data, (n,), and columns of lists of one fixed
+            size q are matrices (n, q); other columns are ignored.
+        also, missing: as in ``from_formula``; only with ``formula``.
         clusters: the name of a column.
-        weights: ``frequency("w")`` or ``sampling("w")``, of a column w.
+        weights: ``frequency("w")`` or ``sampling("w")``, with the name of a column.
 
     Returns:
-        A pyarrow table of one row for each group, sorted by key: the columns of ``by``, ``n``,
+        A pyarrow table with one row for each group, sorted by key: the columns of ``by``, ``n``,
         ``status``, ``reason`` ('' where converged), ``loglik``, an estimate ``est:NAME`` and a
         standard error ``se:NAME`` for each of the p parameters, and ``vcov``, the covariance (p, p)
-        row by row as a list of p² numbers. A key with the name of one of these columns has
-        ``group_`` before it.
+        row by row as a list of p² numbers. A key with the same name as one of these columns gets
+        the prefix ``group_``.
 
     Raises:
-        ValueError, TypeError: as ``fit_groups``; a column that is not there.
-        ImportError: pyarrow is not installed.
+        ValueError, TypeError: as ``fit_groups``; for a missing column.
+        ImportError: if pyarrow is not installed.
 
     >>> import jaxmle as jm
     >>> table = {"y": [1.0, 2.0, 3.0, 4.0, 6.0], "site": ["b", "a", "b", "a", "a"]}

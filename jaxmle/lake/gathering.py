@@ -94,14 +94,15 @@ class Gathering:
         what = "parameters"
         for what, known, other in _differences(before, now):
             raise ValueError(
-                f"{what} is coded from {_listed(known)} in {path} and from {_listed(other)} in "
-                f"{partition.path}: coefficients of one name would mean different things. Make "
-                "columns of 0 and 1 of its categories, or cut the source so that each file has "
-                "all of them"
+                f"{what} is coded from {_listed(known)} in {path} and from "
+                f"{_listed(other)} in {partition.path}: coefficients with the same name "
+                "would mean different things. Code its categories as columns of 0 and 1, "
+                "or partition the source so that each file has all of them"
             )
         raise ValueError(
-            f"the parameters are {_listed(before[what])} in {path} and {_listed(now[what])} in "
-            f"{partition.path}: all files must have the same"
+            f"the parameters are {_listed(before[what])} in {path} and "
+            f"{_listed(now[what])} in {partition.path}: all files must have the same "
+            "parameters"
         )
 
     def refuse_shared_keys(self, pairs: Iterable[tuple[int, int]]) -> None:
@@ -114,12 +115,13 @@ class Gathering:
                 continue
             listed = ", ".join(_key_text(row) for row in shared.slice(0, KEYS_SHOWN).to_pylist())
             raise ValueError(
-                f"{shared.num_rows:,} groups stand in two files, such as {listed}, in "
-                f"{files[0].path} and {files[1].path}: each would be fitted in two parts. Cut the "
-                "source by its keys first (DuckDB: COPY (SELECT *, hash("
-                f"{', '.join(self.by)}) % 64 AS bucket FROM 'source/**/*.parquet') TO 'cut' "
-                "(FORMAT parquet, PARTITION_BY bucket); docs/scale.md has this in pyarrow too), "
-                f"and delete {self.folder.path}, whose fits are of parts of groups"
+                f"{shared.num_rows:,} groups are in two files, such as {listed}, in "
+                f"{files[0].path} and {files[1].path}: each would be fitted in two parts. "
+                "Partition the source by its keys first (DuckDB: COPY (SELECT *, "
+                f"hash({', '.join(self.by)}) % 64 AS bucket FROM 'source/**/*.parquet') "
+                "TO 'cut' (FORMAT parquet, PARTITION_BY bucket); for pyarrow see "
+                f"docs/scale.md), and delete {self.folder.path}, which holds fits of "
+                "parts of groups"
             )
 
     def _keys(self, partition: Partition) -> Any:

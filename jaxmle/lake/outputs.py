@@ -85,8 +85,8 @@ def refuse_own_source(folder: Folder, partitions: tuple[Partition, ...]) -> None
     for partition in partitions:
         if partition.path.startswith(f"{folder.path}/"):
             raise ValueError(
-                f"out={folder.path!r} holds files of the source, such as {partition.path!r}: give "
-                "a folder of its own"
+                f"out={folder.path!r} holds source files, such as {partition.path!r}: "
+                "give a separate folder"
             )
 
 
@@ -109,7 +109,7 @@ def open_folder(folder: Folder, identity: dict[str, str], about: dict[str, Any])
             other = min(name for name in names if not name.startswith("."))
             raise ValueError(
                 f"out={folder.path!r} holds other files, such as {other!r}, and no "
-                f"{MANIFEST_OF_A_LAKE}: give a new or an empty folder"
+                f"{MANIFEST_OF_A_LAKE}: give a new or empty folder"
             )
         else:
             folder.filesystem.create_dir(folder.path, recursive=True)
@@ -129,8 +129,8 @@ def _compare(folder: Folder, identity: dict[str, str]) -> None:
         version = manifest["format"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"out={folder.path!r} cannot be used: its {MANIFEST_OF_A_LAKE} is damaged. Delete the "
-            "folder, or give another: everything will be fitted again"
+            f"out={folder.path!r} cannot be used: its {MANIFEST_OF_A_LAKE} is damaged. "
+            "Delete the folder, or give another: everything will be refitted"
         ) from error
     if version != LAKE_FORMAT:
         raise ValueError(

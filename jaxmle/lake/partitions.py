@@ -62,7 +62,7 @@ def source_of(source: Any, part: Any) -> Source:
     dataset = _dataset(source)
     fragments = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
     if not fragments:
-        raise ValueError(f"source={shown(source)} holds no Parquet file")
+        raise ValueError(f"source={shown(source)} contains no Parquet files")
     index, parts = _part(part)
     facts = _facts([fragment.path for fragment in fragments], dataset.filesystem)
     partitions = [
@@ -80,14 +80,14 @@ def _dataset(source: Any) -> Any:
         if isinstance(source, datasets.FileSystemDataset):
             return source
         raise TypeError(
-            f"source is a {type(source).__name__}; a lake is a data set of Parquet files, such as "
-            "pyarrow.dataset.dataset('sales'). A table in memory is fitted by fit_table"
+            f"source is a {type(source).__name__}; fit_lake needs Parquet files, such as "
+            "pyarrow.dataset.dataset('sales'). For a table in memory use fit_table"
         )
     paths = source if isinstance(source, list | tuple) else [source]
     if not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
         raise TypeError(
-            "source is a folder of Parquet files, a list of files or a pyarrow data set; got "
-            f"{shown(source)}"
+            "source must be a folder of Parquet files, a list of files or a pyarrow data "
+            f"set; got {shown(source)}"
         )
     texts = [_absolute(os.fspath(path)) for path in paths]
     given = texts if isinstance(source, list | tuple) else texts[0]
@@ -120,7 +120,9 @@ def _part(part: Any) -> tuple[int, int]:
     if part is None:
         return 0, 1
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise TypeError(f"part is a pair (i, n), the part i of n from 0 on; got {shown(part)}")
+        raise TypeError(
+            f"part must be a pair (i, n): part i of n, counted from 0; got {shown(part)}"
+        )
     index, parts = part
     parts = check_count("the number of parts", parts, 1)
     index = check_count("the part", index)

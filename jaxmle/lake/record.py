@@ -13,10 +13,11 @@ from jaxmle.lake.outputs import Folder
 class LakeFits:
     """The fits of the files of a source, in a folder of Parquet files; see ``fit_lake``.
 
-    ``path`` of the folder; ``files`` with their fits, by name; ``by``, the keys; ``statuses``, from
-    the name of a status to the number of groups that have it; ``groups`` and ``rows`` in all, and
-    ``dropped`` rows, which had missing values; ``fitted`` files by this call and ``skipped`` ones,
-    whose fits were there; ``stale``: files in the folder that are of no file of this source.
+    ``path`` of the folder; ``files`` with fits, by name; ``by``, the keys; ``statuses``, from the
+    name of a status to the number of groups that have it; the total numbers of ``groups`` and
+    ``rows``, and the number of ``dropped`` rows, which had missing values; the numbers of files
+    ``fitted`` by this call and ``skipped`` because they were done; ``stale``: files in the folder
+    that belong to no file of this source.
 
     >>> import tempfile, pyarrow as pa, pyarrow.parquet as pq, jaxmle as jm
     >>> source, out = tempfile.mkdtemp(), tempfile.mkdtemp()
@@ -43,9 +44,7 @@ class LakeFits:
     stale: tuple[str, ...] = ()
 
     def to_dataset(self) -> Any:
-        """The fits as a pyarrow data set, of which nothing is read yet: the columns are those of
-        ``fit_table``.
-        """
+        """The fits as a pyarrow data set, not yet read; the columns are those of ``fit_table``."""
         datasets = needed("pyarrow.dataset")
         paths = [self.folder.file(name) for name in self.files]
         filesystem = self.folder.filesystem
@@ -59,17 +58,17 @@ class LakeFits:
         return self.to_dataset().to_table()
 
     def to_frame(self) -> Any:
-        """The fits as a lazy frame of polars, of which nothing is read before ``.collect()``.
+        """The fits as a lazy polars frame; nothing is read before ``.collect()``.
 
         Raises:
-            ImportError: polars is not installed.
+            ImportError: if polars is not installed.
         """
         try:
             polars = needed("polars")
         except ImportError as error:
             raise ImportError(
-                "a lazy frame needs polars, which is not installed: pip install polars; or take "
-                "to_dataset(), a pyarrow data set"
+                "a lazy frame needs polars, which is not installed: pip install polars; "
+                "or use to_dataset(), a pyarrow data set"
             ) from error
         return polars.scan_pyarrow_dataset(self.to_dataset())
 
@@ -85,7 +84,7 @@ class LakeFits:
             lines.append(f"  {self.dropped:,} rows dropped for missing values")
         if self.stale:
             lines.append(
-                f"  {len(self.stale):,} files in the folder are of no file of this source, such "
-                f"as {self.stale[0]}"
+                f"  {len(self.stale):,} files in the folder do not belong to a file of "
+                f"this source, such as {self.stale[0]}"
             )
         return "\n".join(lines)

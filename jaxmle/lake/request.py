@@ -46,15 +46,15 @@ class Request:
                 f"a formula is a string such as 'y ~ x + C(g)'; got {shown(self.formula)}"
             )
         if self.formula is None and self.also is not None:
-            raise ValueError("also goes with a formula, such as formula='y ~ x', also={'z': '~ w'}")
+            raise ValueError("also needs a formula, such as formula='y ~ x', also={'z': '~ w'}")
         if self.clusters is not None and not isinstance(self.clusters, str):
-            raise TypeError(f"clusters is the name of a column; got {shown(self.clusters)}")
+            raise TypeError(f"clusters must be the name of a column; got {shown(self.clusters)}")
         if self.weights is not None:
             given_of(self.weights, None)
             if not isinstance(self.weights.values, str):
                 raise TypeError(
-                    "weights name a column of the table, as frequency('w') or sampling('w'); got "
-                    f"{shown(self.weights.values)}"
+                    "weights must name a column of the table, as frequency('w') or "
+                    f"sampling('w'); got {shown(self.weights.values)}"
                 )
         self.options()
 
@@ -94,15 +94,15 @@ class Request:
             term = re.search(rf"\b({'|'.join(learned)})\s*\(", text)
             if term:
                 raise ValueError(
-                    f"{term[1]}() learns from all rows of a table, and each file of the source is "
-                    "coded alone: compute it into a column of the source first"
+                    f"{term[1]}() depends on all rows of a table, but each file of the "
+                    "source is coded alone: compute it as a column of the source first"
                 )
 
 
 def _names_of_keys(by: Any) -> tuple[str, ...]:
     names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, list | tuple) else ()
     if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"by is the name of a column or a list of names; got {shown(by)}")
+        raise TypeError(f"by must be the name of a column or a list of names; got {shown(by)}")
     if len(set(names)) < len(names):
         raise ValueError(f"by names a column twice: {', '.join(names)}")
     return names

@@ -30,8 +30,8 @@ def arrow_table(table: Any) -> Any:
     if hasattr(table, "__arrow_c_stream__") or isinstance(table, dict):
         return pa.table(table)
     raise TypeError(
-        "table must be a pyarrow table, a frame that gives one (polars, pandas) or a dict of "
-        f"columns; got {shown(table)}"
+        "table must be a pyarrow table, a polars or pandas frame, or a dict of columns; "
+        f"got {shown(table)}"
     )
 
 
@@ -72,7 +72,7 @@ def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
     ]
     if not names:
         raise ValueError(
-            "the table has no column of numbers beside its keys: there is nothing to fit"
+            "the table has no numeric columns besides its keys: there is nothing to fit"
         )
     return {name: column_values(table, name) for name in names}
 

@@ -69,7 +69,7 @@ def fit_partition(work: Work, partition: Partition) -> Done | Failed:
         with compile_cache(work.cache):
             return _fitted_partition(work, partition)
     except MemoryError:  # a smaller file fits
-        return Failed("MemoryError", None, "out of memory: cut it into smaller files")
+        return Failed("MemoryError", None, "out of memory: split it into smaller files")
     except OSError as error:
         return Failed("OSError", error.errno, first_line(error))
     except Exception as error:  # a user's likelihood may raise anything; it goes to the caller

@@ -24,9 +24,7 @@ from jaxmle.runtime.opaque import Opaque
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 
-FORMULA_HINT = (
-    ". A formula is read by jaxmle.from_formula('y ~ x', table), whose fit(model) fits it"
-)
+FORMULA_HINT = ". For a formula use jaxmle.from_formula('y ~ x', table).fit(model)"
 
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
@@ -45,8 +43,8 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
         if not is_real and not np.issubdtype(value.dtype, np.integer):
             raise TypeError(
-                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or "
-                f"whole numbers{FORMULA_HINT if '~' in str(leaf) else ''}"
+                f"{name} has dtype {value.dtype}; parameters must be floating-point "
+                f"numbers or integers{FORMULA_HINT if '~' in str(leaf) else ''}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -74,8 +72,8 @@ def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
         if "sorting pytree dictionary keys" not in str(error):
             raise
         raise TypeError(
-            f"{what} is a dictionary whose keys are of several types, which have no order: name "
-            "all its entries by strings"
+            f"{what} is a dictionary with keys of several types, which cannot be sorted: "
+            "use strings for all keys"
         ) from None
 
 
@@ -105,8 +103,8 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 else " Close over constants instead of passing them as data."
             )
             raise TypeError(
-                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array "
-                f"whose first axis is the observations.{hint}"
+                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data must "
+                f"be an array whose first axis is the observations.{hint}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -115,9 +113,9 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             )
         if is_frame(leaf):
             raise TypeError(
-                f"{name} is a frame inside other data, where its columns would lose their names: "
-                "pass {column: frame[column].to_numpy() for column in frame.columns}, or "
-                "frame.to_numpy() as a matrix"
+                f"{name} is a frame inside other data, so its columns would lose their "
+                "names: pass {column: frame[column].to_numpy() for column in "
+                "frame.columns}, or frame.to_numpy() as a matrix"
             )
         _refuse_remote(name, leaf)
         # A view: jax knows an array by its identity, and a trace that failed may have known this
@@ -129,12 +127,13 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
         if value.dtype.names:
             columns = ", ".join(f"{n!r}: a[{n!r}]" for n in value.dtype.names[:2])
             raise TypeError(
-                f"{name} is a structured array, whose fields are columns: pass a dictionary of "
-                f"them, {{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array a"
+                f"{name} is a structured array: pass a dictionary of its fields, "
+                f"{{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array "
+                "a"
             )
         if kind in "mM":
             raise TypeError(
-                f"{name} holds times (dtype {value.dtype}), which have no unit of their own: pass "
+                f"{name} holds times (dtype {value.dtype}), whose unit is not clear: pass "
                 f"numbers, such as ({name} - start) / numpy.timedelta64(1, 'D') in days"
             )
         if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
@@ -158,8 +157,9 @@ def _refuse_remote(name: str, leaf: Any) -> None:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return
     raise ValueError(
-        f"{name} lies in several processes: jaxmle.fit takes it as it is, all else needs the rows "
-        "in one of them (jax.experimental.multihost_utils.process_allgather)"
+        f"{name} is spread over several processes: jaxmle.fit takes it as it is, but "
+        "everything else needs the rows in one process "
+        "(jax.experimental.multihost_utils.process_allgather)"
     )
 
 
@@ -179,16 +179,16 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
         )
         if values[odd] is None or type(values[odd]).__name__ in ("NAType", "NaTType"):
             return (
-                f"{message}. Drop the rows with a missing value from every leaf; an end of an "
-                "interval of which nothing is known is -numpy.inf or numpy.inf"
+                f"{message}. Drop the rows with a missing value from every leaf; write "
+                "the unknown end of an interval as -numpy.inf or numpy.inf"
             )
         if not isinstance(values[odd], str):
-            return f"{message}. Make numbers of them: .astype(float)"
+            return f"{message}. Convert them to numbers: .astype(float)"
     word = next((entry for entry in values if isinstance(entry, str)), "…")
     return (
-        f"{message}. Encode categories as integer codes or dummy columns, ({name} == "
-        f"{word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; "
-        "dates as numbers"
+        f"{message}. Encode categories as integer codes or dummy columns: ({name} == "
+        f"{word!r}).astype(float) for two, numpy.unique({name}, return_inverse=True)[1] "
+        "for more. Encode dates as numbers"
     )
 
 
@@ -198,8 +198,8 @@ def _not_read(name: str, value: Any) -> str:
     kind = type(value).__name__
     article = "an" if kind[0] in "aeiou" else "a"
     return (
-        f"{name} is {article} {kind}, which is not read as an array: make one of it first, by "
-        f"{remedy}"
+        f"{name} is {article} {kind}, which is not read as an array: convert it first, "
+        f"with {remedy}"
     )
 
 
@@ -216,8 +216,8 @@ def _integers(name: str, value: Any, dtype: Any) -> Any:
         if len(bad):
             place = tuple(int(i) for i in bad[0])
             raise ValueError(
-                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, in which "
-                "integers are computed here; give it as floats: .astype(float)"
+                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, "
+                "the integer type used here; pass floats: .astype(float)"
             )
     return whole.astype(dtype)
 
@@ -247,10 +247,10 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
     flat = np.asarray(value)
     if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
         rows = np.unique(np.argwhere(bad)[:, 0])
-        more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
+        more = f" ({len(rows)} rows in total)" if len(rows) > 1 else ""
         raise ValueError(
-            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a "
-            "likelihood has no meaning for a missing number."
+            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every "
+            "leaf: a likelihood is not defined for missing values."
         )
     return flat.astype(dtype, copy=False)
 
@@ -311,7 +311,7 @@ def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree 
             raise ValueError(
                 f"fix holds {name!r} at {value}, which must be finite and strictly between "
                 f"{low:g} and {high:g}"
-                + (", as the likelihood is not finite on that bound" if on_bound else "")
+                + (", because the likelihood is not finite on that bound" if on_bound else "")
             )
 
 
@@ -354,7 +354,7 @@ def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
 
 
 def check_values(loglik: Loglik, data: Tree) -> None:
-    """What is known of the values of one data set on the host: the coding that a ready model
+    """What is known of the values of one data set on the host: the coding that a built-in model
     reads, and the weights.
     """
     check_coding(loglik, data)
@@ -385,12 +385,12 @@ def _check_weight_values(loglik: Weight, data: Tree) -> None:
     check_weight_shapes(loglik, data)
     bad = np.flatnonzero(~(np.isfinite(w.astype(float)) & (w >= 0)))
     if bad.size:
-        raise ValueError(f"weights must be finite and not negative; row {bad[0]} has {w[bad[0]]}")
+        raise ValueError(f"weights must be finite and non-negative; row {bad[0]} has {w[bad[0]]}")
     if kind == "frequency" and np.any(w != np.floor(w)):
         row = int(np.flatnonzero(w != np.floor(w))[0])
         raise ValueError(
-            f"frequency weights count repeated rows and must be whole numbers; row {row} has "
+            f"frequency weights count repeated rows and must be integers; row {row} has "
             f"{w[row]}. Survey weights are jaxmle.sampling(w)."
         )
     if not np.any(w > 0):
-        raise ValueError("every weight is zero: no observation is left")
+        raise ValueError("all weights are zero: there are no observations")

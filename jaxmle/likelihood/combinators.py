@@ -36,10 +36,10 @@ class Weights(LikelihoodTree):
 def frequency(w: Any) -> Weights:
     """Frequency weights: a row of weight 3 counts as three rows.
 
-    They count so in the estimates, the standard errors, n and BIC.
+    This applies to the estimates, the standard errors, n and BIC.
 
     Args:
-        w: weights (n,), not negative; for a frame, also the name of its column.
+        w: weights (n,), non-negative; for a frame, also the name of a column.
 
     Returns:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
@@ -61,7 +61,7 @@ def sampling(w: Any) -> Weights:
     """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich.
 
     Args:
-        w: weights (n,), not negative; for a frame, also the name of its column.
+        w: weights (n,), non-negative; for a frame, also the name of a column.
 
     Returns:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
@@ -88,11 +88,11 @@ def _weight_values(w: Any) -> Any:
     if isinstance(w, np.ma.MaskedArray):
         raise TypeError(
             "weights are a masked array, whose mask would be lost; drop the masked rows "
-            "everywhere, or give them the weight 0"
+            "from every leaf, or give them weight 0"
         )
     is_array = hasattr(w, "__array__") or isinstance(w, list | tuple | int | float | jax.Array)
     if not is_array or isinstance(w, Weights):
-        raise TypeError(f"weights are numbers, one for each row; got {shown(w)}")
+        raise TypeError(f"weights must be numbers, one for each row; got {shown(w)}")
     is_list = isinstance(w, list | tuple) and not any(np.ndim(value) for value in w)
     is_column = hasattr(w, "__array__") and not isinstance(w, np.ndarray | np.generic | jax.Array)
     values = np.asarray(w) if is_list or is_column else w
@@ -162,8 +162,8 @@ def _prior_value(prior: Any, params: Tree) -> Any:
     )
     if not is_number or np.shape(value) != ():
         raise ValueError(
-            "a log prior returns one floating-point number, the sum over the parameters; got "
-            f"{shown(value)}"
+            "a log prior must return one floating-point number, the sum over the "
+            f"parameters; got {shown(value)}"
         )
     return value
 
@@ -193,8 +193,8 @@ class Pool(LikelihoodTree):
         if not isinstance(data, tuple | list) or len(data) != len(self.members):
             got = f"{len(data)} parts" if isinstance(data, tuple | list) else type(data).__name__
             raise ValueError(
-                f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} "
-                f"data sets; got {got}"
+                f"a pool of {len(self.members)} likelihoods needs a tuple of "
+                f"{len(self.members)} data sets; got {got}"
             )
 
 
@@ -235,7 +235,7 @@ class Fix(LikelihoodTree):
         for name in self.names:
             where = layout.find(name)
             if np.any(roots[where] < 0):
-                raise ValueError(f"{name!r} is fixed twice in one dictionary: fix it once")
+                raise ValueError(f"{name!r} is fixed twice in the same dictionary: fix it once")
             roots[where] = -1
         return roots
 
@@ -290,14 +290,14 @@ class WithResponse(LikelihoodTree):
 
 
 def weight(loglik: Loglik, weights: Weights) -> Any:
-    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape
-    (n,). A prior inside stays as it is.
+    """The likelihood with terms weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,). A
+    prior inside is not weighted.
 
     Returns:
         A log-likelihood of (params, data) with terms w_i ℓ_i, (n,).
 
     Raises:
-        TypeError: for a bare array, whose meaning cannot be known.
+        TypeError: for a bare array, whose meaning is unknown.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -313,14 +313,15 @@ def check_weights_given(weights: Any) -> None:
     """Refuse weights that do not say what they mean, or that name a column of a table."""
     if not isinstance(weights, Weights):
         raise TypeError(
-            "weights must say what they mean: jaxmle.frequency(w) for repeated rows, "
+            "say what the weights mean: jaxmle.frequency(w) for repeated rows, "
             f"jaxmle.sampling(w) for survey weights; got {type(weights).__name__}"
         )
     if isinstance(weights.values, str):
         raise TypeError(
-            f"weights are numbers, one for each row; got the word {weights.values!r}. The name of "
-            "a column is read only with a formula and its table (from_formula, fit_groups): give "
-            f"the values of the column, jaxmle.{weights.kind}(w)"
+            "weights must be numbers, one for each row; got the string "
+            f"{weights.values!r}. Column names work only with a formula and its table "
+            "(from_formula, fit_groups): give the values of the column, "
+            f"jaxmle.{weights.kind}(w)"
         )
 
 
@@ -339,18 +340,18 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
 
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
-    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP),
-    and is labelled so.
+    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode and is
+    labelled MAP.
 
     Args:
         loglik: any log-likelihood.
-        log_prior: a function of the parameters to one number, such as ``ridge(0.1)``.
+        log_prior: a function of the parameters that returns one number, such as ``ridge(0.1)``.
 
     Returns:
         A log-likelihood of (params, data), one number.
 
     Raises:
-        TypeError: for a prior that is no function.
+        TypeError: if the prior is not a function.
 
     >>> import numpy as np, jaxmle as jm
     >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
@@ -370,13 +371,13 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
 
 
 def pool(*logliks: Loglik) -> Any:
-    """Several likelihoods that share one parameter tree; data is a tuple, one part for each.
+    """Several likelihoods that share one parameter tree; data is a tuple with one element for each.
 
     Returns:
         A log-likelihood of (params, data) with the terms of all parts, one after the other.
 
     Raises:
-        ValueError: without a likelihood.
+        ValueError: if there is no likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> waits = lambda params, t: jnp.log(params["rate"]) - params["rate"] * t
@@ -392,16 +393,17 @@ def pool(*logliks: Loglik) -> Any:
 
 
 def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
-    """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
+    """The likelihood with named entries held fixed: ``fix(loglik, {"sigma": 1.0, "beta[2]":
+    0.0})``.
 
-    The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in
-    no df and has no standard error. A value may lie on a bound where the likelihood is finite:
-    ``fix(models.negative_binomial(), {"alpha": 0.0})`` is the Poisson limit. Where all is held,
+    The parameter tree keeps its shape, so a fit prints the held value, which does not count in df
+    and has no standard error. A value may lie on a bound if the likelihood is finite there:
+    ``fix(models.negative_binomial(), {"alpha": 0.0})`` is the Poisson limit. If everything is held,
     ``fit`` evaluates the likelihood at that point, with df 0.
 
     Returns:
-        A log-likelihood of (params, data) that ignores what ``params`` says of the held entries; of
-        a ready model a model, with its start, bounds and predictions.
+        A log-likelihood of (params, data) that ignores the held entries of ``params``; for a
+        built-in model, a model with its start, bounds and predictions.
 
     Raises:
         TypeError: for anything but a dictionary from names to numbers or arrays of them.
@@ -429,21 +431,23 @@ def _check_held(name: str, value: Any) -> None:
         return
     masked = isinstance(value, np.ma.MaskedArray)
     if masked or np.asarray(value).dtype.kind not in "fiu" or not np.size(value):
-        raise TypeError(f"fix holds {name!r} at a number or an array of them; got {shown(value)}")
+        raise TypeError(
+            f"fix holds {name!r} at a number or an array of numbers; got {shown(value)}"
+        )
 
 
 def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
     """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``.
 
     Args:
-        groups: each a tuple of two or more names, of one entry or of leaves of one size.
+        groups: each a tuple of two or more names, of single entries or of leaves of equal size.
 
     Returns:
-        A log-likelihood of (params, data) that reads the first entry of a group for all of them.
+        A log-likelihood of (params, data) that uses the first entry of a group for all of them.
 
     Raises:
-        TypeError: for a group that is no tuple of at least two names.
-        ValueError: without a group; on use, for leaves of different sizes.
+        TypeError: for a group that is not a tuple of at least two names.
+        ValueError: if there is no group; on use, for leaves of different sizes.
 
     >>> import numpy as np, jaxmle as jm
     >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
@@ -464,33 +468,32 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
 
 
 def with_response(loglik: Loglik, law: Law) -> Any:
-    """The likelihood together with the law of its response, over which expectations are taken.
+    """The likelihood with the distribution of its response, over which expectations are taken.
 
     Args:
-        loglik: any log-likelihood; for an enumeration with the constants of its density.
+        loglik: any log-likelihood; for an enumeration it must include the constants of its density.
         law: ``enumeration(leaf, values)`` or ``simulation(sampler, key=…)``.
 
     Returns:
         A log-likelihood of (params, data) that has an expected information.
 
     Raises:
-        TypeError: for another law; ``exact`` belongs to ``regression(…, response=exact(…))``.
+        TypeError: for another law; ``exact`` works only in ``regression(…, response=exact(…))``.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> bernoulli = lambda p, d: jnp.log(jnp.where(d["y"] == 1, p["p"], 1 - p["p"]))
     >>> model = jm.with_response(bernoulli, jm.enumeration("y", [0, 1]))
     >>> data = {"y": np.array([1.0, 0.0, 0.0, 1.0])}
     >>> information = jm.information(model, "expected")({"p": 0.2}, data)
-    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses
-    25.0
+    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses 25.0
     """
     if isinstance(law, Exact):
         raise TypeError(
-            "a closed expected information belongs to the declared form: regression(…, "
-            "response=exact(…))"
+            "a closed-form expected information needs a declared regression: "
+            "regression(…, response=exact(…))"
         )
     if not hasattr(law, "with_response") and not hasattr(law, "sampler"):
         raise TypeError(
-            f"law is enumeration(leaf, values) or simulation(sampler, key=…); got {shown(law)}"
+            f"law must be enumeration(leaf, values) or simulation(sampler, key=…); got {shown(law)}"
         )
     return handed_on(loglik, WithResponse(as_tree(loglik), law))

@@ -16,10 +16,10 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 TERMS_OF_ANOTHER_TYPE = {
-    type(None): ". Does the function end with return?",
-    list: ". Compute with whole arrays, or make one of the list: jnp.stack(terms)",
-    tuple: ". Return the terms alone",
-    dict: ". Return the terms alone",
+    type(None): ". Does the function return its terms?",
+    list: ". Compute with whole arrays, or convert the list: jnp.stack(terms)",
+    tuple: ". Return only the terms",
+    dict: ". Return only the terms",
 }
 
 
@@ -37,7 +37,7 @@ class ReadyModel(Protocol):
 
 @runtime_checkable
 class HandsOn(Protocol):
-    """A ready model that keeps its start, its bounds and its predictions for a likelihood that a
+    """A built-in model that keeps its start, its bounds and its predictions for a likelihood that a
     combinator made of its own.
     """
 
@@ -64,7 +64,7 @@ def as_tree(loglik: Loglik) -> Any:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready
     model as the likelihood it carries, any other callable as ``Opaque``.
 
-    A ready model is any callable object with an attribute ``likelihood``, of any package.
+    A built-in model is any callable object with an attribute ``likelihood``, of any package.
     """
     if not callable(loglik) or isinstance(loglik, type):
         got = repr(loglik) if isinstance(loglik, str) else type(loglik).__name__
@@ -86,8 +86,8 @@ def as_tree(loglik: Loglik) -> Any:
 
 
 def handed_on(loglik: Loglik, tree: Any) -> Any:
-    """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as
-    it is.
+    """A tree that a combinator made of ``loglik``: as the built-in model that ``loglik`` is, else
+    as it is.
     """
     if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
         return loglik.with_likelihood(tree)
@@ -95,8 +95,8 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
 
 
 def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
-    """What a ready model's function brings beside itself as an attribute called ``name``, with what
-    a partial application of it holds; None for other likelihoods.
+    """What a built-in model's function brings beside itself as an attribute called ``name``, with
+    what a partial application of it holds; None for other likelihoods.
 
     ``row_terms(params, data)`` (n,) are terms whose gradients are the scores of the rows;
     ``second_order(params, data)`` is ℓ with its score (p,) and Hessian (p, p), or None.
@@ -114,7 +114,7 @@ def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
 
 
 def pooled_on(logliks: tuple[Loglik, ...], tree: Any) -> Any:
-    """A pool of likelihoods: of ready models alone as a pool that keeps what they know."""
+    """A pool of likelihoods: of built-in models alone as a pool that keeps what they know."""
     pooled = getattr(logliks[0], "pooled_with", None)
     ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
     return tree if pooled is None or not ready else pooled(logliks, tree)
@@ -139,11 +139,11 @@ def data_length(data: Tree) -> int | None:
             f"{name} has {n} rows" for n, name in list(lengths.items())[:2]
         )
         raise ValueError(
-            f"every leaf of data must share the leading observation axis: {lengths_in_words}"
+            f"all leaves of data must share the leading observation axis: {lengths_in_words}"
         )
     if 0 in lengths:
         raise ValueError(
-            f"{lengths[0]} has no rows: a likelihood of no observations has no maximum"
+            f"{lengths[0]} has no rows: without observations a likelihood has no maximum"
         )
     return next(iter(lengths), None)
 
@@ -167,8 +167,8 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
         if missing is None:
             raise
         raise TypeError(
-            f"{missing} is None, which holds no number, and the log-likelihood cannot be "
-            "evaluated: give it a start value"
+            f"{missing} is None, and the log-likelihood cannot be evaluated with it: give "
+            "it a start value"
         ) from error
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(
@@ -204,9 +204,9 @@ def need_terms(terms: Array, what: str) -> Array:
     """``terms``, or an error where the likelihood is one scalar and so has none."""
     if terms.ndim == 0:
         raise ValueError(
-            f"{what} needs one log-likelihood term per independent observation, but loglik "
-            "returns one scalar. Return terms of shape (n,), with dependent rows gathered in "
-            "one leading-axis unit, or use vcov='observed'."
+            f"{what} needs one log-likelihood term per independent observation, but "
+            "loglik returns one scalar. Return terms of shape (n,), with dependent rows "
+            "grouped in one unit of the leading axis, or use vcov='observed'."
         )
     return terms
 
@@ -228,8 +228,8 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
         return leaf_of(leaf_of(data, stem, what), rest, f"{what}.{stem}")
     if isinstance(data, np.ndarray | jax.Array):
         raise ValueError(
-            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is wanted: "
-            f"give a dictionary, {{{name!r}: …}}"
+            f"{what} is one array, of shape {np.shape(data)}, and its leaf {name!r} is "
+            f"expected: give a dictionary, {{{name!r}: …}}"
         )
     known = (
         sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))

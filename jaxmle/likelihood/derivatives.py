@@ -115,10 +115,11 @@ def _refusal(error: BaseException, function: Function, *args: Any) -> str:
     parts = ", ".join(names) if names else "a part of it"
     reason = str(error).splitlines()[0].rstrip(".")
     return (
-        f"{REFUSAL} as is needed here: {parts} has no rule for it ({reason}). Give a function that "
-        "calls out of jax (pure_callback) a reverse rule with jax.custom_vjp; let a rule that "
-        "is itself to be differentiated call functions that have rules; or write the loop with "
-        "lax.scan, or its result by the implicit function theorem (jax.lax.custom_root)."
+        f"{REFUSAL} as is needed here: {parts} has no rule for it ({reason}). Give a "
+        "function outside jax (pure_callback) a reverse rule with jax.custom_vjp; write "
+        "a rule that must itself be differentiated with functions that jax can "
+        "differentiate; or write a loop with lax.scan, or its result by the implicit "
+        "function theorem (jax.lax.custom_root)."
     )
 
 
@@ -154,9 +155,10 @@ def without_derivative(tree: Any) -> Any:
 @without_derivative.defjvp
 def _no_derivative(primals: Any, tangents: Any) -> Any:
     raise TypeError(
-        "a fit whose Hessian is by differences of the score has no derivative itself: a part of "
-        "the likelihood has a reverse rule that jax cannot differentiate once more. Give it one "
-        "that it can, made of functions that have rules; or take differences of whole fits."
+        "a fit whose Hessian is computed by differences of the score cannot be "
+        "differentiated itself: a part of the likelihood has a reverse rule that jax "
+        "cannot differentiate again. Write that rule with functions that jax can "
+        "differentiate, or take differences of whole fits."
     )
 
 

@@ -242,8 +242,8 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 def _general(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Accumulated:
-    """The general road: automatic differentiation of the summed terms, but for a ready model that
-    brings its sums.
+    """The general road: automatic differentiation of the summed terms, but for a built-in model
+    that brings its sums.
     """
     own_sums = carried(loglik, "second_order")
     brought = own_sums(layout.unravel(x), data) if own_sums is not None else None

@@ -64,8 +64,8 @@ def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
     for name, shape in zip(("mean", "sd"), hyper, strict=True):
         if shape not in ((), value):
             raise ValueError(
-                f"the prior's {name} has shape {shape} and the parameter {value}: give one "
-                "number, or one for each entry"
+                f"the prior's {name} has shape {shape} but the parameter has {value}: "
+                "give one number, or one for each entry"
             )
 
 
@@ -78,13 +78,13 @@ def _named(params: Tree, leaf: str) -> Tree:
 
 
 def ridge(strength: Any, leaf: str | None = None) -> Ridge:
-    """The ridge log prior −strength·‖θ‖²/2, of every parameter or of one leaf.
+    """The ridge log prior −strength·‖θ‖²/2, for all parameters or for one leaf.
 
     Returns:
         A log prior of the parameters, without constants, for ``penalize``.
 
     Raises:
-        TypeError: for a strength that is no number, or a leaf that is no name.
+        TypeError: for a strength that is not a number, or a leaf that is not a name.
         ValueError: for a strength that is negative or not finite.
 
     >>> import jax.numpy as jnp
@@ -97,19 +97,19 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
 
 
 def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
-    """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against
+    """Independent normal priors on all parameters, or on one leaf; mean and sd broadcast against
     it.
 
     Args:
         mean: prior mean, a number or one for each entry.
         sd: prior standard deviation, positive; a number or one for each entry.
-        leaf: name of the only entry of ``params`` with this prior; None for all.
+        leaf: name of the one entry of ``params`` that has this prior; None for all.
 
     Returns:
         A log prior of the parameters, constants included, for ``penalize``.
 
     Raises:
-        TypeError: for hyperparameters that are no numbers, or a leaf that is no name.
+        TypeError: for hyperparameters that are not numbers, or a leaf that is not a name.
         ValueError: for numbers that are not finite, or an sd that is not positive.
 
     >>> import numpy as np, jaxmle as jm
@@ -129,7 +129,7 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
     """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is
     judged by its type alone.
     """
-    rule = {None: "finite", False: "finite and not negative", True: "finite and positive"}[positive]
+    rule = {None: "finite", False: "finite and non-negative", True: "finite and positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
     if is_traced(value):
         return
@@ -143,4 +143,4 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
 
 def _check_leaf(leaf: Any) -> None:
     if leaf is not None and not isinstance(leaf, str):
-        raise TypeError(f"leaf is the name of one entry of params, or None; got {shown(leaf)}")
+        raise TypeError(f"leaf must be the name of one entry of params, or None; got {shown(leaf)}")

@@ -64,7 +64,7 @@ def linear(x: str, param: str, offset: str | None = None) -> Linear:
     """
     for name, value in (("x", x), ("param", param), ("offset", offset)):
         if not isinstance(value, str) and not (name == "offset" and value is None):
-            raise TypeError(f"{name} is the name of a leaf; got {shown(value)}")
+            raise TypeError(f"{name} must be the name of a leaf; got {shown(value)}")
     return Linear(x, param, offset)
 
 
@@ -122,7 +122,7 @@ class Regression(LikelihoodTree):
     shared: tuple[
         str, ...
     ] = ()  # designs that all members of a batch share: their products of columns are formed once
-    concave: bool = False  # as the user, or the ready model, says
+    concave: bool = False  # as the user, or the built-in model, says
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)
@@ -151,9 +151,10 @@ class Regression(LikelihoodTree):
                 )
             if jnp.ndim(x) == 1 and jnp.shape(beta) not in ((), (1,)):
                 raise ValueError(
-                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose coefficient is "
-                    f"a scalar, but params[{form.param!r}] has shape {jnp.shape(beta)}; a design "
-                    f"of one column is data[{form.x!r}][:, None]"
+                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose "
+                    f"coefficient is a scalar, but params[{form.param!r}] has shape "
+                    f"{jnp.shape(beta)}; write a design of one column as "
+                    f"data[{form.x!r}][:, None]"
                 )
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
             return (
@@ -341,8 +342,9 @@ class Regression(LikelihoodTree):
 
             return law.whole(*law.expectation(curvature_of_value))
         raise ValueError(
-            "expected information needs the law of the response: regression(…, "
-            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
+            "expected information needs the distribution of the response: regression(…, "
+            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, "
+            "key=…)"
         )
 
     def cross_moments(self, params: Tree, values: Array, data: Tree) -> Array:
@@ -420,31 +422,31 @@ def regression(
     counts: Mapping[str, Callable[[Any, Any], Array]] | None = None,
     concave: bool = False,
 ) -> Regression:
-    """A likelihood declared as the log density of one row through named predictors.
+    """A likelihood declared by the log density of one row, as a function of named predictors.
 
     Args:
         density: ``density(eta, row)``, the log density of one row; ``eta`` maps each name to a
-            scalar (or a vector where the coefficients are a matrix), ``row`` is one row of the data
+            scalar (or a vector if the coefficients are a matrix), ``row`` is one row of the data
             tree. Written with jax.numpy functions.
         eta: for each name a ``linear(x, param)`` predictor, the name of a parameter (a constant
             predictor), or any function ``f(params, row)``.
-        response: the law of the response, needed for expected information only.
-        counts: for speed, terms to be added to ``density`` that depend on one leaf of counts and on
-            constant predictors alone: ``counts={"y": term}``, ``term(eta, y)`` with the constant
-            predictors in ``eta``. Where many rows share few counts, such a term (log Γ(y + size) of
-            a negative binomial) is evaluated once for each count. A term may be given for any leaf;
-            others gain nothing.
+        response: the distribution of the response, needed only for expected information.
+        counts: for speed, terms to be added to ``density`` that depend only on one leaf of counts
+            and on constant predictors: ``counts={"y": term}``, ``term(eta, y)`` with the constant
+            predictors in ``eta``. If many rows share few counts, such a term (log Γ(y + size) of a
+            negative binomial) is evaluated once for each distinct count. A term may be given for
+            any leaf, but only counts become faster.
         concave: whether ``density`` is known to be concave in all predictors together. With linear
-            and constant predictors the likelihood then has one maximum at most, and a fit says "the
-            maximum" where it says "a maximum" otherwise. Nothing is computed from it.
+            and constant predictors the likelihood then has at most one maximum, and a fit says "the
+            maximum" instead of "a maximum". Nothing is computed from this.
 
     Returns:
-        A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
+        A log-likelihood ``(params, data) -> (n,)`` whose derivatives are computed as X'r and X'WX.
 
     Raises:
-        TypeError: for a density that is no function, or predictors that are no dictionary of
+        TypeError: if the density is not a function, or the predictors are not a dictionary of
             predictors.
-        ValueError: without a predictor.
+        ValueError: if there is no predictor.
 
     >>> import numpy as np, jax.numpy as jnp
     >>> poisson = regression(
@@ -457,16 +459,16 @@ def regression(
     """
     check_function("density", density, "lambda eta, row: …")
     if not isinstance(eta, Mapping) or not all(isinstance(name, str) for name in eta):
-        raise TypeError(f"eta is a dictionary of predictors by name; got {shown(eta)}")
+        raise TypeError(f"eta must be a dictionary of predictors by name; got {shown(eta)}")
     if not eta:
         raise ValueError("regression needs at least one predictor")
     if response is not None and not isinstance(response, Exact | Enumeration | Simulation):
         raise TypeError(
-            "response is exact(…), enumeration(leaf, values) or simulation(sampler, key=…); got "
-            f"{shown(response)}"
+            "response must be exact(…), enumeration(leaf, values) or simulation(sampler, "
+            f"key=…); got {shown(response)}"
         )
     if counts is not None and not isinstance(counts, Mapping):
-        raise TypeError(f"counts is a dictionary from a leaf to a term; got {shown(counts)}")
+        raise TypeError(f"counts must be a dictionary from leaves to terms; got {shown(counts)}")
     for name, form in eta.items():
         if not isinstance(form, Linear | str) and not callable(form):
             raise TypeError(
@@ -475,8 +477,8 @@ def regression(
             )
     if counts and not any(isinstance(form, str) for form in eta.values()):
         raise ValueError(
-            "counts holds terms of constant predictors, but every predictor varies with the row: "
-            "put them in density"
+            "counts is for terms of constant predictors, but every predictor varies with "
+            "the row: put them in density"
         )
     return Regression(
         density,

@@ -97,13 +97,13 @@ def exact(
 
     Args:
         information: a function of the predictors ``eta`` and the row: E(−∂²log f/∂η∂η'), (m, m),
-            or a scalar where there is one scalar predictor.
+            or a scalar if there is one scalar predictor.
         cross: E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), (m, m, m) or a scalar, for ``mean_br`` and
-            ``cox_snell``; 0 for a canonical link, whose second derivative does not contain the
-            response.
+            ``cox_snell``; 0 for a canonical link, because its second derivative does not depend on
+            the response.
 
     Returns:
-        A law of the response, for ``regression(…, response=…)``.
+        A distribution of the response, for ``regression(…, response=…)``.
 
     Raises:
         TypeError: for anything but functions.
@@ -123,18 +123,19 @@ def exact(
 
 
 def enumeration(leaf: str, values: Any) -> Enumeration:
-    """The law of a response with finitely many values: expectations are sums over ``values``.
+    """The distribution of a response with finitely many values: expectations are sums over
+    ``values``.
 
     Args:
         leaf: name of the response in the data.
         values: all values that ``data[leaf]`` can take, (v,), such as ``[0, 1]``.
 
     Returns:
-        A law of the response, for ``with_response`` and ``regression(…, response=…)``. Where the
-        probabilities of the values do not add up to one, expectations are NaN.
+        A distribution of the response, for ``with_response`` and ``regression(…, response=…)``. If
+        the probabilities of the values do not sum to one, expectations are NaN.
 
     Raises:
-        TypeError: for a leaf that is no name, or values that are no list of numbers.
+        TypeError: if the leaf is not a name, or the values are not a list of numbers.
         ValueError: for values that are not finite or occur twice.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
@@ -148,34 +149,36 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
     24.0
     """
     if not isinstance(leaf, str):
-        raise TypeError(f"leaf is the name of the response in the data; got {shown(leaf)}")
+        raise TypeError(f"leaf must be the name of the response in the data; got {shown(leaf)}")
     array = np.asarray(values)
     if array.ndim != 1 or not array.size or array.dtype.kind not in "fiub":
         raise TypeError(
-            f"values are those that the response can take, such as [0, 1]; got {shown(values)}"
+            "values must be the values that the response can take, such as [0, 1]; got "
+            f"{shown(values)}"
         )
     if not np.all(np.isfinite(array)) or len(np.unique(array)) < array.size:
-        raise ValueError(f"values must be finite and each given once; got {shown(values)}")
+        raise ValueError(f"values must be finite and distinct; got {shown(values)}")
     return Enumeration(leaf, tuple(float(v) for v in array))
 
 
 def simulation(
     sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Any, draws: int = 200
 ) -> Simulation:
-    """The law of a response that can be simulated: expectations are means over ``draws`` data sets.
+    """The distribution of a response that can be simulated: expectations are means over ``draws``
+    data sets.
 
     Their Monte-Carlo error shrinks as 1/√draws; ``information_error`` gives it.
 
     Args:
-        sampler: ``sampler(key, params, data)``, which returns the data with a fresh response.
-        key: a whole number or a jax key; the same key gives the same expectation.
-        draws: simulated data sets, 2 or more.
+        sampler: ``sampler(key, params, data)``, which returns the data with a new response.
+        key: an integer or a jax key; the same key gives the same expectation.
+        draws: number of simulated data sets, 2 or more.
 
     Returns:
-        A law of the response, for ``with_response`` and ``regression(…, response=…)``.
+        A distribution of the response, for ``with_response`` and ``regression(…, response=…)``.
 
     Raises:
-        TypeError: for a sampler that is no function, or a key that is none.
+        TypeError: if the sampler is not a function, or the key is not a key.
         ValueError: for fewer than two draws.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm

@@ -68,8 +68,8 @@ def jeffreys_of(loglik: Loglik) -> Any:
     priors = [jeffreys_of(part) for part in parts_of(loglik)]
     if sum(prior is not None for prior in priors) and len(priors) > 1:
         raise ValueError(
-            "jeffreys inside a pool penalises one member only, with its own information: write "
-            "jeffreys(pool(…))"
+            "jeffreys inside a pool penalises only one member, with the information of "
+            "that member: write jeffreys(pool(…))"
         )
     return next((prior for prior in priors if prior is not None), None)
 
@@ -85,7 +85,7 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
             twice = np.flatnonzero((inner < 0) & (roots < 0))
             if twice.size:
                 raise ValueError(
-                    f"{layout.names[twice[0]]!r} is fixed twice, once inside the other: fix it once"
+                    f"{layout.names[twice[0]]!r} is fixed twice, by two nested calls: fix it once"
                 )
             roots = np.where(inner >= 0, roots[inner], -1)
         loglik = parts_of(loglik)[0]
@@ -93,8 +93,8 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
     if np.any(roots[led] != led):
         held = layout.names[led[roots[led] != led][0]]
         raise ValueError(
-            f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the "
-            "tie instead: fix(tie(loglik, …), …)"
+            f"an entry is tied to {held!r}, which is fixed inside the tie; fix outside "
+            "the tie instead: fix(tie(loglik, …), …)"
         )
     return roots
 

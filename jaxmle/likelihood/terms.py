@@ -77,7 +77,7 @@ def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
         params = layout.unravel(x)
         if of_rows is not None:
             return of_rows(params, data)
-        return need_terms(terms_of(loglik, params, data), "a score per observation")
+        return need_terms(terms_of(loglik, params, data), "one score per observation")
 
     if not isinstance(loglik, Regression):
         return jacobian(terms, x)
@@ -159,16 +159,16 @@ def row_information(
         raise ValueError(NO_LAW)
     if row_terms_of(loglik) is not None:
         raise ValueError(
-            "leverages, which HC2, HC3, CR2 and CR3 divide by, are not defined for a partial "
-            "likelihood, whose rows share their risk sets: take HC0, or CR0 with clusters"
+            "HC2, HC3, CR2 and CR3 need leverages, which are not defined for a partial "
+            "likelihood because its rows share risk sets: use HC0, or CR0 with clusters"
         )
     return -_term_hessians(loglik, layout, x, data)
 
 
 NO_LAW = (
-    "expected information needs the law of the response: with_response(loglik, enumeration(leaf, "
-    "values)) or with_response(loglik, simulation(sampler, key=…)), or a regression declared "
-    "with response=…"
+    "expected information needs the distribution of the response: with_response(loglik, "
+    "enumeration(leaf, values)) or with_response(loglik, simulation(sampler, key=…)), or "
+    "a regression declared with response=…"
 )
 
 

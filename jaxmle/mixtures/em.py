@@ -46,13 +46,13 @@ class EM:
     """The result of ``em``: the fitted mixture, and where EM ended from each start.
 
     Attributes:
-        fit: the record of the mixture's log-likelihood after the Newton finish: status, standard
-            errors, witness. UNBOUNDED where every start collapsed.
+        fit: the fit of the mixture after the Newton finish: status, standard errors, witness.
+            UNBOUNDED if every start collapsed.
         path: ℓ at each step of the start that ``fit`` came from (with a variance floor, ℓ plus the
             penalty); it does not fall.
-        logliks: where EM ended from each start, (s,); NaN where a component collapsed.
+        logliks: where EM ended from each start, (s,); NaN if a component collapsed.
         collapsed: for each start the component whose variance went to zero, −1 for none, (s,).
-        rows: for each start the rows that the collapsing component stood on.
+        rows: for each start the rows of the collapsed component.
 
     >>> import numpy as np
     >>> from jaxmle.mixtures.em import em
@@ -71,17 +71,17 @@ class EM:
 
     @property
     def params(self) -> Tree:
-        """The estimates; components in the order that the model states."""
+        """The estimates, with components in the order defined by the model."""
         return self.fit.params
 
     @property
     def reached(self) -> int:
-        """How many starts ended within 0.1 log-likelihood of the highest."""
+        """The number of starts that ended within 0.1 log-likelihood of the highest."""
         alive = self.logliks[np.isfinite(self.logliks)]
         return int(np.sum(alive > alive.max() - MAX_GAP_OF_EQUAL_ENDS)) if alive.size else 0
 
     def explain(self) -> str:
-        """The verdict in a sentence, and what became of the starts."""
+        """An explanation of the verdict, and what happened to the starts."""
         sentences = [self.fit.explain()]
         starts = len(self.logliks)
         lost = np.flatnonzero(self.collapsed >= 0)
@@ -95,9 +95,8 @@ class EM:
         if lost.size:
             end = "." if lost.size == starts else "; the estimates are a local maximum."
             sentences.append(
-                f"{lost.size} of {starts} starts ended so{end} "
-                "A penalty on small variances keeps components from it (variance_floor= of a "
-                "Gaussian mixture)."
+                f"{lost.size} of {starts} starts ended like this{end} A penalty on small "
+                "variances prevents this (variance_floor= of a Gaussian mixture)."
             )
         if self.reached:
             sentences.append(f"{self.reached} of {starts} starts reached this log-likelihood.")
@@ -125,37 +124,38 @@ def em(
 
     The E-step computes the responsibilities r_ij = w_j f_j(y_i)/Σ_l w_l f_l(y_i), the M-step
     maximises Σ r_ij log w_j f_j(y_i), in closed form or by weighted fits. ℓ never falls, apart from
-    rounding. EM stops where the geometric fall of its gains says that less than ``tolerance`` is
-    left; ``jaxmle.fit`` then climbs the rest of the likelihood from there, so that status and
-    standard errors (of the observed information) are those of any other fit.
+    rounding. EM stops when the geometric decrease of its gains predicts that less than
+    ``tolerance`` is left. ``jaxmle.fit`` then continues from there, so status and standard errors
+    (from the observed information) are those of any other fit.
 
-    Components are put in order, so that labels are the same from any start: Gaussian ones by the
-    first coordinate of their mean, then the second, and so on; others by their weight, the largest
-    first. The likelihood of a Gaussian mixture with free variances is unbounded where a component
-    stands on too few rows: a start that ends there is left out and reported, and the estimate is
-    the highest of the local maxima.
+    Components are sorted, so that labels do not depend on the start: Gaussian components by the
+    first coordinate of their mean, then the second, and so on; others by weight, the largest first.
+    The likelihood of a Gaussian mixture with free variances is unbounded if a component covers too
+    few rows: a start that ends there is dropped and reported, and the estimate is the highest of
+    the local maxima.
 
     Args:
         model: ``gaussian_mixture(…)`` or ``mixture_of(…)``.
-        start: parameters to start from, a list of such, or None to draw ``starts`` of them: by
-            k-means++ for observations in one array, from random subsets of the rows else.
+        start: parameters to start from, a list of these, or None to draw ``starts`` of them: by
+            k-means++ for observations in one array, otherwise from random subsets of the rows.
         data: the observations; a tree of arrays that share the leading axis n.
         starts: how many starts to draw.
-        key: a whole number, the seed of the draws.
+        key: an integer, the seed of the draws.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the
-            covariance of all rows. The fit is then a MAP fit and its ``mode`` says so. Gaussian
-            mixtures only.
-        tolerance: log-likelihood that EM may leave to Newton; 0 to run ``max_steps``.
+            covariance of all rows. The fit is then a MAP fit, and its ``mode`` says so. Only for
+            Gaussian mixtures.
+        tolerance: the gain in log-likelihood that EM may leave to Newton; 0 to run ``max_steps``.
         max_steps: of EM.
-        newton_steps: evaluations allowed to the finish; 0 to judge the end of EM as it is.
+        newton_steps: the largest number of evaluations of the finish; 0 for a verdict on the end of
+            EM as it is.
         vcov: as in ``fit``.
 
     Returns:
         An ``EM``.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, a start
+        ValueError, TypeError: for mistakes visible in shapes and types, NaN in the data, or a start
             outside its bounds.
 
     Source: Dempster, Laird & Rubin (1977), JRSS B 39, 1–38; McLachlan & Peel (2000), Finite Mixture
@@ -210,10 +210,11 @@ def _check(
     max_steps: Any,
     newton_steps: Any,
 ) -> None:
-    host_only("em", "; there, jaxmle.fit maximises the likelihood of the mixture")
+    host_only("em", "; inside a trace, use jaxmle.fit to maximise the likelihood of the mixture")
     if not isinstance(model, Model):
         raise TypeError(
-            f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
+            "em needs a model made by gaussian_mixture(…) or mixture_of(…); got "
+            f"{type(model).__name__}"
         )
     check_count("starts", starts, 1, MAX_STARTS)
     check_count("key", key)
@@ -223,8 +224,9 @@ def _check(
     check_number("tolerance", tolerance, low=0.0, closed=True)
     if variance_floor and not isinstance(model, GaussianMixture):
         raise ValueError(
-            "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize "
-            "the components' parameters in a fit of model.loglik instead"
+            "variance_floor is a penalty on covariance matrices and only for "
+            "gaussian_mixture; penalise the components' parameters in a fit of "
+            "model.loglik instead"
         )
     if weights is not None:
         check_weights_given(weights)
@@ -234,8 +236,8 @@ def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
     w = np.asarray(weights.values, float)
     if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
         raise ValueError(
-            f"weights must be finite and not negative, one for each of {n} rows; got shape "
-            f"{w.shape}"
+            f"weights must be finite and non-negative, one for each of {n} rows; got "
+            f"shape {w.shape}"
         )
     return w
 
@@ -244,14 +246,14 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     params = host_params(start, np.float64, "start")
     if not isinstance(params, dict) or "weights" not in params:
         raise ValueError(
-            f"start is a dictionary of parameters with the entry 'weights'; got {shown(start)}"
+            f"start must be a dictionary of parameters with an entry 'weights'; got {shown(start)}"
         )
     layout = layout_of(params, model.constraints)
     check_start(layout, params)
     if len(params["weights"]) != model.components:
         raise ValueError(
-            f"the start has {len(params['weights'])} weights and the model {model.components} "
-            "components"
+            f"the start has {len(params['weights'])} weights, but the model has "
+            f"{model.components} components"
         )
     try:
         shape = jax.eval_shape(_log_joint(model), params, data).shape
@@ -259,8 +261,8 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
         raise ValueError(f"the start does not fit the model and the data: {error}") from None
     if len(shape) != 2 or shape[1] != model.components:
         raise ValueError(
-            f"the start does not fit the model: {model.components} components, but log densities "
-            f"of shape {shape}"
+            f"the start does not fit the model: {model.components} components, but the "
+            f"log densities have shape {shape}"
         )
     return params
 
@@ -365,10 +367,10 @@ def _unbounded(fitted: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
 def em_steps(
     model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None
 ) -> tuple[Tree, np.ndarray]:
-    """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ
-    before each, (steps,).
+    """A given number of EM steps from one start, without a verdict: the parameters after them, and
+    ℓ before each, (steps,).
 
-    A path that ends early, with fewer entries, met a collapsing component.
+    The path has fewer entries if a component collapsed.
 
     Returns:
         The parameters after the last step, in the tree of ``start``, and ℓ before each step,

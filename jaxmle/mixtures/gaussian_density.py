@@ -63,8 +63,8 @@ def whitening(matrices: Array) -> tuple[jax.Array, jax.Array]:
 @partial(jax.tree_util.register_dataclass, data_fields=["strength", "pooled"], meta_fields=[])
 @dataclass(frozen=True)
 class VarianceFloor:
-    """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: no
-    component can collapse under it.
+    """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: it
+    prevents components from collapsing.
 
     Source: Chen & Tan (2009), Journal of Multivariate Analysis 100, 1367–1383, with their aₙ of 1/n
     or 1/√n as ``strength``.

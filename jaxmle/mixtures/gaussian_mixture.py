@@ -25,23 +25,21 @@ ROWS_A_FEATURE_BLOCK = 4096  # of a block: its features and responsibilities sta
 def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixture:
     """A mixture of multivariate normal distributions, Σ_j w_j N(μ_j, Σ_j).
 
-    Parameters are ``weights`` (k,), ``loc`` (k, d), and by ``covariance``
+    Parameters are ``weights`` (k,), ``loc`` (k, d), and, depending on ``covariance``:
 
     - ``"full"``: ``covariance``, a tuple of k matrices (d, d);
-    - ``"tied"``: ``covariance`` (d, d), which all components share;
-    - ``"diagonal"``: ``variance`` (k, d);
-    - ``"spherical"``: ``variance`` (k,).
+    - ``"tied"``: ``covariance`` (d, d), shared by all components; - ``"diagonal"``: ``variance``
+    (k, d); - ``"spherical"``: ``variance`` (k,).
 
     Args:
-        components: how many, k.
+        components: number of components, k.
         covariance: the form of the covariance matrices.
 
     Returns:
-        A model for ``em``; also a log-likelihood of (params, y) with y (n, d), or (n,) where d is
-        1.
+        A model for ``em``; also a log-likelihood of (params, y) with y (n, d), or (n,) if d is 1.
 
     Raises:
-        ValueError: for no components, or another form of covariance.
+        ValueError: for zero components, or an unknown form of covariance.
 
     >>> import numpy as np
     >>> params = {
@@ -86,15 +84,14 @@ class GaussianMixture:
         y = np.asarray(data) if isinstance(data, np.ndarray | jax.Array) else np.zeros(0)
         if y.ndim not in (1, 2) or not y.size:
             raise ValueError(
-                "a Gaussian mixture takes one array of observations, (n, d), or (n,) where d is "
-                f"1; got {shown(data)}"
+                "a Gaussian mixture needs one array of observations, (n, d), or (n,) if "
+                f"d is 1; got {shown(data)}"
             )
         y = y.astype(float)
         odd = np.argwhere(~np.isfinite(y))
         if len(odd):
             raise ValueError(
-                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: a Gaussian mixture takes "
-                "finite observations"
+                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: observations must be finite"
             )
         y = y[:, None] if y.ndim == 1 else y
         if self.components > len(y):

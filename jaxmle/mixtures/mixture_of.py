@@ -43,24 +43,25 @@ def mixture_of(
     start: Tree = None,
     constraints: Tree = None,
 ) -> MixtureOf:
-    """A mixture of ``components`` likelihoods of one form, log Σ_j w_j exp(ℓ(θ_j, data_i)).
+    """A mixture of ``components`` likelihoods of the same form, log Σ_j w_j exp(ℓ(θ_j, data_i)).
 
-    Parameters are ``weights`` (k,) and ``components``, a tuple of k trees as the component takes.
+    Parameters are ``weights`` (k,) and ``components``, a tuple of k parameter trees of the
+    component.
 
     Args:
         component: a family, a declared regression, or any ``loglik(params, data)`` that returns one
             term per row.
         components: how many, k.
-        start: parameters of one component to draw starts about; None where the component has a
-            method ``start(data)``.
-        constraints: of one component, as ``fit`` takes them; None for those that the component has.
+        start: parameters of one component, around which starts are drawn; None if the component has
+            a method ``start(data)``.
+        constraints: of one component, as in ``fit``; None for those that the component declares.
 
     Returns:
         A model for ``em``; also a log-likelihood of (params, data), (n,), of the parameters
         ``weights`` (k,) and ``components``, a tuple of k trees.
 
     Raises:
-        TypeError: for a component that is no function.
+        TypeError: if the component is not a function.
         ValueError: for no components.
 
     >>> import numpy as np, jaxmle as jm
@@ -138,8 +139,9 @@ class MixtureOf:
         """
         if self.propose is None:
             raise ValueError(
-                "start is missing: give em(model, start), or mixture_of(component, k, start=…) "
-                "the parameters of one component to draw starts about"
+                "start is missing: give em(model, start), or mixture_of(component, k, "
+                "start=…) with the parameters of one component, around which starts are "
+                "drawn"
             )
         n = data_length(data) or 0
         k = self.components

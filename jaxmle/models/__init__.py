@@ -1,4 +1,4 @@
-"""Ready models: log-likelihoods that also know where to start, how their parameters are
+"""Built-in models: log-likelihoods that also know where to start, how their parameters are
 bounded, and what they predict.
 """
 

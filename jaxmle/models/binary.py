@@ -117,8 +117,8 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
 def logistic(*, offset: str | None = None) -> Model:
     """Logistic regression of a 0/1 response: P(y = 1) = sigmoid(xβ). Parameters: ``beta`` (q,).
 
-    A response between 0 and 1 is a fraction; ask for ``vcov="HC0"`` then (Papke & Wooldridge 1996,
-    Journal of Applied Econometrics 11, p. 619).
+    A response between 0 and 1 is treated as a fraction; ask for ``vcov="HC0"`` then (Papke &
+    Wooldridge 1996, Journal of Applied Econometrics 11, p. 619).
 
     Args:
         offset: name of a data leaf (n,) added to the predictor.
@@ -171,7 +171,7 @@ def cloglog(*, offset: str | None = None) -> Model:
 
 @made_once
 def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None = None) -> Model:
-    """Binomial regression of ``y`` successes among ``data[trials]``. Parameters: ``beta`` (q,).
+    """Binomial regression of ``y`` successes in ``data[trials]`` trials. Parameters: ``beta`` (q,).
 
     Args:
         trials: name of the leaf (n,) that holds the number of trials.
@@ -218,8 +218,8 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
             coding.Order(
                 "y",
                 trials,
-                f"y counts the successes among data[{trials!r}]; of a proportion it is y * "
-                f"{trials}.",
+                f"y counts the successes among data[{trials!r}]; from a proportion "
+                f"compute y * {trials}.",
             ),
             *coding.optional(offset),
         ),

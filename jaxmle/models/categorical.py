@@ -165,16 +165,16 @@ def _log_choices(log_odds: jax.Array, cases: int) -> jax.Array:
 
 @made_once
 def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
-    """Conditional (fixed-effects) logit: which members of each stratum are cases, given how many.
-    Parameters: ``beta`` (q,).
+    """Conditional (fixed-effects) logit: which members of each stratum are cases, given the number
+    of cases. Parameters: ``beta`` (q,).
 
-    One term for each stratum. The likelihood is exact; a stratum without a case, or with cases
-    only, contributes 0.
+    One term for each stratum. The likelihood is exact; a stratum without cases, or with only cases,
+    contributes 0.
 
     Args:
         cases: the largest number of cases in a stratum.
-        real: name of a leaf (strata, members), 1 for a member and 0 for a filler where strata
-            differ in size.
+        real: name of a leaf (strata, members), 1 for a member and 0 for padding, if strata differ
+            in size.
 
     Returns:
         A ``Model`` of the data ``{"x": (strata, members, q), "y": (strata, members)}``, y 1 for a
@@ -278,8 +278,8 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
     """Cumulative link regression of an ordered class 0 … K − 1: P(y ≤ k) = F(cut[k] − xβ).
     Parameters: ``beta`` (q,), ``cut`` (K − 1,) increasing.
 
-    The design holds no intercept: the cuts are the intercepts. McCullagh (1980), Journal of the
-    Royal Statistical Society B 42, p. 109.
+    The design must not have an intercept: the cuts are the intercepts. McCullagh (1980), Journal of
+    the Royal Statistical Society B 42, p. 109.
 
     Args:
         classes: the number of classes K.

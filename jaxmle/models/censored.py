@@ -45,7 +45,7 @@ def _check_limits(lower: float, upper: float) -> tuple[float, float]:
     if not low < high:
         raise ValueError(f"lower must be below upper; got {lower} and {upper}")
     if math.isinf(low) and math.isinf(high):
-        raise ValueError("give a finite lower or upper limit; without any the model is normal()")
+        raise ValueError("give a finite lower or upper limit; without one use normal()")
     return low, high
 
 
@@ -63,15 +63,15 @@ def _tobit_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
 
 @made_once
 def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
-    """Censored normal regression: y* ~ N(xβ, σ²) is recorded as ``lower`` below it and ``upper``
-    above it. Parameters: ``beta`` (q,), ``sigma``.
+    """Censored normal regression: y* ~ N(xβ, σ²) is recorded as ``lower`` if it is below and as
+    ``upper`` if it is above. Parameters: ``beta`` (q,), ``sigma``.
 
-    ``predict`` is the mean of what is recorded; ``x @ beta`` is that of y*. Tobin (1958),
+    ``predict`` is the mean of the recorded response; ``x @ beta`` is that of y*. Tobin (1958),
     Econometrica 26, p. 24.
 
     Args:
-        lower, upper: the limits; an infinite one does not censor. A response at a limit or beyond
-            it is censored there.
+        lower, upper: the limits; an infinite one does not censor. A response at or beyond a limit
+            is censored there.
         offset: name of a data leaf (n,) added to the mean.
 
     >>> import numpy as np, jaxmle as jm
@@ -139,8 +139,8 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     """Truncated normal regression: N(xβ, σ²) given that it lies between the limits; nothing beyond
     them is recorded. Parameters: ``beta`` (q,), ``sigma``.
 
-    ``predict`` is the mean of what is recorded. Where the data lean on a limit like an exponential
-    law the maximum is at infinity.
+    ``predict`` is the mean of the recorded response. If the data pile up at a limit like an
+    exponential distribution, the maximum is at infinity.
 
     Args:
         lower, upper: the limits; an infinite one does not truncate.

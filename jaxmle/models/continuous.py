@@ -125,7 +125,7 @@ def _start_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
 
 # ---------------------------------------------------------------- gamma
 
-REMEDY_FOR_ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
+REMEDY_FOR_ZEROS = "model the zeros separately, by models.logistic() of y > 0"
 
 
 def gamma_logpdf(eta: Tree, row: Tree) -> Array:
@@ -147,8 +147,8 @@ def gamma(*, offset: str | None = None) -> Model:
     """Gamma regression with a log link: mean μ = exp(xβ), variance μ²/shape. Parameters: ``beta``
     (q,) and ``shape``.
 
-    The shape is the maximum-likelihood estimate; software that reports a dispersion from Pearson's
-    χ² has other standard errors.
+    The shape is the maximum-likelihood estimate; software that estimates the dispersion from
+    Pearson's χ² reports different standard errors.
 
     Args:
         offset: name of a data leaf (n,) added to log μ.

@@ -84,7 +84,7 @@ def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
     """Poisson regression with a log link: mean = exposure · exp(xβ + offset). Parameters: ``beta``
     (q,).
 
-    A response need not be whole: with ``vcov="HC0"`` the fit is the Poisson pseudo-maximum
+    The response need not be an integer: with ``vcov="HC0"`` the fit is the Poisson pseudo-maximum
     likelihood of any response ≥ 0 (Gourieroux, Monfort & Trognon 1984, Econometrica 52, p. 701).
 
     Args:
@@ -121,8 +121,8 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
     """Negative binomial regression (NB2) with a log link: variance μ + alpha·μ². Parameters:
     ``beta`` (q,) and ``alpha`` > 0.
 
-    Counts that are not overdispersed have their maximum at alpha = 0, the Poisson limit: the fit
-    says BOUNDARY.
+    Counts that are not overdispersed have their maximum at alpha = 0, the Poisson limit: the fit is
+    then BOUNDARY.
 
     Args:
         offset: name of a data leaf (n,) added to log μ.
@@ -132,7 +132,7 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
     >>> from jaxmle import models
     >>> data = {"x": np.ones((1, 1)), "y": np.array([3.0])}
     >>> params = {"beta": np.zeros(1), "alpha": 1.0}
-    >>> float(models.negative_binomial()(params, data)[0])  # a geometric law: log 2⁻⁴
+    >>> float(models.negative_binomial()(params, data)[0])  # a geometric distribution: log 2⁻⁴
     -2.7726
     """
     return Model(
@@ -339,8 +339,8 @@ def _check_count(count: str) -> None:
 
 @made_once
 def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None = None) -> Model:
-    """Zero-inflated counts: 0 with probability π = sigmoid(zγ), else a count of mean exp(xβ).
-    Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``.
+    """Zero-inflated counts: 0 with probability π = sigmoid(zγ), otherwise a count with mean
+    exp(xβ). Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``.
 
     Lambert (1992), Technometrics 34, p. 1.
 
@@ -380,8 +380,8 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
 
 @made_once
 def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = None) -> Model:
-    """Hurdle counts: positive with probability sigmoid(zγ), and then a count of parameter exp(xβ)
-    given that it is positive.
+    """Hurdle counts: positive with probability sigmoid(zγ), and then a count with parameter
+    exp(xβ), given that it is positive.
 
     Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``. Mullahy (1986), Journal of
     Econometrics 33, p. 341.

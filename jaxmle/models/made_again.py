@@ -1,4 +1,4 @@
-"""A ready model made again from the call that a record keeps."""
+"""A built-in model made again from the call that a record keeps."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ ROOMS = (
 
 
 def made_again(call: str) -> Model | None:
-    """The ready model that ``call`` makes, such as ``"poisson(offset='offset')"``; None where it is
-    no call of one, as in the record of another likelihood, where it is "".
+    """The built-in model that ``call`` makes, such as ``"poisson(offset='offset')"``; None where it
+    is no call of one, as in the record of another likelihood, where it is "".
 
-    The text is read, never evaluated: a name of a ready model, and options that are constants.
+    The text is read, never evaluated: a name of a built-in model, and options that are constants.
 
     >>> from jaxmle import models
     >>> made_again("poisson(exposure='years')") is models.poisson(exposure="years")

@@ -298,22 +298,23 @@ def cox(
     weights: str | None = None,
     offset: str | None = None,
 ) -> Model:
-    """Cox's proportional hazards by partial likelihood: hazard e^{xβ} times a baseline left open in
-    each stratum, as R's ``coxph`` and lifelines' ``CoxPHFitter``. Parameters: ``beta`` (q,).
+    """Cox's proportional hazards by partial likelihood: hazard e^{xβ} times an unspecified baseline
+    in each stratum, as in R's ``coxph`` and lifelines' ``CoxPHFitter``. Parameters: ``beta`` (q,).
 
-    Risk sets tie every row to the others, so the likelihood is one scalar, and what needs one term
-    a row (``weights=`` of ``fit``) raises. Score residuals stand for the rows' scores in robust
-    covariances: ``vcov="HC0"`` is that of Lin & Wei (1989), R's ``robust=TRUE``, and ``vcov="CR0"``
-    with ``clusters=`` R's ``cluster``. The design holds no intercept. ``predict`` is the relative
-    hazard e^{xβ}. Baseline, survival curves and residuals: ``jaxmle.survival``.
+    Risk sets make rows depend on each other, so the likelihood is one scalar, and anything that
+    needs one term per row (``weights=`` of ``fit``) raises. Robust covariances use score residuals
+    as the scores of rows: ``vcov="HC0"`` is that of Lin & Wei (1989), R's ``robust=TRUE``, and
+    ``vcov="CR0"`` with ``clusters=`` R's ``cluster``. The design must not have an intercept.
+    ``predict`` is the relative hazard e^{xβ}. ``jaxmle.survival`` has baselines, survival curves
+    and residuals.
 
     Args:
         ties: ``"efron"`` (Efron 1977, Journal of the American Statistical Association 72, p. 557)
             or ``"breslow"``.
-        strata: name of the leaf of stratum codes, whole numbers.
-        entry: name of the leaf of entry times: at risk in (entry, time].
-        weights: name of a leaf of case weights, which enter the risk sets; under Breslow's ties a
-            weight of 2 is the row twice.
+        strata: name of the leaf of stratum codes, integers.
+        entry: name of the leaf of entry times; a row is at risk in (entry, time].
+        weights: name of a leaf of case weights, which also apply in the risk sets; with Breslow's
+            ties a weight of 2 is the same as the row twice.
         offset: name of a data leaf (n,) added to xβ.
 
     Returns:

@@ -62,12 +62,12 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
     """Robust regression, y = xβ + scale·T with T Student's t. Parameters: ``beta`` (q,), ``scale``,
     and ``df`` unless it is given.
 
-    Data with tails no heavier than the normal's have their maximum at df = ∞: the fit says
-    SEPARATED and keeps the rest. Lange, Little & Taylor (1989), Journal of the American Statistical
-    Association 84, p. 881.
+    Data with tails no heavier than normal have their maximum at df = ∞: the fit is then SEPARATED,
+    and the other estimates are valid. Lange, Little & Taylor (1989), Journal of the American
+    Statistical Association 84, p. 881.
 
     Args:
-        df: degrees of freedom, held; None to estimate them.
+        df: fixed degrees of freedom; None to estimate them.
         offset: name of a data leaf (n,) added to the centre.
 
     >>> import numpy as np, jaxmle as jm
@@ -145,20 +145,20 @@ def _log_mass(level: float, bandwidth: float) -> float:
 
 @made_once
 def quantile(level: float = 0.5, *, bandwidth: float = 0.25, offset: str | None = None) -> Model:
-    """Quantile regression as the likelihood of an asymmetric Laplace law whose corner is rounded.
-    Parameters: ``beta`` (q,) and ``scale``.
+    """Quantile regression as the likelihood of an asymmetric Laplace distribution with a smoothed
+    kink. Parameters: ``beta`` (q,) and ``scale``.
 
     The check function is smoothed over ``bandwidth`` scales, so that its second derivative
-    estimates the density of the residuals at 0; with the corner itself no information matrix
-    exists. Smoothing moves the estimates by the order of bandwidth². The law is a working one: ask
-    for ``vcov="HC0"``, whose standard errors are right whatever the residuals' law; the default
-    ones are right only if the residuals are Laplace. Koenker & Machado (1999), Journal of the
-    American Statistical Association 94, p. 1298; smoothing: Fernandes, Guerre & Horta (2021),
-    Journal of Business & Economic Statistics 39, p. 338.
+    estimates the density of the residuals at 0; with the kink itself there is no information
+    matrix. Smoothing moves the estimates by the order of bandwidth². The distribution is a working
+    model: ask for ``vcov="HC0"``, whose standard errors are right for any distribution of the
+    residuals; the default ones are right only if the residuals are Laplace. Koenker & Machado
+    (1999), Journal of the American Statistical Association 94, p. 1298; smoothing: Fernandes,
+    Guerre & Horta (2021), Journal of Business & Economic Statistics 39, p. 338.
 
     Args:
-        level: which quantile, in (0, 1).
-        bandwidth: width of the rounded corner in units of ``scale`` (the mean check loss).
+        level: level of the quantile, in (0, 1).
+        bandwidth: width of the smoothed kink in units of ``scale`` (the mean check loss).
         offset: name of a data leaf (n,) added to the quantile.
 
     >>> import numpy as np, jaxmle as jm
@@ -172,14 +172,14 @@ def quantile(level: float = 0.5, *, bandwidth: float = 0.25, offset: str | None 
 
 @made_once
 def laplace(*, bandwidth: float = 0.25, offset: str | None = None) -> Model:
-    """Laplace regression: least absolute errors (MAE), density e^{−|y − xβ|/s}/(2s) with its corner
-    rounded. Parameters: ``beta`` (q,) and ``scale`` = s/2.
+    """Laplace regression: least absolute errors (MAE), density e^{−|y − xβ|/s}/(2s) with its kink
+    smoothed. Parameters: ``beta`` (q,) and ``scale`` = s/2.
 
-    What its standard errors mean: the default ones take the residuals to be Laplace; ``vcov="HC0"``
-    asks only that their median be 0. It is ``quantile(0.5)``; see there for the rounding.
+    The default standard errors assume Laplace residuals; ``vcov="HC0"`` assumes only that their
+    median is 0. The model is ``quantile(0.5)``; see there for the smoothing.
 
     Args:
-        bandwidth: width of the rounded corner in units of ``scale``.
+        bandwidth: width of the smoothed kink in units of ``scale``.
         offset: name of a data leaf (n,) added to the median.
 
     >>> import numpy as np
@@ -196,8 +196,8 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
         raise ValueError(f"level must lie strictly between 0 and 1; got {level!r}")
     if not bandwidth > 0:
         raise ValueError(
-            "bandwidth must be positive: at 0 the likelihood has a corner at its maximum and no "
-            f"information; got {bandwidth!r}"
+            "bandwidth must be positive: at 0 the likelihood has a kink at its maximum "
+            f"and no information; got {bandwidth!r}"
         )
     density = functools.partial(
         _check_density, float(level), float(bandwidth), _log_mass(level, bandwidth)

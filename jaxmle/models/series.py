@@ -75,14 +75,14 @@ def _ar1_begin(data: Tree) -> Tree:
 @made_once
 def ar1() -> Model:
     """Regression with stationary Gaussian AR(1) errors: y = xβ + e, e_t = phi e_{t−1} + N(0,
-    sigma²), exact from the first value on.
+    sigma²), with the exact likelihood of the first value.
 
-    Parameters: ``beta`` (q,), ``phi`` in (−1, 1), ``sigma``. One scalar: the rows are one series.
-    ``predict`` is the mean of each value given the one before it; ``sample`` draws a whole series.
-    Hamilton (1994), Time Series Analysis, section 5.2.
+    Parameters: ``beta`` (q,), ``phi`` in (−1, 1), ``sigma``. The likelihood is one scalar, because
+    the rows are one series. ``predict`` is the mean of each value given the one before it;
+    ``sample`` draws a whole series. Hamilton (1994), Time Series Analysis, section 5.2.
 
     Returns:
-        A ``Model`` of ``{"x": (n, q), "y": (n,)}``, rows in the order of time.
+        A ``Model`` of ``{"x": (n, q), "y": (n,)}``, rows in time order.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -179,12 +179,12 @@ def garch() -> Model:
     """GARCH(1, 1): y_t = mu + e_t, Var(e_t) = h_t = omega + alpha e²_{t−1} + beta h_{t−1}.
     Parameters: ``mu``, ``omega``, ``alpha``, ``beta``.
 
-    One scalar: the rows are one series. Stationarity (alpha + beta < 1) is not imposed. h and e²
-    before the first value are the backcast of the series. ``variance`` is h_t; ``sample`` draws a
-    whole series. Bollerslev (1986), Journal of Econometrics 31, p. 307.
+    The likelihood is one scalar, because the rows are one series. Stationarity (alpha + beta < 1)
+    is not imposed. h and e² before the first value are the backcast of the series. ``variance`` is
+    h_t; ``sample`` draws a whole series. Bollerslev (1986), Journal of Econometrics 31, p. 307.
 
     Returns:
-        A ``Model`` of ``{"y": (n,)}``, rows in the order of time.
+        A ``Model`` of ``{"y": (n,)}``, rows in time order.
 
     >>> import numpy as np
     >>> from jaxmle import models

@@ -123,30 +123,30 @@ def aft(
     scale: str | None = None,
     left_censored: bool = False,
 ) -> Model:
-    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg`` and the AFT fitters of
-    lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or ``beta`` and
-    ``gamma`` (r,) where the scale is modelled, exp(zγ).
+    """Accelerated failure time model: log T = xβ + scale·W, as in R's ``survreg`` and the AFT
+    fitters of lifelines. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``); or
+    ``beta`` and ``gamma`` (r,) if the scale is modelled, exp(zγ).
 
     W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal
-    (``"lognormal"``) or logistic (``"loglogistic"``). Weibull's usual shape is 1/scale, its usual
+    (``"lognormal"``) or logistic (``"loglogistic"``). The usual Weibull shape is 1/scale, its usual
     scale exp(xβ). Kalbfleisch & Prentice (2002), section 2.3 and 3.2.
 
     Args:
         law: ``"exponential"``, ``"weibull"``, ``"lognormal"`` or ``"loglogistic"``.
-        entry: name of the leaf of entry times (left truncation), 0 where observed from the origin.
+        entry: name of the leaf of entry times (left truncation), 0 if observed from the origin.
         upper: name of the leaf of upper ends, for interval-censored times.
         offset: name of a data leaf (n,) added to xβ.
         scale: name of the design (n, r) of log scale, with its intercept; None for one scale.
-            Weibull's shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
-        left_censored: True for events and left-censored times without any right-censored one. Their
-            codes, 1 and 2 alone, are those of censored times and events in older software, and are
-            refused else.
+            The Weibull shape is exp(−zγ): lifelines' ``ancillary`` coefficients are −γ.
+        left_censored: True if there are events and left-censored times but no right-censored ones.
+            Their codes, only 1 and 2, mean censored times and events in older software, so they are
+            refused otherwise.
 
     Returns:
         A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``; ``event`` is 1 for an event
         at ``time``, 0 for one after it (right censored), 2 for one before it (left censored), 3 for
-        one between ``time`` and ``upper``. Another code is refused. A sample has events only: the
-        law of censoring is not part of the model.
+        one between ``time`` and ``upper``. Other codes are refused. A sample has only events,
+        because the model does not include the censoring.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -162,8 +162,8 @@ def aft(
     core, free = ("weibull", False) if law == "exponential" else (law, True)
     if scale is not None and not free:
         raise ValueError(
-            f"scale={scale!r} models the scale, which exponential times have fixed at 1: say "
-            'aft("weibull", scale=…)'
+            f"scale={scale!r} models the scale, but for exponential times it is fixed at "
+            '1: use aft("weibull", scale=…)'
         )
     modelled: dict[str, Any] = {"log_scale": linear(scale, "gamma")} if scale is not None else {}
     eta = {"eta": linear("x", "beta", offset)} | (modelled or ({"scale": "scale"} if free else {}))
@@ -204,7 +204,7 @@ def _aft_coding(
     if entry is not None:
         rules = (*rules, coding.Order(entry, "time", LATE_ENTRY, strict=True))
     if upper is not None:
-        ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
+        ends = "the lower end of an interval is in time, and its larger upper end in upper"
         rules = (*rules, coding.Order("time", upper, ends, strict=True, when=_between))
     return rules
 
@@ -246,8 +246,8 @@ def _aft_censoring(
 
 
 LATE_ENTRY = (
-    "nobody is observed before entering: entry must lie before the time. Drop these rows from "
-    "every leaf"
+    "nobody is observed before entry: entry must be before the time. Drop these rows "
+    "from every leaf"
 )
 
 

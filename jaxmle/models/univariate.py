@@ -18,15 +18,15 @@ from jaxmle.models.common.response_laws import of_family
 
 @made_once
 def distribution(family: Family) -> Model:
-    """A family of distributions fitted to one column, or with ``fit_batch`` to thousands.
-    Parameters: those of the family.
+    """A family of distributions fitted to one column, or with ``fit_batch`` to thousands of
+    columns. Parameters: those of the family.
 
     Args:
         family: one of ``jaxmle.families``, of scalar values.
 
     Returns:
-        A ``Model`` of the values y (n,), or of ``{"y": (n,), …}`` with the constants that the
-        family knows (a binomial's ``trials``).
+        A ``Model`` of the values y (n,), or of ``{"y": (n,), …}`` with known constants of the
+        family (such as ``trials`` of a binomial).
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import families, models
@@ -37,7 +37,7 @@ def distribution(family: Family) -> Model:
     """
     if not isinstance(family, Family):
         raise TypeError(
-            "distribution takes a family, such as jaxmle.families.gamma; got "
+            "distribution needs a family, such as jaxmle.families.gamma; got "
             f"{type(family).__name__}"
         )
     names = (*family.names, *family.known)

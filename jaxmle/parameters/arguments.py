@@ -100,11 +100,15 @@ def check_end(name: str, value: Any) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float):
         kind = TypeError if value is None else ValueError
         hint = f". No limit is {name}=-inf or {name}=inf" if value is None else ""
-        raise kind(f"{name} is an end of an interval, a number; got {shown(value)}{hint}")
+        raise kind(
+            f"{name} is an end of an interval and must be a number; got {shown(value)}{hint}"
+        )
     try:
         return float(number)
     except OverflowError:
-        raise ValueError(f"{name} is beyond the floating-point numbers; give math.inf") from None
+        raise ValueError(
+            f"{name} is too large for a floating-point number; give math.inf"
+        ) from None
 
 
 def check_level(level: Any) -> float:
@@ -171,7 +175,9 @@ def check_path(name: str, value: Any, what: str) -> Path:
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise TypeError(f"{name} must be the path of {what}; got {shown(value)}")
     if "\0" in str(value):
-        raise ValueError(f"{name}={str(value)!r} holds a null character, which no path may")
+        raise ValueError(
+            f"{name}={str(value)!r} contains a null character, which is not allowed in a path"
+        )
     return Path(value)
 
 
@@ -179,5 +185,7 @@ def check_seed(name: str, value: Any) -> int:
     """A seed: a whole number, zero or more."""
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise TypeError(f"{name} is a whole number, the seed of the simulation; got {shown(value)}")
+        raise TypeError(
+            f"{name} must be an integer, the seed of the simulation; got {shown(value)}"
+        )
     return number

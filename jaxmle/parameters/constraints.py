@@ -29,11 +29,10 @@ def stack_entries(values: list[Array], like: Array) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """Every entry lies in the open interval (lower, upper); with both ends infinite it is the real
-    line.
+    """Every entry lies in the open interval (lower, upper); with both ends infinite, the real line.
 
     The map is the identity, ``lower + exp(z)``, ``upper - exp(-z)`` or the scaled logistic
-    function, by which ends are finite.
+    function, depending on which ends are finite.
     """
 
     lower: float = -math.inf
@@ -107,8 +106,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Simplex:
-    """The last axis holds positive probabilities that sum to one; the free scale is the log
-    ratio to its last entry.
+    """The last axis holds positive probabilities that sum to one; the free scale is the log ratio
+    to the last entry.
     """
 
     elementwise = False
@@ -148,12 +147,12 @@ class Simplex:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The last axis increases strictly; the free scale is its first entry and v with gap = log(1 +
-    eᵛ).
+    """The last axis increases strictly; the free scale is its first entry and, for each gap, v with
+    gap = log(1 + eᵛ).
 
-    A small gap is then a logarithm, which cannot cross zero, and a large one is v itself: a
-    likelihood that rises for ever as gaps widen, as that of a separated ordinal regression does,
-    recedes along a straight line on both scales.
+    A small gap is thus exp(v), which cannot cross zero, and a large gap is v itself. A likelihood
+    that keeps rising as gaps widen, such as that of a separated ordinal regression, then recedes
+    along a straight line on both scales.
     """
 
     elementwise = False
@@ -233,9 +232,9 @@ class Correlation:
     """A positive definite matrix with unit diagonal; the free scale is Fisher's z of its partial
     correlations.
 
-    The Cholesky factor is filled row by row from the canonical partial correlations
-    (Lewandowski, Kurowicka & Joe 2009, Journal of Multivariate Analysis 100, section 2.4). Printed:
-    the strict lower triangle.
+    The Cholesky factor is computed row by row from the canonical partial correlations (Lewandowski,
+    Kurowicka & Joe 2009, Journal of Multivariate Analysis 100, section 2.4). The strict lower
+    triangle is printed.
     """
 
     elementwise = False
@@ -291,7 +290,7 @@ class Correlation:
 @dataclass(frozen=True)
 class Covariance:
     """A positive definite matrix; the free scale is its Cholesky factor with logged diagonal.
-    Printed: the lower triangle.
+    The lower triangle is printed.
     """
 
     elementwise = False
@@ -358,10 +357,10 @@ def interval(a: float, b: float) -> Interval:
 
     Returns:
         A constraint, for the ``constraints=`` of a fit. Its free scale is
-        log(value − a) − log(b − value), or that of the finite end.
+        log(value − a) − log(b − value), or the term of the finite end.
 
     Raises:
-        ValueError: for anything but two numbers, the smaller first.
+        ValueError: for anything but two numbers with the smaller first.
 
     >>> interval(0, 1).bounds((2,))
     [(0.0, 1.0), (0.0, 1.0)]

@@ -31,12 +31,10 @@ def columns_of_frame(data: Any) -> dict[str, np.ndarray]:
     try:
         frame = narwhals.from_native(data, eager_only=True)
     except TypeError:
-        raise TypeError(
-            "a lazy frame is collected first: fit(loglik, start, df.collect())"
-        ) from None
+        raise TypeError("collect a lazy frame first: fit(loglik, start, df.collect())") from None
     odd = next((name for name in frame.columns if not isinstance(name, str)), None)
     if odd is not None:
-        raise TypeError(f"columns of a frame are called by strings; got the name {odd!r}")
+        raise TypeError(f"the column names of a frame must be strings; got {odd!r}")
     return {name: _numbers(name, frame[name], narwhals) for name in frame.columns}
 
 
@@ -45,9 +43,9 @@ def _numbers(name: str, series: Any, narwhals: Any) -> np.ndarray:
     if kind != narwhals.Boolean and not kind.is_numeric():
         first = next((value for value in series.to_list() if value is not None), None)
         raise TypeError(
-            f"data[{name!r}] holds {_what(first)} ({first!r}), not numbers. Leave the column out, "
-            f"df.drop(columns=[{name!r}]); or make codes of it with jaxmle.codes(df[{name!r}]), or "
-            "a design with jaxmle.from_formula"
+            f"data[{name!r}] holds {_what(first)} ({first!r}), not numbers. Leave the "
+            f"column out, df.drop(columns=[{name!r}]); or turn it into codes with "
+            f"jaxmle.codes(df[{name!r}]), or a design with jaxmle.from_formula"
         )
     missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
     if not missing.any():

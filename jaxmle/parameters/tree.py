@@ -181,7 +181,7 @@ class Layout:
         """
         if not isinstance(name, str):
             raise TypeError(
-                f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}"
+                f"a parameter name must be a string such as 'beta[1]'; got {shown(name)}"
             )
         for names in (self.names, self.places):
             if name in names:
@@ -196,8 +196,8 @@ class Layout:
         near = get_close_matches(name, [*self.names, *self.short], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"no parameter is called {name!r}; the parameters are {', '.join(self.names[:20])}."
-            f"{hint}"
+            f"there is no parameter called {name!r}; the parameters are "
+            f"{', '.join(self.names[:20])}.{hint}"
         )
 
     def _one_meaning(self, name: str, places: list[int]) -> list[int]:
@@ -462,8 +462,8 @@ def _check_all_used(constraints: Tree, params: Tree) -> None:
 
 def _other_form(constraints: Tree, has: str) -> str:
     return (
-        "constraints must be a tree like params, such as {'sigma': jaxmle.positive}: "
-        f"params has {has}; got {shown(constraints)}"
+        "constraints must be a tree with the structure of params, such as {'sigma': "
+        f"jaxmle.positive}}: params has {has}; got {shown(constraints)}"
     )
 
 
@@ -481,6 +481,5 @@ def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
         for name in (*leaf.names, *([leaf.path] if leaf.shape and leaf.path else [])):
             if seen.setdefault(name, place) != place:
                 raise ValueError(
-                    f"two parameters are called {name!r} when printed: rename one of the keys of "
-                    "params"
+                    f"two parameters are called {name!r} in print: rename one of the keys of params"
                 )

@@ -55,11 +55,11 @@ def remark(ax: Axes, lines: list[str]) -> None:
 def one_fit(fit: Any) -> Fit:
     """The fit of one data set, or an error."""
     if not isinstance(fit, Fit):
-        raise TypeError(f"this picture needs a Fit; got {type(fit).__name__}")
+        raise TypeError(f"this plot needs a Fit; got {type(fit).__name__}")
     if fit.batch_shape:
         raise ValueError(
-            f"this picture is of one fit, and this is a batch of shape {fit.batch_shape}: give "
-            "fit[i]"
+            "this plot shows a single fit, but this is a batch of shape "
+            f"{fit.batch_shape}: give fit[i]"
         )
     return fit
 
@@ -78,7 +78,9 @@ def entry(layout: Layout, name: str) -> int:
 def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
     """Real numbers as a float64 array of an allowed number of axes, not empty."""
     if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; drop what is masked")
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost; drop the masked values"
+        )
     try:
         array = np.asarray(values)
     except ValueError as error:

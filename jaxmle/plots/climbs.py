@@ -27,10 +27,10 @@ TOP_TOLERANCE = 1e-6  # over one and |ℓ|, by which a trace may exceed the top 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Climb:
-    """Where the optimiser stood after each evaluation of the likelihood.
+    """The position of the optimiser after each evaluation of the likelihood.
 
-    ``x`` (m, p) parameters in the order of ``names``; ``loglik`` (m,), ℓ there, with its penalty
-    where there is one. A row repeats where a step was refused.
+    ``x`` (m, p) are the parameters in the order of ``names``; ``loglik`` (m,) is ℓ there, including
+    a penalty. A row is repeated if a step was rejected.
 
     >>> import numpy as np
     >>> from jaxmle import plots
@@ -63,17 +63,17 @@ def path_of(
     weights: Any = None,
     max_steps: int = MAX_STEPS,
 ) -> Climb:
-    """The steps that ``fit`` takes from this start, by the same compiled evaluation.
+    """The steps that ``fit`` takes from a start, with the same compiled evaluation.
 
     Args:
         loglik, params0, data, constraints, solver, weights, max_steps: as for ``fit``. L-BFGS and
-            optax run inside one program, which shows no steps.
+            optax run inside one program, which does not report steps.
 
     Returns:
-        A ``Climb``, its first row the start.
+        A ``Climb``; its first row is the start.
 
     Raises:
-        ValueError, TypeError: as ``fit``; for a solver that shows no steps.
+        ValueError, TypeError: as ``fit``; for a solver that does not report steps.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -90,8 +90,8 @@ def path_of(
         problem = problem_of(posed.loglik, posed.chart, options)
         if isinstance(problem.solver, LBFGS | Optax):
             raise ValueError(
-                f"{type(problem.solver).__name__} runs inside one program and shows no steps; "
-                "solver=jaxmle.solvers.Newton() does"
+                f"{type(problem.solver).__name__} runs inside one program and does not "
+                "report its steps; solver=jaxmle.solvers.Newton() does"
             )
         base = posed.base
         z, values = _steps_of(Passes.on_host(problem, base, posed.data, ()))
@@ -115,22 +115,22 @@ def _steps_of(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
 def trace(
     climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
 ) -> Axes:
-    """How far each step still is below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
+    """The distance of each step below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 
     Args:
-        climb: what ``path_of`` returns, or the log-likelihoods (m,) of any optimiser, one for each
+        climb: the result of ``path_of``, or the log-likelihoods (m,) of any optimiser, one for each
             step.
         top: ℓ̂; by default the largest of the values.
-        label: a name for the legend, where several are drawn on one axes.
+        label: a name for the legend, if several are drawn on one axes.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. Steps nearer than the rounding ε·max(1, |ℓ̂|) are drawn at it, hollow; steps
-        that are not finite are left out.
+        The ``Axes``. Steps closer than the rounding error ε·max(1, |ℓ̂|) are drawn at that value,
+        hollow; non-finite steps are left out.
 
     Raises:
-        ValueError, TypeError: for values of another shape, none of them finite, or above ``top`` by
-            more than 1e-6·max(1, |ℓ̂|).
+        ValueError, TypeError: for values of another shape, for values without a finite one, or for
+            values above ``top`` by more than 1e-6·max(1, |ℓ̂|).
 
     >>> from jaxmle import plots
     >>> ax = plots.trace([-110.0, -101.0, -100.01, -100.0])
@@ -138,7 +138,7 @@ def trace(
     [10.0, 1.0, 0.01, 0.0]
     """
     if label is not None and not isinstance(label, str):
-        raise TypeError(f"label is a name for the legend, a string; got {shown(label)}")
+        raise TypeError(f"label must be a string, the name in the legend; got {shown(label)}")
     values = numbers(
         climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
     )

@@ -24,23 +24,25 @@ def effects(
     xlabel: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Effects with their intervals, a row for each: what ``margins`` returns, or any record with
+    """Effects with their intervals, one row each: the result of ``margins``, or any result with
     estimates and ``conf_int``.
 
     Args:
-        record: a record with ``estimate`` (q,), ``conf_int(level)`` (q, 2) and, if it has them,
-            ``names``: of ``margins``, of ``delta``.
+        record: a result with ``estimate`` (q,), ``conf_int(level)`` (q, 2) and optionally
+            ``names``, such as that of ``margins`` or ``delta``.
         level: coverage of the intervals.
-        reference: a vertical line at this value where it is in the picture; None for none.
+        reference: a vertical line at this value if it is inside the plot; None for no line.
         transform: an increasing function of estimates and ends, such as ``numpy.exp``.
-        xlabel: the words under the axis.
+        xlabel: the label of the axis.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. An effect without a standard error is hollow, and one without a value says so.
+        The ``Axes``. An effect without a standard error is hollow, and an effect without a value is
+        labelled as such.
 
     Raises:
-        ValueError, TypeError: for another record, or estimates that are no row of numbers.
+        ValueError, TypeError: for any other object, or if the estimates are not a vector of
+            numbers.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -56,8 +58,8 @@ def effects(
         reference = check_number("reference", reference)
     if not hasattr(record, "estimate") or not hasattr(record, "conf_int"):
         raise TypeError(
-            "effects draws a record with estimate and conf_int, such as that of margins or delta; "
-            f"got {shown(record)}"
+            "effects draws a result with estimate and conf_int, such as that of margins "
+            f"or delta; got {shown(record)}"
         )
     estimate, names = _flat(record.estimate)
     ends, _ = _flat(record.conf_int(level), last_axis=2)
@@ -94,5 +96,5 @@ def _flat(tree: Any, last_axis: int | None = None) -> tuple[np.ndarray, list[str
         names += [name + (f"[{', '.join(map(str, index))}]" if index else "") for index in places]
         pieces.append(values.reshape(-1) if last_axis is None else values.reshape(-1, last_axis))
     if not pieces:
-        raise ValueError("the record has no estimate")
+        raise ValueError("the result has no estimate")
     return np.concatenate(pieces), [name or "estimate" for name in names]

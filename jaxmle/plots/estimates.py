@@ -43,23 +43,23 @@ def forest(
     transform: Callable[[Any], Any] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Estimates and intervals, a row for each parameter, several fits side by side.
+    """Estimates and intervals, one row for each parameter, with several fits side by side.
 
     Args:
-        fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary
-            by label, or a list. A parameter that a fit does not have is left out there.
-        names: the parameters to draw, from top to bottom, short or whole; None for all.
-        level: coverage of the Wald intervals; a profile has the level that it was made for.
-        reference: a vertical line at this value where it is in the picture; None for none. With a
-            transform it is the value before it: 0 is drawn at exp(0) = 1.
+        fits: a ``Fit`` (Wald intervals) or a ``Profile``, not a batch; or several: a dictionary by
+            label, or a list. A parameter that a fit does not have is left out for that fit.
+        names: the parameters to draw, from top to bottom, by short or full names; None for all.
+        level: coverage of the Wald intervals; a profile keeps the level it was computed for.
+        reference: a vertical line at this value if it is inside the plot; None for no line. With a
+            transform it is the value before transformation: 0 is drawn at exp(0) = 1.
         transform: an increasing function of estimates and ends, such as ``numpy.exp`` for odds and
-            hazard ratios, whose axis is logarithmic.
+            hazard ratios, which are drawn on a logarithmic axis.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. An end that is infinite, or an estimate that is, is an arrow to the edge of
-        the picture. An estimate without an interval is hollow, one end that is not known is left
-        out, and a parameter without an estimate says so in its row.
+        The ``Axes``. An infinite end or estimate is an arrow to the edge of the plot. An estimate
+        without an interval is hollow, an unknown end is left out, and a parameter without an
+        estimate is labelled as such in its row.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, no fits.
@@ -155,17 +155,17 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
         fits = {f"fit {number}": item for number, item in enumerate(fits, 1)}
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(
-            "forest draws a Fit or a Profile, or a dictionary or list of them that is not "
-            f"empty; got {type(fits).__name__}"
+            "forest draws a Fit or a Profile, or a non-empty dictionary or list of them; "
+            f"got {type(fits).__name__}"
         )
     for label, item in fits.items():
         if not isinstance(item, Fit | Profile):
             raise TypeError(f"forest draws Fits and Profiles; {label!r} is a {type(item).__name__}")
         if item.batch_shape:
             raise ValueError(
-                "forest draws fits of one data set "
-                f"each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape "
-                f"{item.batch_shape}: give some members, or draw batch_map"
+                "forest draws single "
+                f"fits{f', and {label!r}' * bool(label) or ', and this'} is a batch of "
+                f"shape {item.batch_shape}: give some members, or use batch_map"
             )
     return {str(label): item for label, item in fits.items()}
 
@@ -175,7 +175,7 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
     if names is None:
         return known
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-        raise TypeError(f"names is a list of parameters; got {names!r}")
+        raise TypeError(f"names must be a list of parameters; got {names!r}")
     return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
 
 
@@ -190,7 +190,9 @@ def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) ->
             continue
         if all(full in known for full in entries):
             return entries
-    raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
+    raise ValueError(
+        f"there is no parameter called {name!r}; the parameters are {', '.join(known[:20])}"
+    )
 
 
 def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
@@ -313,17 +315,17 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     Args:
         fits: a batch with one leading axis.
         name: one parameter.
-        truth: a horizontal line, such as the value that data were simulated at.
+        truth: a horizontal line, such as the value from which data were simulated.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: the member across, its estimate up; standard errors where there are 400
-        members or fewer. The height is that of the members that converged; estimates beyond it,
-        infinite ones included, are at the edge, and those that are NaN at the bottom as ticks. The
-        legend counts each status.
+        The ``Axes``: members on the horizontal axis, estimates on the vertical one, with standard
+        errors if there are at most 400 members. The vertical range is that of the converged
+        members; estimates beyond it, also infinite ones, are drawn at the edge, and NaN as ticks at
+        the bottom. The legend counts each status.
 
     Raises:
-        ValueError, TypeError: for one fit, more than one leading axis, an unknown name.
+        ValueError, TypeError: for a single fit, more than one leading axis, or an unknown name.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -334,7 +336,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     ... ]
     >>> fits = jax.tree.map(
     ...     lambda *leaves: np.stack(leaves), *each
-    ... )  # what jm.fit_batch returns, at less work for two
+    ... )  # like the result of jm.fit_batch, but cheaper for two
     >>> plots.batch_map(fits, "rate").get_legend().get_texts()[0].get_text()
     'CONVERGED 2'
     """
@@ -344,8 +346,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
     if len(fits.batch_shape) != 1 or not len(fits):
         raise ValueError(
-            "batch_map draws a batch with one leading axis over members; this has the shape "
-            f"{fits.batch_shape}"
+            "batch_map needs a batch with one leading axis over members; this one has "
+            f"the shape {fits.batch_shape}"
         )
     j = entry(fits.layout, name)
     x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))

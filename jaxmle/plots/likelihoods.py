@@ -61,11 +61,10 @@ class Slices:
         j = entry(layout, name)
         roots = roots_of(self.tree, layout)
         if roots[j] < 0:
-            raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
+            raise ValueError(f"{name!r} is held by fix, so there is no curve to draw")
         if not chart_of(self.tree, layout).own_coordinate[roots[j]]:
             raise ValueError(
-                f"{name!r} is one of several entries that move together: it cannot move with the "
-                "others held. Draw its profile"
+                f"{name!r} cannot vary while the other entries are held. Draw its profile"
             )
         return int(roots[j])
 
@@ -98,7 +97,7 @@ class Slices:
         top = float(values[-1]) if last and np.isfinite(values[-1]) else float(self.fit.loglik)
         if not np.isfinite(values[:-1]).any():
             raise ValueError(
-                f"the {self.what} is finite nowhere in this picture. {self.fit.explain()}"
+                f"the {self.what} is not finite anywhere in this plot. {self.fit.explain()}"
             )
         return np.where(np.isfinite(values), values, np.nan) - top
 
@@ -138,8 +137,8 @@ class Slices:
         reach = width * float(self.fit.se[j])
         if not (np.isfinite(centre) and np.isfinite(reach) and reach > 0):
             raise ValueError(
-                f"{name} has no standard error to set the width of the picture: give span=(low, "
-                f"high). {self.fit.explain()}"
+                f"{name} has no standard error to set the width of the plot: give "
+                f"span=(low, high). {self.fit.explain()}"
             )
         return max(centre - reach, _short_of(low, centre, MARGIN_TO_BOUND)), min(
             centre + reach, _short_of(high, centre, MARGIN_TO_BOUND)
@@ -162,26 +161,24 @@ def likelihood_curve(
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The log-likelihood along one parameter, the others held at the estimate, with its
-    second-order expansion there.
+    """The log-likelihood as a function of one parameter, with the others held at the estimate, and
+    its second-order expansion there.
 
     Args:
         loglik, data, weights: those of the fit.
         fit: a ``Fit`` of one data set.
         name: one parameter, such as ``"sigma"`` or ``"beta[1]"``.
-        width: standard errors on each side of the estimate, as far as the bounds allow.
-        span: ends of the picture in place of ``width``; needed where the parameter has no standard
-            error.
-        points: values at which the likelihood is evaluated.
+        width: number of standard errors on each side of the estimate, within the bounds.
+        span: ends of the plot instead of ``width``; needed if the parameter has no standard error.
+        points: number of values at which the likelihood is evaluated.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The height is ℓ less ℓ at the estimate. Values that are not finite are left
-        out.
+        The ``Axes``. The height is ℓ minus ℓ at the estimate. Non-finite values are left out.
 
     Raises:
-        ValueError, TypeError: for a batch, a parameter that is held by ``fix`` or moves with
-            others, no standard error and no span.
+        ValueError, TypeError: for a batch, for a parameter that is held by ``fix`` or moves with
+            others, or without a standard error and a span.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle import plots
@@ -242,20 +239,20 @@ def likelihood_surface(
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The log-likelihood over two parameters, the others held at the estimate, in contours, with
+    """Contours of the log-likelihood over two parameters, with the others held at the estimate, and
     the path of an optimiser.
 
-    Labelled contours are where 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter ones below
-    have no label.
+    On a labelled contour 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter contours at lower
+    values have no label.
 
     Args:
-        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` along
-            each side.
+        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` is
+            per side.
         pair: names of two parameters.
-        path: steps of an optimiser: what ``path_of`` returns, or an array (m, 2) of the pair, or
-            (m, p) of all parameters. The picture grows to hold it, on each side by at most three
-            times its own width: a path from farther away enters over the edge.
-        span: ((low, high), (low, high)) in place of ``width``.
+        path: steps of an optimiser: the result of ``path_of``, or an array (m, 2) of the pair, or
+            (m, p) of all parameters. The plot grows to contain it, on each side by at most three
+            times its own width; a path from farther away is cut at the edge.
+        span: ((low, high), (low, high)) instead of ``width``.
 
     Returns:
         The ``Axes``.
@@ -281,7 +278,7 @@ def likelihood_surface(
     places = _places(posed, pair)
     spans = (None, None) if span is None else span
     if not isinstance(spans, tuple | list) or len(spans) != 2:
-        raise ValueError(f"span holds two pairs, ((low, high), (low, high)); got {span!r}")
+        raise ValueError(f"span must be two pairs, ((low, high), (low, high)); got {span!r}")
     steps = None if path is None else _steps(path, fit, [entry(fit.layout, name) for name in pair])
     windows = [posed.window(j, width, asked) for j, asked in zip(places, spans, strict=True)]
     if steps is not None and span is None:
@@ -323,7 +320,7 @@ def _places(posed: Slices, pair: Any) -> list[int]:
         or len(pair) != 2
         or not all(isinstance(name, str) for name in pair)
     ):
-        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+        raise TypeError(f"pair must be the names of two parameters; got {pair!r}")
     places = [posed.place(name) for name in pair]
     if places[0] == places[1]:
         raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
@@ -405,7 +402,7 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
     if isinstance(path, Climb):
         if path.names != fit.names:
             raise ValueError(
-                f"the path is of the parameters {', '.join(path.names[:20])}, the fit of "
+                f"the path has the parameters {', '.join(path.names[:20])}, the fit of "
                 f"{', '.join(fit.names[:20])}"
             )
         return path.x[:, places]

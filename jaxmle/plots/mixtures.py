@@ -40,20 +40,20 @@ def mixture(
 
     Args:
         y: data (n,), or (n, 2).
-        weight: (k,), positive and of sum 1.
+        weight: (k,), positive, with sum 1.
         mean: (k,), or (k, 2).
         variance: variances (k,), or covariances (k, 2, 2).
-        names: what the axes are called, one or two names; by default y, or y[0] and y[1].
+        names: labels of the axes, one or two; by default y, or y[0] and y[1].
         level: probability of a component inside its ellipse.
-        bins: of the histogram, as NumPy takes them.
+        bins: of the histogram, as in NumPy.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. In one dimension each component's density times its weight and their sum, in
-        two each point with the mark of the component that most probably gave it.
+        The ``Axes``. In one dimension the density of each component times its weight, and their
+        sum; in two dimensions each point has the marker of its most probable component.
 
     Raises:
-        ValueError, TypeError: for shapes that do not agree, weights that are no probabilities,
+        ValueError, TypeError: for shapes that do not match, weights that are not probabilities, or
             variances that are not positive (definite).
 
     >>> import numpy as np
@@ -85,8 +85,8 @@ def _checked(
     variance = numbers(variance, "variance", (1, 3))
     if y.ndim == 2 and y.shape[1] != 2:
         raise ValueError(
-            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two of its columns, "
-            "and of mean and variance"
+            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two columns, "
+            "also of mean and variance"
         )
     rest: tuple[int, ...] = y.shape[1:]
     for name, value, expected in (
@@ -100,10 +100,10 @@ def _checked(
             )
     for name, value in (("y", y), ("weight", weight), ("mean", mean), ("variance", variance)):
         if not np.isfinite(value).all():
-            raise ValueError(f"{name} has values that are not finite; leave them out")
+            raise ValueError(f"{name} has non-finite values; leave them out")
     if np.any(weight <= 0) or abs(weight.sum() - 1) > WEIGHT_TOLERANCE:
         raise ValueError(
-            f"weight must be positive and of sum 1; got {np.array2string(weight, precision=6)}"
+            f"weights must be positive and sum to 1; got {np.array2string(weight, precision=6)}"
         )
     square = variance[:, None, None] if y.ndim == 1 else variance
     if np.abs(square - np.swapaxes(square, 1, 2)).max() > SYMMETRY_TOLERANCE * np.abs(

@@ -38,22 +38,22 @@ def predictions(
     ylabel: str = "prediction",
     ax: Axes | None = None,
 ) -> Axes:
-    """Predictions and their intervals over a variable: lines with bands over numbers, points with
-    bars over words.
+    """Predictions with intervals as a function of a variable: lines with bands for numbers, points
+    with bars for categories.
 
     Args:
-        over: (n,) values of the variable, numbers or words.
+        over: (n,) values of the variable, numbers or strings.
         predicted: a table with the columns estimate, conf_low and conf_high, as ``frame.predict``
             returns it; or three arrays (n,), estimate, lower and upper end.
-        by: (n,) labels of groups, a line for each; None for one.
-        xlabel, ylabel: the words at the axes.
+        by: (n,) labels of groups, with one line for each; None for one line.
+        xlabel, ylabel: the labels of the axes.
         ax: where to draw; None for a new figure.
 
     Returns:
         The ``Axes``.
 
     Raises:
-        ValueError, TypeError: for columns that are not there, lengths that differ.
+        ValueError, TypeError: for missing columns or different lengths.
 
     >>> import numpy as np
     >>> from jaxmle import plots
@@ -92,7 +92,7 @@ def _parts(predicted: Any) -> list[tuple[str, Any]]:
     if isinstance(predicted, tuple | list):
         if len(predicted) != 3:
             raise ValueError(
-                f"predicted must be estimate, lower and upper end; got {len(predicted)} arrays"
+                f"predicted must be the estimate, lower and upper ends; got {len(predicted)} arrays"
             )
         return list(zip(COLUMNS_OF_PREDICTIONS, predicted, strict=True))
     known = list(getattr(predicted, "columns", predicted if isinstance(predicted, dict) else ()))
@@ -161,24 +161,23 @@ def residuals(
     bins: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Residuals against fitted values or a covariate, with their means: where the model is right,
-    these lie about zero all along.
+    """Residuals against fitted values or a covariate, with binned means, which are close to zero
+    everywhere if the model is right.
 
     Args:
         residual: (n,), such as ``model.residuals(params, data, "pearson")`` or those of
             ``jaxmle.survival``.
-        against: (n,) fitted values or a covariate: numbers, or words for groups side by side.
-        xlabel, ylabel: the words at the axes.
-        bins: of how many rows of equal size along the axis the means are drawn; √n, at most 30, by
-            default.
+        against: (n,) fitted values or a covariate: numbers, or strings for groups side by side.
+        xlabel, ylabel: the labels of the axes.
+        bins: number of bins, with equally many rows each, for the means; by default √n, at most 30.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: points, means of bins or groups with bars of two standard errors. Rows that
-        are not finite are left out and counted above.
+        The ``Axes``: points, means of bins or groups with bars of two standard errors. Non-finite
+        rows are left out; the title says how many.
 
     Raises:
-        ValueError, TypeError: for other shapes, fewer than two rows.
+        ValueError, TypeError: for other shapes, or fewer than two rows.
 
     >>> from jaxmle import plots
     >>> ax = plots.residuals([0.5, -0.7, 0.1, -1.2], [1.0, 2.0, 3.0, 4.0], bins=2)
@@ -192,7 +191,7 @@ def residuals(
     if is_number:
         known &= np.isfinite(variable.astype(float))
     if known.sum() < 2:
-        raise ValueError(f"residuals need two finite rows or more; got {int(known.sum())}")
+        raise ValueError(f"at least two finite residuals are needed; got {int(known.sum())}")
     lost = int((~known).sum())
     values = values[known]
     variable = variable[known]
@@ -223,7 +222,7 @@ def residuals(
     _means(ax, places, values, parts, is_number)
     ax.axhline(0.0, color=GREY, linewidth=1.0, linestyle=":")
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    remark(ax, counted(lost, "row is not finite and left out", "rows are not finite and left out"))
+    remark(ax, counted(lost, "non-finite row is left out", "non-finite rows are left out"))
     return ax
 
 

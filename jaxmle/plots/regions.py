@@ -29,14 +29,14 @@ def profile(
 
     Args:
         profile: of one fit, with the points of its curve.
-        name: one of its quantities; may be left out where there is one only.
+        name: one of its quantities; may be left out if there is only one.
         fit: the fit, for Wald's parabola ((ψ − ψ̂)/SE)² of a parameter; None leaves it out.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The marks are the points that were computed; between them the signed root of
-        the deviance is interpolated monotonically, which for a normal likelihood is a straight
-        line. An end that is not FOUND is named above the picture.
+        The ``Axes``. Markers are the computed points; between them the signed root of the deviance,
+        a straight line for a normal likelihood, is interpolated monotonically. The title names an
+        end that is not FOUND.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, a profile without points.
@@ -56,8 +56,8 @@ def profile(
     computed = np.isfinite(value) & np.isfinite(root)
     if computed.sum() < 2:
         raise ValueError(
-            f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) "
-            "keeps some where the fit has a maximum"
+            f"the profile of {profile.names[j]} has no points to draw: profile(…, "
+            "points=5) stores some if the fit has a maximum"
         )
     value = value[computed]
     root = root[computed]
@@ -113,11 +113,11 @@ def _mark_end(ax: Axes, end: float, cut: float) -> None:
 
 def _which(record: Any, name: str | None) -> int:
     if not isinstance(record, Profile):
-        raise TypeError(f"this picture needs a Profile; got {type(record).__name__}")
+        raise TypeError(f"this plot needs a Profile; got {type(record).__name__}")
     if record.batch_shape:
         raise ValueError(
-            f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: "
-            "give profile[i]"
+            "this plot shows a single profile, but this is a batch of shape "
+            f"{record.batch_shape}: give profile[i]"
         )
     if name is None and len(record.names) == 1:
         return 0
@@ -126,7 +126,7 @@ def _which(record: Any, name: str | None) -> int:
         name = record.layout.names[entries[0]] if len(entries) == 1 else name
     if not isinstance(name, str) or name not in record.names:
         raise ValueError(
-            f"no quantity of this profile is called {shown(name)}; there are "
+            f"this profile has no quantity called {shown(name)}; there are "
             f"{', '.join(record.names[:20])}"
         )
     return record.names.index(name)
@@ -182,7 +182,7 @@ def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -
 
 
 def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None) -> Axes:
-    """The edge of the joint region of two parameters, with Wald's ellipse.
+    """The boundary of the joint region of two parameters, with Wald's ellipse.
 
     Args:
         contour: of one fit.
@@ -190,12 +190,11 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and
-        their number stands above.
+        The ``Axes``. Boundary points that were not found, or lie at infinity, leave a gap; the
+        title says how many.
 
     Raises:
-        ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other
-            parameters.
+        ValueError, TypeError: for a batch, a contour without points, or a fit of other parameters.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.profiles.contour import contour
@@ -209,11 +208,11 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
     'sigma'
     """
     if not isinstance(contour, Contour):
-        raise TypeError(f"this picture needs a Contour; got {type(contour).__name__}")
+        raise TypeError(f"this plot needs a Contour; got {type(contour).__name__}")
     if np.ndim(contour.curve) != 2:
         raise ValueError(
-            "this picture is of one contour, and this is that of a batch: make it of one fit, "
-            "fit[i]"
+            "this plot shows a single contour, but this is that of a batch: compute it "
+            "for one fit, fit[i]"
         )
     edge = np.where(
         np.all(np.isfinite(contour.closed), axis=1, keepdims=True), contour.closed, np.nan
@@ -235,7 +234,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
     ax.plot(*contour.estimate, "X", color=INK, markersize=8, linestyle="none", label="estimate")
     ax.set(xlabel=contour.names[0], ylabel=contour.names[1])
     why = (
-        f"of {len(edge) - 1} points of the edge {'is' if lost == 1 else 'are'} not drawn: at "
+        f"of {len(edge) - 1} boundary points {'is' if lost == 1 else 'are'} not drawn: at "
         "infinity, or not found"
     )
     ax.legend(

@@ -17,18 +17,18 @@ COVERAGE_LEVEL = 0.95  # level of the Monte-Carlo interval of a coverage
 
 
 def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
-    """The share of intervals that hold the truth, for each parameter and kind of interval, with its
-    Monte-Carlo interval.
+    """The proportion of intervals that contain the truth, for each parameter and kind of interval,
+    with its Monte-Carlo interval.
 
     Args:
-        calibration: what ``calibrate`` returns.
+        calibration: the result of ``calibrate``.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: parameters from top to bottom, coverage across; the dotted line is the level
-        asked for. Shares are over the regular replicates that have an interval; the bars are
-        Wilson's 95% intervals of the share (Wilson 1927, JASA 22, 209), which have a length also
-        where every interval holds the truth. How many replicates are regular stands above.
+        The ``Axes``: parameters from top to bottom, coverage on the horizontal axis; the dotted
+        line is the nominal level. Proportions are over the regular replicates with an interval; the
+        bars are Wilson's 95% intervals (Wilson 1927, JASA 22, 209), which have positive length even
+        if every interval contains the truth. The title gives the number of regular replicates.
 
     Raises:
         TypeError: for anything but a ``Calibration``.
@@ -55,7 +55,7 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     [75.0]
     """
     if not isinstance(calibration, Calibration):
-        raise TypeError(f"this picture needs a Calibration; got {type(calibration).__name__}")
+        raise TypeError(f"this plot needs a Calibration; got {type(calibration).__name__}")
     names = calibration.names
     kinds = list(calibration.intervals)
     ax = axes(ax, (6.0, 1.3 + 0.3 * len(names) * max(1.0, 0.6 * len(kinds))))

@@ -33,23 +33,23 @@ def survival(
     xlabel: str = "time",
     ax: Axes | None = None,
 ) -> Axes:
-    """Survival curves, cumulative hazards or incidences with their bands: estimated steps, marked
-    with a tick where a time is censored, and curves of models over them.
+    """Survival curves, cumulative hazards or incidences with their bands: estimated steps, with a
+    tick at each censored time, and curves of models drawn over them.
 
     Args:
         curves: a ``StepCurve`` (Kaplan–Meier, Nelson–Aalen, a baseline) or a ``Curve`` of a model,
-            whose rows are a line each; or several by label, in a dictionary: groups, causes, an
+            with one line for each row; or several in a dictionary by label: groups, causes, or an
             estimate and the model that should fit it.
         bands: whether the pointwise bands are drawn.
         censored: whether censored times are marked.
-        xlabel: the words under the axis, such as "days".
+        xlabel: the label of the axis, such as "days".
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The level of the bands stands above.
+        The ``Axes``. The title gives the level of the bands.
 
     Raises:
-        ValueError, TypeError: for other records, curves of different quantities, quantiles, more
+        ValueError, TypeError: for other objects, curves of different quantities, quantiles, or more
             than twelve curves.
 
     >>> from jaxmle import plots
@@ -66,7 +66,7 @@ def survival(
     lines = _lines(items)
     if len(lines) > MAX_CURVES:
         raise ValueError(
-            f"survival draws at most {MAX_CURVES} curves; got {len(lines)}: predict for fewer rows"
+            f"survival draws at most {MAX_CURVES} curves; got {len(lines)}: predict fewer rows"
         )
     for number, (label, curve, row) in enumerate(lines):
         style = {
@@ -100,8 +100,8 @@ def _labelled(curves: Any) -> dict[str, StepCurve | Curve]:
         curves = {"": curves}
     if not isinstance(curves, Mapping) or not curves:
         raise TypeError(
-            "survival draws the records of jaxmle.survival, one or a dictionary of them by label; "
-            f"got {shown(curves)}"
+            "survival draws results of jaxmle.survival, one or a dictionary of them by "
+            f"label; got {shown(curves)}"
         )
     for label, curve in curves.items():
         if not isinstance(curve, StepCurve | Curve):
@@ -112,9 +112,11 @@ def _labelled(curves: Any) -> dict[str, StepCurve | Curve]:
 def _one_quantity(items: dict[str, StepCurve | Curve]) -> str:
     quantities = list(dict.fromkeys(curve.quantity for curve in items.values()))
     if len(quantities) > 1:
-        raise ValueError(f"one picture is of one quantity; got {' and '.join(quantities)}")
+        raise ValueError(
+            f"all curves of a plot must show the same quantity; got {' and '.join(quantities)}"
+        )
     if quantities[0] not in LABEL_OF_QUANTITY:
-        raise ValueError(f"survival draws curves over time; this is of {quantities[0]}")
+        raise ValueError(f"survival draws curves over time; this is the {quantities[0]}")
     return quantities[0]
 
 

@@ -27,24 +27,24 @@ def qq(
 ) -> Axes:
     """Sorted residuals against standard normal quantiles Φ⁻¹((i − ½)/n), with a simultaneous band.
 
-    The i-th of n uniform values has a beta law of i and n + 1 − i. The band is made of the beta
-    quantiles γ/2 and 1 − γ/2, and γ is such that the share ``level`` of simulated samples lies
+    The i-th of n sorted uniform values has a beta(i, n + 1 − i) distribution. The band consists of
+    its quantiles γ/2 and 1 − γ/2, with γ such that the fraction ``level`` of simulated samples lies
     inside at every rank.
 
     Args:
-        residuals: (n,), standard normal when the model is right, such as ``quantile_residuals``.
+        residuals: (n,), standard normal if the model is right, such as ``quantile_residuals``.
         level: probability that a whole sample lies inside the band.
-        draws: simulated samples that settle γ.
+        draws: number of simulated samples that determine γ.
         seed: of those samples.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. NaN are left out; infinite residuals keep their rank and cannot be drawn; both
-        are counted above. The band is that of a known law: parameters that were estimated from
-        these data draw residuals nearer to the line.
+        The ``Axes``. NaN are left out; infinite residuals keep their rank but cannot be drawn; the
+        title counts both. The band is for a known distribution: with estimated parameters,
+        residuals lie closer to the line.
 
     Raises:
-        ValueError, TypeError: for another shape, fewer than two residuals.
+        ValueError, TypeError: for another shape, or fewer than two residuals.
 
     >>> from jaxmle import plots
     >>> ax = plots.qq([0.5, -0.7, 0.1, -1.2])
@@ -59,7 +59,7 @@ def qq(
     values = np.sort(values[~np.isnan(values)])
     n = len(values)
     if n < 2:
-        raise ValueError(f"residuals must hold two numbers or more; got {n} and {missing} NaN")
+        raise ValueError(f"at least two residuals are needed; got {n} and {missing} NaN")
     ranks = _ranks(n)
     low, high = scipy.special.ndtri(band(ranks, n, level, draws, seed))
     quantile = scipy.special.ndtri((np.arange(1, n + 1) - 0.5) / n)
@@ -129,21 +129,21 @@ def _ranks(n: int) -> np.ndarray:
 def pit(
     values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes | None = None
 ) -> Axes:
-    """The histogram of probability integral transforms, flat when the model is right, with a band
-    for its bars.
+    """The histogram of probability integral transforms, flat if the model is right, with a band for
+    its bars.
 
     Args:
-        values: (n,) in [0, 1], such as ``pit`` of the residuals returns.
-        bins: how many bars; by default √n, between 5 and 20.
+        values: (n,) in [0, 1], such as the result of ``jaxmle.pit``.
+        bins: number of bars; by default √n, between 5 and 20.
         level: probability that all bars lie inside the band, or more: binomial quantiles, divided
             among the bars (Bonferroni).
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. NaN are left out and counted above.
+        The ``Axes``. NaN are left out; the title says how many.
 
     Raises:
-        ValueError, TypeError: for another shape, values outside [0, 1], no values.
+        ValueError, TypeError: for another shape, values outside [0, 1], or no values.
 
     >>> from jaxmle import plots
     >>> [float(bar.get_height()) for bar in plots.pit([0.1, 0.3, 0.6, 0.9], bins=2).patches]
@@ -158,8 +158,8 @@ def pit(
         raise ValueError("all values are NaN")
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
-            f"probability integral transforms lie between 0 and 1; got {values.min():g} to "
-            f"{values.max():g}. For residuals, draw qq"
+            "probability integral transforms must lie between 0 and 1; got "
+            f"{values.min():g} to {values.max():g}. For residuals use qq"
         )
     bins = int(np.clip(np.rint(np.sqrt(n)), 5, 20)) if bins is None else bins
     bins = check_count("bins", bins, 2, MOST_BINS)

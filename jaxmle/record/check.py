@@ -19,9 +19,9 @@ class FitError(ValueError):
     """A fit, or a member of a batch, did not converge; the message says which and why.
 
     Attributes:
-        status: of one fit, its ``Status``; of a batch, the codes of the failed members, (k,).
-        members: the indices of the failed members, (k,), in order; for a batch of several axes a
-            tuple of such arrays, one for each axis; for one fit (). ``fits[error.members]`` is the
+        status: for one fit, its ``Status``; for a batch, the codes of the failed members, (k,).
+        members: the indices of the failed members, (k,), in order; for a batch with several axes a
+            tuple of such arrays, one for each axis; () for one fit. ``fits[error.members]`` is the
             failed part of a batch.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
@@ -87,6 +87,6 @@ def outside_of_traces(fit: Record, what: str) -> None:
     """A ``TypeError`` where the fit's values are not known yet."""
     if any(is_traced(leaf) for leaf in jax.tree.leaves(fit)):
         raise TypeError(
-            f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has "
-            "none: call it outside, on the fit that comes out"
+            f"{what}() needs the values of the fit, which do not exist under a trace "
+            "(jit, vmap, grad): call it outside, on the returned fit"
         )

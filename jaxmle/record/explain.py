@@ -27,48 +27,50 @@ from jaxmle.tables.notes import covariance_note, printed
 # a parameter that has a standard error then is orthogonal to the direction of the witness
 WITHOUT_ESTIMATE = (Status.UNIDENTIFIED, Status.SEPARATED)
 NOISE = (
-    "what looks like a maximum is within the rounding noise of the log-likelihood in this "
-    "precision ({dtype}): no digit of it can be trusted. A parameter may be on its way to "
-    "infinity or to its bound, as a negative binomial's size is with underdispersed counts; "
-    "differences of large numbers lose their digits there, which the functions of jaxmle.special "
-    "avoid."
+    "the apparent maximum is within the rounding error of the log-likelihood in this "
+    "precision ({dtype}): none of its digits can be trusted. A parameter may be going to "
+    "infinity or to its bound, such as the size of a negative binomial with "
+    "underdispersed counts; differences of large numbers then lose their digits, which "
+    "the functions of jaxmle.special avoid."
 )
 
 
 SEEN_LOCALLY = (
-    " This was seen along the climb and is not proved for all parameters: where a likelihood is "
-    "not concave, another start (multistart) may lead to a higher maximum."
+    " This was seen along the path of the search and is not proved for all parameters: "
+    "if a likelihood is not concave, another start (multistart) may lead to a higher "
+    "maximum."
 )
 
 SOURCE = {
     1: (
-        " The cause is in these data, such as collinear columns or a factor beside an intercept: "
-        "the same model is identified where each column is shuffled by itself."
+        " The cause is in these data, such as collinear columns or a complete set of "
+        "dummies with an intercept: the same model is identified when each column is "
+        "shuffled separately."
     ),
     2: (
-        " It is the model, not the data: with other data of this kind, and at other parameters, as "
-        "many combinations are free."
+        " The cause is the model, not the data: with other data of this kind, and at "
+        "other parameters, equally many combinations are undetermined."
     ),
 }
 
 BY_LBFGS = {
     Status.MAX_STEPS: (
-        "the step limit was reached about {distance} standard errors from the maximum by the "
-        "approximate curvature of L-BFGS. Give it more steps, "
-        "solver=jaxmle.solvers.LBFGS(steps=…), or go on from fit.params."
+        "the step limit was reached about {distance} standard errors from the maximum by "
+        "the approximate curvature of L-BFGS. Allow more steps, "
+        "solver=jaxmle.solvers.LBFGS(steps=…), or continue from fit.params."
     ),
     Status.STALLED: (
-        "L-BFGS gains no more, and the estimate is still about {distance} standard errors from the "
-        "maximum by its approximate curvature. The likelihood may be rough or discontinuous, or "
-        "parameters of very different size."
+        "L-BFGS makes no more progress, and the estimate is still about {distance} "
+        "standard errors from the maximum by its approximate curvature. The likelihood "
+        "may be rough or discontinuous, or the parameters may be of very different size."
     ),
 }  # where no Hessian was formed
 
 BRANCH_RULE = (
-    " Where it is a branch that jnp.where leaves out, replace the argument before, not the value "
-    "after: jnp.log(jnp.where(x > 0, x, 1.0)). Where it is a probability that rounds to 0 or 1, "
-    "write the logarithm in a stable form (jax.nn.log_sigmoid, jax.scipy.stats.norm.logcdf), and "
-    "0·log 0 as jax.scipy.special.xlogy."
+    " If the cause is a branch that jnp.where does not select, make the argument safe, "
+    "not the result: jnp.log(jnp.where(x > 0, x, 1.0)). If it is a probability that "
+    "rounds to 0 or 1, write the logarithm in a stable form (jax.nn.log_sigmoid, "
+    "jax.scipy.stats.norm.logcdf), and 0·log 0 as jax.scipy.special.xlogy."
 )
 MIN_RELATIVE_PART = 1e-6  # of a direction, below which an entry is not named
 COEFFICIENT_OF_ONE = 5e-4  # about one: such a coefficient is not printed
@@ -82,12 +84,12 @@ def explain(fit: Record) -> str:
     w = fit.witness
     has_row = int(w.row) >= 0
     has_distance = np.isfinite(w.distance)
-    on_the_way = "a point that the climb cannot get past" if int(fit.steps) else "the start values"
+    on_the_way = "a point that the search cannot get past" if int(fit.steps) else "the start values"
     place = f"row {int(w.row)} of the data" if has_row else on_the_way
     distance = f"{float(w.distance):.2g}" if has_distance else "an unknown number of"
     direction = _direction(fit)
     words = {
-        "along": f"along {direction}" if direction else "in a direction that is not known",
+        "along": f"along {direction}" if direction else "in an unknown direction",
         "bound": _bounds(fit),
         "free": _free(fit),
         "place": place,
@@ -102,7 +104,7 @@ def explain(fit: Record) -> str:
         meaning = BY_LBFGS.get(status, meaning)
     sentence = meaning.format(**words)
     if status == Status.NONFINITE:
-        empty = "there is no row: none was given, or each has a missing value."
+        empty = "there are no rows: none were given, or all have missing values."
         sentence = sentence + BRANCH_RULE if float(fit.n) else empty
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
@@ -127,20 +129,20 @@ def _second_derivatives(fit: Record) -> str:
         return ""
     contradicted = fit.converged and int(fit.witness.certificate) & HESSIAN_CONTRADICTED
     why = (
-        "those that jax makes of a rule in the likelihood (custom_vjp or custom_jvp) are not the "
-        "derivatives of its score"
+        "differentiating a rule in the likelihood (custom_vjp or custom_jvp) does not "
+        "give the derivatives of its score"
         if contradicted
-        else "a part of the likelihood has no other"
+        else "a part of the likelihood has no other second derivative"
     )
-    sentence = f" Second derivatives are by {fit.hessian_by}: {why}."
+    sentence = f" Second derivatives were computed by {fit.hessian_by}: {why}."
     if fit.hessian_by != DIFFERENCES:
         return sentence
     share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
     if not np.any(np.isfinite(share)):
         return sentence + " Their measured error leaves no digit of the standard errors."
     return (
-        sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
-        "Tighter tolerances inside the likelihood make that less."
+        sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error "
+        "undetermined. Tighter tolerances inside the likelihood reduce this."
     )
 
 
@@ -150,10 +152,8 @@ ROADS = {
     "opaque": "as an opaque function",
 }
 STARTS = {
-    "head start": " It had a head start: the maximum of a sample of the rows.",
-    "float32 start": (
-        " It had a float32 start: the first steps of most members were in single precision."
-    ),
+    "head start": " It started at the maximum of a sample of the rows.",
+    "float32 start": (" The first steps of most members were in float32."),
 }
 
 
@@ -174,11 +174,11 @@ def _maximum(certificate: int) -> str:
     if certificate & CONCAVE_FLAG:
         sentence = "The maximum was found."
     elif certificate & COMPARED:
-        sentence = "The highest of the maxima that several starts lead to was found."
+        sentence = "This is the highest of the maxima found from several starts."
     else:
         sentence = (
-            "A maximum was found. The likelihood is not known to be concave: multistart tells "
-            "whether another is higher."
+            "A maximum was found. The likelihood is not known to be concave: multistart "
+            "looks for higher maxima."
         )
     if certificate & SCORE_CONTRADICTED:
         sentence += f" But {SCORE_IS_NO_DERIVATIVE}"
@@ -193,18 +193,18 @@ def _kink(fit: Record) -> str:
     lost = _listed(fit, np.isnan(fit.se))
     sentence = " It is at a kink, where the score jumps through zero, as at a median:"
     if not lost:
-        sentence += " its standard errors are from the expected information of the family."
+        sentence += " the standard errors come from the expected information of the family."
     elif fit.vcov_kind == "none":
-        sentence += " the Hessian tells no standard error there."
+        sentence += " the Hessian gives no standard error there."
     else:
         sentence += (
-            f" the Hessian tells no standard error of {lost}, and those of the others hold it "
-            "there. A bootstrap gives them."
+            f" the Hessian gives no standard error for {lost}, and those of the other "
+            "parameters hold it fixed. Use a bootstrap for these."
         )
     if certificate & LEVEL_BETWEEN_KINKS:
         sentence += (
-            " The likelihood is level between two kinks, as between the two middle values of an "
-            "even number: the estimate is the middle."
+            " The likelihood is flat between two kinks, as between the two middle values "
+            "of an even number of observations: the estimate is the midpoint."
         )
     return sentence
 
@@ -218,10 +218,10 @@ def _withheld(fit: Record) -> str:
     if not listed:
         return ""
     return (
-        f" No standard error is given for {listed}: half of one away from the estimate the "
-        "log-likelihood, with the other parameters solved again, does not fall as the curvature "
-        "at the maximum says, so that it describes no interval. A profile interval "
-        "(jaxmle.profile) does."
+        f" No standard error is given for {listed}: half a standard error away from the "
+        "estimate, the profile log-likelihood does not fall as the curvature at the "
+        "maximum predicts, so a standard error would be misleading. Use a profile "
+        "interval (jaxmle.profile)."
     )
 
 

@@ -65,19 +65,19 @@ class Fit:
 
     Leaves: ``params`` and ``stderr`` have the tree of the start values; ``vcov`` and ``hessian``
     (p, p) and ``score`` (p,) are flat, in the order of ``names``; ``loglik`` ℓ; ``decrement`` δ =
-    s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``; ``steps``;
-    ``data_id`` a fingerprint of the data and their weights; ``response_id`` one of the response and
-    the weights alone, zero where the response is not known. Static: ``names``, ``bounds`` (lower,
-    upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
-    ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken,
-    "forward over reverse" or, where a part of the likelihood lacks a mode, "reverse over reverse",
-    "forward over forward" or "differences of the score"; ``road``: how the terms were summed,
-    "declared" (a regression, a ready model), "found" (a regression that was found in the program of
-    a function) or "opaque" (a function, differentiated as a whole), of a pool those of its parts;
-    then "head start" where the climb began at the maximum of a sample of the rows, "float32 start"
-    where members of a batch took their first steps in single precision; "" where it is not known.
-    ``model``: the call that makes the ready model, such as "poisson(offset='offset')", from which
-    predictions make it again; "" for any other likelihood.
+    s'J⁻¹s/2; ``n``, the number of observations; ``status`` an integer ``Status``; ``witness``;
+    ``steps``; ``data_id`` a fingerprint of the data and their weights; ``response_id`` a
+    fingerprint of the response and the weights only, zero if the response is not known. Static:
+    ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``,
+    ``mode`` (ML or MAP), ``weighting`` (none, frequency, sampling), ``hessian_by``: how second
+    derivatives were computed, "forward over reverse" or, if a part of the likelihood lacks a mode,
+    "reverse over reverse", "forward over forward" or "differences of the score"; ``road``: how the
+    terms were summed, "declared" (a regression, a built-in model), "found" (a regression found in
+    the program of a function) or "opaque" (a function, differentiated as a whole), for a pool those
+    of its parts; followed by "head start" if the search started at the maximum of a sample of the
+    rows, or "float32 start" if members of a batch took their first steps in single precision; "" if
+    not known. ``model``: the call that makes the built-in model, such as
+    "poisson(offset='offset')", from which predictions recreate it; "" for any other likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -129,7 +129,7 @@ class Fit:
 
     @property
     def dtype(self) -> np.dtype:
-        """The precision in which the fit ran."""
+        """The precision of the fit."""
         return np.dtype(self.vcov.dtype)
 
     def _flat(self, tree: Tree) -> Array:
@@ -182,7 +182,7 @@ class Fit:
         """The status of one fit, by name."""
         if self.batch_shape:
             raise ValueError(
-                "a batch has one status for each member: read fit.status, or fit[i].verdict"
+                "a batch has one status for each member: use fit.status, or fit[i].verdict"
             )
         return Status(int(self.status))
 
@@ -194,9 +194,9 @@ class Fit:
     def interval(self, level: float = 0.95, scale: str = "free") -> Array:
         """Wald interval of each printed entry, (p, 2).
 
-        ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log,
-        logit, Fisher's z; the identity where it is unbounded) and maps it back, so that it respects
-        the bounds; ``"user"`` is the symmetric estimate ± z·SE.
+        ``scale="free"`` computes the interval on the scale that the entry's bounds suggest (log,
+        logit, Fisher's z; the identity if it is unbounded) and transforms it back, so that it
+        respects the bounds; ``"user"`` is the symmetric interval estimate ± z·SE.
         """
         check_choice("scale", scale, ("free", "user"))
         level = check_level(level)
@@ -214,8 +214,8 @@ class Fit:
 
     @property
     def zvalues(self) -> Array:
-        """Estimate over standard error, (p,); NaN where 0 is not interior to the bounds, so
-        that no test of 0 exists.
+        """Estimate over standard error, (p,); NaN if 0 is not inside the bounds, so that there is
+        no test of 0.
         """
         inside = np.array([low < 0 < high for low, high in self.bounds])
         xp = namespace(self.loglik)
@@ -253,7 +253,7 @@ class Fit:
 
     @property
     def aicc(self) -> Array:
-        """AIC with the small-sample term 2k(k + 1)/(n − k − 1); NaN where n ≤ k + 1."""
+        """AIC with the small-sample term 2k(k + 1)/(n − k − 1); NaN if n ≤ k + 1."""
         xp = namespace(self.loglik)
         left = self.n - self.df - 1
         return self._criterion(
@@ -269,7 +269,7 @@ class Fit:
     def __getitem__(self, index: Any) -> Fit:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
-            raise TypeError("this is one fit, not a batch: it has no members to index")
+            raise TypeError("this is a single fit, not a batch: it cannot be indexed")
         try:
             np.empty(self.batch_shape, bool)[index]
         except (IndexError, TypeError, ValueError):
@@ -288,12 +288,14 @@ class Fit:
         return self.batch_shape[0]
 
     def with_vcov(self, vcov: Array, kind: str = "given") -> Fit:
-        """The same fit with another covariance (p, p) and the standard errors of its diagonal.
-        Entries without an estimate keep NaN.
+        """The same fit with another covariance (p, p) and its standard errors. Entries without an
+        estimate stay NaN.
         """
         xp = namespace(self.loglik)
         if not isinstance(kind, str):
-            raise TypeError(f"kind names the covariance in tables, a string; got {shown(kind)}")
+            raise TypeError(
+                f"kind must be a string, the name of the covariance in tables; got {shown(kind)}"
+            )
         if not is_traced(vcov):
             vcov = check_covariance(vcov, self.vcov.shape, self.se)
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
@@ -318,28 +320,28 @@ class Fit:
     # ------------------------------------------------------------ judging and keeping
 
     def check(self) -> Fit:
-        """The fit itself where every member has converged; else a ``FitError`` that says which
-        have not, and why.
+        """Return the fit if every member has converged; otherwise raise a ``FitError`` that says
+        which have not, and why.
         """
         return check_record(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the record to one npz file, the whole file or nothing; ``.npz`` is added where
-        the name has no suffix.
+        """Write the fit to one npz file, whole or not at all; ``.npz`` is added if the name has no
+        suffix.
         """
         serialization.save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
-        """The record that ``save`` wrote, to the last bit. A tree with classes in it needs
-        ``like``, parameters of that structure.
+        """The fit that ``save`` wrote, bit for bit. A tree with custom classes needs ``like``,
+        parameters of that structure.
         """
         return serialization.load(path, like, Fit, Witness)
 
     # ------------------------------------------------------------ saying
 
     def explain(self) -> str:
-        """The verdict in a sentence, with the parameters concerned and what to do."""
+        """An explanation of the verdict: which parameters are concerned and what to do."""
         return explain_record(self)
 
     def summary(self, level: float = 0.95) -> str:
@@ -421,10 +423,11 @@ class Fit:
         Args:
             level: coverage of the Wald intervals.
             backend: "pandas", "polars" or "pyarrow"; None for the first that is installed.
-            exponentiate: estimates and intervals of unbounded parameters by exp: odds ratios, rate
-                ratios, hazard ratios. As in R's broom, standard errors, z and p stay.
-            labels: from names to what stands in their place, ``{"age": "Age (years)"}``.
-            terms: the names that are shown, in this order; a factor's name means its levels.
+            exponentiate: exponentiate the estimates and intervals of unbounded parameters: odds
+                ratios, rate ratios, hazard ratios. As in R's broom, standard errors, z and p do not
+                change.
+            labels: a dictionary from names to labels, ``{"age": "Age (years)"}``.
+            terms: the names to show, in this order; a factor's name means its levels.
         """
         from jaxmle.tables import frame
         from jaxmle.tables.view import View
@@ -441,22 +444,23 @@ class Fit:
         key: Any = 0,
         bootstrap: Any = None,
     ) -> Any:
-        """Draws as ArviZ takes them, with the log-likelihood of each row: an ``InferenceData``, or
-        a ``DataTree`` from ArviZ 1.0.
+        """Draws for ArviZ, with the log-likelihood of each row: an ``InferenceData``, or a
+        ``DataTree`` from ArviZ 1.0.
 
-        They are of the asymptotic normal distribution of the estimate on the free scale, so that
-        they respect constraints; or the replicates of a bootstrap. Neither is a posterior of ML,
-        though ArviZ calls the group so; of a MAP fit the first is Laplace's approximation.
+        The draws are from the asymptotic normal distribution of the estimate on the free scale, so
+        that they respect constraints, or they are the replicates of a bootstrap. Neither is a
+        posterior, although ArviZ calls the group that; for a MAP fit the former is Laplace's
+        approximation to it.
 
         Args:
             loglik, data, weights: those of the fit; without them there is no log-likelihood.
-            draws: how many, where no bootstrap is given.
-            key: a whole number or a jax key, of the draws.
-            bootstrap: a ``Bootstrap`` of the parameters, whose replicates take their place.
+            draws: number of draws, if no bootstrap is given.
+            key: an integer or a jax key for the draws.
+            bootstrap: a ``Bootstrap`` of the parameters, whose replicates are used instead.
 
         Raises:
-            ValueError: a fit that has not converged, or has no covariance; data that are not those
-                of the fit.
+            ValueError: for a fit that has not converged or has no covariance, or data that are not
+                those of the fit.
 
         >>> import numpy as np, jaxmle as jm
         >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2

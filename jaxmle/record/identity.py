@@ -22,7 +22,9 @@ from jaxmle.record.contents import Record
 from jaxmle.runtime.fingerprint import fingerprint
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-DESIGNS_OF_A_MODEL = frozenset({"x", "z"})  # a ready model that declares no regression reads these
+DESIGNS_OF_A_MODEL = frozenset(
+    {"x", "z"}
+)  # a built-in model that declares no regression reads these
 
 
 def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
@@ -32,7 +34,7 @@ def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
 
 
 def call_of(loglik: Loglik) -> str:
-    """The call that makes a ready model, as text; "" for any other likelihood."""
+    """The call that makes a built-in model, as text; "" for any other likelihood."""
     call = getattr(loglik, "call", "")
     return call if isinstance(call, str) and hasattr(loglik, "likelihood") else ""
 
@@ -75,7 +77,7 @@ def with_response_id(fit: AnyRecord, user_loglik: Any, tree: Any, data: Tree) ->
     """The fit, of one data set, with the fingerprint of its response.
 
     Args:
-        user_loglik: the likelihood as the user gave it; a ready model knows its response.
+        user_loglik: the likelihood as the user gave it; a built-in model knows its response.
         tree: the likelihood as a tree, with its weights.
     """
     response = response_of(user_loglik, data)

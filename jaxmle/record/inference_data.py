@@ -24,9 +24,9 @@ from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.keys import typed_key
 
 FIRST_VERSION_OF_DATA_TREES = 1  # of ArviZ
-ASYMPTOTIC = "asymptotic normal distribution of the estimate, which is no posterior"
+ASYMPTOTIC = "asymptotic normal distribution of the estimate, which is not a posterior"
 LAPLACE = "normal approximation of the posterior at its mode (Laplace)"
-REPLICATES = "bootstrap replicates of the estimate, which are no posterior"
+REPLICATES = "bootstrap replicates of the estimate, which are not a posterior"
 
 
 def inference_data(
@@ -74,10 +74,10 @@ def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
     """
     check_count("draws", draws, 1)
     if not fit.converged:
-        raise ValueError(f"there are no draws of a fit that has not converged. {fit.explain()}")
+        raise ValueError(f"a fit that has not converged has no draws. {fit.explain()}")
     held = np.isnan(fit.se)
     if held.all():
-        raise ValueError("the fit has no covariance to draw from: fit it with vcov='observed'")
+        raise ValueError("the fit has no covariance to draw from: refit with vcov='observed'")
     layout = fit.layout
     partly = [
         any(held[span]) and not leaf.constraint.elementwise
@@ -105,7 +105,8 @@ def _replicates(fit: Record, bootstrap: Any) -> np.ndarray:
     names = getattr(bootstrap, "names", None)
     if not hasattr(bootstrap, "replicates") or names != fit.names:
         raise TypeError(
-            "bootstrap takes what jaxmle.bootstrap made of this fit, without a statistic; got "
+            "bootstrap must be the result of jaxmle.bootstrap for this fit, without a "
+            "statistic; got "
             f"{shown(bootstrap) if names is None else 'one of ' + ', '.join(names[:6])}"
         )
     replicates = np.asarray(bootstrap.replicates)

@@ -132,7 +132,7 @@ def load(
         fit = _assemble(record, witness, arrays, static, layout)
         check_sound(fit)
         if DIGEST in description and description.pop(DIGEST) != _digest(description, arrays):
-            raise ValueError("it is damaged: its content is not what was written")
+            raise ValueError("it is damaged: its content has changed since it was written")
         return fit
     except ValueError as error:
         raise ValueError(f"cannot load {path}: {error}") from error
@@ -144,7 +144,7 @@ def _content(path: Path) -> bytes:
         raise FileNotFoundError(f"cannot load {path}: there is no such file")
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
-        raise ValueError(f"cannot load {path}: it is {kind}, and not a file that Fit.save wrote")
+        raise ValueError(f"cannot load {path}: it is {kind}, not a file written by Fit.save")
     with open(path, "rb") as stream:
         begin = stream.read(len(ZIP_MAGIC))
         if begin != ZIP_MAGIC:
@@ -160,7 +160,7 @@ def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
     numbers = sum(math.prod(leaf.shape) for leaf in leaves)
     if numbers > bytes_of_file:
         raise ValueError(
-            f"its description speaks of {numbers} parameters, more than the file has bytes"
+            f"its description has {numbers} parameters, more than the bytes of the file"
         )
 
 
@@ -238,7 +238,7 @@ def _check_names(names: Sequence[str], layout: Layout) -> None:
     if twice:
         raise ValueError(f"two of its parameters have the name {twice[0]!r}")
     if tuple(names) != layout.places and set(names) == set(layout.places):
-        raise ValueError("the names of its parameters are in another order than its parameters")
+        raise ValueError("the names of its parameters are not in the order of its parameters")
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
@@ -249,12 +249,12 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
         stored = members(content)
     except ValueError as error:
         if str(error) == NOT_OURS:
-            raise ValueError("it is not a file that Fit.save wrote") from None
+            raise ValueError("it is not a file written by Fit.save") from None
         raise
     _complete(stored)
     text = stored.pop(DESCRIPTION, None)
     if text is None or text.dtype != np.uint8 or len(text.shape) != 1:
-        raise ValueError("it is not a file that Fit.save wrote")
+        raise ValueError("it is not a file written by Fit.save")
     try:
         description = json.loads(text.array().tobytes())
         version = description["format"]
@@ -264,8 +264,8 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
         raise ValueError("its description is damaged")
     if version > RECORD_FORMAT:
         raise ValueError(
-            f"a later jaxmle wrote it, in format {version}; this one reads format {RECORD_FORMAT}. "
-            "Update jaxmle to read it"
+            f"it was written by a later version of jaxmle, in format {version}; this "
+            f"version reads format {RECORD_FORMAT}. Update jaxmle to read it"
         )
     return stored, description
 
@@ -325,8 +325,8 @@ def _description(fit: Record) -> dict[str, Any]:
     """What is static in a record, in the words of JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
         raise ValueError(
-            "params and stderr must wear the tree that was fitted; a record with another tree "
-            "cannot be saved"
+            "params and stderr must have the tree structure that was fitted; a record "
+            "with another tree cannot be saved"
         )
     leaves = [
         {"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)}
@@ -388,7 +388,7 @@ def _end(value: float) -> float | str:
 def _real(value: Any) -> float:
     if type(value) in (int, float) or value in ("inf", "-inf"):
         return float(value)
-    raise ValueError(f"not the end of an interval: {value!r}")
+    raise ValueError(f"not an end of an interval: {value!r}")
 
 
 def _shape(sizes: Any) -> tuple[int, ...]:

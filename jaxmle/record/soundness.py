@@ -81,7 +81,7 @@ def _refuse(fit: Record, wrong: Any, what: str) -> None:
         return
     member = np.unravel_index(int(np.argmax(wrong)), fit.batch_shape) if fit.batch_shape else ()
     where = f" of member {_place(member)}" if member else ""
-    raise ValueError(f"its status{where} is CONVERGED, and {what}")
+    raise ValueError(f"its status{where} is CONVERGED, but {what}")
 
 
 def _place(index: Iterable[Any]) -> str:

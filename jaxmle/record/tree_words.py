@@ -63,8 +63,8 @@ def structure_of(words: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -
     saved = _described(words, [(leaf.path, leaf.shape) for leaf in leaves])
     if like is None:
         raise ValueError(
-            f"its parameters are {saved}. A file holds no classes: pass like= with parameters of "
-            "that structure, such as the start values"
+            f"its parameters are {saved}. A file does not store classes: pass like= with "
+            "parameters of that structure, such as the start values"
         )
     with_path, treedef = jax.tree_util.tree_flatten_with_path(with_held_functions(like))
     given = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]

@@ -32,8 +32,8 @@ _WITNESS = [
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where
-    there is nothing to show.
+    """The evidence for a verdict, in arrays of fixed shape so that it works under ``vmap``; −1, 0
+    or NaN if there is nothing to show.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])

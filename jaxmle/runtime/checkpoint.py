@@ -102,8 +102,7 @@ class Checkpoint:
                 return
             if not self._place.is_dir():
                 raise ValueError(
-                    f"checkpoint={str(self.folder)!r} is a file; a checkpoint is a folder of its "
-                    "own"
+                    f"checkpoint={str(self.folder)!r} is a file; a checkpoint needs its own folder"
                 )
             names = os.listdir(self._place)
         except OSError as error:
@@ -111,8 +110,8 @@ class Checkpoint:
         other = sorted(name for name in names if name != LOCK and not is_temporary(name))
         if other and MANIFEST not in names:
             raise ValueError(
-                f"checkpoint={str(self.folder)!r} holds other files, such as {other[0]!r}, and "
-                f"no {MANIFEST}; give a new or an empty folder"
+                f"checkpoint={str(self.folder)!r} holds other files, such as "
+                f"{other[0]!r}, and no {MANIFEST}; give a new or empty folder"
             )
 
     def _take_lock(self) -> None:
@@ -121,8 +120,8 @@ class Checkpoint:
             lock.acquire()
         except ValueError as holder:
             raise ValueError(
-                f"the checkpoint {self.folder} is in use by {holder}: wait until that run ends, "
-                "or give another folder"
+                f"the checkpoint {self.folder} is in use by {holder}: wait for that run "
+                "to end, or give another folder"
             ) from None
         self.lock = lock
 
@@ -156,8 +155,9 @@ class Checkpoint:
 
     def _damaged_manifest(self) -> ValueError:
         return ValueError(
-            f"the checkpoint {self.folder} cannot be used: its {MANIFEST} is damaged, or cannot "
-            "be read. Delete this folder, or give another: everything will be fitted again."
+            f"the checkpoint {self.folder} cannot be used: its {MANIFEST} is damaged or "
+            "unreadable. Delete this folder, or give another: everything will be "
+            "refitted."
         )
 
     def _reopen(self, read: dict[str, Any]) -> None:
@@ -196,8 +196,8 @@ class Checkpoint:
         reason = error.strerror or str(error)
         return OSError(
             error.errno,
-            f"the checkpoint {self.folder} cannot {what}: {reason}. Finished pieces stay there; "
-            "put this right, and the same call goes on from them",
+            f"the checkpoint {self.folder} cannot {what}: {reason}. Finished pieces stay "
+            "there; correct this, and the same call resumes from them",
         )
 
     def remember(self, **facts: Any) -> None:
@@ -233,8 +233,8 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(
-                f"the checkpoint {self.folder} holds a piece that cannot be used, {piece}.npz: "
-                f"{reason}. Delete this piece: it will be fitted again."
+                f"the checkpoint {self.folder} holds a file that cannot be used, "
+                f"{piece}.npz: {reason}. Delete this file: its fits will be repeated."
             ) from error
         return arrays
 
@@ -250,7 +250,7 @@ class Checkpoint:
             raise ValueError("arrays are missing, or too many")
         arrays = [held[name].array() for name in names]
         if digest_of_arrays(arrays) != about["digest"]:
-            raise ValueError("its numbers are not those that were written")
+            raise ValueError("its content has changed since it was written")
         return arrays
 
     def save(self, piece: str, arrays: list[np.ndarray]) -> None:
@@ -285,12 +285,12 @@ def _manifest_digest(identity: dict[str, Any], schedule: dict[str, Any]) -> str:
 def _about(member: Any) -> dict[str, Any]:
     """What a piece says of itself."""
     if member is None or member.dtype != np.uint8:
-        raise ValueError("it does not say what it is")
+        raise ValueError("it has no description")
     try:
         about = json.loads(member.array().tobytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError("what it says of itself is damaged") from error
+        raise ValueError("its description is damaged") from error
     kinds = {"piece": str, "run": str, "arrays": int, "digest": str}
     if type(about) is not dict or {name: type(about[name]) for name in about} != kinds:
-        raise ValueError("what it says of itself is damaged")
+        raise ValueError("its description is damaged")
     return about

@@ -46,15 +46,16 @@ from jaxmle.runtime.user_code import is_of_user, said_if_long, warn_caller
 SECONDS_WORTH_A_WARNING = 1.0  # of compiling what cannot be watched
 WARNED = f"{MEMO}_warned"  # the attribute of a function of which that was said
 CALLBACK_IN_SINGLE_PRECISION = (
-    "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and "
-    "came back in float32. Switch it on for all threads, jax.config.update('jax_enable_x64', "
-    "True) at the head of the program, or fit with dtype='float32'"
+    "a pure_callback in the likelihood ran on a thread started by jax, where float64 is "
+    "off, and returned float32. Enable float64 for all threads, "
+    "jax.config.update('jax_enable_x64', True) at the top of the program, or fit with "
+    "dtype='float32'"
 )
 
 
 class UnwatchedClosureWarning(UserWarning):
-    """What a likelihood closes over cannot be watched for changes, and compiling it again by each
-    call takes long. Said once for each function.
+    """A likelihood closes over something that cannot be watched for changes, and recompiling it at
+    each call takes long. The warning is given once for each function.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> generator = np.random.default_rng(0)
@@ -376,9 +377,10 @@ def _timed(functions: list[Any], memos: list[Memo], piece: Any) -> Iterator[None
         if memo.seconds > SECONDS_WORTH_A_WARNING and _first_warning(function):
             warn_caller(
                 f"{getattr(function, '__name__', type(function).__name__)} depends on "
-                f"{memo.seen.hidden}, which cannot be watched for changes: each call traces and "
-                f"compiles it again, here for {memo.seconds:.1f} s. Read or draw it once, outside, "
-                "and let the likelihood close over the array or take it as data.",
+                f"{memo.seen.hidden}, which cannot be watched for changes: it is traced "
+                f"and compiled again at each call, this time for {memo.seconds:.1f} s. "
+                "Read or draw it once, outside, and let the likelihood close over the "
+                "array or pass it as data.",
                 UnwatchedClosureWarning,
             )
 

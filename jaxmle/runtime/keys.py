@@ -15,7 +15,7 @@ def typed_key(key: Any) -> Array:
     """A typed jax key from a whole number or a key of either kind."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         if not -(2**63) <= int(key) < 2**63:
-            raise ValueError("key is a whole number of more than 64 bits: take a smaller one")
+            raise ValueError("key is an integer of more than 64 bits: use a smaller one")
         return jax.random.key(int(key))
     if (
         isinstance(key, jax.Array)
@@ -31,5 +31,5 @@ def typed_key(key: Any) -> Array:
         else repr(key)
     )
     raise TypeError(
-        f"key must be a whole number or one jax key, such as 0 or jax.random.key(0); got {got}"
+        f"key must be an integer or a single jax key, such as 0 or jax.random.key(0); got {got}"
     )

@@ -21,7 +21,7 @@ def _identity(tree: Any) -> Any:
 
 @_identity.defjvp
 def _no_second_derivative(primals: Any, tangents: Any) -> Any:
-    raise no_mode("a rule that is right once only")
+    raise no_mode("a rule that is correct only for first derivatives")
 
 
 def without_second_derivative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

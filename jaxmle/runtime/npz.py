@@ -117,12 +117,12 @@ def _raw(content: bytes) -> dict[str, bytes]:
         if twice:
             raise _Refused(f"it holds {twice[0]!r} twice")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise _Refused("its arrays are compressed, as jaxmle never writes them")
+            raise _Refused("its arrays are compressed, but jaxmle never writes compressed arrays")
         if sum(entry.file_size for entry in entries) > len(content):
             raise _Refused("its arrays would be larger than the file")
         other = [name for name in names if not name.endswith(".npy")]
         if other:
-            raise _Refused(f"it holds {other[0]!r}, which is no array")
+            raise _Refused(f"it holds {other[0]!r}, which is not an array")
         return {entry.filename.removesuffix(".npy"): archive.read(entry) for entry in entries}
 
 
@@ -136,7 +136,7 @@ def _member(name: str, raw: bytes) -> Member:
     except Exception as error:  # broken bytes break the reader of headers in many ways
         raise ValueError(f"the header of {name!r} is damaged") from error
     if dtype.hasobject:
-        raise ValueError(f"{name!r} holds Python objects; the file is damaged, or a forgery")
+        raise ValueError(f"{name!r} holds Python objects; the file is damaged or forged")
     content = memoryview(raw)[stream.tell() :]
     sound = dtype.itemsize > 0 and all(type(size) is int and size >= 0 for size in shape)
     if not sound or len(shape) > 32 or math.prod(shape) * dtype.itemsize != content.nbytes:

@@ -59,7 +59,7 @@ class Opaque(LikelihoodTree):
         return cls(function.value, discover)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The function and the flag; the function of a ready model by the model."""
+        """The function and the flag; the function of a built-in model by the model."""
         recipe = recipe_of(self.function)
         if recipe is None or remade(*recipe) is not self.function:
             return Opaque, (self.function, self.discover)

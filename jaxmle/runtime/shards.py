@@ -32,12 +32,12 @@ def refuse_shards() -> None:
     if not axes:
         return
     raise ValueError(
-        "fit inside a shard_map sees one shard of the axis "
-        f"{', '.join(map(repr, axes))} only. Where that axis cuts rows, the maximum of one shard "
-        "would be called that of all of them, and nothing inside tells rows from members of a "
-        "batch. Leave the shard_map out: fit takes an array with sharded rows as it is; for "
-        "many data sets, jax.jit(jax.vmap(fit_one)) takes arrays that are sharded over members, "
-        "and fit_batch(…, devices=…) shares members among devices."
+        f"fit inside a shard_map sees one shard of the axis {', '.join(map(repr, axes))} "
+        "only. If that axis shards rows, the maximum of one shard would be taken for the "
+        "maximum of all rows, and inside the shard_map rows cannot be told from members "
+        "of a batch. Call fit without the shard_map: it takes an array with sharded rows "
+        "as it is. For many data sets, jax.jit(jax.vmap(fit_one)) takes arrays that are "
+        "sharded over members, and fit_batch(…, devices=…) spreads members over devices."
     )
 
 
@@ -52,9 +52,10 @@ def refuse_explicit_rows(data: Tree) -> None:
         spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ())
         if any(axis is not None for axis in spec):
             raise ValueError(
-                f"data{jax.tree_util.keystr(path)} is {jax.typeof(leaf)}: devices share it by an "
-                "explicit mesh, over which no fit runs under a trace. Call fit outside of jit, "
-                "where each device sums its rows, or jax.sharding.reshard the array first"
+                f"data{jax.tree_util.keystr(path)} is {jax.typeof(leaf)}: it is sharded "
+                "over an explicit mesh, and such a fit cannot run under a trace. Call "
+                "fit outside jit, where each device sums its rows, or apply "
+                "jax.sharding.reshard to the array first"
             )
 
 

@@ -35,7 +35,7 @@ NOT_USERS = (
     "<frozen",
 )
 SITE = re.compile(r"[\\/](site|dist)-packages[\\/]")
-NO_DATA = "The likelihood reads data, and none were given: fit(loglik, start, data)"
+NO_DATA = "The likelihood needs data, but none were given: fit(loglik, start, data)"
 # A likelihood that cannot be called with two arguments.
 CALLED_OTHERWISE = (
     r"takes \d+ positional arguments? but 2 were given|missing \d+ required positional argument"
@@ -141,11 +141,11 @@ def _converted(error: Exception, place: Place | None, params: Any, data: Any) ->
     if place is None:
         return None
     called = _foreign_calls(place)
-    what = f"{called[0][0]} computes numbers only" if called else "NumPy computes numbers only"
+    what = f"{called[0][0]} works only with numbers" if called else "NumPy works only with numbers"
     write = called[0][1] if called else "the function of jax.numpy, such as jnp.log"
     return (
-        f"{place.words}. {what}, and cannot be differentiated: inside a likelihood write {write} "
-        "(import jax.numpy as jnp)"
+        f"{place.words}. {what} and cannot be differentiated: inside a likelihood write "
+        f"{write} (import jax.numpy as jnp)"
     )
 
 
@@ -162,8 +162,8 @@ def _truth(error: Exception, place: Place | None, params: Any, data: Any) -> str
             write = instead
             break
     return (
-        f"{place.words}. {what} needs a truth value, and inside a likelihood parameters and data "
-        f"are not numbers yet: write {write}"
+        f"{place.words}. {what} needs True or False, but inside a likelihood parameters "
+        f"and data have no values yet: write {write}"
     )
 
 
@@ -188,14 +188,14 @@ def _concrete(error: Exception, place: Place | None, params: Any, data: Any) -> 
         return None
     if _foreign_calls(place):
         return _converted(error, place, params, data)
-    plain = "leave the conversion out: an array of jax is used as it is"
+    plain = "leave out the conversion: a jax array can be used as it is"
     instead = next(
         (words for word, words in CONVERSIONS_TO_NUMBERS.items() if re.search(word, place.text)),
         plain,
     )
     return (
-        f"{place.words}. A Python number is wanted, and inside a likelihood parameters and data "
-        f"are not numbers yet: {instead}"
+        f"{place.words}. This needs a Python number, but inside a likelihood parameters "
+        f"and data have no values yet: {instead}"
     )
 
 
@@ -203,10 +203,10 @@ CONVERSIONS_TO_NUMBERS = {
     r"\bfloat\(": "leave float() out",
     r"\bint\(": "write x.astype(int), or close over a plain number",
     r"\.item\(": "leave .item() out",
-    r"\.tolist\(": "leave .tolist() out, and compute with the whole array",
+    r"\.tolist\(": "leave out .tolist() and compute with the whole array",
     r"\brange\(": "loop over data['x'].shape[0], which is known, or use jax.lax.scan",
     r"\bround\(": "write jnp.round(x)",
-    r"\[": "index an array of jax.numpy, jnp.asarray(table)[i], not a list or an array of NumPy",
+    r"\[": "index a jax.numpy array, jnp.asarray(table)[i], not a list or a NumPy array",
 }
 
 
@@ -215,8 +215,8 @@ def _mask(error: Exception, place: Place | None, params: Any, data: Any) -> str 
     if place is None:
         return None
     return (
-        f"{place.words}. A mask picks a number of rows that is not known inside a likelihood: "
-        "write jnp.where(mask, a, b) over all rows, or choose the rows before the fit"
+        f"{place.words}. A mask selects an unknown number of rows inside a likelihood: "
+        "write jnp.where(mask, a, b) over all rows, or select the rows before the fit"
     )
 
 
@@ -227,27 +227,29 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
         where = "" if place is None else f"{place.words}. "
         return f"{where}{NO_DATA}"
     if re.search(CALLED_OTHERWISE, text) and _outermost(error):
-        return f"loglik is a function of (params, data), two arguments: {text}"
+        return f"loglik must be a function of two arguments, (params, data): {text}"
     if place is None:
         return None
     if "nteger scalar arrays can be converted" in text:
         return _concrete(error, place, params, data)
     if "does not support item assignment" in text or "JAX arrays are immutable" in text:
-        return f"{place.words}. An array of jax is not changed in place: x = x.at[i].set(value)"
+        return (
+            f"{place.words}. A jax array cannot be changed in place: write x = x.at[i].set(value)"
+        )
     if re.search(r"unsupported operand type\(s\).*'dict'", text) or "bad operand type" in text:
         return (
-            f"{place.words}. A dictionary stands where a number is wanted: take one of its "
-            "entries, such as params['mu']"
+            f"{place.words}. A dictionary was used as a number: use one of its entries, "
+            "such as params['mu']"
         )
     if "Tracer" in text and "'str'" in text:
         return (
-            f"{place.words}. A word stands where a number is wanted: a dictionary of parameters "
-            "unpacks as its names; take its entries, params['mu']"
+            f"{place.words}. A string was used as a number: unpacking a dictionary of "
+            "parameters gives its names; use its entries, params['mu']"
         )
     if "Tracer" in text and _foreign_calls(place):
         return _converted(error, place, params, data)
     if re.search(r"shape|dimension|broadcast", text):
-        return f"{place.words}. The shapes do not go together: {text.splitlines()[0]}"
+        return f"{place.words}. The shapes do not match: {text.splitlines()[0]}"
     return None
 
 
@@ -268,12 +270,12 @@ def _key_error(error: Exception, place: Place | None, params: Any, data: Any) ->
     trees = [tree for tree in (params, data) if isinstance(tree, dict)]
     if trees and all(key not in tree for tree in trees):
         known = ", ".join(str(sorted(map(str, tree))) for tree in trees)
-        return f"{place.words}. Neither params nor data have an entry {key!r}; they have {known}"
+        return f"{place.words}. Neither params nor data has an entry {key!r}; they have {known}"
     if len(trees) == 2 and re.search(_indexed(key), place.text):
         whose = "params" if key in params else "data"
         return (
-            f"{place.words}. {key!r} is an entry of {whose}: a likelihood takes (params, data), in "
-            "this order"
+            f"{place.words}. {key!r} is an entry of {whose}: the arguments of a "
+            "likelihood are (params, data), in this order"
         )
     return None
 
@@ -299,8 +301,8 @@ def _attribute(error: Exception, place: Place | None, params: Any, data: Any) ->
     if missing is None:
         return f"{place.words}. A dictionary has no such attribute: write params['mu'], data['y']"
     return (
-        f"{place.words}. Inside a likelihood data are arrays of jax, not a frame or a list, and "
-        f"have no {missing[1]!r}: use functions of jax.numpy"
+        f"{place.words}. Inside a likelihood data are jax arrays, not a frame or a list, "
+        f"and have no {missing[1]!r}: use jax.numpy functions"
     )
 
 
@@ -397,8 +399,8 @@ def _say(name: str, state: _State) -> None:
     under_way = 0.0 if state.began is None else now - state.began
     if max(state.seconds, under_way) > SECONDS_OF_A_LOOP:
         print(
-            f"jaxmle: {name} has been compiling for ten seconds. A Python loop over rows is "
-            "written out step by step; compute with whole arrays, or write the loop with "
+            f"jaxmle: {name} has been compiling for ten seconds. A Python loop over rows "
+            "is unrolled step by step: compute with whole arrays, or write the loop with "
             "jax.lax.scan.",
             file=sys.stderr,
         )

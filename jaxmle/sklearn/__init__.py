@@ -1,4 +1,4 @@
-"""Ready models as estimators of scikit-learn, which is imported when one of them is asked for."""
+"""Built-in models as estimators of scikit-learn, which is imported when one of them is asked for."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""``MLERegressor`` and ``MLEClassifier``: ready models by scikit-learn's protocol.
+"""``MLERegressor`` and ``MLEClassifier``: built-in models by scikit-learn's protocol.
 
 The protocol is one of inheritance: scikit-learn reads tags, parameters and scores off its base
 classes, and what ``fit`` finds is stored on the estimator.
@@ -40,33 +40,34 @@ REGRESSIONS = (
 BINARY_MODELS = ("logistic", "probit", "cloglog")
 INTERCEPT = "Intercept"
 INTERPOLATED = (
-    "The rows are fitted exactly, and coefficients are least squares of minimal norm; they have no "
-    "standard errors."
+    "The rows are fitted exactly. The coefficients are the least-squares solution of "
+    "minimal norm; they have no standard errors."
 )
 STATUSES_WITHOUT_POINT = (Status.NONFINITE, Status.UNBOUNDED)
 
 
 class MLERegressor(RegressorMixin, BaseEstimator):
-    """A regression by maximum likelihood as an estimator of scikit-learn: the mean of the response
-    is predicted.
+    """Maximum-likelihood regression as a scikit-learn estimator that predicts the mean of the
+    response.
 
     Args:
-        model: the name of a ready model ("normal", "student_t", "laplace", "poisson",
-            "negative_binomial", "gamma", "inverse_gaussian", "beta"), or one that was made, such as
+        model: the name of a built-in model ("normal", "student_t", "laplace", "poisson",
+            "negative_binomial", "gamma", "inverse_gaussian", "beta"), or a model object, such as
             ``penalize(models.poisson(), ridge(1.0))``.
-        fit_intercept: whether a column of ones stands before those of X.
+        fit_intercept: whether a column of ones is added before the columns of X.
         vcov: the kind of covariance, as in ``jaxmle.fit``.
 
     Attributes:
         fit_: the ``Fit``, with the names of the columns: standard errors, intervals, tests, table.
-        coef_, intercept_: the coefficients (q,) of the columns of X, and the constant; 0 without.
-        params_: the parameters that predictions are made from.
+        coef_, intercept_: the coefficients (q,) of the columns of X, and the constant, or 0 if
+            there is none.
+        params_: the parameters used for predictions.
         n_features_in_, feature_names_in_: of X.
 
-    A fit that does not converge warns with its sentence; one that has no estimate is an error. A
-    normal model that fits its rows exactly has coefficients by least squares, and a warning.
-    ``sample_weight`` of whole numbers counts rows (frequency weights); others are sampling weights,
-    with robust standard errors.
+    A fit that does not converge gives a warning with its explanation; a fit without an estimate
+    raises. If a normal model fits its rows exactly, the coefficients are by least squares, with a
+    warning. An integer ``sample_weight`` counts rows (frequency weights); other weights are
+    sampling weights, with robust standard errors.
 
     >>> import numpy as np
     >>> from jaxmle.sklearn import MLERegressor
@@ -74,7 +75,7 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     >>> regression = MLERegressor("poisson").fit(X, y)
     >>> regression.fit_.names, regression.coef_.round(3).tolist()
     (('beta[Intercept]', 'beta[x0]'), [0.674])
-    >>> round(float(regression.predict(X).sum()), 6)  # of a Poisson regression that of y
+    >>> round(float(regression.predict(X).sum()), 6)  # for a Poisson regression equal to that of y
     16.0
     """
 
@@ -89,8 +90,8 @@ class MLERegressor(RegressorMixin, BaseEstimator):
         """Fit the model to X (n, q) and y (n,); see ``jaxmle.fit``.
 
         Raises:
-            ValueError: data that the model cannot have, such as a negative count; a fit that has
-                no estimate.
+            ValueError: for data that the model does not allow, such as a negative count; for a fit
+                without an estimate.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         self.model_ = _ready(self.model, REGRESSIONS)
@@ -111,22 +112,22 @@ class MLERegressor(RegressorMixin, BaseEstimator):
 
 
 class MLEClassifier(ClassifierMixin, BaseEstimator):
-    """A classification by maximum likelihood as an estimator of scikit-learn.
+    """Maximum-likelihood classification as a scikit-learn estimator.
 
-    Of more than two classes "logistic" is the multinomial logit, whose first class is the base.
+    With more than two classes "logistic" is the multinomial logit, with the first class as base.
 
     Args:
-        model: the name of a ready model ("logistic", "probit", "cloglog", "multinomial"), or one
-            that was made, such as ``penalize(models.logistic(), ridge(1.0))``, which has finite
-            estimates where the classes are separated.
+        model: the name of a built-in model ("logistic", "probit", "cloglog", "multinomial"), or a
+            model object, such as ``penalize(models.logistic(), ridge(1.0))``, which has finite
+            estimates even if the classes are separated.
         fit_intercept, vcov: as in ``MLERegressor``.
 
     Attributes:
         classes_: the labels, sorted, (K,).
         fit_: the ``Fit``, with the names of the columns and classes.
-        coef_, intercept_: of the classes but the first: (K − 1, q) and (K − 1,). Infinite where
-            the classes are separated, which is the maximum likelihood estimate there; predictions
-            are then those of the limit, and a warning says so.
+        coef_, intercept_: of all classes but the first: (K − 1, q) and (K − 1,). If the classes are
+            separated, the maximum-likelihood estimates are infinite; predictions are then those of
+            the limit, and a warning says so.
 
     >>> import numpy as np
     >>> from jaxmle.sklearn import MLEClassifier
@@ -147,8 +148,8 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
         """Fit the model to X (n, q) and labels y (n,); see ``jaxmle.fit``.
 
         Raises:
-            ValueError: one class only; more than two of a model for two; a fit that has no
-                estimate.
+            ValueError: for a single class; for more than two classes with a model for two; for a
+                fit without an estimate.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -161,7 +162,7 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
         self.model_ = _ready(name, (*BINARY_MODELS, "multinomial"), count)
         if count > 2 and self.model_.name in BINARY_MODELS:
             raise ValueError(
-                f"y has {count} classes and {self.model_!r} is of two: model='multinomial'"
+                f"y has {count} classes and {self.model_!r} is for two: use model='multinomial'"
             )
         weights = _weights(self, sample_weight, X)
         response = codes.astype(np.int64)
@@ -191,14 +192,14 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _ready(model: Any, names: tuple[str, ...], classes: int = 2) -> Model:
-    """The ready model that an estimator is given, by name or made already."""
+    """The built-in model that an estimator is given, by name or made already."""
     if isinstance(model, str) and model in names:
         return models.multinomial(classes) if model == "multinomial" else getattr(models, model)()
     if isinstance(model, Model) and model.name in names:
         return model
     got = repr(model) if isinstance(model, Model) else shown(model)
     raise ValueError(
-        f"model is one of {', '.join(names)}, by name or made already, such as "
+        f"model is one of {', '.join(names)}, by name or as an object, such as "
         f"models.{names[0]}(); got {got}"
     )
 

@@ -170,8 +170,9 @@ def newton() -> optax.GradientTransformationExtraArgs:
     """Newton's direction −(∇²L)⁻¹∇L as an optax transformation; ``update`` takes ``hessian=`` (k,
     k), the Hessian of the loss L.
 
-    It gives a direction only, since optax cannot reject a step: ``optax.chain(newton(),
-    optax.clip_by_global_norm(1.0))`` and ``scale`` after it work; line searches after it do not.
+    It only gives a direction, because optax cannot reject a step. It can be followed by ``scale``
+    or, as in ``optax.chain(newton(), optax.clip_by_global_norm(1.0))``, by clipping, but not by a
+    line search.
 
     >>> import jax.numpy as jnp
     >>> from jaxmle import solvers

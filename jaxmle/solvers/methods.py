@@ -17,8 +17,8 @@ MAX_PARAMETERS_FOR_HESSIAN = 512
 
 @dataclass(frozen=True)
 class Newton:
-    """Trust-region Newton on the observed information; sound where the Hessian is indefinite or
-    a trial point is not finite.
+    """Trust-region Newton on the observed information; it also works if the Hessian is indefinite
+    or a trial point is not finite.
 
     >>> from jaxmle.solvers import Newton
     >>> Newton().curvature  # of fit(..., solver=Newton())
@@ -30,8 +30,8 @@ class Newton:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Fisher scoring: directions from the expected information, which the likelihood must give;
-    the last steps are Newton's.
+    """Fisher scoring: directions from the expected information, which the likelihood must provide;
+    the last steps are Newton steps.
 
     >>> from jaxmle.solvers import Scoring
     >>> Scoring().curvature  # of fit(..., solver=Scoring())
@@ -44,7 +44,7 @@ class Scoring:
 @dataclass(frozen=True)
 class BHHH:
     """Directions from the outer product of scores (Berndt, Hall, Hall & Hausman 1974, Ann.
-    Econ. Soc. Meas. 3); the last steps are Newton's.
+    Econ. Soc. Meas. 3); the last steps are Newton steps.
 
     >>> from jaxmle.solvers import BHHH
     >>> BHHH().curvature  # of fit(..., solver=BHHH())
@@ -56,12 +56,12 @@ class BHHH:
 
 @dataclass(frozen=True)
 class LBFGS:
-    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton's
-    last steps with one exact Hessian or two. Beyond 512 parameters of a function it ends by itself,
-    where its own decrement is 1e-8 or ℓ gains no more.
+    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton
+    steps with one or two exact Hessians. For a function with more than 512 parameters it finishes
+    the fit, when its own decrement is 1e-8 or ℓ gains no more.
 
-    A large declared regression starts at the maximum of a sample of its rows instead, and goes on
-    by scores.
+    A large declared regression instead starts at the maximum of a sample of its rows and continues
+    with scores.
 
     >>> from jaxmle.solvers import LBFGS
     >>> LBFGS(memory=5)  # fit(..., solver=LBFGS(memory=5))
@@ -75,8 +75,8 @@ class LBFGS:
 
 @dataclass(frozen=True)
 class Optax:
-    """Any ``optax.GradientTransformation`` as it is, for ``steps`` steps or until near the
-    maximum; then Newton's last steps.
+    """Any ``optax.GradientTransformation`` as it is, for ``steps`` steps or until close to the
+    maximum, followed by Newton steps.
 
     >>> import optax
     >>> from jaxmle.solvers import Optax

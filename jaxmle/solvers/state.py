@@ -25,7 +25,7 @@ from jaxmle.solvers.newton_step import NewtonStep
 CLIMBING = 0
 POLISHING = 1
 DONE = 2
-RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
+RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY, CREEPING = range(7)
 GAIN_BEYOND_DUST = 1e4  # times the rounding error of ℓ, which no step along rounding promises
 MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
 

@@ -12,7 +12,7 @@ class Status(IntEnum):
     """The verdict on a fit.
 
     The first rule that applies, in the order below, decides; only CONVERGED counts as converged.
-    STATIONARY takes its place where no Hessian is formed.
+    STATIONARY replaces it if no Hessian is formed.
 
     >>> import numpy as np, jaxmle as jm
     >>> only_the_sum = lambda params, y: -0.5 * (y - params["a"] - params["b"]) ** 2
@@ -120,65 +120,71 @@ LEVEL_BETWEEN_KINKS = 64
 WITHOUT_HESSIAN = "no Hessian"
 
 SCORE_IS_NO_DERIVATIVE = (
-    "a custom_vjp or custom_jvp rule, or a stop_gradient, in the likelihood gives a score that is "
-    "not the derivative of its values: ℓ beside the estimate is not what the score foresees, and "
-    "estimates and standard errors rest on the score. Compare it with jax.test_util.check_grads."
+    "a custom_vjp or custom_jvp rule, or a stop_gradient, in the likelihood gives a "
+    "score that is not the derivative of its values: near the estimate ℓ is not what the "
+    "score predicts, and estimates and standard errors depend on the score. Check the "
+    "rule with jax.test_util.check_grads."
 )
 
 MEAN_OF_ROWS = (
-    "the log-likelihood is a mean over the rows and not their sum: standard errors are √n times "
+    "the log-likelihood is a mean over the rows, not a sum: standard errors are √n times "
     "too large. Return the sum, or one term for each row."
 )
 
 STATUS_MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
     Status.UNBOUNDED: (
-        "the likelihood grows without bound {along}; there is no maximum. Check the sign: it is "
-        "log f that is maximised, not −log f. If that is right, look for a variance that goes to "
-        "zero, a component on one point, fewer rows than parameters, or a density that is infinite "
-        "at an edge of its support."
+        "the likelihood grows without bound {along}; there is no maximum. Check the "
+        "sign: log f is maximised, not −log f. If the sign is right, look for a variance "
+        "that goes to zero, a mixture component on a single point, fewer rows than "
+        "parameters, or a density that is infinite at an edge of its support."
     ),
     Status.BOUNDARY: (
-        "the maximum lies on a bound: {bound}. It has no standard error; those of the other "
-        "parameters hold it there."
+        "the maximum lies on a bound: {bound}. That estimate has no standard error; the "
+        "standard errors of the other parameters hold it fixed."
     ),
     Status.SEPARATED: (
-        "the likelihood approaches its supremum only at infinity {along}; those estimates do not "
-        "exist. The log-likelihood is the supremum, and parameters not named are those of the "
-        "limit. A prior (penalize) or fewer regressors give finite estimates."
+        "the likelihood approaches its supremum only at infinity {along}; these "
+        "estimates do not exist. The log-likelihood is the supremum, and the other "
+        "estimates are those of the limit. A prior (penalize) or fewer regressors give "
+        "finite estimates."
     ),
     Status.SADDLE: (
-        "the score is zero but the likelihood curves upwards {along}; this is not a maximum. "
-        "Start elsewhere."
+        "the score is zero, but the likelihood curves upwards {along}; this is not a "
+        "maximum. Use another start."
     ),
     Status.UNIDENTIFIED: (
-        "the data do not determine {free}: the likelihood is flat {along}. Estimable parameters "
-        "keep their standard errors. Fix or drop one of those named."
+        "the data do not determine {free}: the likelihood is flat {along}. Parameters "
+        "that are determined keep their standard errors. Fix or drop one of the named "
+        "parameters."
     ),
     Status.SINGULAR: (
-        "the information is singular {along} to within rounding, and the likelihood is not flat "
-        "there: its curvature vanishes at the maximum, or this precision cannot decide. "
-        "Reparametrise, or centre and scale the columns."
+        "the information is singular {along} to within rounding error, but the "
+        "likelihood is not flat there: its curvature vanishes at the maximum, or the "
+        "precision is too low to tell. Reparametrise, or centre and scale the columns."
     ),
     Status.STALLED: (
-        "no step raises the likelihood above its rounding noise, and the estimate is still "
-        "{distance} standard errors from the maximum by its own derivatives. The likelihood may "
-        "be rough or discontinuous, or highest at the edge of its support, as that of a uniform "
-        "law is at the largest observation: no standard error describes it there."
+        "no step raises the likelihood by more than its rounding error, although by its "
+        "derivatives the estimate is still {distance} standard errors from the maximum. "
+        "The likelihood may be rough or discontinuous, or highest at the edge of its "
+        "support, as for a uniform distribution at the largest observation; a standard "
+        "error has no meaning there."
     ),
     Status.MAX_STEPS: (
-        "the step limit was reached {distance} standard errors from the maximum by its own "
-        "derivatives. Raise max_steps or give a better start."
+        "the step limit was reached {distance} standard errors from the maximum, judged "
+        "by the derivatives. Raise max_steps or give a better start."
     ),
     Status.IMPRECISE: (
-        "the estimates are right to about {digits} digits of a standard error at most in this "
-        "precision ({dtype}). Centre and scale the columns, or use float64."
+        "in this precision ({dtype}) the estimates are accurate to at most about "
+        "{digits} digits of a standard error. Centre and scale the columns, or use "
+        "float64."
     ),
     Status.CONVERGED: "a maximum was found.",
     Status.STATIONARY: (
-        "the score is zero, {distance} standard errors from the maximum by the approximate "
-        "curvature of L-BFGS. Whether ℓ curves downwards there, and is identified, was not asked, "
-        "as a Hessian of so many parameters takes long: vcov='observed' asks, and stderr_by_cg "
+        "the score is zero: the estimate is {distance} standard errors from the maximum "
+        "by the approximate curvature of L-BFGS. It was not checked whether ℓ curves "
+        "downwards there or whether the parameters are identified, because a Hessian of "
+        "so many parameters takes long. vcov='observed' checks both, and stderr_by_cg "
         "gives standard errors of the parameters that you name."
     ),
 }

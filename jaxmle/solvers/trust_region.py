@@ -26,6 +26,7 @@ from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep, newton_step, within
 from jaxmle.solvers.state import (
     CLIMBING,
+    CREEPING,
     DONE,
     EXHAUSTED,
     NOT_FINITE,
@@ -71,13 +72,15 @@ MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a platea
 FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
 MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says more
 LIMIT = 40  # rejections in a row
+STEPS_OF_CREEPING = 250  # after which a climb is asked what it follows
+MAX_DECREMENT_OF_CREEPING = 1.0  # at which it is
 EVEN_GAIN = 0.2  # of ℓ, by a step that counts among those that gain alike: a quarter to four times
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
 GROWING_STEPS_OF_RUNAWAY = 30
 # times ℓ at the start, and one, by which ℓ > 0 has risen where it explodes: no density does, whose
 # logarithm is at most 709 a coordinate, and a wrong sign gets there in a dozen steps
-RISE_OF_EXPLOSION = 1e9
+RISE_OF_EXPLOSION = 1e8
 # the same where many steps have gained alike, or two and the next one overflows
 RISE_OF_SLOW_EXPLOSION = 1e3
 # rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
@@ -329,6 +332,15 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
     return upwards & (faster | (evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)))
 
 
+def _creeps(noted: State, reading: Reading) -> Array:
+    """Whether a climb has come near an end by so many steps that it may follow a bent ridge, each
+    of them a little way: the profile likelihood is followed faster (``profile_walk``).
+    """
+    near = reading.newton.convex & (reading.newton.decrement <= MAX_DECREMENT_OF_CREEPING)
+    late = noted.steps > STEPS_OF_CREEPING
+    return reading.accept & late & near & (reading.trial.curvature is None)
+
+
 def _outcome(state: State, noted: State, reading: Reading) -> Array:
     """Whether and why the climb ends with this trial."""
     trial = reading.trial
@@ -350,6 +362,7 @@ def _outcome(state: State, noted: State, reading: Reading) -> Array:
     outcome = xp.where(beyond | _explodes(state, noted, reading), RUNAWAY, outcome)
     opens = ~state.full & (state.steps <= FIRST_STEPS)
     patience = xp.where(opens, FIRST_STEPS, MAX_ROUNDS_WITHOUT_GAIN)
+    outcome = xp.where(_creeps(noted, reading), CREEPING, outcome)
     outcome = xp.where((noted.idle >= patience) | (noted.refused >= LIMIT), STUCK, outcome)
     ends = (~accept & ~(state.leap > 0)) | (accept & slow)
     outcome = xp.where(state.phase == POLISHING, xp.where(ends, SETTLED, RUNNING), outcome)

@@ -74,10 +74,11 @@ _LARGE_1 = (
 
 
 def log_i0(x: ArrayLike) -> jax.Array:
-    """log I₀(x), the normaliser of the von Mises density less log 2π, elementwise, for every x.
+    """log I₀(x), the log normaliser of the von Mises density minus log 2π, elementwise, for every
+    x.
 
-    A power series to |x| = 9, then x − ½ log 2πx + a polynomial in 1/x; both are differentiated as
-    they stand.
+    A power series up to |x| = 9, then x − ½ log 2πx + a polynomial in 1/x; both are differentiated
+    directly.
 
     Returns:
         Value to 1e-15, first and second derivative to 2e-13, relative to max(|f|, |x f′|), at every
@@ -118,8 +119,8 @@ def bessel_ratio(kappa: ArrayLike) -> jax.Array:
     """A(κ) = I₁(κ)/I₀(κ) = (log I₀)′(κ), the mean resultant length of a von Mises distribution,
     elementwise; odd in κ.
 
-    For large κ it is 1 − 1/2κ − …, from the same polynomial in 1/κ, so that A′ ≈ 1/2κ² keeps its
-    digits, where 1 − A/κ − A² has none left.
+    For large κ it is 1 − 1/2κ − …, from the same polynomial in 1/κ, so A′ ≈ 1/2κ² keeps its digits,
+    whereas 1 − A/κ − A² loses all of them.
 
     Returns:
         Value to 1e-15, first derivative to 1e-13, second to 1e-10, relative to max(|f|, |κ f′|).

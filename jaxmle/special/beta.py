@@ -20,13 +20,13 @@ def betaln(a: ArrayLike, b: ArrayLike) -> jax.Array:
     """log B(a, b) = log Γ(a) + log Γ(b) − log Γ(a + b), elementwise, for a, b > 0; arguments
     broadcast.
 
-    Where an argument is 10 or more, Stirling's formula is applied to the difference, so that
-    nothing large cancels; the derivatives ψ(a) − ψ(a + b) and ψ′(a) − ψ′(a + b) are evaluated as
-    differences too.
+    If an argument is 10 or more, Stirling's formula is applied to the difference, so that nothing
+    large cancels; the derivatives ψ(a) − ψ(a + b) and ψ′(a) − ψ′(a + b) are also evaluated as
+    differences.
 
     Returns:
         Value to 1e-14, first and second derivatives to 1e-13, from 1e-8 to 1e15 in either argument.
-        +inf where an argument is 0, NaN below.
+        +inf if an argument is 0, NaN below.
 
     Source: Didonato & Morris 1992, ACM TOMS 18, 360 (algorithm 708), for the idea of the
     differences.

@@ -30,7 +30,7 @@ _NEAR_POISSON = (
 
 
 def log_factorial(k: ArrayLike) -> jax.Array:
-    """log k!, elementwise; integers welcome; smooth in between as log Γ(k + 1).
+    """log k!, elementwise, for integers; between integers it is the smooth log Γ(k + 1).
 
     Example:
         >>> print(round(float(log_factorial(10)), 4))
@@ -43,13 +43,13 @@ def poisson_logpmf(k: ArrayLike, log_mean: ArrayLike) -> jax.Array:
     """log of the Poisson probability, kη − e^η − log k!, elementwise; arguments broadcast.
 
     From k = 10 on it is −½ log 2πk − Δ(k) − k(ε − log(1 + ε)), ε = (e^η − k)/k, Δ Stirling's error:
-    for k = 10⁶ the plain form loses six digits. The derivative in η is k − e^η; the one in k, where
-    k is floating, is η − ψ(k + 1).
+    for k = 10⁶ the plain form loses six digits. The derivative in η is k − e^η; the derivative in
+    k, if k is floating, is η − ψ(k + 1).
 
     Args:
-        k: counts ≥ 0 of integer or floating type; −inf where negative (a fraction gets the smooth
+        k: counts ≥ 0 of integer or floating type; −inf if negative (a fraction gets the smooth
             continuation).
-        log_mean: η = log of the mean, which is what a log link has; −inf is mean 0.
+        log_mean: η, the log of the mean, as in a log link; −inf means mean 0.
 
     Returns:
         Value to 1e-14, derivatives to a few ulp, relative to max(|f|, |k ∂f/∂k| + |η ∂f/∂η|).
@@ -68,20 +68,20 @@ def negative_binomial_logpmf(k: ArrayLike, mu: ArrayLike, alpha: ArrayLike) -> j
     broadcast.
 
     log Γ(k + 1/α)/(Γ(1/α) k!) + k log(αμ/(1 + αμ)) − log(1 + αμ)/α. Size is 1/α; α = 0 is the
-    Poisson, a point like any other: value and derivatives in α are finite there, ∂f/∂α = ((k − μ)²
-    − k)/2. The terms are evaluated as differences that are smooth in α (see the source), so that
-    nothing cancels at large size.
+    Poisson distribution, an ordinary point: value and derivatives in α are finite there, ∂f/∂α =
+    ((k − μ)² − k)/2. The terms are evaluated as differences that are smooth in α (see the source),
+    so that nothing cancels at large size.
 
     Args:
-        k: counts ≥ 0 of integer or floating type; −inf where negative.
+        k: counts ≥ 0 of integer or floating type; −inf if negative.
         mu: mean > 0; at 0 all mass is on k = 0.
         alpha: dispersion ≥ 0; NaN below.
 
     Returns:
         Value to 1e-13, first derivatives to 1e-12, second in (μ, α) to 1e-10, relative to max(|f|,
-        Σ|x ∂f/∂x|), for k to 10⁶ and α from 0 to 10³; the third are right. The derivative in k, of
-        the smooth continuation, is there for completeness: its own derivatives lose digits for αμ >
-        10⁶.
+        Σ|x ∂f/∂x|), for k up to 10⁶ and α from 0 to 10³; third derivatives are correct, without a
+        stated accuracy. The derivative in k is that of the smooth continuation; its own derivatives
+        lose digits for αμ > 10⁶.
 
     Source: Loader 2000, "Fast and accurate computation of binomial probabilities", with α for
     1/size.
@@ -347,23 +347,23 @@ def _log_ratio(delta: jax.Array, ratio: jax.Array) -> jax.Array:
 
 
 def dirichlet_multinomial_logpmf(counts: ArrayLike, concentration: ArrayLike) -> jax.Array:
-    """log of the Dirichlet-multinomial probability of counts (k, …) in k categories, which stand
-    on the **first** axis; the others broadcast.
+    """log of the Dirichlet-multinomial probability of counts (k, …) in k categories, which are on
+    the **first** axis; the other axes broadcast.
 
     log n!/Πkⱼ! + Σ log Γ(aⱼ + kⱼ)/Γ(aⱼ) − log Γ(A + n)/Γ(A), n = Σkⱼ, A = Σaⱼ. With the pooled
-    shares Pⱼ = (aⱼ + kⱼ)/(A + n) its leading part is −Σ aⱼ log(πⱼ/Pⱼ) − Σ kⱼ log((kⱼ/n)/Pⱼ), πⱼ =
-    aⱼ/A: sums of one sign once each term is written as the excess of δ over log(1 + δ), δ = Pⱼ/πⱼ −
-    1, which may be done since Σ aⱼδⱼ = 0. The rest are Stirling's errors. So nothing cancels as A
-    grows, where the limit is the multinomial. Two categories are the beta-binomial.
+    proportions Pⱼ = (aⱼ + kⱼ)/(A + n) its leading part is −Σ aⱼ log(πⱼ/Pⱼ) − Σ kⱼ log((kⱼ/n)/Pⱼ),
+    πⱼ = aⱼ/A: sums of one sign once each term is written as the excess of δ over log(1 + δ), δ =
+    Pⱼ/πⱼ − 1, which may be done since Σ aⱼδⱼ = 0. The rest are Stirling's errors. So nothing
+    cancels as A grows towards the multinomial limit. Two categories give the beta-binomial.
 
     Args:
         counts: ≥ 0, (k, …).
         concentration: > 0, (k, …).
 
     Returns:
-        Value to 1e-14 relative to |f|, or to 3e-14 absolutely where that is more; derivatives in
-        the concentrations to 1e-13 of Σ aⱼ|ψ(aⱼ + kⱼ) − ψ(aⱼ)|. The derivative in the counts is
-        that of the smooth continuation.
+        Value to 1e-14 relative to |f|, or to 3e-14 absolutely if that is more; derivatives in the
+        concentrations to 1e-13 of Σ aⱼ|ψ(aⱼ + kⱼ) − ψ(aⱼ)|. The derivative in the counts is that of
+        the smooth continuation.
 
     Source: the form is that of Loader 2000, "Fast and accurate computation of binomial
     probabilities", for two deviances.

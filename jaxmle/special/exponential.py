@@ -70,10 +70,10 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 def held_exp(x: ArrayLike) -> jax.Array:
-    """eˣ, elementwise, held at e⁶⁰⁰ (e⁷⁵ in single precision) where it and its derivatives would
-    overflow: there it has the slope 0.
+    """eˣ, elementwise, capped at e⁶⁰⁰ (e⁷⁵ in single precision), where it and its derivatives would
+    overflow; its slope is 0 there.
 
-    A hazard of that size makes a log-likelihood of −1e260: what is impossible stays finite, and so
+    A hazard of that size gives a log-likelihood of −1e260: an impossible event stays finite, and so
     do its derivatives.
 
     Example:
@@ -110,7 +110,8 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 def log_cloglog(x: ArrayLike) -> jax.Array:
-    """log(1 − exp(−eˣ)), elementwise, for every x: the log of the inverse complementary log-log.
+    """log(1 − exp(−eˣ)), elementwise, for every x: the log of the inverse complementary log-log
+    link.
 
     x − eˣ/2 + … far to the left, where eˣ underflows and log(1 − e⁻ᵗ) of t = eˣ has a slope that
     overflows; −exp(−eˣ) far to the right.

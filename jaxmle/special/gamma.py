@@ -67,7 +67,7 @@ def real(x: ArrayLike) -> jax.Array:
 def gammaln(x: ArrayLike) -> jax.Array:
     """log Γ(x), elementwise, for x > 0 of any shape; NaN below 0, +inf at 0.
 
-    Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two. Its
+    Absolute error 1e-14 below 10, including its zeros at 1 and 2; otherwise one or two ulp. Its
     derivatives are ``digamma`` and ``trigamma``.
 
     >>> from jaxmle.special import gammaln

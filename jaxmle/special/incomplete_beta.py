@@ -48,12 +48,12 @@ def log_betainc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
     Args:
         a: first shape > 0; NaN elsewhere.
         b: second shape > 0; NaN elsewhere.
-        x: argument in [0, 1], NaN outside. At 0 −inf, at 1 0.
+        x: argument in [0, 1], NaN outside. The result is −inf at 0 and 0 at 1.
 
     Returns:
         Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in all three arguments, relative
         to max(|f|, Σ|x ∂f/∂x|), for shapes from 0.05 to 3 000. A shape below 0.05 costs a digit:
-        5e-13 and 5e-9 at 0.01. Third derivatives are right.
+        5e-13 and 5e-9 at 0.01. Third derivatives are correct, without a stated accuracy.
 
     Example:
         >>> print(round(float(log_betainc(2.0, 3.0, 0.5)), 4))
@@ -79,7 +79,7 @@ def log_betaincc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
 
 
 def log_beta_tails(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """``log_betainc`` and ``log_betaincc`` of the same arguments, from one program for both.
+    """``log_betainc`` and ``log_betaincc`` of the same arguments, computed together.
 
     Args, Returns:
         As ``log_betainc``, for each of the two.

@@ -90,7 +90,7 @@ def log_gammainc(a: ArrayLike, x: ArrayLike) -> jax.Array:
     Returns:
         Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in both arguments, relative to
         max(|f|, |a ∂f/∂a| + |x ∂f/∂x|), for a from 0.003 to 10⁵ and P, Q down to e^−200 000. Third
-        derivatives are right.
+        derivatives are correct, without a stated accuracy.
 
     Example:
         >>> print(round(float(log_gammainc(2.0, 1.0)), 4))

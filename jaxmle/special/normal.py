@@ -79,8 +79,8 @@ def ndtri(p: ArrayLike) -> jax.Array:
         p: probability; 0 and 1 give −inf and +inf, anything outside NaN.
 
     Returns:
-        x with Φ(x) = p, to 1e-14 relative to max(|x|, |p x′|). Above ½ the precision is that of 1 −
-        p.
+        x with Φ(x) = p, to 1e-14 relative to max(|x|, |p x′|). Above ½ the accuracy is limited by
+        that of 1 − p.
 
     Example:
         >>> print(round(float(ndtri(0.975)), 4))

@@ -40,7 +40,7 @@ def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 
     Returns:
         Value to 1e-14, first derivatives to 1e-12, second to 1e-9, relative to max(|f|, |z ∂f/∂z| +
-        |ν ∂f/∂ν|). A fit that may end at the normal should move in 1/df:
+        |ν ∂f/∂ν|). For a fit that may end at the normal, use 1/df as the parameter:
         ``student_t_logpdf_inverse_df``.
 
     Example:
@@ -52,8 +52,8 @@ def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 
 
 def student_t_logpdf_inverse_df(z: ArrayLike, inverse_df: ArrayLike) -> jax.Array:
-    """log density of Student's t at z as a function of w = 1/df, elementwise; w = 0 is the normal,
-    with finite derivatives in w.
+    """log density of Student's t at z as a function of w = 1/df, elementwise; w = 0 is the normal
+    density, with finite derivatives in w.
 
     At w = 0 the first derivative in w is (z⁴ − 2z² − 1)/4.
 
@@ -80,7 +80,7 @@ def student_t_logcdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 
     Args:
         z: standardised residual.
-        df: degrees of freedom ν > 0; inf is the normal.
+        df: degrees of freedom ν > 0; inf is the normal distribution.
 
     Returns:
         Value to 1e-13, first derivatives to 1e-11, second to 1e-9, relative to max(|f|, |z ∂f/∂z| +

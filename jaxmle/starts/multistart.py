@@ -48,33 +48,32 @@ def multistart(
     params_axis: int | str | None = "auto",
     progress: bool | None = None,
 ) -> Multistart:
-    """Maximise one log-likelihood on one data set from many starts, and count the maxima that they
-    find.
+    """Maximise one log-likelihood on one data set from many starts, and count the maxima found.
 
     Args:
         loglik, data, constraints, solver, vcov, clusters, weights, dtype, max_steps: as in ``fit``.
         starts: start values with a leading axis (s, …) on every leaf; or ``sampler(key)``, which
-            returns one start for a jax key and is called ``number`` times; or one start, which is
-            the first of ``number``: the others are drawn about it, normally with standard deviation
-            2 on the free scale, which keeps them inside the constraints; or None for a model with a
-            method ``start(data)``, in place of one start.
-        number: how many starts to draw. The first ten of fifty are those of ``number=10``.
-        key: a whole number or a jax key.
-        symmetric: groups of parameters whose labels may be exchanged. ``[("mu", "sigma",
+            returns one start for a jax key and is called ``number`` times; or one start, the first
+            of ``number``: the others are drawn around it from a normal distribution with standard
+            deviation 2 on the free scale, which keeps them inside the constraints; or None for a
+            model with a method ``start(data)``, which then gives the first start.
+        number: the number of starts. The first ten of fifty are those of ``number=10``.
+        key: an integer or a jax key.
+        symmetric: groups of parameters whose labels can be exchanged. ``[("mu", "sigma",
             "weight")]`` names leaves whose leading axis runs over components, which are permuted
             jointly; ``[(("mu_1", "sigma_1"), ("mu_2", "sigma_2"))]`` names the blocks one by one.
-            Maxima that differ by labels only are then one.
-        params_axis: 0 says that ``starts`` has a leading axis over starts, None that it is one
-            start; ``"auto"`` finds out where only one reading fits the likelihood.
+            Maxima that differ only in labels then count as one.
+        params_axis: 0 means that ``starts`` has a leading axis over starts, None that it is one
+            start; ``"auto"`` chooses if only one of these is possible.
         progress: as in ``fit_batch``.
 
     Returns:
-        A ``Multistart``. A start at which the likelihood is not finite fails alone, with the status
-        NONFINITE.
+        A ``Multistart``. A start at which the likelihood is not finite gets the status NONFINITE;
+        the others are not affected.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, a start outside its bounds,
-            an unknown name.
+        ValueError, TypeError: for mistakes visible in shapes and types, a start outside its bounds,
+            or an unknown name.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
@@ -88,7 +87,7 @@ def multistart(
     """
     host_only(
         "multistart",
-        "; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts",
+        "; inside a trace use jax.vmap(lambda start: jaxmle.fit(loglik, start, data))",
     )
     options = Options(
         constraints=constraints_of(loglik, constraints),
@@ -104,7 +103,7 @@ def multistart(
     check_params_axis(params_axis)
     if has(as_tree(loglik), Weight):
         raise ValueError(
-            "weights inside the likelihood cannot be shared by a batch: give them to "
+            "weights inside the likelihood cannot be shared by a batch: pass them as "
             "multistart(weights=…)"
         )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
@@ -157,12 +156,12 @@ def _checked_data(loglik: Loglik, data: Tree, options: Options) -> Tree:
 class Multistart:
     """The maxima that fits from many starts reached.
 
-    ``best``: the CONVERGED fit nearest to the highest maximum, of those that end there. Where none
-    converged it is an UNBOUNDED one if there is any, else the one whose status comes last in the
-    order of ``Status``; ``best.status`` says it. ``fits``: all fits, a leading axis over starts.
-    ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct maxima of
-    the converged fits, the highest first. Two ends are the same maximum where every entry differs
-    by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).
+    ``best``: among the CONVERGED fits that end at the highest maximum, the one closest to it. If
+    none converged, it is an UNBOUNDED fit if there is one, otherwise the fit whose status comes
+    last in the order of ``Status``; see ``best.status``. ``fits``: all fits, a leading axis over
+    starts. ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct
+    maxima of the converged fits, the highest first. Two fits have the same maximum if every entry
+    differs by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
@@ -181,7 +180,7 @@ class Multistart:
 
     @property
     def counts(self) -> dict[Status, int]:
-        """How many starts ended in each status that occurs."""
+        """The number of starts for each status that occurs."""
         codes, times = np.unique(self.fits.status, return_counts=True)
         return {
             Status(code): times for code, times in zip(codes.tolist(), times.tolist(), strict=True)
@@ -189,8 +188,8 @@ class Multistart:
 
     @property
     def unbounded(self) -> int:
-        """How many starts climbed without end. With any, the likelihood has no maximum, and
-        ``best`` is at most a local one.
+        """The number of starts from which the likelihood rises without bound. If there are any, the
+        likelihood has no maximum, and ``best`` is at most a local one.
         """
         return self.counts.get(Status.UNBOUNDED, 0)
 
@@ -279,25 +278,25 @@ def _notes(result: Multistart) -> tuple[str, ...]:
     sentences = (
         (
             result.unbounded > 0,
-            f"The likelihood is unbounded: {_many(result.unbounded, 'start')} climbed without "
-            f"end, so {end}",
+            f"The likelihood is unbounded: from {_many(result.unbounded, 'start')} it kept rising "
+            f"without end, so {end}",
         ),
         (
             top >= 0,
-            f"{_many(len(higher), 'start')} that did not converge reached more, up to "
-            f"{likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): "
-            f"fits[{top}].explain().",
+            f"{_many(len(higher), 'start')} that did not converge reached a higher value, "
+            f"up to {likelihood(float(fits.loglik[top]))} "
+            f"({Status(int(fits.status[top])).name}): fits[{top}].explain().",
         ),
         (
             twins > 1,
-            f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes "
-            "them one.",
+            f"{twins} maxima are equally high: if labels can be exchanged, symmetric= "
+            "counts these as one.",
         ),
         (
             lone > 0 and len(fits) > 1,
             _many(lone, "maximum was found by one start", "maxima were found by one start each")
             + ": more starts may find others.",
         ),
-        (not maxima, f"No start converged. The best ends so: {result.best.explain()}"),
+        (not maxima, f"No start converged. The best start: {result.best.explain()}"),
     )
     return tuple(sentence for holds, sentence in sentences if holds)

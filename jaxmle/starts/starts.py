@@ -68,7 +68,7 @@ def _is_sampler(starts: Any) -> bool:
     """A function; a tree of parameters may be callable too, but has arrays for leaves."""
     leaves = jax.tree.leaves(starts)
     if isinstance(starts, type):
-        raise TypeError(f"starts are parameters or a function of a key; got {shown(starts)}")
+        raise TypeError(f"starts must be parameters or a function of a key; got {shown(starts)}")
     return callable(starts) and (
         isinstance(starts, jax.tree_util.Partial) or not leaves or leaves[0] is starts
     )
@@ -83,8 +83,7 @@ def _are_many(
     possible = len(lengths) == 1 and lengths not in ({()}, {(0,)})
     if axis == 0 and not possible:
         raise ValueError(
-            "every leaf of starts must have the same leading axis, over starts; got shapes "
-            f"{shapes}"
+            f"all leaves of starts must have the same leading axis over starts; got shapes {shapes}"
         )
     if axis != "auto":
         return axis == 0
@@ -92,8 +91,9 @@ def _are_many(
     if not possible:
         if alone is not None and shapes and all(shapes):
             raise ValueError(
-                "every leaf of starts must have the same leading axis, over starts; got shapes "
-                f"{shapes}. Nor can they be one start: {_first_line(alone)}"
+                "all leaves of starts must have the same leading axis over starts; got "
+                f"shapes {shapes}. They cannot be a single start either: "
+                f"{_first_line(alone)}"
             )
         return False  # where it does not run, the error is that of the likelihood
     apart = _complaint(loglik, _first(params), data, constraints, groups)
@@ -101,13 +101,13 @@ def _are_many(
         raise alone  # it does not depend on how starts are read
     if alone is not None and apart is not None:
         raise ValueError(
-            f"the likelihood takes starts neither as one start ({_first_line(alone)}) nor as "
-            f"{shapes[0][0]} of them ({_first_line(apart)})"
+            f"the likelihood accepts starts neither as one start ({_first_line(alone)}) "
+            f"nor as {shapes[0][0]} of them ({_first_line(apart)})"
         )
     if alone is None and apart is None:
         raise ValueError(
-            f"starts may be read as one start or as {shapes[0][0]} of them: say params_axis=None "
-            "(one, about which others are drawn) or params_axis=0"
+            f"starts could be one start or {shapes[0][0]} starts: give params_axis=None "
+            "(one start, around which others are drawn) or params_axis=0"
         )
     return apart is None
 
@@ -172,8 +172,8 @@ def _stacked(drawn: list[Tree]) -> Tree:
     odd = next((i for i, form in enumerate(forms) if form != forms[0]), None)
     if odd is not None:
         raise ValueError(
-            f"the sampler's start {odd} has another structure or other shapes than its first: "
-            f"{forms[odd][1]} and {forms[0][1]}"
+            f"the sampler's start {odd} does not have the structure and shapes of its "
+            f"first: {forms[odd][1]} and {forms[0][1]}"
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
 

@@ -17,15 +17,15 @@ def checked_groups(symmetric: Any) -> tuple[Any, ...]:
     """Groups of names, by their form alone: leaves, or blocks of equal length."""
     if not isinstance(symmetric, list | tuple):
         raise TypeError(
-            "symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got "
-            f"{shown(symmetric)}"
+            "symmetric must be a list of groups, such as [('mu', 'sigma', 'weight')]; "
+            f"got {shown(symmetric)}"
         )
     groups = tuple(symmetric)
     for group in groups:
         if not isinstance(group, tuple | list) or not group:
             raise TypeError(
-                "each group of symmetric is a tuple of leaf names, as in symmetric=[('mu', "
-                f"'sigma', 'weight')]; got {group!r}"
+                "each group of symmetric must be a tuple of leaf names, as in "
+                f"symmetric=[('mu', 'sigma', 'weight')]; got {group!r}"
             )
         words = [isinstance(part, str) for part in group]
         blocks = [
@@ -36,12 +36,12 @@ def checked_groups(symmetric: Any) -> tuple[Any, ...]:
         ]
         if not all(words) and not all(blocks):
             raise TypeError(
-                "a group of symmetric holds leaf names, or tuples of names that may be "
-                f"exchanged, not both; got {group!r}"
+                "a group of symmetric must hold leaf names or tuples of exchangeable "
+                f"names, not both; got {group!r}"
             )
         if all(blocks) and (len(group) < 2 or len({len(part) for part in group}) > 1):
             raise ValueError(
-                f"symmetric exchanges two or more tuples of names, of one length; got {group!r}"
+                f"symmetric exchanges two or more tuples of names of the same length; got {group!r}"
             )
     return groups
 
@@ -72,7 +72,7 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
                 else ""
             )
             raise ValueError(
-                f"symmetric names {name!r}, which is no leaf; the leaves are "
+                f"symmetric names {name!r}, which is not a leaf; the leaves are "
                 f"{', '.join(list(paths)[:20])}.{hint}"
             )
         leaf = layout.leaves[paths[name]]
@@ -90,7 +90,7 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
         pieces.append(np.arange(span.start, span.stop).reshape(leaf.shape[0], -1))
     if len(set(lengths.values())) > 1:
         raise ValueError(
-            "the leaves of a symmetric group need as many components: "
+            "the leaves of a symmetric group need the same number of components: "
             + ", ".join(f"{name} has {k}" for name, k in lengths.items())
         )
     return np.concatenate(pieces, axis=1)

@@ -33,21 +33,21 @@ SPLIT_OF_KEY = 2**31
 
 @dataclass(frozen=True, eq=False)
 class StochasticFit:
-    """The result of ``fit_stochastic``. Only its polish has a verdict and standard errors.
+    """The result of ``fit_stochastic``. Only the polish has a verdict and standard errors.
 
     Attributes:
-        params: the parameters after ``best_epoch``, in the tree of the start values. A polish does
-            not change them; its own are ``fit.params``.
-        loglik: the log-likelihood of all the data at ``params``, with the log prior where there is
-            one. NaN where ``stopped`` is ``"nonfinite"``.
+        params: the parameters after ``best_epoch``, in the tree of the start values. The polish
+            does not change them; its parameters are ``fit.params``.
+        loglik: the log-likelihood of all the data at ``params``, including any log prior. NaN if
+            ``stopped`` is ``"nonfinite"``.
         path: mean negative log-likelihood per unit of weight after each epoch, (epochs + 1, 2): of
-            the rows trained on, and of those held out (NaN where none are). Row 0 is the start.
-        epochs: how many epochs ran, those of an earlier run of the same checkpoint included.
-        best_epoch: the one whose parameters these are: the lowest held-out value, or the last where
-            nothing is held out.
-        stopped: ``"epochs"`` all ran, ``"patience"`` the held-out value rose for so long,
-            ``"nonfinite"`` the value left the finite numbers.
-        fit: the record of the polish, or None.
+            the training rows, and of the held-out rows (NaN if there are none). Row 0 is the start.
+        epochs: number of epochs, including those of an earlier run with the same checkpoint.
+        best_epoch: the epoch of ``params``: the one with the lowest held-out value, or the last if
+            no rows are held out.
+        stopped: ``"epochs"`` if all ran, ``"patience"`` if the held-out value did not improve for
+            that long, ``"nonfinite"`` if the value became non-finite.
+        fit: the fit of the polish, or None.
 
     >>> import numpy as np, jax.numpy as jnp, optax
     >>> from jaxmle.stochastic.stochastic import fit_stochastic
@@ -166,8 +166,9 @@ class Run:
             carry, path = _unpacked(stored, carry)
         if len(path) - 1 > epochs:
             raise ValueError(
-                f"the checkpoint {str(store.folder)!r} holds {len(path) - 1} epochs, more than "
-                f"epochs={epochs}. Ask for as many, or give another folder."
+                f"the checkpoint {str(store.folder)!r} holds {len(path) - 1} epochs, more "
+                f"than epochs={epochs}. Give at least that many epochs, or another "
+                "folder."
             )
         report = _Report(epochs, progress)
         stopped = _stop(path, epochs, patience)
@@ -244,7 +245,7 @@ class Run:
             layout,
             layout.ravel(jax.tree.map(np.asarray, params)),
             self.data,
-            remedy="Gather dependent rows in one leading-axis unit, or use jaxmle.fit",
+            remedy="Group dependent rows in one unit of the leading axis, or use jaxmle.fit",
         )
 
     def _identity(
@@ -277,7 +278,7 @@ def _split(w: np.ndarray, share: float, key: Array) -> tuple[np.ndarray, np.ndar
     if not (len(held) and len(train) and w[held].sum() > 0 and w[train].sum() > 0):
         raise ValueError(
             f"held_out={share} of {n} rows leaves {len(train)} to train on and "
-            f"{len(held)} held out, and both need rows of positive weight"
+            f"{len(held)} held out, but both need rows with positive weight"
         )
     return train, held
 
@@ -288,7 +289,9 @@ def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
     expected = str(jax.tree.structure(data))
     got = str(jax.tree.structure(other))
     if expected != got:
-        raise ValueError(f"held_out must be a tree like data, {expected}; got {got}")
+        raise ValueError(
+            f"held_out must be a tree with the structure of data, {expected}; got {got}"
+        )
     data_length(other)
     for (path, leaf), like in zip(
         jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(data), strict=True
@@ -334,10 +337,10 @@ def _packed(carry: _Carry, path: list[tuple[float, float]]) -> list[np.ndarray]:
 def _check_stored(like: _Carry, stored: list[np.ndarray]) -> None:
     """Arrays of a checkpoint are a path and a place of this run."""
     if not stored or stored[0].ndim != 2 or stored[0].shape[1] != 2 or not len(stored[0]):
-        raise ValueError("it has no path of values")
+        raise ValueError("it has no history of values")
     expected = [(leaf.shape, leaf.dtype) for leaf in _arrays(like)]
     if [(leaf.shape, leaf.dtype) for leaf in stored[1:]] != expected or stored[0].dtype != float:
-        raise ValueError("its arrays have other shapes or types than this run writes")
+        raise ValueError("its arrays do not have the shapes and types that this run writes")
 
 
 def _unpacked(stored: list[np.ndarray], like: _Carry) -> tuple[_Carry, list[tuple[float, float]]]:

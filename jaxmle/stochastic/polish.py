@@ -27,10 +27,12 @@ def checked_names(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple
         return None
     over = (over,) if isinstance(over, str) else over
     if not isinstance(over, list | tuple) or not all(isinstance(name, str) for name in over):
-        raise TypeError(f"polish_over is a key of params0, or a list of them; got {shown(over)}")
+        raise TypeError(
+            f"polish_over must be a key of params0, or a list of keys; got {shown(over)}"
+        )
     over = tuple(over)
     if polish is None:
-        raise ValueError("polish_over says what a polish moves: give polish='newton' too")
+        raise ValueError("polish_over selects the parameters to polish: give polish='newton' too")
     paths = _paths(params)
     known = set(params) if isinstance(params, dict) else set(paths)
     missing = [name for name in over if not any(_is_under(path, name) for path in paths)]

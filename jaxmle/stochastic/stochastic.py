@@ -50,48 +50,49 @@ def fit_stochastic(
     checkpoint: Any = None,
     progress: bool | None = None,
 ) -> StochasticFit:
-    """Maximise a log-likelihood by mini-batches, and polish the end exactly if that is chosen.
+    """Maximise a log-likelihood by mini-batches, optionally followed by an exact polish.
 
     A step descends the gradient of −{(n/m) Σ_batch w_i ℓ_i + log prior}/Σw, the mean negative
-    log-likelihood, so that learning rates mean what they mean elsewhere. Each epoch walks through a
-    new permutation of the rows. Its last batch may be short: m is then the rows that it has, so
-    that every batch is a simple random sample of rows and its gradient is unbiased.
+    log-likelihood, so learning rates have their usual meaning. Each epoch uses a new permutation of
+    the rows. The last batch may be short: m is then its number of rows, so every batch is a simple
+    random sample of rows and its gradient is unbiased.
 
     Args:
-        loglik: ``loglik(params, data)`` returning one term per row (n,), each of its own row alone;
-            or a combinator of such, but no pool.
+        loglik: ``loglik(params, data)`` returning one term per row (n,), each depending only on its
+            own row; or a combinator of such functions, but not a pool.
         params0: start values, any tree of floating-point arrays; None for a model with a method
             ``start(data)``.
         data: any tree of arrays that share the leading axis n.
-        optimizer: any optax transformation; calls that share one object share their compiled
-            programs. It sees the tree of the parameters; where there are constraints, fixed or tied
+        optimizer: any optax transformation; calls with the same object share their compiled
+            programs. It gets the tree of the parameters or, if there are constraints, fixed or tied
             entries, the vector of free coordinates.
         batch_size: rows of a batch, m.
-        epochs: walks through the data, at most.
-        key: a whole number or a jax key; it decides the permutations and the rows held out.
+        epochs: the largest number of passes through the data.
+        key: an integer or a jax key for the permutations and the held-out rows.
         schedule: ``schedule(step)`` multiplies the optimizer's updates; step counts batches from 0.
-        constraints, weights, vcov, dtype: as in ``fit``; ``vcov`` is that of the polish. ``dtype``
-            is float64 unless float32 is given; the polish is in float64.
-        held_out: a share of the rows, between 0 and 1, drawn without replacement; or a tree like
-            ``data`` of other rows, which count equally.
-        patience: epochs without a lower held-out value after which to stop.
-        polish: ``"newton"`` or ``"lbfgs"``: ``fit`` from the end, on all the data (held-out share
-            included), with its verdict and standard errors. Newton's Hessian is (p, p); beyond 512
-            parameters ``"lbfgs"`` forms none, and gives no standard errors, unless ``vcov`` asks.
+        constraints, weights, vcov, dtype: as in ``fit``; ``vcov`` is for the polish. ``dtype`` is
+            float64 unless float32 is given; the polish is always in float64.
+        held_out: a fraction of the rows, between 0 and 1, drawn without replacement; or a tree like
+            ``data`` with other rows, which have equal weight.
+        patience: stop after this many epochs without a lower held-out value.
+        polish: ``"newton"`` or ``"lbfgs"``: run ``fit`` from the end, on all the data (including
+            held-out rows), for a verdict and standard errors. Newton's Hessian is (p, p); beyond
+            512 parameters ``"lbfgs"`` forms none and gives no standard errors unless ``vcov`` asks
+            for them.
         polish_over: keys of ``params0``, such as ``("w2", "b2")`` for the last layer: the polish
-            moves these and holds the rest, and its standard errors are conditional on the rest. Of
-            a module the names of fields, such as ``"layers[1]"``.
-        checkpoint: a folder of its own. Every epoch is kept there, and the same call resumes after
-            the last one that was finished, to the same parameters bit by bit on the same machine.
+            changes only these, and its standard errors are conditional on the rest. For a module
+            give names of fields, such as ``"layers[1]"``.
+        checkpoint: a separate folder. Every epoch is saved there, and the same call resumes after
+            the last finished epoch, with bitwise identical parameters on the same machine.
             ``epochs`` and ``patience`` may change.
-        progress: None for silence in the first two seconds, True for lines at once, False for none.
+        progress: None for lines after two seconds, True for lines at once, False for none.
 
     Returns:
         A ``StochasticFit``.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, rows that
-            see each other.
+        ValueError, TypeError: for mistakes visible in shapes and types, NaN in the data, or terms
+            that depend on other rows.
 
     Source: Robbins & Monro (1951), Annals of Mathematical Statistics 22, 400–407; Bottou, Curtis &
     Nocedal (2018), SIAM Review 60, 223–311.
@@ -116,7 +117,7 @@ def fit_stochastic(
     ... )
     ((4, 2), True, 2.0)
     """
-    host_only("fit_stochastic", "; there, use jaxmle.fit or optax itself")
+    host_only("fit_stochastic", "; inside a trace, use jaxmle.fit or optax itself")
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     options = Options(
         constraints=constraints, vcov=vcov, weights=weights, dtype=dtype, progress=progress
@@ -125,7 +126,7 @@ def fit_stochastic(
     posed = read(loglik, params0, data, options)
     names = checked_names(polish_over, polish, loglik, posed.params)
     if posed.rows is None:
-        raise ValueError("data has no arrays: there are no rows to draw batches of")
+        raise ValueError("data has no arrays: there are no rows to draw batches from")
     with precision(posed.dtype), np.errstate(all="ignore"), Checkpoint(checkpoint) as store:
         x = posed.layout.ravel(posed.params)
         check_calls(posed.loglik, posed.layout, x, posed.data)
@@ -161,12 +162,10 @@ def _check_options(
     if schedule is not None:
         check_function("schedule", schedule, "optax.cosine_decay_schedule(1.0, 1000)")
     if patience is not None and held_out is None:
-        raise ValueError(
-            "patience watches held-out rows: give held_out=0.1, or a tree of other rows"
-        )
+        raise ValueError("patience needs held-out rows: give held_out=0.1, or a tree of other rows")
     if isinstance(held_out, bool) or (isinstance(held_out, int | float) and not 0 < held_out < 1):
         raise ValueError(
-            f"held_out must be a share between 0 and 1 or a tree of rows; got {held_out!r}"
+            f"held_out must be a fraction between 0 and 1 or a tree of rows; got {held_out!r}"
         )
     if polish is not None:
         check_choice("polish", polish, tuple(POLISHERS))
@@ -176,7 +175,7 @@ def _check_kind(loglik: Loglik) -> None:
     """Batches are rows of one data set, and the prior is one of the parameters alone."""
     if has(loglik, Pool):
         raise ValueError(
-            "a pool has several data sets, and a batch is rows of one: fit it with jaxmle.fit"
+            "a pool has several data sets, but a mini-batch is rows of one: fit it with jaxmle.fit"
         )
     if jeffreys_of(loglik) is not None:
         raise ValueError("jeffreys's prior needs every row at once: fit it with jaxmle.fit")

@@ -82,8 +82,9 @@ def columns_of(columns: Any) -> Tree:
     read = jax.tree_util.tree_map_with_path(_leaf, columns, is_leaf=_is_leaf)
     if not Columns(read).names:
         raise ValueError(
-            "columns name no column of the files: give the data of the model with names of columns "
-            "for arrays, such as {'x': ['price', 'age'], 'y': 'sold'}"
+            "columns does not name a column of the files: give the data of the model "
+            "with column names instead of arrays, such as "
+            "{'x': ['price', 'age'], 'y': 'sold'}"
         )
     return read
 

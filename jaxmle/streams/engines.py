@@ -51,9 +51,9 @@ def _mapped(engine: Any, content: bytes, work: Work, request: Request) -> Iterat
         yield from engine.map(result_of_file, [content] * count, range(count), [asked] * count)
     except BrokenExecutor as error:
         raise RuntimeError(
-            f"the engine lost a worker in the pass {request.name!r} and does not go on: "
-            f"{error or type(error).__name__}. The same call with a new engine does, with "
-            "checkpoint= from where the climb was"
+            f"the engine lost a worker in the pass {request.name!r} and cannot continue: "
+            f"{error or type(error).__name__}. Repeat the call with a new engine; with "
+            "checkpoint= it resumes the search"
         ) from error
 
 
@@ -68,8 +68,8 @@ def result_of_file(content: bytes, index: int, request: Request) -> FileResult:
             work = _unpacked(content)
         except (ImportError, AttributeError) as error:
             raise ImportError(
-                f"a worker cannot import the likelihood: {error}. Put its module where workers "
-                "find it, or define it in the script itself"
+                f"a worker cannot import the likelihood: {error}. Put its module where "
+                "workers can find it, or define it in the script itself"
             ) from error
         if request.contradicted:
             contradict(work.loglik)

@@ -36,7 +36,8 @@ def pyarrow_module() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise ImportError(
-            "Parquet files are read by pyarrow, which is not installed: pip install 'jaxmle[frame]'"
+            "reading Parquet files needs pyarrow, which is not installed: pip install "
+            "'jaxmle[frame]'"
         ) from None
     return pyarrow
 
@@ -56,7 +57,7 @@ def files_at(path: Any, filesystem: Any = None) -> tuple[Any, tuple[SourceFile, 
     pa = pyarrow_module()
     places = list(path) if isinstance(path, list | tuple) else [path]
     if not places or not all(isinstance(place, str | os.PathLike) for place in places):
-        raise TypeError(f"path must name a file, a folder or a list of them; got {shown(path)}")
+        raise TypeError(f"path must be a file, a folder or a list of them; got {shown(path)}")
     infos: dict[str, Any] = {}
     system: Any = filesystem if filesystem is None else _wrapped(pa, filesystem)
     for place in places:
@@ -67,7 +68,7 @@ def files_at(path: Any, filesystem: Any = None) -> tuple[Any, tuple[SourceFile, 
     with_rows = tuple(file for file in files if file.rows)
     if not with_rows:
         raise ValueError(
-            f"{shown(path)} has no rows: a likelihood of no observations has no maximum"
+            f"{shown(path)} has no rows: without observations a likelihood has no maximum"
         )
     return system, with_rows
 
@@ -105,7 +106,7 @@ def _infos(pa: Any, system: Any, inner: str, place: Any) -> list[Any]:
         and not any(part[:1] in "._" for part in _below(inner, entry.path))
     ]
     if not files:
-        raise FileNotFoundError(f"the folder {str(place)!r} holds no file that ends in .parquet")
+        raise FileNotFoundError(f"the folder {str(place)!r} contains no .parquet files")
     return files
 
 
@@ -154,14 +155,16 @@ def check_columns(
             kind = _kind(file, name)
             if name in numbers and kind not in NUMBERS:
                 raise ValueError(
-                    f"{file.path}: column {name!r} is {kind}, and data are numbers. Write codes or "
-                    "dummy columns of categories to the files, dates as numbers"
+                    f"{file.path}: column {name!r} is {kind}, but data must be numbers. "
+                    "Write categories to the files as codes or dummy columns, and dates "
+                    "as numbers"
                 )
             first = kinds.setdefault(name, (kind, file.path))
             if first[0] != kind:
                 raise ValueError(
-                    f"{file.path}: column {name!r} is {kind}, and {first[0]} in {first[1]}; the "
-                    "files of one data set have columns of one kind"
+                    f"{file.path}: column {name!r} is {kind}, and {first[0]} in "
+                    f"{first[1]}; a column must have the same type in all files of a data "
+                    "set"
                 )
 
 

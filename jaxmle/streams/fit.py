@@ -51,7 +51,7 @@ STREAMED = "streamed"
 OF_A_SOURCE = Pieces(
     "fit(source=…)",
     "a source",
-    "they are a column: fit(loglik, source=…, weights=jaxmle.frequency('w'))",
+    "they must be a column: fit(loglik, source=…, weights=jaxmle.frequency('w'))",
 )
 
 
@@ -62,7 +62,7 @@ def fit_source(
     host_only("fit(source=…)")
     refuse_in_pieces(loglik, options, OF_A_SOURCE)
     if options.dtype is not None and options.dtype != np.float64:
-        raise ValueError("a source is summed in float64: leave dtype out")
+        raise ValueError("a source is always summed in float64: leave dtype out")
     reading = replace(reading, columns=_columns(reading.columns, options))
     check_columns(reading.files, reading.columns.names, reading.columns.clusters)
     with precision(np.float64), np.errstate(all="ignore"), Checkpoint(checkpoint) as store:
@@ -193,8 +193,9 @@ def _columns(columns: Columns, options: Options) -> Columns:
         values = options.weights.values if isinstance(options.weights, Weights) else None
         if not isinstance(values, str):
             raise TypeError(
-                "with a source weights name a column, weights=jaxmle.frequency('w') or "
-                f"jaxmle.sampling('w'); got {shown(options.weights)}"
+                "with a source, weights must name a column, "
+                "weights=jaxmle.frequency('w') or jaxmle.sampling('w'); got "
+                f"{shown(options.weights)}"
             )
         weights = values
     given = options.clusters
@@ -202,7 +203,7 @@ def _columns(columns: Columns, options: Options) -> Columns:
     is_named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not is_named or len(names) > 2:
         raise TypeError(
-            "with a source clusters name a column, clusters='firm', or two of them, "
-            f"clusters=('firm', 'year'); got {shown(given)}"
+            "with a source, clusters must name a column, clusters='firm', or two "
+            f"columns, clusters=('firm', 'year'); got {shown(given)}"
         )
     return replace(columns, weights=weights, clusters=tuple(names))

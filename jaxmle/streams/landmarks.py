@@ -69,7 +69,7 @@ def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
 
     def check(arrays: list[np.ndarray]) -> None:
         if len(arrays) != 1 or arrays[0].shape != (k + 2,) or not np.all(np.isfinite(arrays[0])):
-            raise ValueError("it is no point of this climb")
+            raise ValueError("it is not a point of this search")
 
     arrays = store.load(PIECE, check)
     if arrays is None:

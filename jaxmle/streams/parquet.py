@@ -53,27 +53,28 @@ class ParquetRows:
 
 
 def parquet(path: Any, columns: Tree, *, filesystem: Any = None) -> ParquetRows:
-    """The rows of Parquet files, as the source of a fit that reads them again at each pass.
+    """The rows of Parquet files, as the source of a fit that reads them again in each pass.
 
-    A fit of a source is that of the same rows in memory: the same search, the same verdict, sums in
-    another order. It holds a few chunks of rows at a time, whatever their number. A function must
-    be proved to keep its rows apart; a robust covariance takes one more pass.
+    A fit of a source equals that of the same rows in memory: the same search and the same verdict,
+    with sums in a different order. Only a few chunks of rows are in memory at a time. The terms of
+    a function must be proved to depend only on their own row; a robust covariance takes one more
+    pass.
 
     Args:
-        path: a file, a folder (its files that end in .parquet, at any depth), a URI of either, or a
-            list of these. Rows are read in the order of the paths.
-        columns: the data of the likelihood with names of columns in the place of arrays: a name for
-            a leaf (n,), a list of names and constants for a matrix (n, q).
-        filesystem: a file system of pyarrow or fsspec; by default the one that the path names.
+        path: a file, a folder (all its .parquet files, at any depth), a URI of either, or a list of
+            these. Rows are read in the order of the paths.
+        columns: the data of the likelihood with column names instead of arrays: a name for a leaf
+            (n,), a list of names and constants for a matrix (n, q).
+        filesystem: a pyarrow or fsspec file system; by default that of the path.
 
     Returns:
         A ``ParquetRows``.
 
     Raises:
-        ImportError: pyarrow is not installed.
-        OSError: there is no file, or one cannot be read.
-        TypeError, ValueError: a file has no such column, holds no numbers in it, or other kinds of
-            values than the first; no file has a row.
+        ImportError: if pyarrow is not installed.
+        OSError: if there is no file, or a file cannot be read.
+        TypeError, ValueError: if a file lacks a column, or has values in it that are not numbers or
+            not of the type in the first file; if no file has rows.
 
     >>> import tempfile, numpy as np, jaxmle as jm, pyarrow as pa, pyarrow.parquet as pq
     >>> folder = tempfile.TemporaryDirectory()

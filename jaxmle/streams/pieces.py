@@ -58,20 +58,19 @@ def refuse_in_pieces(loglik: Loglik, options: Options, pieces: Pieces) -> None:
     tree = as_tree(loglik)
     if has(tree, Pool):
         raise ValueError(
-            f"a pool has several data sets, and {pieces.rows} is one: stack them, with a column "
-            "that says which is which"
+            f"a pool has several data sets, and {pieces.rows} is one: stack them, with a "
+            "column that identifies the data set"
         )
     if has(tree, Weight):
         raise ValueError(
-            "the likelihood holds weights, one for each row in memory; with "
+            "the likelihood contains weights, one for each row in memory; with "
             f"{pieces.rows} {pieces.remedy}"
         )
     if jeffreys_of(tree) is not None:
-        raise ValueError("jeffreys's prior needs every row at once: fit it to data in memory")
+        raise ValueError("jeffreys's prior needs all rows at once: fit data in memory")
     if options.solver is not None and not isinstance(options.solver, Newton):
         raise ValueError(
-            f"{pieces.call} steps by Newton's method; got solver={shown(options.solver)}: "
-            "leave it out"
+            f"{pieces.call} uses Newton's method; got solver={shown(options.solver)}: leave it out"
         )
 
 
@@ -113,19 +112,19 @@ def _refuse_covariance(problem: Problem, pieces: Pieces) -> None:
     kind = problem.kind
     if isinstance(kind, HAC):
         raise ValueError(
-            f"vcov='hac' needs rows beside each other, which {pieces.rows} does not hold: use "
-            "clusters of time, clusters='month', or fit to data in memory"
+            f"vcov='hac' needs neighbouring rows together, which {pieces.rows} does not "
+            "have: use clusters in time, clusters='month', or fit data in memory"
         )
     if kind in CLUSTER_KINDS and kind in LEVERAGED:
         raise ValueError(
-            f"vcov={kind!r} needs the information of every cluster at once, which {pieces.rows} "
-            "does not hold: use 'CR0', 'CR1' or 'CR1S'"
+            f"vcov={kind!r} needs the information of every cluster at once, which "
+            f"{pieces.rows} does not have: use 'CR0', 'CR1' or 'CR1S'"
         )
     law = getattr(core_of(problem.loglik), "response", None)
     if kind == "expected" and isinstance(law, Simulation):
         raise ValueError(
-            f"vcov='expected' by simulation draws all rows at once, which {pieces.rows} does not "
-            "hold: use 'observed', or a law that is exact"
+            f"vcov='expected' by simulation draws all rows at once, which {pieces.rows} "
+            "does not have: use 'observed', or an exact law of the response"
         )
 
 
@@ -140,10 +139,10 @@ def _need_rows_apart(
     proof = proof_of(problem.loglik, problem.layout, posed.base, posed.data, known)
     if not proof.holds:
         raise ValueError(
-            f"{pieces.call} sums the rows in pieces, which needs terms that are proved to depend "
-            f"on their own row only, and these are not ({proof.obstacle}). Write each term as a "
-            "function of its own row, and pass what it takes from the others (a mean, a lag, 1/n) "
-            "as a column"
+            f"{pieces.call} sums the rows in pieces, which needs terms that are proved to "
+            f"depend only on their own row; these are not ({proof.obstacle}). Write each "
+            "term as a function of its own row, and pass what it needs from other rows "
+            "(a mean, a lag, 1/n) as a column"
         )
 
 
@@ -165,7 +164,7 @@ def concluded(
         verdict, reached, steps_before, head = search_on_host(passes, manner)
     runner = quantities.runner
     if not runner.n > 0:
-        raise ValueError("every weight is zero: no observation is left")
+        raise ValueError("all weights are zero: there are no observations")
     n = np.asarray(runner.n, posed.dtype)[()]
     fitted = complete(passes, verdict, reached, verdict.point, n, runner.data_id, steps_before)
     road = road_of(posed.loglik, problem.loglik)

@@ -91,9 +91,9 @@ class Reading:
         if (info.size, info.mtime_ns) != (file.size, file.modified):
             gone = info.size is None
             raise OSError(
-                f"{file.path} {'is gone' if gone else 'has changed'} since it was first read: the "
-                "rows of a fit stay the same from pass to pass. Call parquet again for the files "
-                "as they are now"
+                f"{file.path} {'is gone' if gone else 'has changed'} since it was first "
+                "read, but the rows must not change during a fit. Call parquet again to "
+                "use the files as they are now"
             )
 
     def _unreadable(self, file: SourceFile, error: BaseException) -> OSError:
@@ -110,8 +110,8 @@ class Reading:
                 error = reason
                 break
         return OSError(
-            f"{file.path} cannot be read: {damaged}{reason_of(error)}. Write this file again; "
-            "nothing of it was counted"
+            f"{file.path} cannot be read: {damaged}{reason_of(error)}. Write this file "
+            "again; none of it was counted"
         )
 
     def _chunk(self, index: int, first: int, batch: Any) -> Chunk:
@@ -160,8 +160,8 @@ class Reading:
             if len(bad):
                 raise ValueError(
                     f"column {name!r} is NaN in row {chunk.first + bad[0]} of "
-                    f"{self.files[chunk.file].path}. Drop or impute these rows: a likelihood has "
-                    "no meaning for a missing number."
+                    f"{self.files[chunk.file].path}. Drop or impute these rows: a "
+                    "likelihood is not defined for missing values."
                 )
 
 
@@ -179,8 +179,8 @@ def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
     if values.dtype == np.uint64 and values.max(initial=0) > np.iinfo(np.int64).max:
         row = int(np.argmax(values > np.iinfo(np.int64).max))
         raise ValueError(
-            f"column {name!r} is {values[row]} in {place(row)}, beyond int64, in which integers "
-            "are computed here; write it as floats"
+            f"column {name!r} is {values[row]} in {place(row)}, too large for int64, the "
+            "integer type used here; write it as floats"
         )
     return values if values.dtype == bool else values.astype(np.int64, copy=False)
 
@@ -204,8 +204,9 @@ def _refuse_null(name: str, column: Any, place: Any) -> None:
         return
     row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
     raise ValueError(
-        f"column {name!r} is null in {place(row)} ({column.null_count} among the rows about it). "
-        "Drop or impute these rows: a likelihood has no meaning for a missing number."
+        f"column {name!r} is null in {place(row)} ({column.null_count} among the rows "
+        "around it). Drop or impute these rows: a likelihood is not defined for missing "
+        "values."
     )
 
 

@@ -34,7 +34,7 @@ class Coding:
     """The values that a likelihood and its weights take."""
 
     reading: Reading
-    user_loglik: Loglik  # as it was given: a ready model knows its coding
+    user_loglik: Loglik  # as it was given: a built-in model knows its coding
     weight_kind: str | None
 
     def check(self, chunk: Chunk, sample: Sequence[np.ndarray]) -> None:
@@ -109,13 +109,13 @@ class Coding:
         if bad.any():
             row = int(np.argmax(bad))
             raise ValueError(
-                f"weights must be finite and not negative; {where((row,))} has {w[row]}"
+                f"weights must be finite and non-negative; {where((row,))} has {w[row]}"
             )
         fraction = w != np.floor(w)
         if self.weight_kind == "frequency" and fraction.any():
             row = int(np.argmax(fraction))
             raise ValueError(
-                "frequency weights count repeated rows and must be whole numbers; "
+                "frequency weights count repeated rows and must be integers; "
                 f"{where((row,))} has {w[row]}. Survey weights are jaxmle.sampling(w)."
             )
 
@@ -137,7 +137,7 @@ class Screening:
             self._check_functions(chunk)
 
     def _check_functions(self, chunk: Chunk) -> None:
-        """Codes that index, and ready models that a user's function calls."""
+        """Codes that index, and built-in models that a user's function calls."""
         reading = self.coding.reading
         data = reading.columns.data(chunk.arrays)
         where = self.coding.place(chunk)

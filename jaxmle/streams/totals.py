@@ -75,9 +75,9 @@ class ClusterSums:
         places = np.array([self.place.setdefault(label, len(self.place)) for label in part.labels])
         if len(self.place) * part.scores.shape[1] > MAX_NUMBERS_OF_CLUSTERS:
             raise ValueError(
-                f"{self.what} has more than {len(self.place) - 1:,} values: so many clusters do "
-                "not fit into memory. Where nearly every row is a cluster of its own, vcov='HC0' "
-                "is the covariance meant"
+                f"{self.what} has more than {len(self.place) - 1:,} values: so many "
+                "clusters do not fit in memory. If nearly every row is its own cluster, "
+                "use vcov='HC0'"
             )
         self._grow(len(self.place), part.scores.shape[1])
         self.scores[places] += part.scores

@@ -25,19 +25,19 @@ def aalen_johansen(
     band: str = "log",
     level: float = 0.95,
 ) -> dict[int, StepCurve]:
-    """The cumulative incidence of each of several causes that exclude one another,
-    P_k(t) = Σ S(s−) d_k/n over the event times s up to t, S the survival of all causes.
+    """The cumulative incidence of each of several competing causes, P_k(t) = Σ S(s−) d_k/n over the
+    event times s up to t, with S the survival function of all causes together.
 
-    One minus Kaplan & Meier's estimator with the other causes as censored is too large: it is of a
-    world without them. The variance is that of Greenwood's multinomial increments, by the delta
-    method; without late entry it is the infinitesimal jackknife of R's
-    ``survfit(Surv(time, factor(cause)) ~ 1)``. lifelines' ``AalenJohansenFitter`` breaks ties at
-    random first; here they stay. Aalen & Johansen (1978), Scandinavian Journal of Statistics 5,
+    One minus the Kaplan–Meier estimator with the other causes as censored is too large: it
+    describes a world without them. The variance uses Greenwood's multinomial increments and the
+    delta method; without late entry it equals the infinitesimal jackknife of R's
+    ``survfit(Surv(time, factor(cause)) ~ 1)``. lifelines' ``AalenJohansenFitter`` first breaks ties
+    at random; here they are kept. Aalen & Johansen (1978), Scandinavian Journal of Statistics 5,
     141; Gaynor et al. (1993), JASA 88, 402.
 
     Args:
         time, entry, level: as in ``kaplan_meier``.
-        cause: (n,) 0 for a censored time, else the whole-number code of the cause.
+        cause: (n,) 0 for a censored time, otherwise the integer code of the cause.
         weights: ``jaxmle.frequency(w)``.
         band: scale of the pointwise intervals, "log", "log-log", "plain", "logit" or "arcsin".
 
@@ -45,7 +45,7 @@ def aalen_johansen(
         A dictionary from the code of each cause to its ``StepCurve``, ``quantity`` "incidence".
 
     Raises:
-        ValueError, TypeError: as ``kaplan_meier``; for sampling weights.
+        ValueError, TypeError: as ``kaplan_meier``; also for sampling weights.
 
     >>> from jaxmle.survival import aalen_johansen
     >>> curves = aalen_johansen([1.0, 2.0, 3.0, 4.0], [1, 2, 0, 1])
@@ -57,8 +57,8 @@ def aalen_johansen(
     observed = read_observed(time, cause, entry, weights, causes=True)
     if observed.is_sampled:
         raise ValueError(
-            "aalen_johansen takes frequency weights; the variance under sampling weights is not "
-            "available. kaplan_meier and nelson_aalen have it"
+            "aalen_johansen takes only frequency weights: the variance under sampling "
+            "weights is not available. kaplan_meier and nelson_aalen have it"
         )
     causes = np.unique(observed.event[observed.event > 0]).astype(int)
     if not len(causes):
@@ -110,21 +110,21 @@ def _variance(
 
 
 def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str, Any]:
-    """The data of one cause for a model of its hazard: 1 where the event is of that cause, 0 where
-    it is censored or of another one.
+    """The data of one cause for a model of its hazard: 1 for an event of that cause, 0 for a
+    censored time or another cause.
 
-    The hazard of a cause is estimated with the others as censored, by ``cox`` or ``aft`` alike;
-    its incidence is not, for it depends on the hazards of all causes: that is ``aalen_johansen``.
-    R's ``coxph(Surv(time, cause == k) ~ …)``. Prentice et al. (1978), Biometrics 34, 541.
+    The hazard of a cause is estimated with the other causes as censored, by ``cox`` or ``aft``. The
+    incidence depends on the hazards of all causes: use ``aalen_johansen``. In R: ``coxph(Surv(time,
+    cause == k) ~ …)``. Prentice et al. (1978), Biometrics 34, 541.
 
     Args:
-        data: a dictionary of leaves; ``data[event]`` (n,) holds 0 for a censored time, else the
-            code of a cause.
+        data: a dictionary of leaves; ``data[event]`` (n,) holds 0 for a censored time, otherwise
+            the code of a cause.
         cause: the code.
         event: the name of the leaf.
 
     Raises:
-        ValueError: for a code that no row has.
+        ValueError: if no row has the code.
 
     >>> import numpy as np
     >>> from jaxmle.survival import cause_specific

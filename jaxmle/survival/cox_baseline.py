@@ -56,7 +56,7 @@ def baseline(
     level: float = 0.95,
     clusters: Any = None,
 ) -> Any:
-    """The baseline cumulative hazard of a Cox model, that of covariates and an offset of 0.
+    """The baseline cumulative hazard of a Cox model, with all covariates and the offset equal to 0.
 
     R's ``basehaz(fit, centered=FALSE)``; lifelines' ``baseline_cumulative_hazard_`` is at the mean
     of the covariates. The survival function is exp(−H), and at other covariates
@@ -66,21 +66,22 @@ def baseline(
         model: ``models.cox(…)``.
         fit: its ``Fit``; or parameters, for a baseline without bands.
         data: the data of the fit, a dictionary or a ``Frame``.
-        kind: "breslow", Σ d/S0 (Breslow 1972); "efron", where the tied events leave the risk set
-            one after the other; "kalbfleisch-prentice", the product of the maximum-likelihood
+        kind: "breslow", Σ d/S0 (Breslow 1972); "efron", in which tied events leave the risk set one
+            after the other; "kalbfleisch-prentice", the product of the maximum-likelihood
             conditional probabilities (1973, Biometrika 60, 267), with Greenwood's variance. By
-            default as the model treats ties.
+            default the one that matches the model's ties.
         band: scale of the intervals, "log" or "plain".
         level: their coverage.
-        clusters: (n,) those of a fit with clustered covariance; a ``Frame`` has its own.
+        clusters: (n,) those of a fit with clustered covariance; a ``Frame`` already has them.
 
     Returns:
-        A ``StepCurve`` of all observed times; of a stratified model a dictionary of them by
+        A ``StepCurve`` over all observed times; for a stratified model a dictionary of curves by
         stratum.
 
     Raises:
         ValueError, TypeError: for another model, data that are not those of the fit, coefficients
-            that are not finite, a covariance without a variance of the baseline (two-way clusters).
+            that are not finite, or a covariance for which the baseline has no variance (two-way
+            clusters).
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -168,15 +169,15 @@ def _check_vcov(cox: CoxFit, kind: str) -> None:
         return
     if cox.vcov_kind not in ROBUST:
         raise ValueError(
-            f"the bands of a Cox curve take the covariance of the model or a sandwich of one sum, "
-            f"{', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with vcov='observed', or give "
-            "fit.params for curves without bands"
+            "the bands of a Cox curve need the model-based covariance or a one-way "
+            f"sandwich, {', '.join(ROBUST)}; this fit has {cox.vcov_kind}: fit with "
+            "vcov='observed', or give fit.params for curves without bands"
         )
     if kind == "kalbfleisch-prentice":
         raise ValueError(
-            "the bands of kind='kalbfleisch-prentice' are Greenwood's, and this fit has the "
-            f"covariance {cox.vcov_kind}: take kind='breslow', or give fit.params for curves "
-            "without bands"
+            "the bands of kind='kalbfleisch-prentice' are Greenwood's, but this fit has "
+            f"the covariance {cox.vcov_kind}: use kind='breslow', or give fit.params for "
+            "curves without bands"
         )
 
 

@@ -68,8 +68,8 @@ class CoxFit:
         if unknown.any():
             row = int(np.argmax(unknown))
             raise ValueError(
-                f"{self.options.strata} is {codes[row]} in row {row} of the new rows; the fit has "
-                f"the strata {list(self.strata[:20])}"
+                f"{self.options.strata} is {codes[row]} in row {row} of the new rows is "
+                f"not in the fit, which has the strata {list(self.strata[:20])}"
             )
         return x, offset, place
 
@@ -97,7 +97,7 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         ValueError: for data that are not those of the fit, or an estimate that is not finite.
     """
     if not is_cox(model):
-        raise TypeError(f"{what} is of a Cox model, models.cox(…); got {shown(model)}")
+        raise TypeError(f"{what} needs a Cox model, models.cox(…); got {shown(model)}")
     if isinstance(data, Frame):
         _, clusters = data.given(None, clusters)
         data = data.data
@@ -109,8 +109,8 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         vcov = np.asarray(fit.vcov)
         if clusters is not None and fit.vcov_kind in MODEL_BASED:
             raise ValueError(
-                f"clusters are given and the fit has the covariance {fit.vcov_kind}: leave them "
-                "out, or give them to the fit as well"
+                f"clusters are given, but the fit has the covariance {fit.vcov_kind}: "
+                "leave them out, or give them to the fit too"
             )
     else:
         data = host_data(data, np.float64)
@@ -120,8 +120,8 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
     beta = np.atleast_1d(np.asarray(leaf_of(params, "beta", "params"), float))
     if not np.isfinite(beta).all():
         raise ValueError(
-            f"{what} needs finite coefficients; beta has an estimate that is infinite or none: "
-            "see fit.explain()"
+            f"{what} needs finite coefficients, but an estimate in beta is infinite or "
+            "missing: see fit.explain()"
         )
     plain = tuple(f"beta[{j}]" for j in range(len(beta)))
     names = fit.names if isinstance(fit, Fit) else plain
@@ -171,5 +171,5 @@ def design_of(data: Tree, q: int) -> np.ndarray:
         raise ValueError(f"x must have the shape (n, {q}), as in the fit; got {x.shape}")
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0, 0])
-        raise ValueError(f"x is not finite in row {row}: drop or mend such rows")
+        raise ValueError(f"x is not finite in row {row}: drop or correct such rows")
     return x

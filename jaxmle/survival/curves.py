@@ -16,12 +16,12 @@ ROWS_PRINTED = 12
 
 @dataclass(frozen=True, eq=False)
 class StepCurve:
-    """An estimated step function of time, continuous from the right, with pointwise bands.
+    """An estimated right-continuous step function of time, with pointwise bands.
 
     ``times`` (m,) are all observed times, ``estimate``, ``stderr``, ``lower`` and ``upper`` (m,)
-    hold from each of them to the next. ``n_risk``, ``n_event`` and ``n_censored`` (m,) are sums of
+    apply from each of them to the next. ``n_risk``, ``n_event`` and ``n_censored`` (m,) are sums of
     weights. ``quantity`` is "survival", "cumulative_hazard" or "incidence"; ``band`` and ``level``
-    say how the ends were made, ``variance`` how the standard errors.
+    describe the intervals, and ``variance`` the standard errors.
 
     >>> from jaxmle.survival import kaplan_meier
     >>> curve = kaplan_meier([1.0, 2.0, 2.0, 4.0], [1, 1, 0, 1])
@@ -66,20 +66,20 @@ class StepCurve:
         return np.where(known, held, np.nan)
 
     def quantile(self, p: float = 0.5) -> np.ndarray:
-        """The time by which the share ``p`` has had the event, and its interval, (3,): estimate,
-        lower, upper; the median by default.
+        """The time by which the fraction ``p`` has had the event, with its interval, (3,):
+        estimate, lower, upper; by default the median.
 
-        It is the first time at which S ≤ 1 − p, and where S is 1 − p exactly the middle between
-        that time and the next event (R's ``quantile.survfit``; lifelines takes the first time).
-        The interval is where the band crosses (Brookmeyer & Crowley 1982, Biometrics 38, 29).
-        Infinite where the curve, or an end, does not come down so far.
+        It is the first time at which S ≤ 1 − p; if S is exactly 1 − p, it is the midpoint between
+        that time and the next event (R's ``quantile.survfit``; lifelines takes the first time). The
+        interval is where the band crosses 1 − p (Brookmeyer & Crowley 1982, Biometrics 38, 29).
+        Infinite if the curve, or an end of the band, does not come down that far.
 
         >>> from jaxmle.survival import kaplan_meier
         >>> kaplan_meier([1.0, 2.0, 3.0, 5.0], [1, 1, 1, 1]).quantile()[0].item()
         2.5
         """
         if self.quantity != "survival":
-            raise ValueError(f"quantile is of a survival function; this is of {self.quantity}")
+            raise ValueError(f"quantile needs a survival function; this is the {self.quantity}")
         level = 1 - check_number("p", p, 0.0, 1.0)
         curves = (self.estimate, self.lower, self.upper)
         return np.array([_crossing(self.times, curve, level) for curve in curves])
@@ -89,7 +89,7 @@ class StepCurve:
         Moeschberger 2003, formula 4.5.2), as R's ``print(fit, rmean=until)``.
 
         Raises:
-            ValueError: where the curve is not known so far, or has robust standard errors.
+            ValueError: if the curve is not known that far, or has robust standard errors.
 
         >>> from jaxmle.survival import kaplan_meier
         >>> kaplan_meier([1.0, 2.0, 3.0, 5.0], [1, 1, 1, 1]).restricted_mean(5.0)[0]
@@ -97,8 +97,8 @@ class StepCurve:
         """
         if self.quantity != "survival" or self.variance != "greenwood":
             raise ValueError(
-                "the mean is of a survival function with Greenwood's variance; this is of "
-                f"{self.quantity}, {self.variance}"
+                "the mean needs a survival function with Greenwood's variance; this is "
+                f"the {self.quantity}, {self.variance}"
             )
         until = check_number("until", until, low=0.0)
         if np.isnan(self(until)):
@@ -115,7 +115,7 @@ class StepCurve:
         return float(area.sum()), float(np.sqrt(variance.sum()))
 
     def to_frame(self, backend: str | None = None) -> Any:
-        """A data frame with a row for each time, in full precision."""
+        """A data frame with one row for each time, in full precision."""
         columns = {
             "time": self.times,
             "n_risk": self.n_risk,
@@ -171,11 +171,11 @@ def _crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Curves that a model predicts, one for each row, with pointwise bands.
+    """Curves predicted by a model, one for each row, with pointwise bands.
 
     ``times`` (m,), or levels of quantiles; ``estimate``, ``stderr``, ``lower`` and ``upper``
-    (n, m). A standard error is NaN where the data do not determine the value, and everywhere where
-    parameters without a covariance were given.
+    (n, m). A standard error is NaN if the data do not determine the value, or if parameters were
+    given instead of a fit.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -202,7 +202,7 @@ class Curve:
         return len(self.estimate)
 
     def to_frame(self, backend: str | None = None) -> Any:
-        """A data frame with a row for each row of data and time, in full precision."""
+        """A data frame with one row for each row of data and each time, in full precision."""
         n, m = self.estimate.shape
         columns = {
             "row": np.repeat(np.arange(n), m),
@@ -227,9 +227,9 @@ def check_times(times: Any, name: str = "times") -> np.ndarray:
     try:
         values = np.atleast_1d(np.asarray(times, float))
     except (TypeError, ValueError):
-        raise TypeError(f"{name} are numbers, such as [30, 365]; got {shown(times)}") from None
+        raise TypeError(f"{name} must be numbers, such as [30, 365]; got {shown(times)}") from None
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"{name} are one number or a row of them, (m,); got shape {values.shape}")
+        raise ValueError(f"{name} must be a number or a vector (m,); got shape {values.shape}")
     if np.isnan(values).any() or (values < 0).any():
         raise ValueError(f"{name} must be 0 or more; got {values[~(values >= 0)][0]:g}")
     return values

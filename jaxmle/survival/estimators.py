@@ -44,27 +44,27 @@ def kaplan_meier(
     band: str = "log",
     level: float = 0.95,
 ) -> StepCurve:
-    """Kaplan & Meier's estimator of a survival function, S(t) = Π (1 − d/n) over the event times
-    up to t.
+    """The Kaplan–Meier estimator of a survival function, S(t) = Π (1 − d/n) over the event times up
+    to t.
 
-    Standard errors are Greenwood's, S √(Σ d/(n(n − d))); under sampling weights those of the
-    infinitesimal jackknife. R's ``survfit(Surv(time, event) ~ 1)``; lifelines'
+    Standard errors are Greenwood's, S √(Σ d/(n(n − d))); with sampling weights those of the
+    infinitesimal jackknife. Equivalent to R's ``survfit(Surv(time, event) ~ 1)``; lifelines'
     ``KaplanMeierFitter`` with ``band="log-log"``. Kaplan & Meier (1958), JASA 53, 457.
 
     Args:
-        time: (n,) times from 0 on.
+        time: (n,) times, 0 or more.
         event: (n,) 1 for an event, 0 for a censored time.
-        entry: (n,) times from which each is observed, before ``time``; None from the origin.
-        weights: ``jaxmle.frequency(w)``, w rows alike, or ``jaxmle.sampling(w)``.
+        entry: (n,) times from which each row is observed, before ``time``; None for the origin.
+        weights: ``jaxmle.frequency(w)``, for w identical rows, or ``jaxmle.sampling(w)``.
         band: scale of the pointwise intervals, "log", "log-log", "plain", "logit" or "arcsin".
         level: their coverage.
 
     Returns:
-        A ``StepCurve`` of all observed times.
+        A ``StepCurve`` over all observed times.
 
     Raises:
-        ValueError, TypeError: for times that are negative or not finite, other codes of events, an
-            entry at or after its time, weights of no kind.
+        ValueError, TypeError: for times that are negative or not finite, other event codes, an
+            entry at or after its time, or weights without a kind.
 
     >>> from jaxmle.survival import kaplan_meier
     >>> curve = kaplan_meier([6, 6, 6, 7, 10], [1, 1, 0, 1, 0])
@@ -90,8 +90,8 @@ def kaplan_meier(
 
 
 class EmptyRiskSetWarning(UserWarning):
-    """Everybody at risk had the event while others were yet to enter, so that a survival function
-    is 0 from there on.
+    """Everybody at risk had the event before others entered, so the survival function is 0 from
+    there on.
 
     >>> from jaxmle.survival import EmptyRiskSetWarning
     >>> issubclass(EmptyRiskSetWarning, UserWarning)
@@ -103,9 +103,9 @@ def _warn_if_emptied(observed: Observed, table: Table, survival: np.ndarray) -> 
     gone = np.flatnonzero(survival <= 0)
     if len(gone) and gone[0] < len(survival) - 1:
         warnings.warn(
-            f"everybody at risk at {table.times[gone[0]]:g} has the event there, and later rows "
-            "enter after it: S is 0 from there on. Estimate it from a later time, with the rows at "
-            "risk there, or take nelson_aalen",
+            f"everybody at risk at {table.times[gone[0]]:g} has the event then, and later "
+            "rows enter after it, so S is 0 from there on. Estimate S from a later time, "
+            "with the rows at risk then, or use nelson_aalen",
             EmptyRiskSetWarning,
             stacklevel=3,
         )
@@ -121,11 +121,11 @@ def nelson_aalen(
     band: str = "log",
     level: float = 0.95,
 ) -> StepCurve:
-    """Nelson & Aalen's estimator of a cumulative hazard, H(t) = Σ d/n over the event times up to t.
+    """The Nelson–Aalen estimator of a cumulative hazard, H(t) = Σ d/n over the event times up to t.
 
-    Its variance is Aalen's Σ d/n². With ``ties="efron"`` tied events come one after the other,
-    1/n + 1/(n − 1) + …, as Fleming & Harrington (1984) and lifelines' ``NelsonAalenFitter`` have
-    it; R's ``survfit(…)$cumhaz`` is ``"breslow"``. Aalen (1978), Annals of Statistics 6, 701.
+    Its variance is Aalen's Σ d/n². With ``ties="efron"`` tied events happen one after the other,
+    1/n + 1/(n − 1) + …, as in Fleming & Harrington (1984) and lifelines' ``NelsonAalenFitter``; R's
+    ``survfit(…)$cumhaz`` is ``"breslow"``. Aalen (1978), Annals of Statistics 6, 701.
 
     Args:
         time, event, entry, weights, level: as in ``kaplan_meier``.
@@ -133,7 +133,7 @@ def nelson_aalen(
         band: scale of the pointwise intervals, "log" or "plain".
 
     Returns:
-        A ``StepCurve`` of all observed times.
+        A ``StepCurve`` over all observed times.
 
     Raises:
         ValueError, TypeError: as ``kaplan_meier``.
@@ -156,7 +156,7 @@ def nelson_aalen(
         total = np.cumsum(variance)
         if observed.is_sampled:
             if ties == "efron":
-                raise ValueError('ties="efron" takes frequency weights; got sampling weights')
+                raise ValueError('ties="efron" needs frequency weights; got sampling weights')
             total = _robust(observed, table, 1 / table.n_risk)
     kind = "robust" if observed.is_sampled else "aalen"
     hazard = np.cumsum(jump)
@@ -268,13 +268,13 @@ def read_observed(
         raise ValueError(f"event is {codes[row]:g} in row {row}; it must be {wanted}")
     if (times < 0).any():
         row = int(np.argmax(times < 0))
-        raise ValueError(f"time is {times[row]:g} in row {row}; times are 0 or more")
+        raise ValueError(f"time is {times[row]:g} in row {row}; times must be 0 or more")
     start = None if entry is None else _column("entry", entry, len(times))
     if start is not None and (start >= times).any():
         row = int(np.argmax(start >= times))
         raise ValueError(
-            f"entry is {start[row]:g} in row {row}, where time is {times[row]:g}: nobody is "
-            "observed before entering. Drop such rows"
+            f"entry is {start[row]:g} in row {row}, where time is {times[row]:g}: nobody "
+            "is observed before entry. Drop such rows"
         )
     if weights is None:
         return Observed(times, codes, start, np.ones(len(times)), False)
@@ -293,17 +293,17 @@ def _weights(weights: Any, n: int) -> np.ndarray:
     """The values of frequency or sampling weights, (n,)."""
     if not isinstance(weights, Weights):
         raise TypeError(
-            "weights are jaxmle.frequency(w), w rows alike, or jaxmle.sampling(w); got "
-            f"{shown(weights)}"
+            "weights must be jaxmle.frequency(w), for w identical rows, or "
+            f"jaxmle.sampling(w); got {shown(weights)}"
         )
     w = _column("weights", weights.values, n)
     if (w < 0).any() or not (w > 0).any():
-        raise ValueError("weights must be 0 or more, and one of them above 0")
+        raise ValueError("weights must be 0 or more, and at least one above 0")
     if weights.kind == "frequency" and (w != np.rint(w)).any():
         row = int(np.argmax(w != np.rint(w)))
         raise ValueError(
-            f"frequency weights count rows and are whole numbers; row {row} has {w[row]:g}. "
-            "Survey weights are jaxmle.sampling(w)"
+            f"frequency weights count rows and must be integers; row {row} has "
+            f"{w[row]:g}. Survey weights are jaxmle.sampling(w)"
         )
     return w
 
@@ -313,7 +313,7 @@ def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if kind in ("m", "M") or str(getattr(values, "dtype", "")).startswith("Duration"):
         raise TypeError(
-            f"{name} holds dates or durations; make it a number first, such as its days: "
+            f"{name} holds dates or durations; convert it to numbers first, such as days: "
             f"{name}.dt.days"
         )
     try:
@@ -325,5 +325,5 @@ def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
         raise ValueError(f"{name} must have the shape {wanted}; got {column.shape}")
     if not np.isfinite(column).all():
         row = int(np.argmin(np.isfinite(column)))
-        raise ValueError(f"{name} is {column[row]} in row {row}: drop or mend such rows")
+        raise ValueError(f"{name} is {column[row]} in row {row}: drop or correct such rows")
     return column

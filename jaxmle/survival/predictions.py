@@ -29,33 +29,34 @@ def survival(
     level: float = 0.95,
     clusters: Any = None,
 ) -> Curve:
-    """The probability of no event by each time, given the covariates of each row.
+    """The probability of no event up to each time, given the covariates of each row.
 
-    Of an AFT model it is S(t | x) with standard errors by the delta method (R's ``predict`` and
-    ``flexsurv``; lifelines' ``predict_survival_function``); of a Cox model exp(−r Λ0(t)) with the
-    variance of Tsiatis (R's ``survfit(fit, newdata=)``, whose default band is "log"). After a Cox
-    fit with HC0, HC1, CR0, CR1 or CR1S it is the infinitesimal jackknife of the whole curve; R
-    takes the robust covariance of the coefficients with the model's variance of the baseline.
+    For an AFT model it is S(t | x) with standard errors by the delta method (R's ``predict`` and
+    ``flexsurv``; lifelines' ``predict_survival_function``); for a Cox model it is exp(−r Λ0(t))
+    with the variance of Tsiatis (R's ``survfit(fit, newdata=)``, whose default band is "log").
+    For a Cox fit with HC0, HC1, CR0, CR1 or CR1S the variance is the infinitesimal jackknife of the
+    whole curve; R combines the robust covariance of the coefficients with the model-based variance
+    of the baseline.
 
     Args:
         model: ``models.aft(…)`` or ``models.cox(…)``.
         fit: its ``Fit``; or parameters, for curves without bands.
         data: the data of the fit, a dictionary or a ``Frame``. A Cox model needs them for its
             baseline.
-        times: (m,) from 0 on; None for the event times of a Cox model.
-        new: the rows to predict for: leaves as in ``data`` (a design, an offset, strata); of a
-            ``Frame`` a table of its columns. None for the rows of ``data``.
-        kind: of a Cox model, the kind of its ``baseline``.
+        times: (m,), 0 or more; None for the event times of a Cox model.
+        new: the rows to predict for: leaves as in ``data`` (a design, an offset, strata); for a
+            ``Frame``, a table with its columns. None for the rows of ``data``.
+        kind: for a Cox model, the kind of its ``baseline``.
         band: scale of the pointwise intervals, "log-log", "log", "plain", "logit" or "arcsin".
         level: their coverage.
-        clusters: (n,) those of a Cox fit with clustered covariance; a ``Frame`` has its own.
+        clusters: (n,) those of a Cox fit with clustered covariance; a ``Frame`` already has them.
 
     Returns:
         A ``Curve``: ``estimate``, ``stderr``, ``lower``, ``upper`` (n, m). Beyond the last observed
-        time of its stratum a Cox curve is NaN, for nothing is known of it there.
+        time of its stratum a Cox curve is NaN, because nothing is known about it there.
 
     Raises:
-        ValueError, TypeError: for another model, data that are not those of a Cox fit, a Cox fit
+        ValueError, TypeError: for another model, data that are not those of a Cox fit, or a Cox fit
             with another covariance.
 
     >>> import numpy as np, jaxmle as jm
@@ -127,8 +128,7 @@ def hazard(
 ) -> Curve:
     """The hazard f(t | x)/S(t | x) of each row of an AFT model at each time; see ``survival``.
 
-    A Cox model leaves the hazard open, and its estimate is a row of jumps: take
-    ``cumulative_hazard``.
+    For a Cox model the estimated hazard consists of jumps: use ``cumulative_hazard``.
 
     Args:
         model, fit, data, times, new, level: as in ``survival``.
@@ -146,8 +146,8 @@ def hazard(
     check_choice("band", band, HAZARD_BANDS)
     if is_cox(model):
         raise TypeError(
-            "a Cox model leaves its hazard open, which is estimated as jumps at the event times: "
-            "take cumulative_hazard, or a parametric model, models.aft(…)"
+            "the hazard of a Cox model is estimated as jumps at the event times: use "
+            "cumulative_hazard, or a parametric model, models.aft(…)"
         )
     return _of_law(model, fit, data, times, new, None, "hazard", level, band)
 
@@ -164,21 +164,21 @@ def quantile(
     level: float = 0.95,
     clusters: Any = None,
 ) -> Curve:
-    """The time by which the share ``p`` of rows like each row has had the event; the median by
-    default.
+    """The time by which the fraction ``p`` of rows with the same covariates has had the event; by
+    default the median.
 
-    Of an AFT model the intervals are those of the logarithm (R's ``predict(fit, type="uquantile",
-    se.fit=TRUE)``); of a Cox model the times at which the curve and its band come down to 1 − p
-    (R's ``quantile(survfit(fit, newdata=), p)``), infinite where they do not.
+    For an AFT model the intervals are computed on the log scale (R's ``predict(fit,
+    type="uquantile", se.fit=TRUE)``); for a Cox model they are the times at which the curve and its
+    band come down to 1 − p (R's ``quantile(survfit(fit, newdata=), p)``), infinite if they do not.
 
     Args:
         model, fit, data, new, kind, level, clusters: as in ``survival``.
-        p: a share, or several, (m,).
-        band: scale of the intervals: of an AFT model "log" (the default) or "plain"; of a Cox model
-            that of its survival function, "log-log" by default.
+        p: a fraction, or several, (m,).
+        band: scale of the intervals: for an AFT model "log" (the default) or "plain"; for a Cox
+            model that of its survival function, by default "log-log".
 
     Returns:
-        A ``Curve`` whose ``times`` are the shares.
+        A ``Curve`` whose ``times`` are the fractions.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -232,7 +232,7 @@ def _rows(model: Any, data: Any, new: Any, what: str) -> Tree:
     """The rows to predict for, of a model that has a law of its times."""
     if not isinstance(model, Model) or model.law.log_survival is None:
         raise TypeError(
-            f"{what} is of a model of times, models.aft(…) or models.cox(…); got {shown(model)}"
+            f"{what} needs a model of times, models.aft(…) or models.cox(…); got {shown(model)}"
         )
     return _new_rows(data, new)
 
@@ -245,7 +245,7 @@ def _new_rows(data: Any, new: Any) -> Tree:
 
 def _refuse(name: str, value: Any) -> None:
     if value is not None:
-        raise ValueError(f"{name} is of a Cox model and its baseline; leave {name} out")
+        raise ValueError(f"{name} is only for a Cox model and its baseline; leave {name} out")
 
 
 def _curve(

@@ -21,8 +21,8 @@ TRANSFORMS = ("km", "rank", "log", "identity")
 class ProportionalHazards:
     """The test of proportional hazards, for each term and for all of them.
 
-    ``terms`` names; ``statistic``, ``df`` and ``pvalue`` of each, the last one of all terms
-    together, "global". ``transform`` g of time; ``time`` and ``g`` (d,) of the events,
+    ``terms``, their names; ``statistic``, ``df`` and ``pvalue`` of each; the last, "global", is for
+    all terms together. ``transform`` g of time; ``time`` and ``g`` (d,) of the events,
     ``residuals`` (d, q) scaled Schoenfeld residuals, whose trend over g shows how a coefficient
     changes.
 
@@ -70,24 +70,24 @@ def proportional_hazards_test(
 
     It is the score test of θ = 0 in β(t) = β + θ g(t): Σ g (x − x̄) over the events, with the
     information of (β, θ) as Σ V, Σ gV and Σ g²V (Grambsch & Therneau 1994, Biometrika 81, 515;
-    Therneau & Grambsch 2000, section 6.2). These are the numbers of R's ``cox.zph`` from survival
-    3.0 on; before, as lifelines' ``proportional_hazard_test`` still does, V was taken as constant.
+    Therneau & Grambsch 2000, section 6.2). This is R's ``cox.zph`` since survival 3.0; earlier
+    versions, like lifelines' ``proportional_hazard_test``, took V as constant.
 
     Args:
         model: ``models.cox(…)``.
         fit: its ``Fit``.
         data: the data of the fit, a dictionary or a ``Frame``.
-        transform: g(t): "km" (the default, as R's), one minus Kaplan & Meier's estimator of all
+        transform: g(t): "km" (the default, as in R), one minus the Kaplan–Meier estimator of all
             rows just before t; "rank", the rank of t among all observed times; "log"; "identity".
-        terms: from the name of a term to its coefficients, as ``frame.terms``, tested together;
-            None tests each coefficient.
+        terms: a dictionary from names of terms to their coefficients, such as ``frame.terms``,
+            which are tested together; None tests each coefficient.
 
     Returns:
         A ``ProportionalHazards``.
 
     Raises:
-        ValueError, TypeError: for another model, data that are not those of the fit, names that the
-            fit does not know.
+        ValueError, TypeError: for another model, data that are not those of the fit, or unknown
+            names.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
@@ -136,8 +136,8 @@ def _members(
         return {name: np.array([j]) for j, name in enumerate(cox.names)}
     if not isinstance(terms, Mapping) or not terms:
         raise TypeError(
-            "terms is a dictionary from a name to its coefficients, such as frame.terms; got "
-            f"{shown(terms)}"
+            "terms must be a dictionary from names to their coefficients, such as "
+            f"frame.terms; got {shown(terms)}"
         )
     layout = getattr(fit, "layout", None)
     places: dict[str, np.ndarray] = {}

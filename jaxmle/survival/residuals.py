@@ -30,28 +30,29 @@ COX_RESIDUAL_KINDS = (*SURVIVAL_RESIDUAL_KINDS, "score", "dfbeta")
 def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.ndarray:
     """Residuals of each row of a Cox or AFT model.
 
-    Cox–Snell's are the cumulative hazards e at the time of each row (from its entry on), censored
-    values of a unit exponential when the model is right; martingale residuals are δ − e, events
-    less their expected number; deviance residuals sign(M)·√(−2(M + δ log(δ − M))). Of a Cox model:
-    score residuals ∫(x − x̄) dM, which add up to the score; dfbeta, the score residuals times their
-    weights and the covariance of the model, about what each row adds to the coefficients.
+    Cox–Snell residuals are the cumulative hazards e of each row from entry to its time, which are
+    censored unit exponential values if the model is right; martingale residuals are δ − e, observed
+    minus expected events; deviance residuals are sign(M)·√(−2(M + δ log(δ − M))). A Cox model also
+    has score residuals ∫(x − x̄) dM, which sum to the score, and dfbeta, the score residuals times
+    their weights and the covariance of the model, the approximate effect of each row on the
+    coefficients.
 
-    They are R's ``residuals(coxph)`` with ``weighted=FALSE`` but for dfbeta; Efron's ties count as
-    there. lifelines' ``compute_residuals``. Therneau & Grambsch (2000), chapter 4; Lin & Wei (1989)
-    for scores.
+    They equal R's ``residuals(coxph)``, with ``weighted=FALSE`` except for dfbeta and with the same
+    treatment of Efron's ties, and lifelines' ``compute_residuals``. Therneau & Grambsch (2000),
+    chapter 4; Lin & Wei (1989) for scores.
 
     Args:
         model: ``models.cox(…)`` or ``models.aft(…)`` with events and right-censored times.
         fit: its ``Fit``, or parameters.
         data: the data of the fit, a dictionary or a ``Frame``.
-        kind: "martingale", "deviance" or "cox-snell"; of a Cox model also "score" or "dfbeta".
+        kind: "martingale", "deviance" or "cox-snell"; for a Cox model also "score" or "dfbeta".
 
     Returns:
-        (n,); (n, q) of scores and dfbeta.
+        (n,); (n, q) for "score" and "dfbeta".
 
     Raises:
-        ValueError: for left- or interval-censored times, data that are not those of the fit, dfbeta
-            of parameters without a covariance.
+        ValueError: for left- or interval-censored times, data that are not those of the fit, or
+            dfbeta without a covariance.
         TypeError: for another model.
 
     >>> import numpy as np, jaxmle as jm
@@ -90,7 +91,7 @@ def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarr
 def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Events (n,) and cumulative hazards from entry to time (n,) of a model with a law of times."""
     if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
-        raise TypeError(f"residuals are of models.cox(…) or models.aft(…); got {shown(model)}")
+        raise TypeError(f"residuals need models.cox(…) or models.aft(…); got {shown(model)}")
     rows = host_data(data.data if isinstance(data, Frame) else data, np.float64)
     model.check(rows)
     if isinstance(fit, Fit):
@@ -100,8 +101,9 @@ def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray
     if (event > 1).any():
         row = int(np.argmax(event > 1))
         raise ValueError(
-            f"event is {event[row]:g} in row {row}: the hazard at a time that is left or interval "
-            "censored is not known; model.residuals(params, data, 'quantile', key=…) draws it"
+            f"event is {event[row]:g} in row {row}: the hazard at a left or interval "
+            "censored time is not known; model.residuals(params, data, 'quantile', "
+            "key=…) draws a residual"
         )
     return event, _expected(model, params, rows)
 
@@ -170,7 +172,7 @@ def _inverse_information(cox: CoxFit) -> np.ndarray:
 class Schoenfeld:
     """Schoenfeld residuals, one for each event, in the order of stratum and time.
 
-    ``row`` (d,) the row of the data, ``time`` (d,), ``values`` (d, q), ``names`` of the columns.
+    ``row`` (d,): the row in the data; ``time`` (d,); ``values`` (d, q); ``names`` of the columns.
 
     >>> import numpy as np
     >>> from jaxmle import models
@@ -191,23 +193,23 @@ class Schoenfeld:
 
 
 def schoenfeld(model: Any, fit: Any, data: Any, *, scaled: bool = False) -> Schoenfeld:
-    """Schoenfeld residuals x − x̄(t) of the events of a Cox model; scaled, with the coefficients
-    added, about what the coefficients are at each time.
+    """Schoenfeld residuals x − x̄(t) of the events of a Cox model; if scaled, with the coefficients
+    added, they approximate the coefficients at each time.
 
-    The scaled ones are β̂ + d V s, d the number of events and V the inverse information (Grambsch &
-    Therneau 1994, Biometrika 81, 515), as R's ``residuals(fit, "scaledsch")``.
+    Scaled residuals are β̂ + d V s, with d the number of events and V the inverse information
+    (Grambsch & Therneau 1994, Biometrika 81, 515), as in R's ``residuals(fit, "scaledsch")``.
 
     Args:
         model: ``models.cox(…)``.
         fit: its ``Fit``, or parameters.
         data: the data of the fit, a dictionary or a ``Frame``.
-        scaled: whether they are scaled.
+        scaled: whether to scale them.
 
     Returns:
         A ``Schoenfeld``.
 
     Raises:
-        ValueError, TypeError: for another model, data that are not those of the fit.
+        ValueError, TypeError: for another model, or data that are not those of the fit.
 
     >>> import numpy as np
     >>> from jaxmle import models

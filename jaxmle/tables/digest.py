@@ -185,7 +185,7 @@ def notes(fit: Any, converged: np.ndarray) -> tuple[str, ...]:
     if converged.all():
         far = int(np.argmax(distance))
         return (
-            f"The farthest from its optimum is member {member(fit, far)}: {distance[far]:.1e} SE.",
+            f"The member farthest from its optimum is {member(fit, far)}: {distance[far]:.1e} SE.",
         )
     first = worst_members(np.asarray(fit.status).reshape(-1), distance)[0]
     return (f"fit[{member(fit, first)}].explain() says what happened to a member.",)

@@ -36,8 +36,8 @@ def page(fit: Any, view: View | float) -> Page:
         return table.page(fit, view)
     if not view.is_plain:
         raise ValueError(
-            "exponentiate, labels and terms are for one fit: fits[i]; the digest of a batch shows "
-            "what the members share, and fits.to_frame(…) a row for each"
+            "exponentiate, labels and terms are for a single fit: fits[i]. The digest of "
+            "a batch shows what the members share; fits.to_frame(…) has a row for each"
         )
     return digest.page(fit, view.level)
 

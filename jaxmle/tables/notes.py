@@ -39,11 +39,12 @@ def covariance_note(fit: Any) -> str:
     if not np.any(np.isnan(np.diagonal(fit.witness.vcov))):
         return ""
     return (
-        f" But {kind} has no meaning here: the scores of a fit with as many parameters as rows "
-        "are zero up to rounding, or there are too few clusters or rows for its correction"
+        f" But {kind} is not valid here: the scores of a fit with as many parameters as "
+        "rows are zero up to rounding, or there are too few clusters or rows for its "
+        "correction"
         + (
-            ", or a variance clustered two ways, which is a sum over both less one over their "
-            "crossings, came out negative."
+            ", or a two-way clustered variance, which subtracts a sum over the "
+            "intersections, is negative."
             if clustered
             else "."
         )

@@ -29,10 +29,10 @@ WHAT_IS_BELOW = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Several fits side by side: a row for each parameter, a column for each fit, then n,
-    log-likelihood, AIC and the kind of the standard errors.
+    """Several fits side by side: one row for each parameter and one column for each fit, then n,
+    log-likelihood, AIC and the kind of standard errors.
 
-    It prints itself, and is text, LaTeX (booktabs), Markdown, HTML or a tidy data frame.
+    It can be printed, or converted to LaTeX (booktabs), Markdown, HTML or a tidy data frame.
 
     >>> import numpy as np, jaxmle as jm
     >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
@@ -161,25 +161,24 @@ def table(
     """Several fits side by side.
 
     Args:
-        fits: records of single fits, of any models; a list, or a dictionary from the heads of their
-            columns.
-        names: the heads of their columns; (1), (2), … if left out.
-        exponentiate: estimates and intervals by exp: odds ratios, rate ratios, hazard ratios.
-        labels: from names of parameters to what stands in their place; a label for a parameter that
-            a fit does not have is for the others.
-        terms: the parameters that are shown, in this order.
+        fits: single fits of any models; a list, or a dictionary from column headings to fits.
+        names: the column headings; (1), (2), … by default.
+        exponentiate: exponentiate estimates and intervals: odds ratios, rate ratios, hazard ratios.
+        labels: a dictionary from names of parameters to labels; a fit need not have all these
+            parameters.
+        terms: the parameters to show, in this order.
         level: coverage of the intervals.
-        below: what stands below an estimate: ``"stderr"``, ``"interval"``, ``"z"``, ``"p"`` or
+        below: what is shown below an estimate: ``"stderr"``, ``"interval"``, ``"z"``, ``"p"`` or
             ``"nothing"``.
-        stars: one, two, three of them beside estimates with p < 0.05, p < 0.01, p < 0.001.
+        stars: one, two or three stars for p < 0.05, p < 0.01, p < 0.001.
         digits: decimals of estimates and standard errors.
 
     Returns:
-        A ``Table`` that prints itself; ``to_latex()``, ``to_markdown()``, ``to_html()``,
+        A ``Table``, which can be printed, with ``to_latex()``, ``to_markdown()``, ``to_html()``,
         ``to_frame()``.
 
     Raises:
-        TypeError, ValueError: for what is no fit or a batch, for a name that no fit has.
+        TypeError, ValueError: for anything but single fits, or a name that no fit has.
 
     >>> import numpy as np, jaxmle as jm
     >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
@@ -192,7 +191,7 @@ def table(
         raise ValueError("table needs at least one fit")
     for place, fit in enumerate(records):
         if not hasattr(fit, "layout") or not hasattr(fit, "interval"):
-            raise TypeError(f"table shows records of fits; number {place} is {shown(fit)}")
+            raise TypeError(f"table shows fits; number {place} is {shown(fit)}")
         if fit.batch_shape:
             raise ValueError(
                 f"table shows single fits; number {place} is a batch of {fit.batch_shape[0]}: give "
@@ -200,7 +199,7 @@ def table(
             )
     heads = [f"({i + 1})" for i in range(len(records))] if names is None else list(names)
     if len(heads) != len(records) or not all(isinstance(head, str) for head in heads):
-        raise ValueError(f"names are {len(records)} words, one for each fit; got {shown(names)}")
+        raise ValueError(f"names are {len(records)} strings, one for each fit; got {shown(names)}")
     check_choice("below", below, BELOW)
     check_flag("stars", stars)
     check_count("digits", digits, 0, 15)

@@ -40,7 +40,7 @@ def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) ->
     view = view if isinstance(view, View) else View(view)
     grid = coefficients(fit, view, style)
     hidden = len(view.places(fit)) - FIRST_ROWS_SHOWN - LAST_ROWS_SHOWN
-    more = (f"{hidden} more parameters: fit.to_frame() holds them all.",) if hidden > 0 else ()
+    more = (f"{hidden} more parameters: fit.to_frame() has all of them.",) if hidden > 0 else ()
     transformed = (EXPONENTIATED,) if view.exponentiate else ()
     return Page(
         status_line(fit), bool(fit.converged), facts(fit), (grid,), more + transformed + notes(fit)
@@ -132,17 +132,18 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             without,
-            "A parameter without a standard error is held fixed, or its variance has no estimate.",
+            "A parameter without a standard error is held fixed, or its variance cannot "
+            "be estimated.",
         ),
         (
             noise > 0.0 and fit.hessian_by == DIFFERENCES,
-            "The information is by differences of the score: measured error of the standard "
-            f"errors up to {100 * noise:.2g}%.",
+            "The information was computed by differences of the score: measured error of "
+            f"the standard errors up to {100 * noise:.2g}%.",
         ),
         (
             noise > 0.0 and fit.hessian_by != DIFFERENCES,
-            "The information was simulated: Monte-Carlo error of the standard errors up to "
-            f"{100 * noise:.2g}%.",
+            "The information was simulated: Monte Carlo error of the standard errors up "
+            f"to {100 * noise:.2g}%.",
         ),
         (
             fit.converged and bool(int(fit.witness.certificate) & MEAN),
@@ -150,13 +151,13 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             bool(np.isnan(float(fit.n))) and np.isfinite(float(fit.loglik)),
-            "n is not known, as the likelihood returns one number and has no data: there is no "
-            "BIC and no AICc.",
+            "n is not known, because the likelihood returns one number and has no data: "
+            "there is no BIC or AICc.",
         ),
         (
             fit.weighting == "sampling",
-            "AIC and BIC are not defined under sampling weights: the weighted sum is not a "
-            "likelihood.",
+            "AIC and BIC are not defined with sampling weights: the weighted sum is not "
+            "a likelihood.",
         ),
         (
             fit.mode != "ML",

@@ -35,15 +35,15 @@ class View:
         check_flag("exponentiate", self.exponentiate)
         if self.labels is not None and not isinstance(self.labels, Mapping):
             raise TypeError(
-                "labels is a dictionary from names to labels, such as {'age': 'Age (years)'}; got "
-                f"{shown(self.labels)}"
+                "labels must be a dictionary from names to labels, such as {'age': 'Age "
+                f"(years)'}}; got {shown(self.labels)}"
             )
         if isinstance(self.terms, str):
             object.__setattr__(self, "terms", (self.terms,))
         is_list = isinstance(self.terms, list | tuple) or self.terms is None
         if not is_list or any(not isinstance(term, str) for term in self.terms or ()):
             raise TypeError(
-                f"terms is a list of names, such as ['age', 'race']; got {shown(self.terms)}"
+                f"terms must be a list of names, such as ['age', 'race']; got {shown(self.terms)}"
             )
 
     @property
@@ -64,8 +64,8 @@ class View:
             where = fit.layout.find(name)
             if len(where) > 1:
                 raise ValueError(
-                    f"labels gives one label to {name!r}, which is {len(where)} parameters: name "
-                    f"each, such as {fit.names[where[0]]!r}"
+                    f"labels gives the same label to {name!r}, which is {len(where)} "
+                    f"parameters: label each, such as {fit.names[where[0]]!r}"
                 )
             labels[where[0]] = str(label)
         return [labels.get(j, fit.names[j]) for j in self.places(fit)]

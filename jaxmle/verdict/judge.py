@@ -17,6 +17,7 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import cholesky, eigh, factored, from_eigen, metric_of, solve_lower
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
+    CREEPING,
     DONE,
     EXHAUSTED,
     NOT_FINITE,
@@ -25,7 +26,6 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
-    has_risen,
     has_wall,
     noise_of,
     null_cut,
@@ -33,7 +33,7 @@ from jaxmle.solvers.state import (
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.tails import RECEDES
 from jaxmle.verdict.doubt import is_clean
-from jaxmle.verdict.excursion import information_of
+from jaxmle.verdict.excursion import has_overflown, information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, is_at_kink
 from jaxmle.verdict.shape import Shape
 from jaxmle.verdict.walk_record import AMPLIFIED
@@ -44,9 +44,6 @@ MAX_ROUNDING_OF_VARIANCES = 1e-3  # relative error by which a standard error is 
 MIN_SHARE_OF_A_MOVE = 1e-3  # of the largest square, from which a coordinate takes part in it
 # c of ℓ = −c·log w at an edge; a GEV law of one value ends with a shape of −1.0024 and c = .0024
 MIN_RATE_AT_EDGE = 3e-4
-RISE_TO_OVERFLOW = (
-    30.0  # times ℓ at the start, and one, where a climb that curves upwards overflows
-)
 SHARP_EDGE = 1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
 
 
@@ -162,8 +159,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     conditioned = 2 * eps * spectrum.vif <= MAX_ROUNDING_OF_VARIANCES
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks & ~rough
     vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
-    overflown = (state.outcome == STUCK) & ~quiet & has_wall(state) & ~state.newton.convex
-    overflown = overflown & has_risen(state, point, RISE_TO_OVERFLOW)
+    walled = (state.outcome == STUCK) & ~quiet & has_wall(state)
     cases = (
         (is_at_kink(limit), Status.CONVERGED),
         (state.outcome == NOT_FINITE, Status.NONFINITE),
@@ -173,7 +169,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             (state.outcome == RUNAWAY)
             | escaped
             | blown
-            | overflown
+            | (~quiet & has_overflown(state))
             | _diverges_at_edge(state, limit.noise)
             | (growth & ~quiet & ~rough)
             | (shape == Shape.ENDLESS),
@@ -185,9 +181,9 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             settled & ((troubled & (lowest <= cut) & ~unknown) | fading | vanishing),
             Status.SINGULAR,
         ),
-        ((state.outcome == STUCK) & ~quiet & has_wall(state), Status.NONFINITE),
+        (walled, Status.NONFINITE),
         ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
-        (state.phase != DONE, Status.MAX_STEPS),
+        ((state.phase != DONE) | (state.outcome == CREEPING), Status.MAX_STEPS),
         (
             ~conditioned | (decrement > DECREMENT_USABLE) | (state.outcome == EXHAUSTED) | unknown,
             Status.IMPRECISE,

@@ -17,7 +17,17 @@ import jax
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh
-from jaxmle.solvers.state import DONE, RUNNING, SETTLED, STUCK, Point, State, is_finite, select
+from jaxmle.solvers.state import (
+    CREEPING,
+    DONE,
+    RUNNING,
+    SETTLED,
+    STUCK,
+    Point,
+    State,
+    is_finite,
+    select,
+)
 from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
 
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
@@ -101,7 +111,7 @@ def may_be_kinked(state: State) -> Array:
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
     unsettled = (state.outcome == STUCK) & (state.newton.decrement > DECREMENT_TO_LEAVE)
     return (
-        ((settled & ~regular) | unsettled | (state.phase != DONE))
+        ((settled & ~regular) | unsettled | (state.phase != DONE) | (state.outcome == CREEPING))
         & is_finite(state.point)
         & xp.asarray(state.point.z.shape[0] <= MAX_COORDINATES)
     )

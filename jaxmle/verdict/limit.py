@@ -32,6 +32,7 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
+    CREEPING,
     DONE,
     Point,
     State,
@@ -46,9 +47,11 @@ from jaxmle.verdict.excursion import (
     Excursion,
     _is_settled,
     follow,
+    has_overflown,
     has_receded,
     information_of,
     is_ahead,
+    is_cut_off,
     is_suspect,
     receding,
     rest_of,
@@ -225,7 +228,8 @@ def _is_spent(state: State) -> Array:
     """Whether the climb has spent its steps so near to an end that ℓ may be followed further than
     they led: a bent ridge is climbed by a thousandth of its length at a time.
     """
-    return (state.phase != DONE) & (state.newton.decrement <= DECREMENT_OF_A_SLOW_CLIMB)
+    spent = (state.phase != DONE) & (state.newton.decrement <= DECREMENT_OF_A_SLOW_CLIMB)
+    return spent | (state.outcome == CREEPING)
 
 
 def _null_direction(state: State) -> Array:
@@ -246,7 +250,7 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
     null = rarely(singular, _null_direction, lambda s: xp.zeros_like(s.point.z), state)
     why = doubt(logarithms, state, singular, null)
     faded = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
-    ended = _is_settled(state) | _is_spent(state)
+    ended = (_is_settled(state) & ~has_overflown(state)) | _is_spent(state)
     asked = ended & (why.asked | state.rough | faded | climbed_on(state))
     return asked, why._replace(asked=asked)
 
@@ -263,16 +267,19 @@ def arrived(
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
     recession = has_receded(state, far)
-    passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
+    followed = xp.where(is_cut_off(state), state.point.value, far.followed.value)
+    passed = recession & (far.higher.value > followed + DECREMENT_USABLE)
     carried = recession & ~passed
     seen = read_profile(why, state, walk) if seen is None else seen
     # Where the steps are spent, no climb sets out anew.
     spent = (seen.shape == Shape.RISES) & (state.phase != DONE)
     shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
-    seen = seen._replace(
-        shape=xp.where(passed, int(Shape.RISES), shape),
-        point=select(passed, far.higher, select(spent, state.point, seen.point)),
-    )
+    # A climb that crept goes on from where it is, unless it was seen what it follows.
+    known = (shape == Shape.RISES) | (shape == Shape.TAIL) | (shape == Shape.ENDLESS)
+    unseen = (state.outcome == CREEPING) & ~known
+    shape = xp.where(passed | unseen, int(Shape.RISES), shape)
+    point = select(spent | unseen, state.point, seen.point)
+    seen = seen._replace(shape=shape, point=select(passed, far.higher, point))
     fades = seen.onward & ~passed & _is_fading(state, seen.point)
     fades = fades & (seen.shape == Shape.RISES)
     seen = seen._replace(
@@ -369,6 +376,7 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
     shape = xp.where(rises & (little | limit.blurred), int(Shape.UNKNOWN), shape)
+    shape = xp.where(rises & (state.outcome == CREEPING), int(Shape.NOT_ASKED), shape)
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),

@@ -44,7 +44,7 @@ def checked_engine(engine: Any) -> Executor | None:
     context = getattr(engine, "_mp_context", None)
     if context is not None and context.get_start_method() == "fork":
         raise ValueError(
-            f"the {type(engine).__name__} starts its processes by fork, and a forked copy of a "
+            f"the {type(engine).__name__} starts its processes by fork, but a fork of a "
             f"process that has used jax hangs: give {SPAWN_POOL}"
         )
     return engine

@@ -35,14 +35,14 @@ def packed(content: Any, functions: Iterable[Any]) -> bytes:
         cloudpickle = import_module("cloudpickle")
     except ImportError as error:
         raise ImportError(
-            "the likelihood is a function that workers cannot import, and is sent to them by "
-            'cloudpickle, which is not installed: pip install "jaxmle[lake]"'
+            "workers cannot import the likelihood, so it must be sent by cloudpickle, "
+            'which is not installed: pip install "jaxmle[lake]"'
         ) from error
     try:
         return cloudpickle.dumps(content)
     except Exception as error:  # what a function closes over may raise anything when pickled
         raise TypeError(
-            f"the likelihood cannot be sent to workers, since something that it closes over "
+            "the likelihood cannot be sent to workers, because something it closes over "
             f"cannot be pickled: {error}. Let it close over arrays and plain values"
         ) from error
 

@@ -114,8 +114,8 @@ def test_a_response_is_read_without_trust_too(left):
         ("y ~ x", {"also": {"z": "y ~ w"}}, "without response"),
         ("y ~ x", {"clusters": np.arange(3)}, "each of the 12 rows"),
         ("y ~ x", {"clusters": ["g", "k", "flag"]}, "one column or a pair"),
-        ("Surv(y, k) ~ x", {}, "k is 2 in row 1; an event is 1"),
-        ("Surv(y, x, event) ~ w", {}, "the entry must lie before the time"),
+        ("Surv(y, k) ~ x", {}, "k is 2 in row 1; code an event as 1"),
+        ("Surv(y, x, event) ~ w", {}, "the entry must be before the time"),
         ("cbind(k, w) ~ x", {}, "zero or more"),
     ],
 )
@@ -259,7 +259,7 @@ def test_new_rows_get_the_coding_of_the_fit():
             r"k is 3.0 in row 0 of the new data \(unseen in all: 1.5, 3.0\); the fit knows 1, 2, 5",
         ),
         ({"x": [1.0, 1.0], "k": [1, 1]}, "no column 'g'"),
-        ({"x": ["much", "more"], "g": ["a", "a"], "k": [1, 1]}, "x holds words in the new data"),
+        ({"x": ["much", "more"], "g": ["a", "a"], "k": [1, 1]}, "x holds text in the new data"),
     ],
 )
 def test_unseen_levels_are_refused_by_name(new, said):

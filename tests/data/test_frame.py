@@ -127,7 +127,7 @@ def test_predict_of_a_new_frame_is_r_s(poisson):
     assert_array_equal(np.isnan(missing["conf_low"]), [True, False])
     with pytest.raises(ValueError, match="race is 'martian' in row 0"):
         frame.predict(fit, new.assign(race=["martian", "black"]))
-    with pytest.raises(TypeError, match=r"record of a fit first, frame\.predict\(fit, new\)"):
+    with pytest.raises(TypeError, match=r"fit as its first argument, frame\.predict\(fit, new\)"):
         frame.predict(model, new)
 
 
@@ -337,7 +337,7 @@ def test_a_thousand_groups_give_one_tidy_frame():
             result[store].x[:3], other.params[["Intercept", "x", "size[T.b]"]], rtol=1e-7
         )
     frame = from_formula("y ~ x + size", table, by="store", missing="drop")
-    with pytest.raises(ValueError, match="kept no labels 'x'"):
+    with pytest.raises(ValueError, match="has no labels 'x'"):
         fit_groups(models.normal(), None, frame, by="x")
     with pytest.raises(ValueError, match="leave them out"):
         fit_groups(models.normal(), None, frame, by="store", formula="y ~ x")

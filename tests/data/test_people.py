@@ -109,7 +109,7 @@ def test_a_record_from_disk_still_knows_its_model(poisson, tmp_path, births):
         ({"kind": "median"}, "kind must be one of mean, link, quantile, probability"),
         ({"kind": "quantile"}, "needs level"),
         ({"kind": "quantile", "level": 0.5}, "has no standard error"),
-        ({"level": 0.5}, "level belongs to kind='quantile'"),
+        ({"level": 0.5}, "level is only for kind='quantile'"),
         ({"kind": "probability"}, "has no classes"),
         ({"interval": 95}, "level must lie between 0 and 1"),
     ],
@@ -159,7 +159,7 @@ def test_fit_takes_a_formula_frame_with_all_that_it_holds(births):
     frame = jm.from_formula("low ~ age", births.assign(g=np.arange(189) % 9), clusters="g")
     fit = jm.fit(models.logistic(), data=frame, vcov="CR0")
     assert fit.names == ("beta[Intercept]", "beta[age]") and fit.vcov_kind == "CR0"
-    with pytest.raises(ValueError, match="a Frame has its weights and clusters"):
+    with pytest.raises(ValueError, match="a Frame already has its weights and clusters"):
         jm.fit(models.logistic(), data=frame, weights=jm.frequency(np.ones(189)))
 
 

@@ -82,7 +82,7 @@ def test_a_mistake_in_the_rows_of_one_process_is_an_error_in_both(both):
     assert "data['y'] is -1 in row 5;" in mine["one process's mistake"]
     assert other["NaN"] == f"process 1: {mine['NaN']}" and "NaN in row 1" in mine["NaN"]
     assert "distributed.rows" in mine["beside"] and "distributed.rows" in other["beside"]
-    assert "lies in several processes" in mine["in a batch"]
+    assert "is spread over several processes" in mine["in a batch"]
 
 
 def test_a_lost_process_ends_the_other_with_one_error_and_a_restart_gives_the_same_bits(

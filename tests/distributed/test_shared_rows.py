@@ -85,10 +85,10 @@ def test_under_jit_rows_that_an_automatic_mesh_shares_are_not_gathered(found, ki
         ("coding", "data['y'] is 3 in row 88888"),  # of 100 000, of which the sample has a fifth
         ("weights", "see row 15000"),
         ("mixing", "reduce_sum"),
-        ("columns", "axis 0 alone"),
+        ("columns", "only rows, axis 0"),
         ("two meshes", "Explicit"),
-        ("HAC", "clusters of time"),
-        ("a trace", "outside of jit"),
+        ("HAC", "clusters in time"),
+        ("a trace", "outside jit"),
     ],
 )
 def test_what_is_wrong_with_shared_rows_has_one_error(found, mistake, words):
@@ -108,5 +108,5 @@ def test_rows_of_one_device_are_fitted_as_they_are_in_memory():
 
 def test_weights_beside_rows_that_have_theirs_are_refused():
     rows = jm.distributed.rows({"y": np.arange(4.0)})
-    with pytest.raises(ValueError, match="give them where the rows are made"):
+    with pytest.raises(ValueError, match="give them when you make the rows"):
         jm.fit(jm.models.poisson(), {"beta": np.zeros(1)}, rows, weights=jm.frequency(np.ones(4)))

@@ -232,7 +232,7 @@ def test_what_has_no_variance_has_no_standard_error_and_a_reason(births):
         ({"variables": "ages"}, "did you mean 'age'"),
         ({"variables": {"age": "pairwise"}}, "holds numbers"),
         ({"values": {"age": "old"}}, "finite number"),
-        ({"by": "smoke", "at": "mean"}, "is one row"),
+        ({"by": "smoke", "at": "mean"}, "is a single row"),
         ({"effect": "dxdy"}, "effect must be one of"),
         ({"kind": "quantile"}, "needs level"),
         ({"values": [20]}, "dictionary"),
@@ -246,7 +246,7 @@ def test_a_mistake_is_one_sentence(logit, arguments, message):
 
 def test_a_batch_and_other_records_are_refused(logit):
     frame, fit, _ = logit
-    with pytest.raises(TypeError, match="record that fit returned"):
+    with pytest.raises(TypeError, match="result of fit"):
         jm.margins(frame, fit)
     with pytest.raises(TypeError, match="Frame of the fit"):
         jm.margins(fit, 3)

@@ -431,7 +431,7 @@ def test_forty_fits_of_fresh_closures_over_8_megabytes_leave_no_memory_behind():
 
 
 def ready_models():
-    """Every ready model that needs no data to be made."""
+    """Every built-in model that needs no data to be made."""
     for name in jm.models.__all__:
         make = getattr(jm.models, name)
         arguments = {"aft": ("weibull",), "distribution": (jm.families.gamma,)}.get(name, ())

@@ -56,7 +56,10 @@ def test_the_end_of_a_profile_is_differentiated_in_the_mode_that_there_is(loglik
 def test_the_end_of_a_profile_by_differences_has_no_derivative_and_says_so(loglik):
     fit = jm.fit(loglik, {"a": 0.0}, Y)
     ends = jm.profile(loglik, fit, Y)
-    with jax.enable_x64(True), pytest.raises(TypeError, match="this fit is by differences of the"):
+    with (
+        jax.enable_x64(True),
+        pytest.raises(TypeError, match="this fit was computed by differences of the"),
+    ):
         jax.grad(lambda y: profile_end(loglik, fit, ends, y, "a"))(Y)
 
 

@@ -17,7 +17,7 @@ from jaxmle.runtime.checkpoint import MANIFEST, Checkpoint
 from . import killed
 from .killed import PIECE, RUNS, assert_same
 
-REMEDY = "Delete this piece: it will be fitted again."
+REMEDY = "Delete this file: its fits will be repeated."
 
 # ---------------------------------------------------------------- damaged pieces
 
@@ -161,7 +161,7 @@ def test_a_damaged_piece_is_one_error_that_names_folder_piece_and_remedy(kind, d
     """Arrays of one member, scalars and float32 were broadcast into all members."""
     folder = copied[0] / kind
     damage(folder, kind)
-    with pytest.raises(ValueError, match="holds a piece that cannot be used") as error:
+    with pytest.raises(ValueError, match="holds a file that cannot be used") as error:
         RUNS[kind](folder)
     message = str(error.value)
     assert type(error.value) is ValueError
@@ -185,7 +185,7 @@ def test_seats_outside_of_a_piece_are_refused(copied):
         lambda s: s[:1],
     ):
         rewritten(replaced(place, change))(folder, "batch")
-        with pytest.raises(ValueError, match=r"first-000001\.npz.*Delete this piece"):
+        with pytest.raises(ValueError, match=r"first-000001\.npz.*Delete this file"):
             killed.batch(folder)
 
 
@@ -295,7 +295,7 @@ def test_a_folder_of_another_format_says_so(version, copied):
 
 def test_a_run_on_more_devices_than_its_blocks_says_so(copied):
     with pytest.raises(
-        ValueError, match="begun on another number of devices, and 2 cannot"
+        ValueError, match="started on a different number of devices, and 2 cannot"
     ) as error:
         killed.batch(copied[0] / "batch", devices=jax.devices()[:1] * 2)
     assert str(copied[0] / "batch") in str(error.value)

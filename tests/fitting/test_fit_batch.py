@@ -423,9 +423,9 @@ def test_inside_a_trace_it_says_what_to_do():
         ({"datasets": [1.0, 2.0]}, "list of numbers"),
         ({"datasets": {"x": STACK["x"], "y": STACK["y"][:5]}}, "members"),
         ({"datasets": {"x": STACK["x"], "y": STACK["y"][:, :7]}}, "rows"),
-        ({"datasets": {"x": STACK["x"], "y": STACK["y"][0]}}, "unequal length go in a list"),
+        ({"datasets": {"x": STACK["x"], "y": STACK["y"][0]}}, "unequal length as a list"),
         ({"datasets": {"x": STACK["x"], "y": STACK["y"].astype(str)}}, "strings"),
-        ({"datasets": [SETS[0], {"y": SETS[1]["y"]}]}, r"datasets\[1\] has another structure"),
+        ({"datasets": [SETS[0], {"y": SETS[1]["y"]}]}, r"datasets\[1\] has a different structure"),
         (
             {"datasets": [SETS[0], {"x": SETS[1]["x"], "y": SETS[1]["y"][:3]}]},
             r"datasets\[1\].*rows",
@@ -439,7 +439,7 @@ def test_inside_a_trace_it_says_what_to_do():
         ({"clusters": np.zeros((B, 3))}, "clusters"),
         ({"in_axes": {"x": 0}}, "in_axes"),
         ({"in_axes": 7}, "axis 7"),
-        ({"in_axes": None}, "nothing runs over members"),
+        ({"in_axes": None}, "nothing varies between members"),
         ({"block": 0}, "block"),
         ({"devices": "cpu"}, "devices"),
         ({"vcov": "HC9"}, "HC9"),
@@ -663,7 +663,7 @@ def test_a_long_run_is_stopped_cleanly(tmp_path):
                 interrupted(self, piece, arrays),
             ),
         )
-        with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+        with pytest.raises(KeyboardInterrupt, match="resumes from there"):
             jm.fit_batch(logit, START, STACK, checkpoint=tmp_path / "run", progress=False)
         assert len(list((tmp_path / "run").glob("first-*.npz"))) == 2
     assert_allclose(

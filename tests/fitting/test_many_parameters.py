@@ -1,4 +1,4 @@
-"""Fits of so many parameters that no Hessian is formed: L-BFGS ends them, and says what was not asked."""
+"""Fits of so many parameters that no Hessian is formed: L-BFGS ends them, and says what was not checked."""
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +52,9 @@ def test_lbfgs_ends_at_the_maximum_without_a_hessian_and_is_not_called_converged
     assert np.all(np.isnan(stationary.se)) and np.isnan(stationary.pvalues).all()
     assert stationary.vcov.strides == stationary.hessian.strides == (0, 0)  # no memory of p²
     sentence = stationary.explain()
-    assert "was not asked" in sentence and "vcov='observed'" in sentence
+    assert "was not checked" in sentence and "vcov='observed'" in sentence
     assert str(stationary).startswith("STATIONARY: ")
-    with pytest.raises(jm.FitError, match="was not asked"):
+    with pytest.raises(jm.FitError, match="was not checked"):
         stationary.check()
 
 
@@ -121,5 +121,5 @@ def test_names_that_the_fit_does_not_have_and_other_data_are_refused(stationary)
         jm.stderr_by_cg(PENALISED, stationary, DATA, "gamma")
     with pytest.raises(ValueError, match="not those of the fit"):
         jm.stderr_by_cg(PENALISED, stationary, DATA | {"y": 1 - Y}, "beta[0]")
-    with pytest.raises(TypeError, match="outside of jit"):
+    with pytest.raises(TypeError, match="outside jit"):
         jax.jit(lambda y: jm.stderr_by_cg(PENALISED, stationary, DATA | {"y": y}, "beta"))(Y)

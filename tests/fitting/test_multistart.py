@@ -170,7 +170,7 @@ def test_an_unbounded_likelihood_is_counted_and_said():
     assert found.best.verdict == Status.CONVERGED
     assert found.maxima[0].share == 4 / 7
     assert (
-        "The likelihood is unbounded: 3 starts climbed without end, so the best is only a local maximum."
+        "The likelihood is unbounded: from 3 starts it kept rising without end, so the best is only a local maximum."
         in repr(found)
     )
 
@@ -210,7 +210,7 @@ def test_an_end_above_the_best_that_did_not_converge_is_said():
     )
     assert_array_equal(found.fits.status, [Status.CONVERGED, Status.MAX_STEPS])
     assert_allclose(found.best.loglik, lowest.loglik, rtol=1e-12)
-    assert "1 start that did not converge reached more, up to -19." in repr(found)
+    assert "1 start that did not converge reached a higher value, up to -19." in repr(found)
     assert "fits[1].explain()" in repr(found)
 
 
@@ -336,7 +336,7 @@ def test_a_start_that_could_be_read_both_ways_must_be_told():
         )
 
     start = {"mu": np.array([-1.0, 1.0])}
-    with pytest.raises(ValueError, match="one start or as 2 of them: say params_axis=None"):
+    with pytest.raises(ValueError, match="one start or 2 starts: give params_axis=None"):
         jm.multistart(means, start, Y, number=4)
     assert jm.multistart(means, start, Y, number=4, params_axis=0).starts["mu"].shape == (2,)
     assert jm.multistart(means, start, Y, number=4, params_axis=None).starts["mu"].shape == (4, 2)
@@ -454,7 +454,7 @@ def wrong_sampler(key):
         ),
         ({"starts": {"mu": 0.0, "sigma": -1.0}}, "start of sigma"),
         ({"starts": lambda: GAUSS}, "positional argument"),
-        ({"starts": wrong_sampler}, "sampler's start . has another structure or other shapes"),
+        ({"starts": wrong_sampler}, "sampler's start . does not have the structure and shapes"),
         ({"number": 0}, "number must be"),
         ({"number": 2.5}, "number must be"),
         ({"number": True}, "number must be"),
@@ -463,9 +463,9 @@ def wrong_sampler(key):
         ({"key": np.zeros(2)}, "key must be"),
         ({"key": True}, "key must be"),
         ({"params_axis": 1}, "params_axis"),
-        ({"symmetric": ("mu", "sigma")}, "each group of symmetric is a tuple"),
+        ({"symmetric": ("mu", "sigma")}, "each group of symmetric must be a tuple"),
         ({"symmetric": "mu"}, "list of groups"),
-        ({"symmetric": [("nu",)]}, "'nu', which is no leaf"),
+        ({"symmetric": [("nu",)]}, "'nu', which is not a leaf"),
         ({"symmetric": [("mu",)]}, "a scalar"),
         ({"symmetric": [(("mu",), ("nu",))]}, "no parameter is called 'nu'"),
         ({"symmetric": [(("mu", "sigma"), ("mu",))]}, "of one length"),
@@ -500,7 +500,7 @@ def test_bad_input_is_said(change, told):
 @pytest.mark.parametrize(
     ("group", "told"),
     [
-        (("mu", "scale"), "as many components: mu has 2, scale has 3"),
+        (("mu", "scale"), "the same number of components: mu has 2, scale has 3"),
         (("mu[0]",), r"no leaf.*write symmetric=\[\(\('mu\[0\]',\)"),
         (("mu", "cov"), "covariance matrix"),
         ((("mu",), ("scale",)), "'mu', which has 2 entries, with 'scale', which has 3"),

@@ -338,7 +338,7 @@ def test_clusters_within_which_rows_look_at_each_other_may_be_drawn():
 
     data = {**LONG, "group": np.arange(40) // 4}
     fit = jm.fit(within, START, data)
-    with pytest.raises(ValueError, match="own row only"):
+    with pytest.raises(ValueError, match="only on its own row"):
         jackknife(within, fit, data)
     deleted = jackknife(within, fit, data, clusters=data["group"], progress=False)
     keep = data["group"] != 3
@@ -346,7 +346,7 @@ def test_clusters_within_which_rows_look_at_each_other_may_be_drawn():
     assert_allclose(deleted.deleted[3], alone.x, rtol=1e-8)
 
 
-# ---------------------------------------------------------------- ready models
+# ---------------------------------------------------------------- built-in models
 
 COUNTS = [
     {"x": np.column_stack([np.ones(n), RNG.normal(size=n)]), "y": RNG.poisson(2.0, n).astype(float)}

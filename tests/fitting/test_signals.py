@@ -96,7 +96,7 @@ SUMS = {
 def test_a_mean_for_a_sum_is_noticed(name):
     """A scalar that is a mean over n rows had standard errors √n too large, CONVERGED, without a word."""
     loglik, data = MEANS[name]
-    with pytest.warns(UserWarning, match="mean over the rows and not their sum"):
+    with pytest.warns(UserWarning, match="mean over the rows, not a sum"):
         fit = jm.fit(loglik, START, data, constraints=POSITIVE, max_steps=50)
     assert "mean over the rows" in fit.explain() or not fit.converged
     assert "mean over the rows" in " ".join(str(fit).split()) or not fit.converged

@@ -362,12 +362,12 @@ def assert_refused(content, path, because):
 def test_another_file_is_refused(fit, tmp_path):
     path = tmp_path / "other.npz"
     for content in (b"", b"hello", b"\x80\x04K\x01.", b"PK", os.urandom(1000)):
-        assert_refused(content, path, "not a file that Fit.save wrote")
+        assert_refused(content, path, "not a file written by Fit.save")
     np.save(tmp_path / "array.npy", np.eye(3))
-    assert_refused((tmp_path / "array.npy").read_bytes(), path, "not a file that Fit.save wrote")
+    assert_refused((tmp_path / "array.npy").read_bytes(), path, "not a file written by Fit.save")
     for arrays in ({"vcov": np.eye(3)}, {"jaxmle": np.eye(3)}, {"jaxmle": np.float64(1)}):
         np.savez(path, **arrays)
-        assert_refused(path.read_bytes(), path, "not a file that Fit.save wrote")
+        assert_refused(path.read_bytes(), path, "not a file written by Fit.save")
 
 
 def test_a_truncated_file_is_refused_wherever_it_was_cut(fit, tmp_path):
@@ -425,7 +425,7 @@ def _set(where, *keys_value):
 
 INF = float("inf")
 FORGERIES = {
-    "a later format": (_set("told", "format", 2), "a later jaxmle wrote it, in format 2"),
+    "a later format": (_set("told", "format", 2), "written by a later version of jaxmle, in format 2"),
     "no format": (_set("told", "format", None), "description is damaged"),
     "a format of zero": (_set("told", "format", 0), "description is damaged"),
     "too few names": (_set("told", "names", ["a", "b", "c"]), "3 names"),
@@ -464,9 +464,9 @@ FORGERIES = {
     "text for numbers": (_set("arrays", "score", np.array(list("abcd"))), "floating numbers"),
     "an unknown status": (_set("arrays", "status", np.int32(99)), "a status that this version of jaxmle does not know"),
     "objects": (_set("arrays", "score", np.array([Trap()] * 4)), "damaged"),
-    "a trillion parameters": (_set("told", "leaves", 0, "shape", [10**12]), "speaks of 1000000000001 parameters, more than the file has bytes"),
+    "a trillion parameters": (_set("told", "leaves", 0, "shape", [10**12]), "has 1000000000001 parameters, more than the bytes of the file"),
     "a name twice": (_set("told", "names", ["beta[0]", "beta[0]", "beta[2]", "sigma"]), "two of its parameters have the name 'beta\\[0\\]'"),
-    "names in another order": (_set("told", "names", ["beta[1]", "beta[0]", "beta[2]", "sigma"]), "names of its parameters are in another order"),
+    "names in another order": (_set("told", "names", ["beta[1]", "beta[0]", "beta[2]", "sigma"]), "names of its parameters are not in the order"),
     "an estimate that is NaN": (_set("arrays", "params.0", np.array([1.0, np.nan, 0.0])), "CONVERGED, and an estimate is not finite"),
     "an estimate that is infinite": (_set("arrays", "params.1", np.float64(INF)), "CONVERGED, and an estimate is not finite"),
     "no log-likelihood there": (_set("arrays", "loglik", np.float64(np.nan)), "CONVERGED, and the log-likelihood is not finite"),
@@ -476,9 +476,9 @@ FORGERIES = {
     "a covariance with a hole": (_set("arrays", "vcov", np.eye(4) + np.where(np.eye(4, k=1), np.nan, 0.0)), "not finite where there are standard errors"),
     "an infinite variance": (_set("arrays", "vcov", np.diag([1.0, INF, 1.0, 1.0])), "not finite where there are standard errors"),
     "a covariance and a Hessian that changed places": (lambda told, arrays: arrays.update(vcov=arrays["hessian"], hessian=arrays["vcov"]), "a variance is negative"),
-    "a score in reverse": (lambda told, arrays: arrays.update(score=arrays["score"][::-1].copy()), "content is not what was written"),
-    "another mode": (_set("told", "mode", "MAP"), "content is not what was written"),
-    "other names": (_set("told", "names", list("abcd")), "content is not what was written"),
+    "a score in reverse": (lambda told, arrays: arrays.update(score=arrays["score"][::-1].copy()), "content has changed since it was written"),
+    "another mode": (_set("told", "mode", "MAP"), "content has changed since it was written"),
+    "other names": (_set("told", "names", list("abcd")), "content has changed since it was written"),
     "a status below zero": (_set("arrays", "status", np.int32(-1)), "a status that this version of jaxmle does not know"),
 }  # fmt: skip
 
@@ -562,7 +562,7 @@ ARCHIVES = {
     "a header that is code": (lambda path: _entry(path, "x.npy", b"\x93NUMPY\x01\x00\x10\x00__import__('os')"), "header of 'x' is damaged"),
     "no header": (lambda path: _entry(path, "x.npy", b"hello"), "header of 'x' is damaged"),
     "a header of another version": (lambda path: _entry(path, "x.npy", b"\x93NUMPY\x03\x00"), "header of 'x' is damaged"),
-    "a text beside the arrays": (lambda path: _entry(path, "readme.txt", b"hello"), "'readme.txt', which is no array"),
+    "a text beside the arrays": (lambda path: _entry(path, "readme.txt", b"hello"), "'readme.txt', which is not an array"),
     "arrays that overlap": (_overlap, "larger than the file|damaged"),
 }  # fmt: skip
 
@@ -584,7 +584,7 @@ def test_an_archive_is_looked_at_before_anything_is_made_of_it(change, because, 
 def test_a_batch_says_which_member_is_not_a_fit(fit, tmp_path):
     batch = stack(stack(fit, fit, fit), stack(fit, fit, fit))
     batch.vcov[1, 2, 0, 0] = -1.0
-    with pytest.raises(ValueError, match=r"its status of member \[1, 2\] is CONVERGED, and a var"):
+    with pytest.raises(ValueError, match=r"its status of member \[1, 2\] is CONVERGED, but a var"):
         batch.save(tmp_path / "fit.npz")
     batch.status[1, 2] = Status.STALLED
     assert_same(round_trip(batch, tmp_path), batch)
@@ -647,7 +647,7 @@ def test_a_large_file_of_another_kind_is_not_read(tmp_path):
     with open(tmp_path / "large.npz", "wb") as stream:
         stream.truncate(10**11)
     with pytest.raises(
-        ValueError, match=r"cannot load .*large\.npz: it is not a file that Fit.save"
+        ValueError, match=r"cannot load .*large\.npz: it is not a file written by Fit.save"
     ):
         Fit.load(tmp_path / "large.npz")
 

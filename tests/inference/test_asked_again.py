@@ -57,7 +57,9 @@ def plain():
 def test_a_weighted_fit_is_not_asked_without_its_weights(door, weighted):
     """A fit with frequency weights 4, profiled without them, had its upper end at 0.998 in place of 0.661."""
     ask = DOORS[door]
-    with pytest.raises(ValueError, match=r"'frequency'.*give the weights of the fit again"):
+    with pytest.raises(
+        ValueError, match=r"'frequency'.*give the weights that were used in the fit"
+    ):
         ask(weighted, DATA)
     with pytest.raises(ValueError, match="'sampling'"):
         ask(weighted, DATA, weights=jm.sampling(W))

@@ -93,8 +93,8 @@ def test_what_it_refuses():
         return LOGIT(params, data)
 
     for loglik, options, said in [
-        (plain, {}, "needs the law of the response"),
-        (jeffreys(LOGIT), {}, "a penalised one has"),
+        (plain, {}, "needs the distribution of the response"),
+        (jeffreys(LOGIT), {}, "a penalised likelihood is"),
         (LOGIT, {"weights": jm.sampling(np.ones(20))}, "sampling weights"),
         (LOGIT, {"max_steps": -1}, "max_steps must be"),
         (jm.fix(LOGIT, {"beta": 0.0}), {}, "every parameter is fixed"),

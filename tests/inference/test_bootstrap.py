@@ -279,13 +279,15 @@ def test_too_few_replicates_for_a_level_are_refused(fit):
         fit.names,
         fit.layout,
     )
-    with pytest.raises(ValueError, match="30 replicates hold no 95% interval: it takes 39 or more"):
+    with pytest.raises(
+        ValueError, match="30 replicates are too few for a 95% interval, which takes 39 or more"
+    ):
         few.conf_int()
     assert few.conf_int(0.9)["mu"].shape == (2,)
     assert "Bootstrap, 30 pairs replicates" in str(few)
     for kind, message in (
         ("bca", "delete-one"),
-        ("studentized", "standard error of each replicate"),
+        ("studentized", "standard error for each replicate"),
         ("normal", "percentile"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -409,14 +411,14 @@ def test_mistakes_are_named_before_anything_runs(fit):
         (ValueError, "acceleration must be", {"acceleration": "yes"}),
         (ValueError, "must be one of", {"vcov": "HC9"}),
         (ValueError, "standard errors of the fit are observed", {"vcov": "HC0"}),
-        (ValueError, "no standard error of its own", {"vcov": "observed", "kind": "bayesian"}),
+        (ValueError, "no standard error: leave vcov out", {"vcov": "observed", "kind": "bayesian"}),
         (ValueError, "are not those of the fit", {"data": Y + 1}),
         (ValueError, "is given 'frequency'", {"weights": jm.frequency(np.ones(N))}),
-        (TypeError, "weights must say what they mean", {"weights": np.ones(N)}),
+        (TypeError, "say what the weights mean", {"weights": np.ones(N)}),
         (ValueError, "constraints differ", {"constraints": {"mu": jm.positive}}),
         (ValueError, "params0 has the entries", {"params0": {"mu": 1.0}}),
         (ValueError, "takes one fit", {"fit": batch, "data": Y}),
-        (TypeError, "the record that fit returned", {"fit": START}),
+        (TypeError, "the result of fit", {"fit": START}),
     ]
     for error, message, options in cases:
         with pytest.raises(error, match=message):

@@ -206,7 +206,7 @@ def test_mistakes_are_named(fit):
     cases = [
         (ValueError, "needs sample", {"sample": None}),
         (ValueError, "tests must be 'wald'", {"tests": ("wald", "rao")}),
-        (TypeError, "intervals is a dictionary", {"intervals": [student]}),
+        (TypeError, "intervals must be a dictionary", {"intervals": [student]}),
         (ValueError, "level must lie", {"level": 95}),
         (ValueError, "replicates must be", {"replicates": 0}),
         (ValueError, "truth must be a tree", {"truth": {"mu": 1.0}}),

@@ -186,7 +186,7 @@ def test_the_cross_entropy_of_data_is_the_mean_negative_log_likelihood():
     [None, {}, {"y": None}, [1.0, None], [[1.0], [1.0, 2.0]], "abc", normal, (normal,), object()],
 )
 def test_what_is_neither_a_law_nor_data_of_numbers_is_refused_by_name(p):
-    with pytest.raises(TypeError, match="p is a family and its parameters, or data of numbers"):
+    with pytest.raises(TypeError, match="p must be a family and its parameters, or numeric data"):
         cross_entropy(p, STANDARD)
 
 
@@ -248,7 +248,7 @@ def test_the_misspecified_mle_goes_to_the_nearest_member():
         ),
         (lambda: kl_divergence(STANDARD, (poisson, {"rate": 1.0})), ValueError, "discrete"),
         (lambda: kl_divergence(np.ones(3), STANDARD), ValueError, "cross_entropy"),
-        (lambda: cross_entropy(np.ones(3), normal), TypeError, "q is a family"),
+        (lambda: cross_entropy(np.ones(3), normal), TypeError, "q must be a family"),
         (lambda: cross_entropy(np.array([1.0, np.nan]), STANDARD), ValueError, "row 1"),
         (lambda: cross_entropy(np.array(["a"]), STANDARD), TypeError, "numbers"),
         (

@@ -49,8 +49,8 @@ def test_equations_are_their_matrices(fit, text, rows, targets):
     [
         ("agee = 0", "Did you mean 'age'"),
         ("age * Intercept = 1", "not linear"),
-        ("age =", "no equation"),
-        ("3 = 4", "says nothing of a parameter"),
+        ("age =", "not an equation"),
+        ("3 = 4", "does not name a parameter"),
         ("age > 0", "inequality"),
         ("age >= 0", "inequality"),
         ("(age = 0", "not closed"),

@@ -224,7 +224,7 @@ def test_what_the_data_do_not_determine_has_no_wald_test():
         ("gamma = 0", 0.0, ValueError, "gamma"),
         ([], 0.0, ValueError, "matrix"),
         ({}, 0.0, ValueError, "no parameter"),
-        ({"beta[1]": 1.0}, 1.0, ValueError, "own values"),
+        ({"beta[1]": 1.0}, 1.0, ValueError, "already contains the values"),
         ({"beta": np.zeros(4)}, 0.0, ValueError, "9 entries"),
         ("beta[1]", np.nan, ValueError, "finite"),
         ("beta[1]", [0.0, 1.0], ValueError, "one number"),

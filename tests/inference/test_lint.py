@@ -654,7 +654,7 @@ def test_the_report_is_a_table_of_marks_and_sentences():
         and report["finite"].mark == "✓"
     )
     assert not jax.config.jax_enable_x64
-    with pytest.raises(KeyError, match="no check is called"):
+    with pytest.raises(KeyError, match="there is no check called"):
         report["sums"]
 
 
@@ -672,7 +672,7 @@ def test_wrong_arguments_are_errors():
         jm.lint(location, START, REAL_Y, support="count")
     with pytest.raises(ValueError, match=r"one of \['x', 'y'\]"):
         jm.lint(normal, SIGMA, SOUND["normal"].data, response="z", support="real")
-    with pytest.raises(ValueError, match="same tree and shapes"):
+    with pytest.raises(ValueError, match="same structure and shapes"):
         jm.lint(location, START, REAL_Y, lambda key, p, d: d[:3])
     with pytest.raises(ValueError, match="every parameter is fixed"):
         jm.lint(jm.fix(location, {"mu": 1.0}), START, REAL_Y)

@@ -238,7 +238,7 @@ def negative_binomial(params, y):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_size_that_the_data_do_not_bound_is_unbounded(seed):
-    """The Poisson limit is within the cut. Far out log Γ(y + r) − log Γ(r) has no digits left: that is no better maximum."""
+    """The Poisson limit is within the cut. Far out log Γ(y + r) − log Γ(r) has no digits left: that is no higher maximum."""
     y = np.random.default_rng(seed).negative_binomial(20, 20 / 24, size=60).astype(float)
     fit = jm.fit(
         negative_binomial,
@@ -308,7 +308,7 @@ def test_a_better_maximum_on_the_way_is_said():
     assert fit.converged and abs(fit.params["m"]) < 1
     found = profile(cauchy, fit, x)
     assert found.upper_status[0] == BETTER and np.isnan(found.upper[0])
-    assert "better maximum" in str(found)
+    assert "higher maximum" in str(found)
 
 
 def test_a_fit_without_a_maximum_has_no_interval():
@@ -410,8 +410,8 @@ def test_other_data_or_another_likelihood_is_refused(fitted):
     ("which", "error", "told"),
     [
         ("tau", ValueError, "no parameter"),
-        (3, TypeError, "which is None"),
-        ([], TypeError, "which is None"),
+        (3, TypeError, "which must be None"),
+        ([], TypeError, "which must be None"),
         ({"g": 1.0}, TypeError, "function"),
         (lambda p: jnp.stack([p["mu"]] * 2), ValueError, "one real number"),
     ],

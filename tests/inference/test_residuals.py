@@ -70,11 +70,11 @@ def test_under_a_trace():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"arrays of one shape; got y \(3, 1\), mean \(3,\)"):
+    with pytest.raises(ValueError, match=r"arrays of the same shape; got y \(3, 1\), mean \(3,\)"):
         pearson_residuals(np.ones((3, 1)), np.ones(3), 1.0)
     with pytest.raises(TypeError, match="mean must be numbers"):
         pearson_residuals([1.0], ["a"], [1.0])
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="give only one of them"):
         quantile_residuals([0.5], [0.4], sf=[0.5])
     with pytest.raises(TypeError, match="random key"):
         pit([0.5], [0.4], key="a")
@@ -158,7 +158,7 @@ def test_residuals_against_the_mean_refuse_censored_rows(kind):
 
 @pytest.mark.parametrize("sf", [[0.8, 0.3], np.ones((3, 1)), np.ones((2, 3)), []])
 def test_an_upper_tail_of_another_shape_is_refused_and_was_broadcast(sf):
-    with pytest.raises(ValueError, match="arrays of one shape; got cdf"):
+    with pytest.raises(ValueError, match="arrays of the same shape; got cdf"):
         quantile_residuals([0.2, 0.7, 0.9], sf=sf)
 
 

@@ -101,7 +101,7 @@ def test_a_held_parameter_has_none(fit):
 
 
 def test_arguments_are_checked(fit):
-    with pytest.raises(ValueError, match=r"contrasts are finite numbers \(q, 4\)"):
+    with pytest.raises(ValueError, match=r"contrasts must be finite numbers \(q, 4\)"):
         satterthwaite(NORMAL, fit, DATA, clusters=GROUP, contrasts=[1.0, 0.0])
     with pytest.raises(ValueError, match="two-way"):
         satterthwaite(NORMAL, fit, DATA, clusters=np.column_stack([GROUP, GROUP]))

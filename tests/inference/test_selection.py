@@ -82,7 +82,7 @@ def test_takeuchi_of_weighted_fits(normals):
     assert np.isnan(
         tic(normal, replace(fit, weighting="sampling"), Y[0], weights=jm.sampling(w)).value
     )
-    with pytest.raises(ValueError, match="give the weights of the fit again"):
+    with pytest.raises(ValueError, match="give the weights that were used in the fit"):
         tic(normal, fit, Y[0])
     with pytest.raises(ValueError, match="not those of the fit"):
         tic(normal, normals[0], Y[1])

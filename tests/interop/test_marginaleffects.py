@@ -63,5 +63,5 @@ def test_another_covariance_is_asked_of_the_fit():
     _, _, model = adapted("y ~ x", jm.models.logistic())
     with pytest.raises(ValueError, match="fit with vcov='HC3'"):
         marginaleffects.avg_slopes(model, vcov="HC3")
-    with pytest.raises(TypeError, match="takes the Frame that from_formula made"):
+    with pytest.raises(TypeError, match="needs the Frame made by from_formula"):
         jm.to_marginaleffects(model.model, TABLE)

@@ -96,10 +96,10 @@ def subsampled(y):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (discrete, "whole-number values"),
+        (discrete, "discrete latent site"),
         (dependent, "depends on other parameters"),
         (unobserved, "no observed site"),
-        (subsampled, "a fit takes all rows"),
+        (subsampled, "a fit uses all rows"),
     ],
 )
 def test_what_has_no_likelihood_of_all_rows_is_refused(model, words):

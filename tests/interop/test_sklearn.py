@@ -1,4 +1,4 @@
-"""Ready models by scikit-learn's protocol: its own checks, and the numbers of ``fit``."""
+"""Built-in models by scikit-learn's protocol: its own checks, and the numbers of ``fit``."""
 
 import warnings
 
@@ -92,7 +92,7 @@ def test_rows_that_are_fitted_exactly_have_least_squares_and_a_warning():
     ("make", "words"),
     [
         (lambda: MLERegressor("cox").fit(X, COUNTS), "model is one of normal"),
-        (lambda: MLEClassifier("probit").fit(X, COUNTS), "classes and models.probit is of two"),
+        (lambda: MLEClassifier("probit").fit(X, COUNTS), "classes and models.probit is for two"),
         (lambda: MLEClassifier().fit(X, np.ones(80)), "y has one class"),
         (lambda: MLERegressor("poisson").fit(X, X[:, 0]), "poisson"),
     ],

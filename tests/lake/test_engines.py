@@ -99,7 +99,7 @@ def test_what_cannot_be_sent_to_workers_is_refused():
     def locked(params, data):
         return exponential(params, data) + (lock is None)
 
-    with pytest.raises(TypeError, match="something that it closes over cannot be pickled"):
+    with pytest.raises(TypeError, match="something it closes over cannot be pickled"):
         packed((locked, Request("store")), [locked])
 
 

@@ -90,11 +90,11 @@ def test_a_group_that_fails_says_why_and_has_no_standard_error():
 
 BAD = {
     "no column": ({"by": "shop"}, ValueError, "no column 'shop'"),
-    "no name": ({"by": 3}, TypeError, "by is the name of a column"),
+    "no name": ({"by": 3}, TypeError, "by must be the name of a column"),
     "twice": ({"by": ["site", "site"]}, ValueError, "names a column twice"),
     "weights": ({"by": "site", "weights": jm.frequency(Y)}, TypeError, "name a column"),
-    "clusters": ({"by": "site", "clusters": Y}, TypeError, "clusters is the name of a column"),
-    "also": ({"by": "site", "also": {"z": "~ y"}}, ValueError, "also goes with a formula"),
+    "clusters": ({"by": "site", "clusters": Y}, TypeError, "clusters must be the name of a column"),
+    "also": ({"by": "site", "also": {"z": "~ y"}}, ValueError, "also needs a formula"),
     "formula": ({"by": "site", "formula": 3}, TypeError, "a formula is a string"),
     "missing": ({"by": "site", "missing": "omit"}, ValueError, "missing must be"),
     "vcov": ({"by": "site", "vcov": "HC9"}, ValueError, "vcov='HC9' is not known"),
@@ -112,7 +112,7 @@ def test_bad_input_has_one_clear_error(given, kind, words):
     [
         ([1, 2], TypeError, "table must be a pyarrow table"),
         (TABLE.slice(0, 0), ValueError, "no rows"),
-        (TABLE.drop_columns("y"), ValueError, "no column of numbers"),
+        (TABLE.drop_columns("y"), ValueError, "no numeric columns"),
     ],
 )
 def test_a_table_that_cannot_be_fitted_is_refused(table, kind, words):

@@ -231,16 +231,18 @@ def test_each_member_of_a_batch_solves_firths_equation():
 def test_what_has_no_such_penalty_is_refused():
     with pytest.raises(ValueError, match="'expected' or 'observed'"):
         jeffreys(CLOSED, information="opg")
-    with pytest.raises(ValueError, match="needs the law of the response.*information='observed'"):
+    with pytest.raises(
+        ValueError, match="needs the distribution of the response.*information='observed'"
+    ):
         jm.fit(jeffreys(logit), START, LOGIT)
     for options in ({"vcov": "HC0"}, {"vcov": "opg"}, {"clusters": np.arange(N)}):
         with pytest.raises(ValueError, match="unpenalised information, vcov='auto'"):
             jm.fit(jeffreys(CLOSED), START, LOGIT, **options)
-    with pytest.raises(ValueError, match="a sum under sampling weights is none"):
+    with pytest.raises(ValueError, match="a sum with sampling weights is not a likelihood"):
         jm.fit(jeffreys(CLOSED), START, LOGIT, weights=jm.sampling(np.ones(N)))
     with pytest.raises(ValueError, match=r"write jeffreys\(pool"):
         jm.fit(jm.pool(jeffreys(CLOSED), CLOSED), START, (LOGIT, LOGIT))
-    with pytest.raises(ValueError, match="needs the law of the response"):
+    with pytest.raises(ValueError, match="needs the distribution of the response"):
         cox_snell(normal)(BETA_SIGMA, NORMAL)
     with pytest.raises(ValueError, match="cross="):
         cox_snell(declared_logit)(BETA, LOGIT)

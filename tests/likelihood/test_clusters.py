@@ -151,10 +151,7 @@ def test_a_negative_two_way_variance_has_no_standard_error_in_the_record():
         clusters=(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])),
     )
     assert fit.converged and np.isnan(fit.se[0])
-    assert (
-        "which is a sum over both less one over their crossings, came out negative."
-        in fit.explain()
-    )
+    assert "which subtracts a sum over the intersections, is negative." in fit.explain()
 
 
 def test_the_labels_are_needed_and_used():

@@ -54,7 +54,7 @@ def test_a_code_out_of_range_is_refused_and_not_fitted(way):
     for codes, words in (
         (
             MISSING,
-            r"data\['g'\] is -1 in row 4, .* axis of 3 entries.* pandas' code of a missing value",
+            r"data\['g'\] is -1 in row 4, .* axis of 3 entries.* pandas' code for a missing value",
         ),
         (BEYOND, r"data\['g'\] is 5 in row 7, .* no score"),
     ):
@@ -131,7 +131,8 @@ TAKES = {
 
 @pytest.mark.parametrize("make", [np.array, jnp.array, pd.Series], ids=["numpy", "jax", "pandas"])
 @pytest.mark.parametrize(
-    ("code", "why"), [(2, "one beyond the end is read as the last"), (-1, "counts from the end")]
+    ("code", "why"),
+    [(2, "an index beyond the end is read as the last"), (-1, "counts from the end")],
 )
 def test_a_closed_over_code_out_of_range_joined_the_last_group_and_converged(code, why, make):
     codes = make([0, 1, code, 0, 1, 0])

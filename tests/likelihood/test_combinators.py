@@ -250,7 +250,7 @@ def test_a_parameter_fixed_in_one_member_is_estimated_from_the_other():
 
 def test_a_pool_takes_one_data_set_for_each_member():
     with pytest.raises(
-        ValueError, match="a pool of 2 likelihoods takes a tuple of 2 data sets; got dict"
+        ValueError, match="a pool of 2 likelihoods needs a tuple of 2 data sets; got dict"
     ):
         jm.nll(jm.pool(logit, poisson))(BETA, LOGIT)
     with pytest.raises(ValueError, match="at least one likelihood"):

@@ -81,7 +81,7 @@ DATA = {
     "lengths": (
         {"x": X, "y": LOGIT["y"][1:]},
         ValueError,
-        "every leaf of data must share the leading observation axis",
+        "all leaves of data must share the leading observation axis",
     ),
     "scalar": (
         {**LOGIT, "k": np.array(2.0)},
@@ -89,7 +89,7 @@ DATA = {
         r"data\['k'\] is a scalar; every leaf of data needs the leading observation axis",
     ),
     "no rows": ({name: leaf[:0] for name, leaf in LOGIT.items()}, ValueError, "has no rows"),
-    "missing number": (
+    "missing values": (
         {**LOGIT, "y": np.where(np.arange(N) == 5, np.nan, LOGIT["y"])},
         ValueError,
         r"data\['y'\] is NaN in row 5",
@@ -114,12 +114,12 @@ PARAMS = {
     "truth values": (
         {"beta": np.zeros(3, bool)},
         TypeError,
-        r"params\['beta'\] has dtype bool; parameters must be floating-point arrays or whole numbers",
+        r"params\['beta'\] has dtype bool; parameters must be floating-point numbers or integers",
     ),
     "complex": (
         {"beta": np.zeros(3, complex)},
         TypeError,
-        "parameters must be floating-point arrays",
+        "parameters must be floating-point numbers",
     ),
     "infinite": (
         {"beta": np.array([0.0, np.inf, 0.0])},

@@ -320,12 +320,12 @@ def test_explain_says_the_road_and_the_starts(few_rows_are_many, monkeypatch):
     long = jax.tree.map(lambda leaf: np.concatenate([leaf] * 8), DATA)
     fit = jm.fit(gaussian, START, long)
     assert fit.road == "found, head start"
-    assert "It had a head start" in fit.explain()
+    assert "It started at the maximum of a sample" in fit.explain()
     monkeypatch.setattr(RUN, "MIN_ROWS_FOR_FLOAT32_START", 1)
     fits = jm.fit_batch(DECLARED, START, [DATA, DATA])
     assert fits.road == "declared, float32 start"
     assert fits[0].road == fits.road
-    assert "It had a float32 start" in fits[1].explain()
+    assert "first steps of most members were in float32" in fits[1].explain()
 
 
 # ---------------------------------------------------------------- programs by NumPy
@@ -450,7 +450,7 @@ def test_a_form_whose_program_differs_for_a_few_rows_is_left_out(few_rows_are_ma
         raise predictors.UnlikePrograms("another program")
 
     monkeypatch.setattr(discovery, "_gap", unlike)
-    with pytest.warns(jm.DiscoveryWarning, match="its program for a few rows is another"):
+    with pytest.warns(jm.DiscoveryWarning, match="its program for a few rows differs"):
         assert jm.fit(fresh(), START, DATA).road == "opaque"
 
 

@@ -200,13 +200,15 @@ def test_a_vector_of_predictors_has_an_expected_matrix():
 def test_without_a_law_there_is_no_expected_information():
     bare = jm.regression(lambda eta, row: -0.5 * (row["y"] - eta["mu"]) ** 2, {"mu": LINEAR})
     for loglik in (logit, bare):
-        with pytest.raises(ValueError, match="expected information needs the law of the response"):
+        with pytest.raises(
+            ValueError, match="expected information needs the distribution of the response"
+        ):
             jm.information(loglik, "expected")(BETA, LOGIT)
     with pytest.raises(
         ValueError, match="kind must be 'observed', 'expected' or 'opg'; got 'fisher'"
     ):
         jm.information(logit, "fisher")
-    with pytest.raises(TypeError, match="belongs to the declared form"):
+    with pytest.raises(TypeError, match="needs a declared regression"):
         jm.with_response(logit, jm.exact(lambda eta, row: 1.0))
     with pytest.raises(ValueError, match="2 or more"):
         jm.simulation(draw_normal, key=jax.random.key(0), draws=1)

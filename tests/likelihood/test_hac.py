@@ -1,4 +1,4 @@
-"""HAC covariances against the double sum over lags, and the choice of a bandwidth."""
+"""HAC covariances against the double sum over lags, and the choose a bandwidth."""
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ def test_the_fit_the_batch_and_the_trace_agree():
         ({"bandwidth": 0.0}, "positive number"),
         ({"bandwidth": np.nan}, "positive number"),
         ({"bandwidth": "andrews"}, "'newey-west'"),
-        ({"lags": 2, "weights": [1, 0, 0]}, "choice of a bandwidth"),
+        ({"lags": 2, "weights": [1, 0, 0]}, "choose a bandwidth"),
     ],
 )
 def test_options_are_checked(options, said):

@@ -151,8 +151,8 @@ def test_the_obstacle_is_the_operation_and_the_line_of_the_user():
             for function in (MIXED["sorted"], MIXED["divided by n"], lambda p, d: d["y"] * Y)
         ]
     assert re.fullmatch(r"the operation sort in line \d+ of test_rowwise.py", told[0])
-    assert told[1] == "the number of rows enters its arithmetic"
-    assert "takes no other number of rows" in told[2]
+    assert told[1] == "it computes with the number of rows"
+    assert "fails for another number of rows" in told[2]
 
 
 def test_a_long_fit_in_blocks_is_the_fit_of_the_whole(monkeypatch):

@@ -181,7 +181,7 @@ def test_weighted_scores_sum_to_the_weighted_score():
 
 
 BAD = {
-    "bare array": (TypeError, lambda: jm.weight(logit, COUNTS), "weights must say what they mean"),
+    "bare array": (TypeError, lambda: jm.weight(logit, COUNTS), "say what the weights mean"),
     "bare array in fit": (
         TypeError,
         lambda: jm.fit(logit, START, LOGIT, weights=SURVEY),
@@ -190,17 +190,17 @@ BAD = {
     "fractions as counts": (
         ValueError,
         lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(SURVEY)),
-        "frequency weights count repeated rows and must be whole numbers",
+        "frequency weights count repeated rows and must be integers",
     ),
     "negative": (
         ValueError,
         lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY - 1)),
-        "weights must be finite and not negative; row 0",
+        "weights must be finite and non-negative; row 0",
     ),
     "not a number": (
         ValueError,
         lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY * np.nan)),
-        "weights must be finite and not negative; row 0",
+        "weights must be finite and non-negative; row 0",
     ),
     "too few": (
         ValueError,
@@ -210,7 +210,7 @@ BAD = {
     "all zero": (
         ValueError,
         lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(0 * COUNTS)),
-        "every weight is zero",
+        "all weights are zero",
     ),
     "strings": (
         TypeError,

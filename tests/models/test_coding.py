@@ -1,4 +1,4 @@
-"""Every ready model against data in another coding: one error with what came, what is wanted and the line that recodes."""
+"""Every built-in model against data in another coding: one error with what came, what is wanted and the line that recodes."""
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +22,18 @@ BINARY = [
     ("one and two", ONE + 1, r"is 2 in row 1 .* Write y = \(y == 2\)\.astype\(float\)"),
     ("zero and seven", 7 * ONE, r"is 7 in row 1 .* y = \(y == 7\)"),
     ("percent", np.linspace(0, 100, N), r"is 2.5641 in row 1 .* y = y / 100"),
-    ("words", np.where(ONE == 1, "yes", "no"), r"holds strings: 'no' in row 0.*astype\(float\) of two"),
-    ("objects", np.where(ONE == 1, "yes", "no").astype(object), r"'no' in row 0.*astype\(float\) of two"),
+    ("words", np.where(ONE == 1, "yes", "no"), r"holds strings: 'no' in row 0.*astype\(float\) for two"),
+    ("objects", np.where(ONE == 1, "yes", "no").astype(object), r"'no' in row 0.*astype\(float\) for two"),
 ]  # fmt: skip
 CLASSES = [
     ("from one", THREE + 1, r"is 3 in row 2 .* takes the classes 0 … 2.* Write y = y - 1"),
-    ("missing", THREE - 1, r"is -1 in row 0 .* pandas' code of a missing value"),
+    ("missing", THREE - 1, r"is -1 in row 0 .* pandas' code for a missing value"),
     ("halves", THREE / 2, r"is 0.5 in row 1 .* numpy.unique\(y, return_inverse=True\)"),
     ("gaps", 2 * THREE, r"is 4 in row 2 .* numpy.unique"),
     ("too many", np.arange(N) % 5, r"is 3 in row 3 .* classes=5"),
 ]  # fmt: skip
 COUNTS = [
-    ("negative", THREE - 1, r"is -1 in row 0 .* takes whole numbers, 0 or more.* y < 0"),
+    ("negative", THREE - 1, r"is -1 in row 0 .* takes integers, 0 or more.* y < 0"),
     ("fractions", THREE + 0.5, r"is 0.5 in row 0 .* y = rate \* exposure"),
     ("infinite", np.where(ONE == 1, np.inf, 1.0), "is inf in row 1"),
 ]
@@ -123,21 +123,21 @@ def cases():
         "entry",
         models.cox(entry="entry"),
         late,
-        r"'entry'\] is .* in row 0 .*, where time is .* entry must lie before the time",
+        r"'entry'\] is .* in row 0 .*, where time is .* entry must be before the time",
     )
     yield (
         "aft",
         "entry",
         models.aft("weibull", entry="entry"),
         late,
-        r"'entry'\] is .* entry must lie before the time",
+        r"'entry'\] is .* entry must be before the time",
     )
     yield (
         "aft",
         "interval",
         models.aft("weibull", upper="upper"),
         bad_upper,
-        "an interval has its lower end in time",
+        "the lower end of an interval is in time",
     )
     yield (
         "aft",

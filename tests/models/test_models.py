@@ -1,4 +1,4 @@
-"""What every ready model promises: a start for any data, predictions, samples and residuals that agree with its likelihood."""
+"""What every built-in model promises: a start for any data, predictions, samples and residuals that agree with its likelihood."""
 
 import jax
 import jax.numpy as jnp

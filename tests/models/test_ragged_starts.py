@@ -1,4 +1,4 @@
-"""Ready models on data sets of unequal length: every one is taken, and each member starts where it would start alone."""
+"""Built-in models on data sets of unequal length: every one is taken, and each member starts where it would start alone."""
 
 import jax
 import numpy as np

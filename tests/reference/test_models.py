@@ -1,4 +1,4 @@
-"""Ready models against the numbers of other software: estimates, standard errors and log-likelihoods, each from its own start.
+"""Built-in models against the numbers of other software: estimates, standard errors and log-likelihoods, each from its own start.
 
 Where a model's parameters are not those of the file, the file's are a function of them and their standard errors come by the delta method,
 which at a maximum is exact.
@@ -30,7 +30,7 @@ def as_it_is(params: Tree) -> Tree:
 
 @dataclass(frozen=True)
 class Ready:
-    """A reference case fitted by a ready model.
+    """A reference case fitted by a built-in model.
 
     Args:
       to_file: from the model's parameters to a dictionary of the file's, single numbers or vectors.

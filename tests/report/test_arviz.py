@@ -28,7 +28,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_estimate(fit):
     assert_allclose(beta.std(0), fit.se[:2], rtol=4 / np.sqrt(2 * DRAWS))
     log_shape = np.log(posterior["shape"].values[0])  # the free scale of what is positive
     assert_allclose(log_shape.std(), fit.se[2] / fit.x[2], rtol=4 / np.sqrt(2 * DRAWS))
-    assert "no posterior" in posterior.attrs["draws"]
+    assert "not a posterior" in posterior.attrs["draws"]
 
 
 def test_the_log_likelihood_of_each_row_is_that_of_the_model(fit):

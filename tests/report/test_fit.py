@@ -68,7 +68,7 @@ def test_a_converged_fit_explains_a_row_of_leverage_one():
 def test_simulated_information_shows_its_error():
     fit = genuine(admissions())
     fit = replace(fit, witness=replace(fit.witness, stderr_error=0.02 * fit.se))
-    assert "Monte-Carlo error of the standard errors up to 2%" in str(fit)
+    assert "Monte Carlo error of the standard errors up to 2%" in str(fit)
 
 
 def test_latex_and_markdown_follow_the_level():

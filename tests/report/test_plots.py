@@ -198,7 +198,7 @@ def test_a_curve_that_cannot_be_drawn_says_why(fitted, name, options, match):
 def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
     with pytest.raises(
         ValueError,
-        match=r"mu has no standard error to set the width of the picture: give span=\(low, high\)",
+        match=r"mu has no standard error to set the width of the plot: give span=\(low, high\)",
     ):
         plots.likelihood_curve(
             normal_kernel,
@@ -228,7 +228,7 @@ def test_what_cannot_move_alone_has_no_curve(fitted):
     found = fit(
         shares, {"p": np.full(3, 1 / 3)}, np.array([0, 0, 1, 2, 2, 2]), constraints={"p": simplex}
     )
-    with pytest.raises(ValueError, match=r"'p\[0\]' is one of several entries that move together"):
+    with pytest.raises(ValueError, match=r"'p\[0\]' cannot vary"):
         plots.likelihood_curve(shares, found, np.array([0, 0, 1, 2, 2, 2]), "p[0]")
     with pytest.raises(
         ValueError, match=r"'p' means 3 entries; name one of p\[0\], p\[1\], p\[2\]"
@@ -257,7 +257,7 @@ def test_a_curve_that_is_finite_nowhere_is_refused_and_one_at_infinity_has_the_s
     def broken(params, data):
         return jnp.log(-jnp.abs(params["slope"])) - data
 
-    with pytest.raises(ValueError, match="the log-likelihood is finite nowhere in this picture"):
+    with pytest.raises(ValueError, match="the log-likelihood is not finite anywhere in this plot"):
         plots.likelihood_curve(
             broken, found, np.array([1.0, 2.0, 0.5]), "slope", span=(1.0, 2.0), points=20
         )
@@ -266,13 +266,13 @@ def test_a_curve_that_is_finite_nowhere_is_refused_and_one_at_infinity_has_the_s
 def test_surface_mistakes(fitted):
     with pytest.raises(ValueError, match="are one parameter"):
         plots.likelihood_surface(normal_kernel, fitted, Y, ("mu", "mu"))
-    with pytest.raises(TypeError, match="pair holds the names of two parameters"):
+    with pytest.raises(TypeError, match="pair must be the names of two parameters"):
         plots.likelihood_surface(normal_kernel, fitted, Y, "mu")
     with pytest.raises(
         ValueError, match=r"shape \(m, 2\) of the pair or \(m, 2\) of all parameters; got \(4, 3\)"
     ):
         plots.likelihood_surface(normal_kernel, fitted, Y, ("mu", "sigma"), np.ones((4, 3)))
-    with pytest.raises(ValueError, match="the path is of the parameters a, the fit of mu, sigma"):
+    with pytest.raises(ValueError, match="the path has the parameters a, the fit of mu, sigma"):
         plots.likelihood_surface(
             normal_kernel,
             fitted,
@@ -295,7 +295,9 @@ def test_the_path_ends_where_fit_does(fitted):
 
 
 def test_a_solver_without_steps_is_refused():
-    with pytest.raises(ValueError, match="LBFGS runs inside one program and shows no steps"):
+    with pytest.raises(
+        ValueError, match="LBFGS runs inside one program and does not report its steps"
+    ):
         plots.path_of(normal_kernel, START, Y, constraints=BOUNDS, solver=LBFGS())
 
 
@@ -374,7 +376,7 @@ def test_points_of_the_edge_that_are_not_finite_leave_a_gap(edge):
     assert np.isnan(line(ax, "likelihood, 95%").get_xydata()).any(axis=1).sum() == 2
     assert (
         ax.get_legend().get_title().get_text()
-        == "2 of 16 points of the edge are not drawn: at infinity, or not found"
+        == "2 of 16 boundary points are not drawn: at infinity, or not found"
     )
     with pytest.raises(ValueError, match="no point of this contour is finite"):
         plots.contour(
@@ -384,7 +386,7 @@ def test_points_of_the_edge_that_are_not_finite_leave_a_gap(edge):
 
 def test_region_mistakes(fitted, profiled):
     with pytest.raises(
-        ValueError, match="no quantity of this profile is called 'tau'; there are mu, sigma"
+        ValueError, match="this profile has no quantity called 'tau'; there are mu, sigma"
     ):
         plots.profile(profiled, "tau")
     with pytest.raises(ValueError, match=r"has no points to draw: profile\(…, points=5\)"):
@@ -445,7 +447,7 @@ def test_forest_mistakes():
     fitted = genuine(admissions())
     with pytest.raises(ValueError, match="no parameter is called 'gdp'"):
         plots.forest(fitted, ["gdp"])
-    with pytest.raises(TypeError, match="names is a list of parameters; got 'gre'"):
+    with pytest.raises(TypeError, match="names must be a list of parameters; got 'gre'"):
         plots.forest(fitted, "gre")
     with pytest.raises(ValueError, match=r"a batch of shape \(5,\)"):
         plots.forest({"many": genuine(batch(5))})
@@ -487,7 +489,9 @@ def test_the_map_of_a_large_batch_has_no_standard_errors_and_failed_batches_can_
         record(np.full((3, 1), np.nan), np.full((3, 1), np.nan), ("a",), status=np.zeros(3, int))
     )
     assert legend(plots.batch_map(lost, "a")) == ["NONFINITE 3"]
-    with pytest.raises(ValueError, match=r"one leading axis over members; this has the shape \(\)"):
+    with pytest.raises(
+        ValueError, match=r"one leading axis over members; this one has the shape \(\)"
+    ):
         plots.batch_map(genuine(admissions()), "gre")
 
 
@@ -537,12 +541,12 @@ def test_pit_bars_are_densities_within_binomial_quantiles():
 
 def test_residual_mistakes():
     with pytest.raises(
-        ValueError, match="lie between 0 and 1; got -0.1 to 0.5. For residuals, draw qq"
+        ValueError, match="must lie between 0 and 1; got -0.1 to 0.5. For residuals use qq"
     ):
         plots.pit([-0.1, 0.5])
     with pytest.raises(ValueError, match="residuals must have 1 axes; got shape"):
         plots.qq(np.ones((3, 1)))
-    with pytest.raises(ValueError, match="two numbers or more; got 1 and 1 NaN"):
+    with pytest.raises(ValueError, match="at least two residuals are needed; got 1 and 1 NaN"):
         plots.qq([np.nan, 1.0])
     with pytest.raises(ValueError, match="values is empty"):
         plots.pit([])
@@ -641,11 +645,11 @@ def test_the_ellipses_of_a_mixture_hold_their_share_and_points_wear_their_compon
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"weight": [0.4, 0.4]}, "positive and of sum 1"),
-        ({"weight": [1.2, -0.2]}, "positive and of sum 1"),
+        ({"weight": [0.4, 0.4]}, "positive and sum to 1"),
+        ({"weight": [1.2, -0.2]}, "positive and sum to 1"),
         ({"mean": [1.0]}, r"mean must have the shape \(2,\)"),
         ({"variance": [1.0, 0.0]}, "must be positive"),
-        ({"y": [1.0, np.nan]}, "y has values that are not finite"),
+        ({"y": [1.0, np.nan]}, "y has non-finite values"),
         ({"y": np.ones((4, 3))}, r"y must have the shape \(n,\) or \(n, 2\)"),
         ({"names": ["a", "b"]}, "names must hold 1 name for data"),
     ],

@@ -46,7 +46,7 @@ def test_terms_choose_and_labels_name_in_any_spelling(fits):
         assert "Age" in text and "race" not in text and "xponentiated" in text
     with pytest.raises(ValueError, match="Did you mean 'age'"):
         fit.to_frame(terms=["agee"])
-    with pytest.raises(ValueError, match="one label to 'race', which is 2 parameters"):
+    with pytest.raises(ValueError, match="same label to 'race', which is 2 parameters"):
         fit.to_latex(labels={"race": "Race"})
 
 

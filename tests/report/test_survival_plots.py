@@ -101,7 +101,7 @@ def test_residuals_show_their_means_by_bin_and_by_group():
     residual = np.array([1.0, -1.0, 3.0, np.nan, 5.0])
     ax = plots.residuals(residual, [1.0, 2.0, 3.0, 4.0, 5.0], bins=2)
     assert_allclose(lines(ax, "mean")[0].get_xydata(), [[1.5, 0.0], [4.0, 4.0]])
-    assert ax.get_title(loc="left") == "1 row is not finite and left out"
+    assert ax.get_title(loc="left") == "1 non-finite row is left out"
     ax = plots.residuals(residual, ["x", "y", "x", "y", "y"])
     assert_allclose(lines(ax, "mean")[0].get_ydata(), [2.0, 2.0])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
@@ -123,17 +123,17 @@ def test_they_draw_on_the_axes_that_are_given():
 
 
 BAD = [
-    (lambda: plots.survival([1.0]), "survival draws the records of jaxmle.survival"),
+    (lambda: plots.survival([1.0]), "survival draws results of jaxmle.survival"),
     (lambda: plots.survival({"a": 3}), "'a' is 3"),
     (
         lambda: plots.survival({"a": kaplan_meier(TIME, EVENT), "b": nelson_aalen(TIME, EVENT)}),
-        "one picture is of one quantity",
+        "all curves of a plot must show the same quantity",
     ),
-    (lambda: plots.effects(3), "effects draws a record with estimate and conf_int"),
+    (lambda: plots.effects(3), "effects draws a result with estimate and conf_int"),
     (lambda: plots.predictions([1.0], {"estimate": [1.0]}), "conf_low and conf_high"),
     (lambda: plots.predictions([1.0, 2.0], ([1.0], [1.0], [1.0])), "must have 2 rows"),
     (lambda: plots.residuals([1.0, 2.0], [1.0]), r"against must have the shape \(2,\)"),
-    (lambda: plots.residuals([1.0, np.nan], [1.0, 2.0]), "two finite rows or more; got 1"),
+    (lambda: plots.residuals([1.0, np.nan], [1.0, 2.0]), "at least two finite residuals are needed; got 1"),
 ]  # fmt: skip
 
 

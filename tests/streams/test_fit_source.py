@@ -182,18 +182,22 @@ def squares(params, data):
 
 
 REFUSED = {
-    "rows that look at each other": (mixing, {}, "reduce_sum"),
+    "keep dependent rows together": (mixing, {}, "reduce_sum"),
     "one number for all rows": (lambda p, d: squares(p, d).sum(), {}, "one log-likelihood term"),
     "marked opaque": (jm.opaque(squares), {}, "marked opaque"),
     "hac": (squares, {"vcov": "hac"}, "vcov='hac'"),
     "CR2": (squares, {"vcov": "CR2", "clusters": "firm"}, "vcov='CR2'"),
-    "an array of weights": (squares, {"weights": jm.frequency([1.0])}, "weights name a column"),
-    "weights inside": (jm.weight(squares, jm.frequency([1.0])), {}, "they are a column"),
-    "an array of clusters": (squares, {"clusters": np.arange(3)}, "clusters name a column"),
+    "an array of weights": (
+        squares,
+        {"weights": jm.frequency([1.0])},
+        "weights must name a column",
+    ),
+    "weights inside": (jm.weight(squares, jm.frequency([1.0])), {}, "they must be a column"),
+    "an array of clusters": (squares, {"clusters": np.arange(3)}, "clusters must name a column"),
     "a pool": (jm.pool(squares, squares), {}, "a pool has several data sets"),
     "another solver": (squares, {"solver": jm.solvers.BHHH()}, "Newton's method"),
     "float32": (squares, {"dtype": "float32"}, "float64"),
-    "data too": (squares, {"data": np.arange(3.0)}, "data and source are given"),
+    "data too": (squares, {"data": np.arange(3.0)}, "give data or source"),
     "no executor": (squares, {"engine": 3}, "engine must be a concurrent.futures.Executor"),
     "a column that is not there": (squares, {"clusters": "frim"}, "no column 'frim'"),
 }

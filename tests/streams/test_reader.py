@@ -74,11 +74,11 @@ def test_a_missing_column_is_named_with_its_file(folder):
 
 
 def test_words_are_no_data_and_columns_are_names(folder):
-    with pytest.raises(ValueError, match="column 'word' is string, and data are numbers"):
+    with pytest.raises(ValueError, match="column 'word' is string, but data must be numbers"):
         jm.parquet(folder, {"y": "word"})
     with pytest.raises(TypeError, match=r"columns\['y'\] must be the name of a column"):
         jm.parquet(folder, {"y": None or object()})
-    with pytest.raises(ValueError, match="name no column"):
+    with pytest.raises(ValueError, match="does not name a column"):
         jm.parquet(folder, {"y": 1.0})
     with pytest.raises(FileNotFoundError, match="no file or folder 'nowhere'"):
         jm.parquet("nowhere", "a")

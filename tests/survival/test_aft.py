@@ -185,5 +185,5 @@ def test_a_modelled_scale_of_an_intercept_alone_is_one_scale(law):
 
 
 def test_exponential_times_have_no_scale_to_model():
-    with pytest.raises(ValueError, match="exponential times have fixed"):
+    with pytest.raises(ValueError, match="for exponential times it is fixed"):
         models.aft("exponential", scale="z")

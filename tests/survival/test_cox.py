@@ -199,7 +199,7 @@ def test_clustered_covariance_is_the_sum_of_squared_dfbeta_of_clusters():
 
 
 def test_leverages_are_refused_for_a_partial_likelihood():
-    with pytest.raises(ValueError, match="take HC0, or CR0 with clusters"):
+    with pytest.raises(ValueError, match="use HC0, or CR0 with clusters"):
         jm.fit(models.cox(), data=ovarian(), vcov="HC3")
 
 
@@ -417,9 +417,9 @@ def test_bad_input_gets_one_clear_error():
     fit = jm.fit(model, data=data)
     other = {**data, "time": data["time"] + 1.0}
     cases = [
-        (lambda: baseline(models.aft("weibull"), fit, data), TypeError, "is of a Cox model"),
+        (lambda: baseline(models.aft("weibull"), fit, data), TypeError, "needs a Cox model"),
         (lambda: baseline(model, fit, other), ValueError, "not those of the fit"),
-        (lambda: hazard(model, fit, data, 10.0), TypeError, "take cumulative_hazard"),
+        (lambda: hazard(model, fit, data, 10.0), TypeError, "use cumulative_hazard"),
         (lambda: residuals(model, fit, data, "pearson"), ValueError, "kind must be"),
         (lambda: survival(model, fit, data, [-1.0]), ValueError, "times must be 0 or more"),
         (lambda: survival(model, fit, data, new={"x": np.ones((1, 2))}), ValueError, r"\(n, 3\)"),

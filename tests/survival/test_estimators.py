@@ -230,12 +230,12 @@ BAD = [
     (lambda: kaplan_meier([1.0, 2.0], [1, 1], entry=[0.0, 2.0]), "nobody is observed before"),
     (lambda: kaplan_meier([1.0, 2.0], [1]), "event must have the shape"),
     (lambda: kaplan_meier([1.0], [1], weights=[2.0]), "jaxmle.frequency"),
-    (lambda: kaplan_meier([1.0], [1], weights=jm.frequency([1.5])), "whole numbers; row 0"),
+    (lambda: kaplan_meier([1.0], [1], weights=jm.frequency([1.5])), "must be integers; row 0"),
     (lambda: kaplan_meier([1.0], [1], band="probit"), "band must be"),
     (lambda: aalen_johansen([1.0], [0]), "no row has an event"),
     (lambda: aalen_johansen([1.0], [1.5]), "1, 2, … for causes"),
     (lambda: cause_specific({"event": np.array([0, 1])}, 2), "no row has the cause 2"),
-    (lambda: nelson_aalen([1.0], [1]).quantile(), "quantile is of a survival function"),
+    (lambda: nelson_aalen([1.0], [1]).quantile(), "quantile needs a survival function"),
 ]  # fmt: skip
 
 

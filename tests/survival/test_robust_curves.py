@@ -87,13 +87,13 @@ def test_other_clusters_and_other_covariances_are_refused():
     for clusters in (None, np.arange(24) // 4):
         with pytest.raises(ValueError, match="give the clusters of the fit"):
             survival(model, fit, data, TIMES, clusters=clusters)
-    with pytest.raises(ValueError, match="take kind='breslow'"):
+    with pytest.raises(ValueError, match="use kind='breslow'"):
         baseline(model, fit, data, kind="kalbfleisch-prentice", clusters=CLUSTERS)
     two = jm.fit(model, data=data, clusters=(CLUSTERS, data["g"]))
     with pytest.raises(ValueError, match="single rows"):
         survival(model, two, data, TIMES)
     plain = jm.fit(model, data=data)
-    with pytest.raises(ValueError, match="give them to the fit as well"):
+    with pytest.raises(ValueError, match="give them to the fit too"):
         survival(model, plain, data, TIMES, clusters=CLUSTERS)
-    with pytest.raises(ValueError, match="is of a Cox model"):
+    with pytest.raises(ValueError, match="only for a Cox model"):
         survival(models.aft("weibull"), {"beta": [0.0]}, data, TIMES, clusters=CLUSTERS)

@@ -3,7 +3,7 @@
 Held elsewhere, and not repeated here: the exact small-sample law of a normal sample under ``calibrate`` (inference/test_calibration.py), sizes
 of the Wald, score and likelihood-ratio tests of a normal mean and the chi-bar-square law on a bound (inference/test_sizes.py,
 inference/test_hypotheses.py), the mean of Takeuchi's penalty (inference/test_sizes.py), equivariance of one fit under many maps
-(parameters/test_invariance.py) and of one profile (inference/test_profile.py), the first-order bias of ready models (likelihood/test_bias.py),
+(parameters/test_invariance.py) and of one profile (inference/test_profile.py), the first-order bias of built-in models (likelihood/test_bias.py),
 the limit under a wrong model as the nearest member (inference/test_divergence.py).
 """
 

@@ -54,7 +54,7 @@ def test_the_laplace_family_has_its_median_in_any_unit(unit, n):
     expect(fit, "CONVERGED", se=np.full(2, scale / np.sqrt(n)))
     assert_allclose(fit.x, [median, scale], rtol=0, atol=TO_THE_ORACLE * scale / np.sqrt(n))
     assert "kink" in fit.explain()
-    assert ("level between two kinks" in fit.explain()) == (n == 30)
+    assert ("flat between two kinks" in fit.explain()) == (n == 30)
 
 
 def in_a_loop(t, y):

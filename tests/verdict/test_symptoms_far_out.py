@@ -243,3 +243,45 @@ def test_a_maximum_of_high_order_was_at_infinity_or_not_identified(make, size, o
     assert np.isnan(fit.se[0])
     if size == 2:
         assert_allclose([fit.params[1], fit.se[1]], [y.mean(), 20**-0.5], rtol=1e-6)
+
+
+# ---------------------------------------------------------------- an end at NaN was all that was said of a climb
+
+
+@pytest.mark.parametrize("ties", [60])
+def test_a_climb_without_bound_that_overflows_was_not_finite(ties):
+    """A Cauchy law of which more than half of the values are equal: ℓ grows by (2·60 − 100)·log 1/s as the scale s goes to zero."""
+    rng = np.random.default_rng(4)
+    y = np.r_[np.zeros(ties), rng.normal(0, 0.01, 100 - ties)]
+
+    def law(t, y):
+        return -t[1] - jnp.log1p(((y - t[0]) / jnp.exp(t[1])) ** 2)
+
+    fit = jm.fit(law, np.array([0.0, -4.0]), y, progress=False)
+    expect(fit, "UNBOUNDED")
+
+
+@pytest.mark.parametrize("start", [[0.0, 0.0], [1.0, 1.0]])
+def test_a_separation_whose_probabilities_are_lost_on_the_way_was_not_finite(start):
+    """pʸ(1 − p)¹⁻ʸ has a derivative of 0/0 once p rounds to one: by then the tail was seen."""
+    x = np.array([-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2.0])
+
+    def bernoulli(t, d):
+        p = jax.nn.sigmoid(t[0] + t[1] * d[0])
+        return jnp.log(p ** d[1] * (1 - p) ** (1 - d[1]))
+
+    fit = jm.fit(bernoulli, np.array(start), (x, 1.0 * (x > 0)), progress=False)
+    expect(fit, "SEPARATED")
+    assert fit.x[1] == np.inf
+    assert_allclose(fit.loglik, 0.0, atol=1e-3)
+
+
+def test_a_logarithmic_rise_of_the_wrong_sign_was_not_finite():
+    y = np.random.default_rng(0).standard_cauchy(100)
+
+    def wrong(t, y):
+        return t[1] + jnp.log1p(((y - t[0]) / jnp.exp(t[1])) ** 2)
+
+    fit = jm.fit(wrong, np.zeros(2), y, progress=False)
+    expect(fit, "UNBOUNDED")
+    assert "heck the sign" in fit.explain()

@@ -1,4 +1,4 @@
-"""What was seen to go wrong, continued: symptoms 11 to 21, of ready models, of kinks, of large numbers and of the sentences; the right
+"""What was seen to go wrong, continued: symptoms 11 to 21, of built-in models, of kinks, of large numbers and of the sentences; the right
 answers are closed forms or SciPy's."""
 
 import jax
@@ -46,7 +46,7 @@ def test_11_a_column_twice_another_is_the_fault_of_the_data():
     y = np.random.default_rng(0).normal(size=12)
     fit = jm.fit(lambda t, d: -0.5 * (d[1] - d[0] @ t) ** 2, np.zeros(3), (x, y))
     expect(fit, "UNIDENTIFIED")
-    assert "It is the model" not in fit.explain()
+    assert "The cause is the model" not in fit.explain()
 
 
 # ---------------------------------------------------------------- 12: the wrong maximum from our own start

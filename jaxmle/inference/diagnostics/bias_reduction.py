@@ -46,31 +46,31 @@ def mean_br(
     dtype: Any = None,
     max_steps: int = 500,
 ) -> Fit:
-    """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no bias of first order.
+    """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no first-order bias.
 
-    A_t = ½ tr{V (P_t + Q_t)} with V the inverse expected information, P_t = E(U U' U_t) and Q_t =
-    E(∂²ℓ U_t), U the score. It is found by quasi-Fisher scoring, θ ← θ + V (s + A), with steps
-    halved where (s + A)'V(s + A) does not fall and kept inside the bounds. The root is finite on
-    separated binomial and multinomial samples and on counts with empty cells. It is no maximum of
-    anything, except for canonical links, where ``jeffreys`` gives the same: the record's ``mode``
-    is "BR (mean)", and AIC and BIC are NaN. The root belongs to the parameters as they are given:
-    bias is not invariant.
+    A_t = ½ tr{V (P_t + Q_t)} with V the inverse expected information, P_t = E(U U' U_t), Q_t =
+    E(∂²ℓ U_t) and U the score. The root is found by quasi-Fisher scoring, θ ← θ + V (s + A), with
+    steps that stay inside the bounds and are halved if (s + A)'V(s + A) does not fall. It is finite
+    for separated binomial and multinomial samples and for counts with empty cells. It does not
+    maximise anything, except for canonical links, where ``jeffreys`` gives the same estimate:
+    ``mode`` is "BR (mean)", and AIC and BIC are NaN. The root depends on the parametrisation,
+    because bias is not invariant.
 
     Args:
-        loglik: a likelihood that knows the law of its response: ``with_response(loglik, law)``, or
-            a ``regression`` with ``response=``, which for ``exact`` needs its ``cross`` moments
-            too.
+        loglik: a likelihood that knows the distribution of its response: ``with_response(loglik,
+            law)``, or a ``regression`` with ``response=``, which for ``exact`` also needs its
+            ``cross`` moments.
         params0, data, constraints, weights, dtype: as in ``fit``; weights are frequency weights.
         max_steps: iterations allowed.
 
     Returns:
         A ``Fit``: standard errors from the inverse expected information at the root; ``decrement``
-        is that of the adjusted score; ``score`` the score without adjustment. Its status is
-        CONVERGED, MAX_STEPS, STALLED, IMPRECISE or NONFINITE. Under ``jax.vmap`` a batch.
+        is that of the adjusted score; ``score`` is the unadjusted score. Its status is CONVERGED,
+        MAX_STEPS, STALLED, IMPRECISE or NONFINITE. Under ``jax.vmap`` it is a batch.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and a likelihood without a
-            law of its response.
+        ValueError, TypeError: for mistakes visible in shapes and types, and for a likelihood that
+            does not know the distribution of its response.
 
     Source: Firth (1993), Biometrika 80, 27–38; Kosmidis & Firth (2009), Biometrika 96, 793–804.
 
@@ -98,21 +98,21 @@ def _check(posed: Posed) -> None:
     loglik = posed.loglik
     if has(loglik, Penalize):
         raise ValueError(
-            "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on "
-            "purpose"
+            "mean_br adjusts the score of a likelihood; a penalised likelihood is biased "
+            "by its prior on purpose"
         )
     if not has_law(loglik):
         raise ValueError(NO_LAW)
     if weighting_of(loglik) == "sampling":
         raise ValueError(
-            "mean_br needs expectations under a likelihood, and a sum under sampling weights is "
-            "none; frequency weights are"
+            "mean_br needs expectations under a likelihood, and a sum with sampling "
+            "weights is not a likelihood; use frequency weights"
         )
 
     if posed.chart.k != len(posed.chart.moving):
         raise ValueError(
-            "mean_br needs as many free parameters as entries: no simplex, correlation or "
-            "covariance among them"
+            "mean_br needs every entry to be a free parameter: it cannot be used with a "
+            "simplex, correlation or covariance constraint"
         )
 
 

@@ -28,13 +28,13 @@ from jaxmle.record.fit import Fit
 )
 @dataclass(frozen=True, eq=False)
 class Disagreement:
-    """Standard errors (p,) from J⁻¹ (``observed``), K⁻¹ (``opg``) and J⁻¹KJ⁻¹ (``sandwich``), J the
-    observed information and K = Σ s_i s_i'.
+    """Standard errors (p,) from J⁻¹ (``observed``), K⁻¹ (``opg``) and J⁻¹KJ⁻¹ (``sandwich``), where
+    J is the observed information and K = Σ s_i s_i'.
 
     ``ratios`` (k,) are the eigenvalues of J⁻¹K, ascending: sandwich variance over model variance
     along the directions in which they differ least and most. They do not depend on the
     parametrisation and are about 1 when the model is right. The information-matrix test
-    (``information_matrix_test``) says how far from 1 chance takes them.
+    (``information_matrix_test``) tests whether they differ from 1 by more than chance.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.diagnostics.disagreement import disagreement
@@ -69,7 +69,7 @@ class Disagreement:
                 head,
                 *lines,
                 f"sandwich over model variance: from {self.ratios[0]:.3f} to "
-                f"{self.ratios[-1]:.3f} over all directions",
+                f"{self.ratios[-1]:.3f} in all directions",
             ]
         )
 
@@ -81,15 +81,15 @@ def disagreement(
 
     Args:
         loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and
-            the data given again.
-        weights: as given to the fit.
+            the data of the fit.
+        weights: those of the fit.
         in_axes: for a batch, as in ``score_test``.
 
     Returns:
-        ``Disagreement``; NaN where an information is not positive definite.
+        ``Disagreement``; NaN if an information matrix is not positive definite.
 
     Raises:
-        ValueError: for data or weights that are not those of the fit, and a likelihood without
+        ValueError: for data or weights that are not those of the fit, or a likelihood without
             terms.
 
     Source: White (1982), Econometrica 50, 1–25.

@@ -24,7 +24,7 @@ from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision, tracing
 
-CLUSTER_DEPENDENT_ROWS = "Give clusters= that hold the rows that look at each other"
+CLUSTER_DEPENDENT_ROWS = "Give clusters= that keep dependent rows together"
 
 
 @partial(
@@ -37,11 +37,10 @@ class Influence:
     """The influence of each unit on the estimates.
 
     Units are rows, or clusters in the order of their sorted labels. A batch has a leading axis.
-
-    ``estimates`` (units, p), the one-step estimate without the unit; ``dfbetas`` (units, p),
+    ``estimates`` (units, p): the one-step estimate without the unit; ``dfbetas`` (units, p): the
     estimate minus that, in standard errors of the fit; ``cook`` (units,), (θ̂ − θ̂₍ᵢ₎)'J(θ̂ −
-    θ̂₍ᵢ₎)/k; ``leverage`` (units,), tr J⁻¹A_i, which adds up to k. NaN for a unit without which the
-    information is not positive definite.
+    θ̂₍ᵢ₎)/k; ``leverage`` (units,), tr J⁻¹A_i, which sums to k. NaN if the information without the
+    unit is not positive definite.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.diagnostics.influence import influence
@@ -63,8 +62,8 @@ class Influence:
     clustered: bool
 
     def largest(self, count: int = 5) -> Array:
-        """The numbers of the units with the largest Cook's distance, largest first; those
-        without one come before all.
+        """The indices of the units with the largest Cook's distance, largest first; units without a
+        distance come first.
         """
         order = np.argsort(np.where(np.isnan(self.cook), np.inf, self.cook), axis=-1, kind="stable")
         return order[..., ::-1][..., :count]
@@ -81,26 +80,28 @@ def influence(
 ) -> Influence:
     """One-step estimates without each observation, or without each cluster.
 
-    At the maximum the score of the rest is −s_i and their information J − A_i, A_i the observed
-    information of the unit, so that one Newton step leads to θ̂₍ᵢ₎ = θ̂ − (J − A_i)⁻¹s_i (Pregibon
-    1981, Annals of Statistics 9, for logistic regression; the derivative of the estimate in a case
-    weight, by the implicit function theorem, is its first term −J⁻¹s_i: Cook 1986, JRSS B 48). The
-    step is taken on the free scale, so that a bounded parameter stays inside its bounds. For least
-    squares the coefficients are exactly the delete-one estimates.
+    At the maximum the score of the other units is −s_i and their information J − A_i, where A_i is
+    the observed information of unit i, so one Newton step leads to θ̂₍ᵢ₎ = θ̂ − (J − A_i)⁻¹s_i
+    (Pregibon 1981, Annals of Statistics 9, for logistic regression). Its first-order term −J⁻¹s_i
+    is the derivative of the estimate with respect to a case weight, by the implicit function
+    theorem (Cook 1986, JRSS B 48). The step is taken on the free scale, so that a bounded parameter
+    stays inside its bounds. For least squares the coefficients are exactly the delete-one
+    estimates.
 
     Args:
         loglik, fit, data: the likelihood with one term per observation, its fit (one or a batch),
-            and the data given again.
+            and the data of the fit.
         clusters: labels (n,); the units are then clusters.
-        weights: as given to the fit. Of a row of frequency weight 3 one of three is left out.
+        weights: those of the fit. Of a row with frequency weight 3, one of the three rows is left
+            out.
         in_axes: for a batch, as in ``score_test``.
 
     Returns:
-        ``Influence``. All NaN where the fit has no finite estimate. Under ``penalize`` the prior
-        stays with the rest.
+        ``Influence``. All NaN if the fit has no finite estimate. With ``penalize``, the prior
+        stays.
 
     Raises:
-        ValueError: for a likelihood without terms, under ``jeffreys``, and for data that are not
+        ValueError: for a likelihood without terms, with ``jeffreys``, or for data that are not
             those of the fit.
 
     >>> import numpy as np, jaxmle as jm
@@ -116,8 +117,9 @@ def influence(
     """
     if jeffreys_of(as_tree(loglik)) is not None:
         raise ValueError(
-            "under jeffreys the penalty too depends on each row, and one step leaves that out: "
-            "refit without the row, or ask the likelihood without its penalty"
+            "with jeffreys the penalty also depends on each row, which the one-step "
+            "estimate ignores: refit without the row, or use the likelihood without its "
+            "penalty"
         )
     given = again(
         loglik, fit, data, weights=weights, clusters=clusters, in_axes=in_axes, what="influence"
@@ -126,7 +128,7 @@ def influence(
     clustered = clusters is not None
     codes = given.aligned[2]
     if len(codes) > 1:
-        raise ValueError("influence leaves out one kind of unit: give one label for each row")
+        raise ValueError("two-way clusters are not possible here: give one label for each row")
 
     if not tracing():
         _check_rows(given, codes)

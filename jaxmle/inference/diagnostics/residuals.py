@@ -18,14 +18,14 @@ from jaxmle.runtime.compile import tracing
 
 
 def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
-    """(y − μ)/√V, mean 0 and variance 1 when the model is right.
+    """Pearson residuals (y − μ)/√V, with mean 0 and variance 1 if the model is right.
 
     Args:
-        y, mean, variance: arrays that broadcast, such as (n,); the variance is that of the
-            response, dispersion included.
+        y, mean, variance: arrays that broadcast, such as (n,); the variance of the response
+            includes its dispersion.
 
     Returns:
-        Residuals of that shape; NaN where the variance is not positive.
+        Residuals of that shape; NaN if the variance is not positive.
 
     Raises:
         TypeError: for anything but numbers.
@@ -39,17 +39,16 @@ def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
 
 
 def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
-    """sign(y − μ)·√(2(ℓ_sat − ℓ)), whose squares add up to the deviance.
+    """Deviance residuals sign(y − μ)·√(2(ℓ_sat − ℓ)), whose squares sum to the deviance.
 
     Args:
         y, mean: response and fitted mean, (n,).
         terms: the log-likelihood term of each observation at the estimate, (n,).
-        saturated: the largest value that the term can take for that response, its mean being free,
-            (n,).
+        saturated: the largest value of the term for that response over all means, (n,).
 
     Returns:
-        Residuals (n,). Rounding may leave ℓ a little above ℓ_sat, which counts as equal; a term
-        clearly above it gives NaN.
+        Residuals (n,). If rounding leaves ℓ slightly above ℓ_sat, they count as equal; a term
+        clearly above ℓ_sat gives NaN.
 
     Raises:
         TypeError: for anything but numbers.
@@ -74,22 +73,21 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
 
 
 def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
-    """Probability integral transforms F(y), uniform on (0, 1) when the model is right; randomised
-    where the response is discrete.
+    """Probability integral transforms F(y), uniform on (0, 1) if the model is right; randomised for
+    a discrete response.
 
-    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007). So too where a response is only
-    known to lie in an interval, as a censored time is: ``below`` is F at its lower end and ``cdf``
-    F at its upper end (1 where that is infinite). Without a key v = ½, the mid-point, which is not
-    uniform but has no noise.
+    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007). The same formula is used for a
+    response known only to lie in an interval, such as a censored time: ``below`` is F at its lower
+    end and ``cdf`` F at its upper end (1 if that is infinite). Without a key v = ½, the mid-point,
+    which is not uniform but has no noise.
 
     Args:
         cdf: F(y) of each observation, (n,).
-        below: F(y−), the probability of less than y, (n,); None for a continuous response.
+        below: F(y−), the probability of a smaller value, (n,); None for a continuous response.
         key: a jax random key, or an integer.
 
     Returns:
-        Values (n,) between ``below`` and ``cdf``; NaN where these are not probabilities in that
-        order.
+        Values (n,) between ``below`` and ``cdf``; NaN if these are not probabilities in that order.
 
     Raises:
         TypeError: for anything but numbers.
@@ -108,17 +106,17 @@ def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
 
 
 def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any = None) -> Array:
-    """Φ⁻¹ of the probability integral transform: standard normal when the model is right, whatever
-    the law of the response.
+    """Quantile residuals, Φ⁻¹ of the probability integral transform: standard normal if the model
+    is right, whatever the distribution of the response.
 
     Args:
         cdf, below, key: as in ``pit``.
-        sf: 1 − F(y) of a continuous response, (n,), where the model knows it apart: in the upper
-            tail it keeps the digits that F(y) = 1 loses.
+        sf: 1 − F(y) of a continuous response, (n,), if the model computes it separately: in the
+            upper tail it keeps the digits that F(y) ≈ 1 loses.
 
     Returns:
-        Residuals (n,); ±inf where the model gave the response no probability; NaN where ``cdf`` or
-        ``sf`` is no probability, or the two do not add up to 1.
+        Residuals (n,); ±inf if the response has probability zero under the model; NaN if ``cdf`` or
+        ``sf`` is not a probability, or the two do not sum to 1.
 
     Raises:
         TypeError: for anything but numbers.
@@ -131,7 +129,7 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
     """
     if sf is not None and below is not None:
         raise ValueError(
-            "sf belongs to a continuous response, below to a discrete one: give one of them"
+            "sf is for a continuous response, below for a discrete one: give only one of them"
         )
     if sf is None:
         u = pit(cdf, below, key=key)
@@ -161,7 +159,7 @@ def _arrays(**named: Any) -> tuple[Any, list[Array]]:
         value.shape not in ((), shape) for value in arrays
     ):  # (n, 1) against (n,) would broadcast to (n, n)
         raise ValueError(
-            "residuals need arrays of one shape; got "
+            "residuals need arrays of the same shape; got "
             + ", ".join(f"{name} {value.shape}" for name, value in zip(named, arrays, strict=True))
         )
     real = xp.result_type(*arrays, float if xp is np else jnp.zeros(()).dtype)

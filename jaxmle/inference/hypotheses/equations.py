@@ -94,11 +94,14 @@ def _equation(
     layout: Layout, names: dict[str, list[int]], text: str
 ) -> tuple[np.ndarray, np.ndarray]:
     if any(sign in text for sign in "<>!"):
-        raise ValueError(f"{text!r}: a null hypothesis is an equation, with =; got an inequality")
+        raise ValueError(
+            f"{text!r}: a null hypothesis must be an equation, with =; got an inequality"
+        )
     sides = text.replace("==", "=").split("=")
     if len(sides) < 2 or not all(side.strip() for side in sides):
         raise ValueError(
-            f"{text!r} is no equation: write 'age = 0', 'a = b', or several with semicolons between"
+            f"{text!r} is not an equation: write 'age = 0', 'a = b', or several separated "
+            "by semicolons"
         )
     forms = [_side(layout, names, side, text) for side in sides]
     rows = []
@@ -106,9 +109,7 @@ def _equation(
     for left, right in zip(forms[:-1], forms[1:], strict=True):
         gap = _plus(left, right, -1.0, text)
         if np.any(~np.any(gap.rows, axis=1)):
-            raise ValueError(
-                f"{text!r} says nothing of a parameter: its sides have no name in them"
-            )
+            raise ValueError(f"{text!r} does not name a parameter")
         rows.append(gap.rows)
         targets.append(0.0 - gap.constant)
     return np.concatenate(rows), np.concatenate(targets)

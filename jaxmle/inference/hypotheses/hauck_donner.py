@@ -35,9 +35,9 @@ class HauckDonner:
 
     Arrays have one entry per parameter, in the order of ``names``.
 
-    ``slope`` (..., p) is ∂z/∂θ̂ in units of 1/SE, 1 where the variance does not change with the
-    estimate; ``flag`` where it is negative; ``zvalues`` the Wald statistics z. NaN, and no flag,
-    for entries without a test.
+    ``slope`` (..., p) is ∂z/∂θ̂ in units of 1/SE, 1 if the variance does not change with the
+    estimate; ``flag`` says whether it is negative; ``zvalues`` are the Wald statistics z. Entries
+    without a test have NaN and no flag.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
@@ -71,7 +71,7 @@ class HauckDonner:
         )
         notes = (
             (
-                "Where z falls its p-value is too large; take a likelihood-ratio test of "
+                "Where z falls, its p-value is too large; use a likelihood-ratio test of "
                 f"{', '.join(flagged)} instead.",
             )
             if flagged
@@ -98,19 +98,19 @@ def hauck_donner(
 ) -> HauckDonner:
     """Whether the Wald statistic of each parameter falls as its estimate moves away from ``value``.
 
-    The statistic z = (θ̂_j − θ⁰)/√v_jj, v the inverse information, is differentiated in θ̂_j with
-    the other estimates held:
+    The statistic z = (θ̂_j − θ⁰)/√v_jj, with v the inverse information, is differentiated with
+    respect to θ̂_j with the other estimates held fixed:
 
         √v_jj ∂z/∂θ̂_j = 1 − ½ (θ̂_j − θ⁰) (∂v_jj/∂θ_j)/v_jj,
 
-    negative under the Hauck-Donner effect (Hauck & Donner 1977, JASA 72, 851–853; Yee 2022, JASA
-    117, 1763–1774, equation 4). The information is the expected one where the likelihood has a law
-    of its response, as in Yee's definition, else the observed one.
+    which is negative under the Hauck-Donner effect (Hauck & Donner 1977, JASA 72, 851–853; Yee
+    2022, JASA 117, 1763–1774, equation 4). The information is the expected one if the likelihood
+    knows the distribution of its response, as in Yee's definition, and otherwise the observed one.
 
     Args:
-        loglik, fit, data: the likelihood, its fit (one or a batch), and the data given again.
+        loglik, fit, data: the likelihood, its fit (one or a batch), and the data of the fit.
         value: the value under H0.
-        weights: as given to the fit.
+        weights: those of the fit.
         in_axes: as in ``score_test``.
 
     Returns:

@@ -46,32 +46,33 @@ def information_matrix_test(
 
     Under the model the mean of d_i = vech(s_i s_i' + ∂²ℓ_i) is zero (White 1982, Econometrica 50,
     section 4). The statistic is n R² of the regression of ones on (d_i, s_i) (Chesher 1983,
-    Economics Letters 13; Lancaster 1984, Econometrica 52). Its χ² law is far off in samples of any
-    usual size: at a nominal 5 % it rejects 30 % of normal samples of 100. So the p-value compares
-    it with the same statistic of data sets simulated from the fit and fitted again (Horowitz 1994,
-    Journal of Econometrics 61): (1 + #{T* ≥ T}) / (1 + replicates).
+    Economics Letters 13; Lancaster 1984, Econometrica 52). Its χ² approximation is poor at any
+    usual sample size: at a nominal 5 % it rejects 30 % of normal samples of 100. So the p-value
+    compares it with the same statistic for data sets that are simulated from the fit and refitted
+    (Horowitz 1994, Journal of Econometrics 61): (1 + #{T* ≥ T}) / (1 + replicates).
 
     Args:
         loglik: the log-likelihood, with one term per observation.
         fit: its fit to ``data``.
-        data: the data, given again.
-        sample: ``sample(key, params, data)``, data of the same shape with a fresh response.
-        key: a whole number or a jax key; the same key gives the same p-value.
-        replicates: simulated data sets; (replicates + 1)·level should be whole.
+        data: the data of the fit.
+        sample: ``sample(key, params, data)``, which returns data of the same shape with a new
+            response.
+        key: an integer or a jax key; the same key gives the same p-value.
+        replicates: the number of simulated data sets; (replicates + 1)·level should be an integer.
 
     Returns:
-        A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the simulated data
-        sets that could be fitted.
+        A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the number of
+        simulated data sets that could be fitted.
 
     Raises:
         TypeError: under a trace.
-        ValueError: for weighted, penalised and pooled fits, and a ``sample`` that does not return
-            data of the same shapes.
+        ValueError: for weighted, penalised and pooled fits, and if ``sample`` does not return data
+            of the same shapes.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.information_matrix import information_matrix_test
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> y = np.array([0.9, 1.0, 1.0, 1.1, 1.2, 0.8, 1.0, 1.1])  # far too even for waiting times
+    >>> y = np.array([0.9, 1.0, 1.0, 1.1, 1.2, 0.8, 1.0, 1.1])  # far too regular for waiting times
     >>> fit = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
     >>> draw = lambda key, params, data: jax.random.exponential(key, data.shape) / params["rate"]
     >>> bool(information_matrix_test(exponential, fit, y, draw, key=0, replicates=99).pvalue < 0.05)
@@ -105,7 +106,7 @@ def information_matrix_test(
     return Test(
         *numbers,
         "Information-matrix",
-        "a right specification",
+        "a correct specification",
         "bootstrap",
     )
 
@@ -148,12 +149,12 @@ def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
         )
     if has(tree, Penalize) or fit.mode != "ML":
         raise ValueError(
-            "the information-matrix test takes a maximum-likelihood fit; at the maximum of a "
-            "penalised likelihood the score has not mean zero"
+            "the information-matrix test needs a maximum-likelihood fit; at the maximum "
+            "of a penalised likelihood the score does not have mean zero"
         )
     if has(tree, Pool):
         raise ValueError(
-            "the information-matrix test takes one likelihood, not a pool: test its members"
+            "the information-matrix test needs one likelihood, not a pool: test its members"
         )
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     check_count("replicates", replicates, MIN_REPLICATES)  # with which p can reach 0.05
@@ -228,8 +229,8 @@ def _drawn(
         for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)
     ):
         raise ValueError(
-            "sample must return data of the structure and shapes of the data it is given, with a "
-            "fresh response"
+            "sample must return data of the same structure and shapes as its input, with "
+            "a new response"
         )
     same = jax.tree.map(
         lambda new, old: bool(np.array_equal(new, np.broadcast_to(np.asarray(old), new.shape))),
@@ -238,7 +239,7 @@ def _drawn(
     )
     if all(jax.tree.leaves(same)):
         raise ValueError(
-            "sample returned the data unchanged: it draws a fresh response from its key"
+            "sample returned the data unchanged: it must draw a new response from its key"
         )
     return jax.tree.map(
         lambda new, unchanged: new[0] if unchanged else new, drawn, same

@@ -20,28 +20,28 @@ STATUSES_WITH_SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, S
 
 
 def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
-    """Likelihood-ratio test of a restricted model inside a full one: 2(ℓ_full − ℓ_restricted), χ²
-    with the difference in df.
+    """Likelihood-ratio test of a restricted model against a full one: 2(ℓ_full − ℓ_restricted),
+    compared with χ² whose df is the difference in df.
 
-    That the models are nested cannot be seen in their records; it is for the user to know.
+    The models must be nested; the fits cannot show whether they are.
 
     Args:
         restricted: the fit under H0, of ``fix(loglik, …)``, of ``tie(loglik, …)``, or of another
             function.
-        full: the fit of the full model to the same data; both may be batches of one shape.
+        full: the fit of the full model to the same data; both may be batches of the same shape.
         on_bound: the parameter of the full fit that H0 puts on its bound (a variance of 0, an
-            overdispersion of 0). The statistic is then 0 half of the time, and the p-value ½·P(χ²₁
-            > 2Δℓ), 1 where it is 0 (Self & Liang 1987, JASA 82, 605–610, case 5). It applies to one
-            such parameter, with no other that vanishes under H0.
+            overdispersion of 0). The statistic is then 0 half of the time, and the p-value is
+            ½·P(χ²₁ > 2Δℓ), or 1 if the statistic is 0 (Self & Liang 1987, JASA 82, 605–610, case
+            5). This holds for one such parameter, if no other parameter vanishes under H0.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where 2Δℓ has no known law: a fit that is no maximum, an
-        estimate on a bound that H0 does not name, penalised fits, sampling weights, robust
-        covariances, a restricted fit above the full one.
+        A ``Test``. NaN with a ``reason`` if the distribution of 2Δℓ is not known: a fit that is not
+        a maximum, an estimate on a bound that H0 does not name, penalised fits, sampling weights,
+        robust covariances, a restricted fit above the full one.
 
     Raises:
-        ValueError: for fits of different data, of different n, or where the first is not the
-            smaller one.
+        ValueError: for fits of different data or of different n, or if the first is not the smaller
+            one.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
@@ -101,14 +101,14 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
 def _bounded(full: Fit, name: str) -> int:
     """The position of the one entry that H0 puts on a bound."""
     if not isinstance(name, str):
-        raise TypeError(f"on_bound is the name of a parameter; got {shown(name)}")
+        raise TypeError(f"on_bound must be the name of a parameter; got {shown(name)}")
     entries = full.layout.find(name)
     if len(entries) != 1:
-        raise ValueError(f"on_bound names one parameter; {name!r} has {len(entries)} entries")
+        raise ValueError(f"on_bound must name one parameter; {name!r} has {len(entries)} entries")
     if not any(np.isfinite(full.bounds[entries[0]])):
         raise ValueError(
-            f"on_bound={name!r}, but the full fit was given no bound for it: a constraint such "
-            "as jaxmle.positive says where it ends"
+            f"on_bound={name!r}, but the full fit has no bound for it: declare the bound "
+            "by a constraint such as jaxmle.positive"
         )
     return entries[0]
 
@@ -161,7 +161,9 @@ def same_data(fits: Sequence[Fit]) -> None:
     first = fits[0]
     for place, fit in enumerate(fits):
         if not isinstance(fit, Fit):
-            raise TypeError(f"fits are compared; argument {place} is a {type(fit).__name__}")
+            raise TypeError(
+                f"both arguments must be fits; argument {place} is a {type(fit).__name__}"
+            )
     for place, fit in enumerate(fits):
         if fit.batch_shape != first.batch_shape:
             raise ValueError(
@@ -192,10 +194,11 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(
                 f"fit {place} was made from {what} than the first{where}: log-likelihoods "
-                "compare on the same data only. Ready models and regressions need the same "
-                "response, rows and weights; for any other function give every model one and "
-                "the same data tree, with all columns in it and the same rows, types and order "
-                "of leaves, and hold what a model leaves out with jaxmle.fix."
+                "are comparable only on the same data. Built-in models and regressions "
+                "need the same response, rows and weights. For your own functions, give "
+                "all models the same data tree, with all columns and the same rows, "
+                "types and order of leaves, and fix parameters that a model leaves out "
+                "with jaxmle.fix."
             )
 
 

@@ -15,7 +15,7 @@ from jaxmle.parameters.arguments import shown
 
 def holm(pvalues: Any, axis: int = -1) -> Array:
     """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false
-    rejection at α, however they depend.
+    rejection at α, whatever the dependence.
 
         p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎), j = 1 … m in increasing order
 
@@ -23,14 +23,14 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
 
     Args:
         pvalues: an array of p-values; NaN stays NaN and does not count in m.
-        axis: the axis along which the tests of one family run.
+        axis: the axis along which a family of tests runs.
 
     Returns:
         Adjusted p-values of the same shape.
 
     Raises:
         TypeError: for anything but numbers.
-        ValueError: for a single number, or one outside [0, 1].
+        ValueError: for a single number, or a number outside [0, 1].
 
     >>> import numpy as np
     >>> holm(np.array([0.01, 0.04, 0.03, np.nan])).tolist()
@@ -45,7 +45,7 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
 
 def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
     """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected
-    share of false rejections at α.
+    proportion of false rejections at α.
 
         p̃₍ᵢ₎ = min over j ≥ i of min(1, m p₍ⱼ₎ / j), j = 1 … m in increasing order
 
@@ -54,14 +54,14 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
 
     Args:
         pvalues: an array of p-values; NaN stays NaN and does not count in m.
-        axis: the axis along which the tests of one family run.
+        axis: the axis along which a family of tests runs.
 
     Returns:
         Adjusted p-values of the same shape.
 
     Raises:
         TypeError: for anything but numbers.
-        ValueError: for a single number, or one outside [0, 1].
+        ValueError: for a single number, or a number outside [0, 1].
 
     >>> import numpy as np
     >>> benjamini_hochberg(np.array([0.01, 0.04, 0.03, np.nan])).round(10).tolist()
@@ -83,21 +83,20 @@ def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
     """
     p = pvalues if isinstance(pvalues, jax.Array) else np.asarray(pvalues)
     if isinstance(pvalues, np.ma.MaskedArray) or (p.size and p.dtype.kind not in "fiu"):
-        raise TypeError(f"p-values are an array of numbers between 0 and 1; got {shown(pvalues)}")
+        raise TypeError(
+            f"pvalues must be an array of numbers between 0 and 1; got {shown(pvalues)}"
+        )
     p = p if isinstance(p, jax.Array) else p.astype(float)
     if not p.ndim:
-        raise ValueError("a family of tests is an array of p-values; got one number")
+        raise ValueError("pvalues must be an array; got one number")
     if isinstance(p, np.ndarray) and np.any((p < 0) | (p > 1)):
-        raise ValueError(f"p-values lie between 0 and 1; got {float(p[(p < 0) | (p > 1)][0])}")
+        raise ValueError(f"p-values must lie between 0 and 1; got {float(p[(p < 0) | (p > 1)][0])}")
     if (
         isinstance(axis, bool)
         or not isinstance(axis, int | np.integer)
         or not -p.ndim <= axis < p.ndim
     ):
-        raise ValueError(
-            f"axis must be a whole number, an axis of the {p.ndim} that there are; got "
-            f"{shown(axis)}"
-        )
+        raise ValueError(f"axis must be an integer, one of the {p.ndim} axes; got {shown(axis)}")
     xp = namespace(p)
     p = xp.moveaxis(p, axis, -1)
     order = xp.argsort(p, axis=-1)

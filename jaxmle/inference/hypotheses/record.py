@@ -39,41 +39,41 @@ class Reason(IntEnum):
 REASON_MEANING = {
     Reason.NONE: "",
     Reason.NOT_CONVERGED: (
-        "a fit did not end in a maximum that the test can use; its explain() says where it ended"
+        "a fit did not end at a maximum that the test can use; see its explain()"
     ),
     Reason.NOT_ESTIMABLE: (
-        "the data do not determine what is tested: it involves a parameter without an estimate, "
-        "or one on a bound or at infinity"
+        "the data do not determine the tested quantity: it involves a parameter without "
+        "an estimate, on a bound or at infinity"
     ),
     Reason.SINGULAR: (
-        "the covariance of what is tested is singular or not a number: restrictions repeat each "
-        "other at this estimate, or there are too few rows or clusters"
+        "the covariance of the tested quantity is singular or NaN: restrictions are "
+        "redundant at this estimate, or there are too few rows or clusters"
     ),
     Reason.INDEFINITE: (
-        "the information at the restricted estimate is not positive definite there; take the "
+        "the information is not positive definite at the restricted estimate; use the "
         "expected information or vcov='opg'"
     ),
     Reason.HIGHER: (
-        "the restricted fit has the higher log-likelihood: the full fit is a local maximum (see "
-        "multistart), or the models are not nested"
+        "the restricted fit has the higher log-likelihood: the full fit is only a local "
+        "maximum (see multistart), or the models are not nested"
     ),
     Reason.BOUNDARY: (
-        "an estimate lies on a bound, where 2Δℓ is not χ²; where H0 puts one parameter on its "
-        "bound, name it in on_bound, else simulate under H0"
+        "an estimate lies on a bound, where 2Δℓ is not χ²; if H0 puts one parameter on "
+        "its bound, name it in on_bound, otherwise simulate under H0"
     ),
     Reason.DAVIES: (
         "other parameters vanish from the likelihood when H0 puts this one on its bound, so the "
         "mixing weights are not known; simulate under H0"
     ),
     Reason.ROBUST: (
-        "after a robust covariance 2Δℓ is not χ²; take wald_test or score_test with the robust "
-        "covariance"
+        "with a robust covariance 2Δℓ is not χ²; use wald_test or score_test with the "
+        "robust covariance"
     ),
     Reason.SAMPLING: (
-        "under sampling weights the weighted sum is not a log-likelihood; take wald_test"
+        "with sampling weights the weighted sum is not a log-likelihood; use wald_test"
     ),
     Reason.PENALISED: "a MAP or bias-reduced fit does not maximise the log-likelihood",
-    Reason.ALIKE: "the two models give the same terms, so that their difference has no variance",
+    Reason.ALIKE: "the two models give the same terms, so their difference has no variance",
     Reason.REPLICATES: "more than half of the simulated data sets could not be fitted",
 }
 
@@ -88,10 +88,10 @@ class Test:
     """A hypothesis test, or a batch of them (every leaf then has leading axes).
 
     Leaves: ``statistic``; ``df`` its degrees of freedom; ``pvalue``; ``code`` a ``Reason`` as an
-    integer, 0 where there is a p-value; ``replicates`` the simulated data sets behind the p-value,
-    0 where it has a formula. Static: ``kind`` the name of the test; ``hypothesis`` H0 in words;
-    ``law`` of the statistic under H0 (chi2, F, normal, chi-bar-square, bootstrap); ``df_residual``
-    the second degrees of freedom of F, infinite otherwise.
+    integer, 0 if there is a p-value; ``replicates`` the number of simulated data sets behind the
+    p-value, 0 if it has a formula. Static: ``kind`` the name of the test; ``hypothesis`` H0 in
+    words; ``law``, the distribution of the statistic under H0 (chi2, F, normal, chi-bar-square,
+    bootstrap); ``df_residual`` the second degrees of freedom of F, infinite otherwise.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.wald import wald_test
@@ -122,7 +122,9 @@ class Test:
 
     @property
     def reason(self) -> Any:
-        """Why there is no p-value, a sentence or ``""``; for a batch a tuple of them."""
+        """Why there is no p-value, as a sentence; ``""`` if there is one; for a batch a tuple of
+        these.
+        """
         if not self.batch_shape:
             return REASON_MEANING[Reason(int(self.code))]
         return tuple(

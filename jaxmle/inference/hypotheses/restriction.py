@@ -50,7 +50,7 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
         restriction = [restriction]
     if isinstance(restriction, Mapping):
         if not isinstance(value, float) or value != 0.0:
-            raise ValueError("a dictionary of names brings its own values: leave value out")
+            raise ValueError("a dictionary already contains the values: leave value out")
         return _of_names(fit, *_listed(fit.layout, list(restriction), list(restriction.values())))
     if callable(restriction):
         return _of_function(fit, restriction, value)
@@ -68,7 +68,7 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
 def _of_equations(fit: Fit, texts: list[str], value: Any) -> Gap:
     """The hypothesis that linear equations hold."""
     if not isinstance(value, float) or value != 0.0:
-        raise ValueError("an equation brings its own value: leave value out")
+        raise ValueError("an equation already contains its value: leave value out")
     equations = equations_of(fit.layout, texts)
     for row, target in zip(equations.rows, equations.targets, strict=True):
         (where,) = np.nonzero(row)
@@ -87,8 +87,8 @@ def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[i
         target = _numbers(f"the value of {name!r}", value)
         if target.size not in (1, len(entries)):
             raise ValueError(
-                f"the restriction gives {name!r} {target.size} values; it has {len(entries)} "
-                "entries"
+                f"the restriction gives {name!r} {target.size} values; it has "
+                f"{len(entries)} entries"
             )
         targets.append(np.broadcast_to(target, (len(entries),)))
     return _distinct(layout, [j for entries in where for j in entries]), np.concatenate(targets)
@@ -102,11 +102,13 @@ def _positions(layout: Layout, names: list[str], value: Any) -> tuple[list[int],
 
 def _plain(name: str) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"a restriction is named by strings such as 'beta[1]'; got {name!r}")
+        raise TypeError(
+            f"a restriction names parameters by strings such as 'beta[1]'; got {name!r}"
+        )
     if "=" in name:
         raise ValueError(
-            f"{name!r} reads as an equation, which stands alone or in a list: 'beta[1] = 0'; a "
-            "dictionary goes from a name to its value, {'beta[1]': 0.0}"
+            f"{name!r} is an equation: give it alone or in a list, 'beta[1] = 0'; a "
+            "dictionary maps names to values, {'beta[1]': 0.0}"
         )
     return name
 
@@ -169,9 +171,9 @@ def _check_inside(fit: Fit, goal: dict[int, float]) -> None:
         low, high = fit.bounds[j]
         if not (np.isfinite(value) and low < value < high):
             raise ValueError(
-                f"H0 puts {fit.names[j]} at {value:g}, which is not strictly between {low:g} and "
-                f"{high:g}: on a bound a Wald test has no meaning. Compare two fits with "
-                "lr_test(restricted, full, on_bound=…)."
+                f"H0 puts {fit.names[j]} at {value:g}, which is not strictly between "
+                f"{low:g} and {high:g}: a Wald test is not valid on a bound. Compare two "
+                "fits with lr_test(restricted, full, on_bound=…)."
             )
 
 
@@ -180,8 +182,8 @@ def _check_sums(fit: Fit, simplexes: list[list[int]], goal: dict[int, float]) ->
         total = sum(goal[j] for j in row)
         if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(
-                f"{fit.names[row[0]]} … {fit.names[row[-1]]} sum to one; the values of H0 sum to "
-                f"{total:g}"
+                f"{fit.names[row[0]]} … {fit.names[row[-1]]} must sum to one; the values "
+                f"in H0 sum to {total:g}"
             )
 
 
@@ -217,8 +219,8 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
         ) from None
     if r.ndim != 2 or r.shape[1] != p or not r.size or not np.all(np.isfinite(r)):
         raise ValueError(
-            f"the restriction must be a finite matrix (q, {p}), a column for each of "
-            f"{', '.join(fit.names[:8])}; got shape {np.shape(matrix)}"
+            f"the restriction must be a finite matrix (q, {p}), with one column for each "
+            f"of {', '.join(fit.names[:8])}; got shape {np.shape(matrix)}"
         )
     _refuse_repeats(r)
     target = _targets(value, len(r))
@@ -244,7 +246,7 @@ def _refuse_repeats(r: np.ndarray) -> None:
     scaled = r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), np.finfo(float).tiny)
     for i in range(len(r)):
         if np.linalg.matrix_rank(scaled[: i + 1], tol=RANK_TOLERANCE) <= i:
-            what = "is zero" if not np.any(r[i]) else "is a combination of the rows above it"
+            what = "is zero" if not np.any(r[i]) else "is a linear combination of the rows above it"
             raise ValueError(f"row {i} of the restriction {what}: leave it out")
 
 

@@ -32,10 +32,10 @@ from jaxmle.record.fit import Fit
 )
 @dataclass(frozen=True, eq=False)
 class Satterthwaite:
-    """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the
-    parameters or for each of them.
+    """Estimates (q,) with CR2 standard errors and degrees of freedom, for contrasts or for each
+    parameter.
 
-    ``df`` is at most the number of clusters; NaN where there is no standard error.
+    ``df`` is at most the number of clusters; NaN if there is no standard error.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.satterthwaite import satterthwaite
@@ -91,23 +91,23 @@ def satterthwaite(
     contrasts: Any = None,
     weights: Any = None,
 ) -> Satterthwaite:
-    """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ when the model is right and clusters are
+    """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ if the model is right and clusters are
     independent.
 
     With c a contrast, ã_g = (I − Ã_g)^(−½)c̃ and b_g = Ã_g ã_g in coordinates in which the
     information is the identity (see ``vcov="CR2"``), the variance is V̂ = Σ q_g², q_g = ã_g's̃_g,
-    and under the model Cov(q_g, q_h) = Ω_gh = [g = h] ã_g'b_g − b_g'(2I − ΣÃ)b_h, the second part
-    because the scores are taken at the estimate. Then df = (tr Ω)²/tr Ω². For a linear model these
-    are the degrees of freedom of Bell & McCaffrey with the identity for a working model; for others
-    the scores are treated as normal.
+    and under the model Cov(q_g, q_h) = Ω_gh = [g = h] ã_g'b_g − b_g'(2I − ΣÃ)b_h, where the second
+    part arises because the scores are taken at the estimate. Then df = (tr Ω)²/tr Ω². For a linear
+    model these are the degrees of freedom of Bell & McCaffrey with the identity as working model;
+    for other models the scores are treated as normal.
 
     Args:
-        loglik, fit, data: the likelihood with one term per observation, its fit, and the data given
-            again.
-        clusters: labels (n,); None takes each row for a cluster, and HC2.
+        loglik, fit, data: the likelihood with one term per observation, its fit, and the data of
+            the fit.
+        clusters: labels (n,); None treats each row as a cluster, which gives HC2.
         contrasts: a matrix (q, p) or a vector (p,) in the order of ``fit.names``; None for each
-            parameter by itself.
-        weights: as given to the fit; frequency weights need clusters.
+            parameter separately.
+        weights: those of the fit; frequency weights need clusters.
 
     Returns:
         ``Satterthwaite`` with estimate, stderr and df, (q,).
@@ -126,20 +126,20 @@ def satterthwaite(
     >>> found = satterthwaite(
     ...     normal, jm.fit(normal, {"mean": 0.0}, y), y, clusters=[0, 0, 1, 1, 2, 2]
     ... )
-    >>> round(float(found.df[0]), 6)  # three clusters of one size: G − 1
-    2.0
+    >>> round(float(found.df[0]), 6)  # three clusters of equal size: G − 1 2.0
     """
     check_fit("satterthwaite", fit, alone=True)
     if clusters is None and fit.weighting == "frequency":
         raise ValueError(
-            "a row of frequency weight 3 is three units: give clusters, or repeat the rows"
+            "a row with frequency weight 3 is three units: give clusters, or repeat the rows"
         )
     p = len(fit.names)
     matrix = np.eye(p) if contrasts is None else _contrasts(contrasts, p)
     given = again(loglik, fit, data, weights=weights, clusters=clusters, what="satterthwaite")
     if len(given.aligned[2]) > 1:
         raise ValueError(
-            "two-way clusters have no Satterthwaite degrees of freedom: give one label for each row"
+            "there are no Satterthwaite degrees of freedom for two-way clusters: give "
+            "one label for each row"
         )
     source = "expected" if has_law(as_tree(loglik)) else "observed"
     layout = fit.layout
@@ -159,11 +159,12 @@ def _contrasts(contrasts: Any, p: int) -> np.ndarray:
     """Contrasts as a matrix (q, p) of real numbers."""
     array = np.asarray(contrasts)
     if array.dtype.kind not in "fiu" or isinstance(contrasts, np.ma.MaskedArray):
-        raise TypeError(f"contrasts are a matrix of finite numbers; got {shown(contrasts)}")
+        raise TypeError(f"contrasts must be a matrix of finite numbers; got {shown(contrasts)}")
     matrix = np.atleast_2d(array.astype(float))
     if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
         raise ValueError(
-            f"contrasts are finite numbers (q, {p}), in the order of names; got shape {array.shape}"
+            f"contrasts must be finite numbers (q, {p}), in the order of names; got shape "
+            f"{array.shape}"
         )
     return matrix
 

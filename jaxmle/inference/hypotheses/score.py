@@ -39,35 +39,36 @@ def score_test(
     in_axes: Any = 0,
     constraints: Tree = None,
 ) -> Test:
-    """Score test (Rao's, the Lagrange-multiplier test) of a restricted model inside the full one;
-    only the restricted is fitted.
+    """Score test (Rao's test, the Lagrange-multiplier test) of a restricted model against a full
+    one; only the restricted model is fitted.
 
         S = s(θ̃)' I(θ̃)⁻¹ s(θ̃),  χ² with as many degrees of freedom as restrictions under H0,
 
-    s and I the score and the information of the full likelihood at the restricted estimate θ̃. The
-    robust form takes the step I⁻¹s, of which the restricted directions A are tested with their
-    sandwich V: (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5; Boos 1992,
-    The American Statistician 46, 327–333). That is the Wald test after one Newton step from θ̃.
+    with s and I the score and the information of the full likelihood at the restricted estimate θ̃.
+    The robust form takes the step I⁻¹s and tests its restricted directions A with their sandwich V:
+    (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5; Boos 1992, The American
+    Statistician 46, 327–333). This is the Wald test after one Newton step from θ̃.
 
     Args:
         loglik: the full log-likelihood.
         restricted: the fit under H0 to the same data: of ``fix(loglik, …)`` or ``tie(loglik, …)``;
-            of any smaller likelihood where ``params`` says how its parameters stand in the full
+            or of any smaller likelihood, if ``params`` maps its parameters to those of the full
             one. One fit, or a batch.
-        data: the data of the fit, given again; for a batch stacked as ``fit_batch`` takes them.
-        params: from the tree of the restricted fit to that of ``loglik``, such as ``lambda p: {**p,
-            "shape": 0.0}``.
+        data: the data of the fit; for a batch stacked as in ``fit_batch``.
+        params: a function from the parameters of the restricted fit to those of ``loglik``, such as
+            ``lambda p: {**p, "shape": 0.0}``.
         vcov: the information, ``"expected"``, ``"observed"`` or ``"opg"``; or a robust covariance,
-            ``"HC0"`` … ``"HC3"``, ``"cluster"``. ``"auto"``: expected where the likelihood has a
-            law of its response, else observed; cluster with clusters, HC0 under sampling weights.
+            ``"HC0"`` … ``"HC3"``, ``"cluster"``. ``"auto"``: expected if the likelihood knows the
+            distribution of its response, otherwise observed; cluster with clusters, HC0 with
+            sampling weights.
         clusters, weights: as in ``fit``; for a batch (n,) or (b, n).
         in_axes: for a batch, 0 for the leaves of data with a leading axis over members and None for
-            those that all share.
-        constraints: of the full parameters where ``params`` is given; only ``simplex`` matters.
+            shared leaves.
+        constraints: of the full parameters if ``params`` is given; only ``simplex`` matters.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where the restricted fit did not converge or the
-        information is not positive definite.
+        A ``Test``. NaN with a ``reason`` if the restricted fit did not converge or the information
+        is not positive definite.
 
     Raises:
         ValueError: for data that are not those of the fit, a penalised likelihood, or a likelihood
@@ -98,21 +99,22 @@ def score_test(
     weighting = given.weight_kind or weighting_of(given.loglik)
     if has(given.loglik, Penalize):
         raise ValueError(
-            "a penalised likelihood has no score test: give the likelihood without its prior"
+            "there is no score test for a penalised likelihood: give the likelihood "
+            "without its prior"
         )
     kind = _kind(vcov, given.loglik, clusters, weighting)
     robust = kind.startswith(("HC", "CR"))
     if robust and restricted.vcov_kind == "none":
         raise ValueError(
-            "a robust score test reads the free directions from the covariance of the restricted "
-            "fit, which has none (vcov=None): fit again with one"
+            "a robust score test needs the covariance of the restricted fit, which has "
+            "none (vcov=None): refit with one"
         )
     k = len(tangent(given.loglik, layout).places)
     q = k - restricted.df
     if q < 1:
         raise ValueError(
-            f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full "
-            "likelihood and the restricted fit"
+            f"the likelihood has {k} free parameters, but the fit has {restricted.df}: "
+            "give the full likelihood and the restricted fit"
         )
     place = (restricted.x,) if params is None else _full_point(restricted, params, layout)
     extra = (*place, *((restricted.witness.vcov,) if robust else ()))
@@ -129,13 +131,13 @@ def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) ->
     """Refuse what can be seen without the likelihood."""
     check_kind(vcov, clusters)
     if constraints is not None and params is None:
-        raise ValueError("constraints belong to params: the layout of the fit has its own")
+        raise ValueError("constraints go with params: the fit already has its own")
     if params is not None:
         check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
     if vcov is None:
         raise ValueError(
-            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
-            "'opg' or a robust kind"
+            "a score test needs a covariance: give 'auto', 'expected', 'observed', 'opg' "
+            "or a robust kind"
         )
 
 
@@ -167,7 +169,7 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
         full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), example)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            "params must take the parameters of the restricted fit to those of the full "
+            "params must map the parameters of the restricted fit to those of the full "
             f"likelihood: {error!r}"
         ) from None
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
@@ -181,7 +183,7 @@ def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
         vcov = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else plain
     if weighting == "sampling" and vcov in ("expected", "observed", "opg"):
         raise ValueError(
-            "under sampling weights the information is not the variance of the score: take "
+            "with sampling weights the information is not the variance of the score: use "
             f"vcov='HC0' or clusters; got {vcov!r}"
         )
     return "CR1" if vcov == "cluster" else vcov

@@ -28,33 +28,33 @@ def vuong_test(
     correction: str = "none",
     in_axes: Any = 0,
 ) -> Test:
-    """Vuong's test of two models that are not nested: whether one is nearer to the truth in
-    Kullback and Leibler's distance.
+    """Vuong's test of two models that are not nested: whether one is closer to the truth in
+    Kullback–Leibler divergence.
 
         z = (Σ m_i − c) / (√n ω),  m_i = ℓ1_i − ℓ2_i,  ω² = Σ m_i²/n − (Σ m_i/n)²
 
-    is standard normal when both are as near (Vuong 1989, Econometrica 57, theorem 5.1); a large
+    is standard normal if both are equally close (Vuong 1989, Econometrica 57, theorem 5.1); a large
     positive z favours the first model. The p-value is two-sided.
 
-    The law holds for *strictly* non-nested models only. Where the models overlap, or one is nested
-    in the other, and the truth lies in what they share, ω² is zero in the limit and z is not
-    normal: zero-inflated against plain counts is such a case (Wilson 2015, Economics Letters 127,
-    51–53). The variance test that Vuong puts first is not made here.
+    This holds only for *strictly* non-nested models. If the models overlap, or one is nested in the
+    other, and the truth lies in their intersection, ω² is zero in the limit and z is not normal;
+    zero-inflated against plain counts is such a case (Wilson 2015, Economics Letters 127, 51–53).
+    Vuong's preliminary variance test is not done here.
 
     Args:
         loglik1, fit1, loglik2, fit2: two likelihoods, each with one term per observation, and their
-            fits to the same data. Both include every constant of their density.
-        data: the data, given again; for a batch stacked.
+            fits to the same data. Both must include all constants of their density.
+        data: the data of the fits; for a batch stacked.
         correction: ``"none"``, ``"aic"`` (c = k1 − k2) or ``"bic"`` (c = (k1 − k2) log(n) / 2).
         in_axes: as in ``score_test``.
 
     Returns:
-        A ``Test`` whose statistic is z. NaN with a ``reason`` where a fit is no maximum, or where
-        the terms of both models are the same.
+        A ``Test`` whose statistic is z. NaN with a ``reason`` if a fit is not a maximum, or if the
+        terms of both models are the same.
 
     Raises:
-        ValueError: for fits of different data, models whose terms differ in number, or another
-            correction.
+        ValueError: for fits of different data, models with different numbers of terms, or an
+            unknown correction.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jax.scipy.stats import laplace, norm
@@ -76,8 +76,8 @@ def vuong_test(
     xp = namespace(first)
     if first.shape != second.shape:
         raise ValueError(
-            f"the models have {first.shape[-1]} and {second.shape[-1]} terms: a term of one must "
-            "be the same observation as a term of the other"
+            f"the models have {first.shape[-1]} and {second.shape[-1]} terms: the terms "
+            "of both must be for the same observations"
         )
     n = first.shape[-1]
     m = first - second
@@ -103,7 +103,7 @@ def vuong_test(
         1.0,
         code.astype(xp.int32),
         "Vuong",
-        "two models equally near the truth",
+        "two models equally close to the truth",
         "normal",
         broken=code != 0,
     )

@@ -38,33 +38,33 @@ MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is
 def wald_test(
     fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residual: float | None = None
 ) -> Test:
-    """Wald test of r(θ) = value, with the covariance that the fit carries: robust after a robust
-    fit.
+    """Wald test of r(θ) = value with the covariance of the fit, which is robust if the fit's is.
 
         W = (r(θ̂) − value)' (G V G')⁻¹ (r(θ̂) − value),  G = ∂r/∂θ,  χ² with q degrees of freedom
         under H0.
 
     Args:
-        fit: one fit, or a batch (leading axes), which is tested in one vectorised pass.
+        fit: one fit, or a batch, whose members are tested in one vectorised pass.
         restriction: what is tested, in one of five forms: a name or a list of names (``"beta[1]"``,
-            ``"age"`` where a formula named it, or ``"beta"`` for a whole leaf); equations, linear
-            in names (``"age = 0"``, ``"a = b"``, ``"a - b = 1; c = 0"``); a dictionary from names
-            to values, as ``fix`` takes it; a matrix (q, p) in the order of ``fit.names``; a
-            function of the parameters, differentiated exactly. Unlike the likelihood-ratio test,
-            the test depends on how a nonlinear H0 is written. All entries of a simplex together are
-            tested in log ratios, since their own covariance is singular by construction.
-        value: the value under H0, a scalar or (q,). A dictionary brings its own.
-        df_residual: F(q, df_residual) of W/q instead of χ²(q), such as the number of clusters less
-            one.
+            ``"age"`` after a formula, or ``"beta"`` for a whole leaf); linear equations in names
+            (``"age = 0"``, ``"a = b"``, ``"a - b = 1; c = 0"``); a dictionary from names to values,
+            as in ``fix``; a matrix (q, p) in the order of ``fit.names``; a function of the
+            parameters, differentiated exactly. Unlike the likelihood-ratio test, the result depends
+            on how a nonlinear H0 is written. All entries of a simplex together are tested as log
+            ratios, because their covariance is singular by construction.
+        value: the value under H0, a scalar or (q,); not with a dictionary, which contains the
+            values.
+        df_residual: compare W/q with F(q, df_residual) instead of W with χ²(q); for example the
+            number of clusters minus one.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where the fit has no covariance to test with, where what
-        is tested leaves the estimable space, or where its covariance is singular.
+        A ``Test``. NaN with a ``reason`` if the fit has no covariance, if the data do not determine
+        the tested quantity, or if its covariance is singular.
 
     Raises:
         ValueError, TypeError: for an unknown name, a repeated or contradictory restriction, or a
-            value on or beyond a bound, where a Wald test has no meaning (``lr_test(…,
-            on_bound=…)`` is the test there).
+            value on or beyond a bound, where a Wald test is not valid (use ``lr_test(…,
+            on_bound=…)``).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.wald import wald_test
@@ -84,7 +84,7 @@ def wald_test(
     check_fit("wald_test", fit)
     if fit.vcov_kind == "none":
         raise ValueError(
-            "the fit has no covariance (vcov=None): fit again with one, or give it with "
+            "the fit has no covariance (vcov=None): refit with one, or add one with "
             "fit.with_vcov(…)"
         )
     if df_residual is not None:
@@ -179,8 +179,8 @@ def _form(r: Array, covariance: Array, fine: Array) -> tuple[Array, Array]:
 @partial(jax.tree_util.register_dataclass, data_fields=["tests"], meta_fields=["terms"])
 @dataclass(frozen=True, eq=False)
 class JointTests:
-    """One Wald test for each term of a model: ``terms`` their names, ``tests`` the records in the
-    same order.
+    """One Wald test for each term of a model: ``terms`` are their names, ``tests`` the results in
+    the same order.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.wald import joint_tests
@@ -204,7 +204,7 @@ class JointTests:
 
     @property
     def pvalues(self) -> Array:
-        """The p-values, (..., terms): what ``holm`` and ``benjamini_hochberg`` take."""
+        """The p-values, (..., terms), for ``holm`` and ``benjamini_hochberg``."""
         return namespace(self.tests[0].pvalue).stack([test.pvalue for test in self.tests], axis=-1)
 
     def __repr__(self) -> str:
@@ -239,21 +239,21 @@ class JointTests:
 def joint_tests(
     fit: Fit, terms: Mapping[str, Any] | None = None, *, df_residual: float | None = None
 ) -> JointTests:
-    """One joint Wald test for each term: that all its coefficients are zero.
+    """Joint Wald tests, one for each term, that all its coefficients are zero.
 
     Args:
         fit: one fit or a batch.
-        terms: from the name of a term to the names of its coefficients, such as ``{"race":
-            ["beta[3]", "beta[4]"]}``. None for one term for each leaf of the parameters, those
-            aside for which 0 is no interior value (a variance, a probability).
+        terms: a dictionary from names of terms to names of their coefficients, such as ``{"race":
+            ["beta[3]", "beta[4]"]}``. None for one term per leaf of the parameters, except leaves
+            for which 0 is not an interior value (a variance, a probability).
         df_residual: as in ``wald_test``.
 
     Returns:
         ``JointTests``: ``tests["race"]``, ``pvalues`` (..., terms), and a table when printed.
 
     Raises:
-        TypeError: for terms that are no dictionary.
-        ValueError: for names that the fit does not have, and where no term can be zero.
+        TypeError: if ``terms`` is not a dictionary.
+        ValueError: for names that the fit does not have, or if no term can be zero.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.wald import joint_tests
@@ -278,10 +278,10 @@ def joint_tests(
         ]
         terms = {name: list(fit.names[span]) for name, span in free}
         if not terms:
-            raise ValueError("no parameter can be zero inside its bounds: name the terms")
+            raise ValueError("zero is inside the bounds of no parameter: name the terms to test")
     if not isinstance(terms, Mapping) or not terms:
         raise TypeError(
-            "terms is a dictionary from the name of a term to the names of its coefficients"
+            "terms must be a dictionary from names of terms to names of their coefficients"
         )
     return JointTests(
         tuple(terms),

@@ -84,8 +84,8 @@ def check_derivatives(probe: Probe) -> Finding:
     """
     if probe.trouble:
         sentence = (
-            f"it cannot be differentiated twice ({probe.trouble}): use jax functions, and "
-            "jax.custom_jvp for rules of your own"
+            f"it cannot be differentiated twice ({probe.trouble}): use jax functions, or "
+            "jax.custom_jvp for your own rules"
         )
         return Finding("derivatives", False, sentence, {"error": probe.trouble})
     points = [z for z in probe.generic if is_finite(probe.whole(z, probe.data))][:2]
@@ -139,14 +139,15 @@ def check_parameters(probe: Probe) -> Finding:
     evidence = {"unused": unused, "jumps": jumps}
     if unused:
         sentence = (
-            f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, "
-            "or look for the place where it was to be used"
+            f"{', '.join(unused)} has no effect on these data: leave it out, hold it with "
+            "fix, or check whether the likelihood should use it"
         )
         return Finding("parameters", False, sentence, evidence)
     if jumps:
         sentence = (
-            f"the value moves with {', '.join(jumps)} in jumps, and its score is zero: a cast to "
-            "integers, round or floor inside; it has no maximum to find"
+            f"the value changes with {', '.join(jumps)} in jumps, and its score is zero: "
+            "there is a cast to integers, round or floor inside, and no maximum can be "
+            "found"
         )
         return Finding("parameters", False, sentence, evidence)
-    return Finding("parameters", True, "every parameter has a say", evidence)
+    return Finding("parameters", True, "every parameter has an effect", evidence)

@@ -64,23 +64,24 @@ def lint(
         loglik: ``loglik(params, data)``, a declared ``regression``, or any combinator of these.
         params0: start values, inside their constraints.
         data: tree of arrays sharing the leading axis n. A few dozen rows are enough.
-        sample: the likelihood's own simulator ``sample(key, params, data) -> data``, called some 64
-            times; scores must average to zero on it. A ready model brings its own.
-        response: name of the leaf of ``data`` that holds the response; not needed where ``data`` is
+        sample: a simulator of the likelihood, ``sample(key, params, data) -> data``, which is
+            called about 64 times; scores must average to zero on simulated data. Built-in models
+            have one.
+        response: name of the leaf of ``data`` that holds the response; not needed if ``data`` is
             one array.
-        support: its values: ``"counts"``, ``"binary"``, ``"real"``, ``"positive"``, ``"unit"``,
-            ``interval(a, b)``, or an array of values. A likelihood that carries the law of its
-            response needs neither these nor ``sample``.
+        support: the values of the response: ``"counts"``, ``"binary"``, ``"real"``, ``"positive"``,
+            ``"unit"``, ``interval(a, b)``, or an array of values. A likelihood that knows the
+            distribution of its response needs neither these nor ``sample``.
         constraints: as for ``fit``.
-        key: seed, or a ``jax.random`` key, of the simulations and of the points tried.
+        key: seed, or a ``jax.random`` key, for the simulations and the test points.
 
     Returns:
-        A ``LintReport``: ``ok``, and one ``Finding`` per check. What cannot be checked is said, and
-        why; it is never a pass. A report without mistakes proves nothing: it says that none of
-        these was seen.
+        A ``LintReport``: ``ok``, and one ``Finding`` per check. A check that cannot be made is
+        marked as such, with the reason; it never counts as passed. A report without mistakes is not
+        a proof: it says only that none was found.
 
     Raises:
-        ValueError, TypeError: for mistakes in the other arguments, as ``fit`` does; under a trace.
+        ValueError, TypeError: for mistakes in the other arguments, as in ``fit``; under a trace.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -98,11 +99,11 @@ def lint(
     (False, ['normalised'])
     """
     if tracing():
-        raise ValueError("lint looks at values: call it on the host, outside jit, vmap and grad")
+        raise ValueError("lint needs values: call it outside jit, vmap and grad")
     if sample is not None:
         check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     if response is not None and not isinstance(response, str):
-        raise TypeError(f"response is the name of a leaf of data; got {shown(response)}")
+        raise TypeError(f"response must be the name of a leaf of data; got {shown(response)}")
     key = typed_key(key)
     posed = read(loglik, params0, data, Options(constraints=constraints))
     tree = posed.loglik
@@ -129,7 +130,7 @@ def lint(
 def _findings(probe: Probe) -> list[Finding]:
     findings = [check_shape(probe)]
     if findings[0].passed is False:
-        return _filled(findings, "not checked: the shape comes first")
+        return _filled(findings, "not checked: correct the shape first")
     probe = with_points(probe)
     findings.append(check_finite(probe))
     if findings[1].evidence.get("at") == "the start":
@@ -147,7 +148,7 @@ def _findings(probe: Probe) -> list[Finding]:
         scores = replace(
             scores,
             passed=True,
-            sentence="scores average to zero on simulated data, seen on a second set",
+            sentence="scores average to zero on simulated data, confirmed on a second set",
         )
     rows = _over_members(probe, check_rows)
     mass = check_normalised(probe, total, rows, scores)

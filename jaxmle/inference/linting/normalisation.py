@@ -101,7 +101,7 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         why = (
             "name the response and its support"
             if len(probe.members) == 1
-            else "lint the members of a pool one by one"
+            else "check the members of a pool one by one"
         )
         return Finding("normalised", None, f"not checked: {why}")
     member = probe.members[0]
@@ -110,7 +110,8 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         return Finding(
             "normalised",
             None,
-            "not checked: the density of one row cannot be read from a scalar that is no sum",
+            "not checked: the density of one row cannot be recovered from a scalar that "
+            "is not a sum",
         )
     density_at, observed = _density(
         probe, member, probe.leaf, scalar, bool(rows.passed) and not rows.note
@@ -128,8 +129,8 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         return Finding(
             "normalised",
             None,
-            "not checked: terms do not change with the response that was named; is another array "
-            "closed over?",
+            "not checked: terms do not change with the named response; does the "
+            "likelihood close over another array?",
         )
     return _mass_verdict(probe, density_at, observed, wide, scores)
 
@@ -161,9 +162,11 @@ def _mass_verdict(
         "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
     }  # possible at the start, and not near it
     if _are_one(integrals):
-        return Finding("normalised", True, "exp(term) has mass one over the response", evidence)
+        return Finding(
+            "normalised", True, "exp(term) integrates to one over the response", evidence
+        )
     if _are_one(masses(-1.0, lambda v: 0.0)):
-        sentence = "exp(-term) has mass one, exp(term) has not: see sign"
+        sentence = "exp(-term) integrates to one, exp(term) does not: see sign"
         return Finding("normalised", None, sentence, evidence | {"turned": True})
     plain = [
         log_mass(_logged(density_at(z)), probe.support, observed)
@@ -171,8 +174,8 @@ def _mass_verdict(
     ]
     if _are_one(plain):
         sentence = (
-            "term itself has mass one over the response: it is the density and not its "
-            "logarithm; return jnp.log of it, or a log density"
+            "the term itself integrates to one over the response: it is the density, not "
+            "its logarithm; return its jnp.log, or a log density"
         )
         return Finding("normalised", False, sentence, evidence | {"density": True})
     for omitted, base in _left_out(probe.support):
@@ -184,8 +187,8 @@ def _mass_verdict(
             return Finding("normalised", True, sentence, evidence, note=True)
     if not all(settled for _, settled in integrals):
         sentence = (
-            "not decidable: the mass over this support has not settled (heavy tail, pole, or "
-            "values beyond the support)"
+            "undecided: the integral over this support did not converge (heavy tail, "
+            "pole, or values outside the support)"
         )
         return Finding("normalised", None, sentence, evidence)
     return _mass_finding(logs, evidence, scores)
@@ -237,30 +240,30 @@ def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -
     whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
     if np.any(whole):
         sentence = (
-            "exp(term) has mass one in some rows and not in others: look at the others, unless "
-            "they are censored or weighted"
+            "exp(term) integrates to one in some rows and not in others: check the "
+            "others, unless they are censored or weighted"
         )
         return Finding("normalised", None, sentence, evidence)
     if np.all(np.abs(logs[0] - logs[1]) < MASS_TOLERANCE):
         sentence = (
-            f"exp(term) has mass {first:.6g} whatever the parameters: a constant is missing; "
-            "estimates and standard errors are right, AIC across models is not"
+            f"exp(term) integrates to {first:.6g} whatever the parameters: a constant is "
+            "missing; estimates and standard errors are right, AIC across models is not"
         )
         return Finding("normalised", True, sentence, evidence, note=True)
     sentence = (
-        f"the mass of exp(term) depends on the parameters ({first:.6g} at the start, "
+        f"the integral of exp(term) depends on the parameters ({first:.6g} at the start, "
         f"{second:.6g} near it)"
     )
     if scores.passed:
         sentence += (
-            ", yet scores average to zero: a factor of the data alone is left out; estimates are "
-            "right, AIC across models is not"
+            ", but the scores average to zero: a factor that depends only on the data is "
+            "missing; estimates are right, AIC across models is not"
         )
         return Finding("normalised", True, sentence, evidence, note=True)
     sentence += (
-        ": a part of the density that holds a parameter is missing, such as -log(sigma), and "
-        "estimates and standard errors are not those of maximum likelihood; unless all that is "
-        "missing is of the data alone"
+        ": a part of the density that depends on a parameter is missing, such as "
+        "-log(sigma), and estimates and standard errors are wrong, unless the missing "
+        "part depends only on the data"
     )
     return Finding("normalised", False, sentence, evidence)
 

@@ -43,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintReport:
-    """The findings of ``lint``, in the order of its checks; ``ok`` where no check failed.
+    """The findings of ``lint``, in the order of its checks; ``ok`` is True if no check failed.
 
     >>> import numpy as np, jaxmle as jm
     >>> y, bounds = np.array([1.0, 3.0, 2.0, 6.0]), {"sigma": jm.positive}
@@ -64,7 +64,7 @@ class LintReport:
         for finding in self.findings:
             if finding.check == check:
                 return finding
-        raise KeyError(f"no check is called {check!r}; the checks are {', '.join(CHECKS)}")
+        raise KeyError(f"there is no check called {check!r}; the checks are {', '.join(CHECKS)}")
 
     def __repr__(self) -> str:
         failed = [finding.check for finding in self.findings if finding.passed is False]
@@ -75,7 +75,7 @@ class LintReport:
         )
         open_ = [finding.check for finding in self.findings if finding.passed is None]
         head += f"; not checked: {', '.join(open_)}" if open_ and not failed else ""
-        legend = "✓ passed   ✗ failed   ! to know   – not checked"
+        legend = "✓ passed   ✗ failed   ! note   – not checked"
         return "\n".join(
             [head, *(line for finding in self.findings for line in _lines(finding)), legend]
         )

@@ -50,8 +50,8 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
         drawn = probe.sample(key, params, probe.data)
         if jax.tree.map(jnp.shape, drawn) != shapes:
             raise ValueError(
-                "sample(key, params, data) must return data of the same tree and shapes as the "
-                "data it is given"
+                "sample(key, params, data) must return data of the same structure and "
+                "shapes as its input"
             )
         drawn = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), drawn, probe.data)
         points.append(probe.bare(z, drawn))
@@ -76,8 +76,8 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     s = draws.scores
     if not np.all(np.isfinite(s)):
         sentence = (
-            "data simulated at some parameters have no finite score at the same parameters: "
-            "density and simulator disagree"
+            "data simulated at some parameters do not have a finite score at the same "
+            "parameters: density and simulator disagree"
         )
         return Finding("scores", False, sentence)
     size = np.sqrt(np.mean(s**2, axis=0))
@@ -85,7 +85,7 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     mean = s.mean(axis=0)
     (r, k) = s.shape
     if not k:
-        return Finding("scores", None, "not decidable: every score is zero")
+        return Finding("scores", None, "undecided: every score is zero")
     values, vectors = np.linalg.eigh(s.T @ s / r)
     regular = values > MIN_RELATIVE_VARIANCE * values[-1]
     share = min(1.0, float(np.sum((vectors[:, regular].T @ mean) ** 2 / values[regular])))
@@ -102,9 +102,10 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
         sentence = f"scores average to zero on {r} simulated data sets (p = {p:.2g})"
         return Finding("scores", True, sentence, evidence)
     sentence = (
-        f"the score in {evidence['parameter']} does not average to zero on its own simulated data "
-        f"({evidence['z']:.1f} Monte-Carlo errors): density and simulator differ, or a part of the "
-        "density that depends on a parameter is missing or wrong"
+        f"the score in {evidence['parameter']} does not average to zero on its own "
+        f"simulated data ({evidence['z']:.1f} Monte Carlo errors): density and simulator "
+        "differ, or a part of the density that depends on a parameter is missing or "
+        "wrong"
     )
     return Finding("scores", False, sentence, evidence)
 
@@ -136,9 +137,10 @@ def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
 
 def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
     sentence = (
-        f"{what} can have density zero close to parameters at which it has not: the support "
-        "moves with the parameters, where the usual standard errors do not hold; or a density "
-        "underflows before its log is taken (use log densities and logsumexp)"
+        f"{what} can have density zero at parameters close to the start: either the "
+        "support depends on the parameters, and the usual standard errors are not valid, "
+        "or a density underflows before its log is taken (use log densities and "
+        "logsumexp)"
     )
     return Finding("support", False, sentence, {"params": probe.x(z)})
 
@@ -147,9 +149,9 @@ def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
     """Check that the function is ℓ and not −ℓ: by its mass, by the mean Hessian at the simulated
     truth, or by whether it has an interior maximum or minimum.
     """
-    wrong = "its sign is turned: this is a negative log-likelihood; return +ℓ, jaxmle maximises"
+    wrong = "wrong sign: this is a negative log-likelihood; return +ℓ, because jaxmle maximises"
     if mass.evidence.get("turned"):
-        return Finding("sign", False, wrong, {"by": "exp(-term) has mass one"})
+        return Finding("sign", False, wrong, {"by": "exp(-term) integrates to one"})
     if mass.passed:
         return Finding("sign", True, "exp(term) is a density", {"by": "mass"})
     if probe.trouble:
@@ -161,24 +163,24 @@ def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
                 "sign",
                 False,
                 wrong,
-                {"by": "the mean Hessian at simulated truth is positive definite"},
+                {"by": "the mean Hessian at the parameters of the simulation is positive definite"},
             )
         if high <= 0.05 and low < -0.1:
             return Finding(
                 "sign",
                 True,
-                "the mean Hessian at simulated truth is negative definite",
+                "the mean Hessian at the parameters of the simulation is negative definite",
                 {"by": "simulation"},
             )
     if _has_inner_maximum(probe, 1.0):
-        return Finding("sign", True, "it has a maximum inside", {"by": "climbing"})
+        return Finding("sign", True, "it has an interior maximum", {"by": "climbing"})
     if _has_inner_maximum(probe, -1.0):
-        return Finding("sign", False, wrong, {"by": "it has a minimum inside and no maximum"})
+        return Finding("sign", False, wrong, {"by": "it has an interior minimum and no maximum"})
     return Finding(
         "sign",
         None,
-        "not decidable: no inner maximum or minimum was found from this start; response and "
-        "support, or sample, would tell",
+        "undecided: no interior maximum or minimum was found from this start; give "
+        "response and support, or sample",
     )
 
 

@@ -43,8 +43,8 @@ def check_shape(probe: Probe) -> Finding:
         )
     if () in shapes:
         sentence = (
-            "it returns one scalar: right for dependent rows, but then rows have no scores and "
-            "cannot be weighted, clustered or resampled"
+            "it returns one scalar, which is right for dependent rows; rows then have no "
+            "scores and cannot be weighted, clustered or resampled"
         )
         return Finding("shape", True, sentence, {"shapes": shapes}, note=True)
     return Finding("shape", True, "one term per observation", {"shapes": shapes})
@@ -65,7 +65,7 @@ def check_finite(probe: Probe) -> Finding:
                 remedy = (
                     "give a constraint or a start at which the model is defined"
                     if number
-                    else "look at that row, and at logs and roots there"
+                    else "check the logs and roots in that row"
                 )
                 return Finding(
                     "finite",
@@ -76,8 +76,9 @@ def check_finite(probe: Probe) -> Finding:
         if not probe.trouble and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
             for what, name in _not_finite(probe, z):
                 sentence = (
-                    f"the value is finite but the {what} in {name} is not, at {place}: where() "
-                    "differentiates both branches, so make the branch not taken safe too"
+                    f"the value is finite but the {what} in {name} is not, at {place}: "
+                    "where() differentiates both branches, so make the unused branch "
+                    "safe too"
                 )
                 return Finding(
                     "finite",
@@ -116,7 +117,9 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
     if n is None:
-        return Finding("sum", None, "not checked: the rows are closed over; pass them as data")
+        return Finding(
+            "sum", None, "not checked: the likelihood closes over its rows; pass them as data"
+        )
     once = member.terms(x, member.data)
     try:
         doubled = member.terms(x, _twice(member.data))
@@ -124,8 +127,7 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
         return Finding(
             "sum",
             None,
-            "not checked: it does not take a data set of another length, so an array is closed "
-            "over",
+            "not checked: it fails for data of another length, so it closes over an array",
         )
     doubled = doubled if once.ndim == 0 else doubled[:n]
     close = 1e-8 + 100 * probe.noise
@@ -147,16 +149,16 @@ def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Fi
             evidence,
         )
     sentence = (
-        "terms do not depend on how many rows there are"
+        "terms do not depend on the number of rows"
         if fits(1.0)
-        else "not decidable: terms depend on other rows"
+        else "undecided: terms depend on other rows"
     )
     return Finding("sum", fits(1.0) or None, sentence, evidence)
 
 
 def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
     if fits(2.0) and fits(1.0):
-        return Finding("sum", None, "not decidable: the log-likelihood is zero", evidence)
+        return Finding("sum", None, "undecided: the log-likelihood is zero", evidence)
     if fits(2.0):
         return Finding(
             "sum",
@@ -181,8 +183,9 @@ def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> F
         )
         return Finding("sum", False, sentence, evidence)
     sentence = (
-        f"not decidable: giving every row twice multiplies the scalar by {evidence['ratio']:.4g}, "
-        "as for dependent rows, a prior inside or a closed-over n"
+        "undecided: giving every row twice multiplies the scalar by "
+        f"{evidence['ratio']:.4g}, as for dependent rows, a prior inside or a closed-over "
+        "n"
     )
     return Finding("sum", None, sentence, evidence)
 
@@ -200,7 +203,7 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
         return Finding("rows", None, "not checked: it needs data of four rows or more")
     if proof_of(member.loglik, probe.chart.layout, probe.base, member.data).holds:
         evidence = {"row": 0, "felt_by": 0, "permutes": True}
-        return Finding("rows", True, "each term depends on its own row only", evidence)
+        return Finding("rows", True, "each term depends only on its own row", evidence)
     close = max(1e-9, 100 * probe.noise)
 
     def same(a: Any, b: Any) -> Any:
@@ -223,24 +226,26 @@ def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) ->
         for j, changed in felt
     ):
         sentence = (
-            f"every term changes when row {row} does: a mean, maximum or other statistic of "
-            "the whole sample is inside. Compute it beforehand and pass it as data; only a "
-            "partial likelihood means this"
+            f"every term changes if row {row} does: the likelihood computes a mean, "
+            "maximum or other statistic of the whole sample. Compute it beforehand and "
+            "pass it as data, unless this is a partial likelihood"
         )
         return Finding("rows", False, sentence, evidence)
     if evidence["felt_by"]:
         sentence = (
-            "terms look at other rows, as in a series: rows cannot be resampled, weighted or "
-            "permuted singly; use a block bootstrap or HAC errors"
+            "terms depend on other rows, as in a time series: single rows cannot be "
+            "resampled, weighted or permuted; use a block bootstrap or HAC standard "
+            "errors"
         )
         return Finding("rows", True, sentence, evidence, note=True)
     if not permutes:
         sentence = (
-            "terms depend on the position of their row: an array of one entry per row is closed "
-            "over. Pass it in data, or rows cannot be resampled"
+            "terms depend on the position of their row: the likelihood closes over an "
+            "array with one entry per row. Pass it in data, otherwise rows cannot be "
+            "resampled"
         )
         return Finding("rows", True, sentence, evidence, note=True)
-    return Finding("rows", True, "each term depends on its own row only", evidence)
+    return Finding("rows", True, "each term depends only on its own row", evidence)
 
 
 def _replaced(data: Tree, n: int) -> list[int]:
@@ -276,9 +281,9 @@ def check_precision(probe: Probe) -> Finding:
     kinds = {terms.dtype.name for terms in probe.rows(probe.z)}
     if kinds != {"float64"} or probe.noise > TERM_NOISE:
         sentence = (
-            f"terms are rough at a relative level of {probe.noise:.0e}, where float64 leaves "
-            "1e-16 to 1e-12: a cast to float32 inside, an iteration that stops early, or a "
-            "difference of large numbers; standard errors lose digits"
+            f"terms are rough at a relative level of {probe.noise:.0e}; in float64 1e-16 "
+            "to 1e-12 is normal. Look for a cast to float32, an iteration that stops "
+            "early, or a difference of large numbers; standard errors lose digits"
         )
         return Finding("precision", False, sentence, evidence | {"dtypes": sorted(kinds)})
     return Finding("precision", True, "terms are smooth down to float64", evidence)

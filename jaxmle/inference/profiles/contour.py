@@ -41,8 +41,8 @@ class Contour:
     """The boundary of the joint confidence region of two parameters, in order around the estimate.
 
     Arrays: ``curve`` (points, 2), the two parameters; ``status`` (points,) of ``End``; ``error``
-    (points,), by how much 2(ℓ̂ − ℓ) misses the quantile; ``estimate`` (2,). A point that is not
-    FOUND is NaN, or lies at the bound or at infinity of the parameters that go there. Of a batch,
+    (points,), the difference between 2(ℓ̂ − ℓ) and the quantile; ``estimate`` (2,). A point that is
+    not FOUND is NaN, or lies on a bound or at infinity if a parameter goes there. For a batch,
     every array has a leading axis.
 
     >>> import numpy as np, jaxmle as jm
@@ -65,7 +65,7 @@ class Contour:
 
     @property
     def closed(self) -> np.ndarray:
-        """The curve with its first point once more at the end, for plots."""
+        """The curve with its first point repeated at the end, for plots."""
         return np.concatenate([self.curve, self.curve[..., :1, :]], axis=-2)
 
 
@@ -83,16 +83,16 @@ def contour(
     """The closed curve on which the profile likelihood of two parameters has fallen by
     χ²₂(level)/2.
 
-    From the estimate, rays in evenly spaced directions of the Wald ellipse, on the free scale;
-    along each the other parameters are at their maximum. A region with a hollow that a ray leaves
-    and enters again is cut at the first edge.
+    The curve is searched for along rays from the estimate, in evenly spaced directions of the Wald
+    ellipse, on the free scale; along each ray the other parameters are maximised. If a ray leaves
+    and re-enters the region, the first crossing is used.
 
     Args:
         loglik, fit, data, weights, in_axes: as for ``profile``.
-        pair: names of two parameters, each the image of one free coordinate (not entries of a
-            simplex or a matrix).
+        pair: names of two parameters, each with its own free coordinate (not entries of a simplex
+            or a matrix).
         level: coverage of the joint region.
-        points: rays.
+        points: number of rays.
 
     Returns:
         A ``Contour``.
@@ -126,7 +126,7 @@ def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int,
         or len(pair) != 2
         or not all(isinstance(name, str) for name in pair)
     ):
-        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+        raise TypeError(f"pair must be the names of two parameters; got {pair!r}")
     chart = posed.problem.chart
     entries = []
     for name in pair:
@@ -138,9 +138,9 @@ def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int,
             )
         root = posed.problem.roots[matches[0]]
         if root < 0 or not chart.own_coordinate[root]:
-            why = "is held by fix" if root < 0 else "is one of several entries that move together"
+            why = "is held by fix" if root < 0 else "cannot vary independently of other entries"
             raise ValueError(
-                f"{name!r} {why}: a contour needs parameters with a free coordinate each"
+                f"{name!r} {why}: a contour needs parameters that can vary independently"
             )
         entries.append(int(root))
     if entries[0] == entries[1]:

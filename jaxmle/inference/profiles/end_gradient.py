@@ -39,14 +39,14 @@ def profile_end(
     *,
     weights: Any = None,
 ) -> jax.Array:
-    """An end that ``profile`` has found, with its derivatives in whatever ``loglik`` and ``data``
-    are traced in.
+    """An end found by ``profile``, differentiable with respect to everything that is traced in
+    ``loglik`` and ``data``.
 
-    Maximum θ̂, end θ and multiplier λ jointly are the root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ, ℓ(θ̂) −
-    ℓ(θ) = χ²/2, so that the derivatives come from the implicit function theorem. The value is the
-    one that was found: call this at the data and weights of the fit, inside ``jax.grad``,
-    ``jax.jacfwd`` or ``jax.hessian``, with float64 on. Where data go through a ``while_loop``,
-    which has no reverse mode, only ``jax.jacfwd`` will do; parameters may go through one.
+    The maximum θ̂, the end θ and the multiplier λ are the joint root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ,
+    ℓ(θ̂) − ℓ(θ) = χ²/2, so the derivatives come from the implicit function theorem. The value is
+    the end that was found: call this at the data and weights of the fit, inside ``jax.grad``,
+    ``jax.jacfwd`` or ``jax.hessian``, with float64 on. If data go through a ``while_loop``, which
+    has no reverse mode, use ``jax.jacfwd``; parameters may go through one.
 
     Args:
         loglik, fit, data: those of ``profile``, one fit; arrays in them may be traced.
@@ -56,11 +56,11 @@ def profile_end(
         weights: those of the fit.
 
     Returns:
-        The end, a scalar; NaN where it is not FOUND.
+        The end, a scalar; NaN if it is not FOUND.
 
     Raises:
         ValueError: for a batch, a function instead of a parameter, or an unknown name.
-        TypeError: where the Hessian of the fit is by differences of the score.
+        TypeError: if the Hessian of the fit was computed by differences of the score.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.profiles.profile import profile
@@ -69,31 +69,29 @@ def profile_end(
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
     >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
     >>> found = profile(exponential, result, y)
-    >>> with jax.enable_x64(
-    ...     True
-    ... ):  # the end is proportional to 1/Σy, so that each derivative is −end/Σy
+    >>> with jax.enable_x64(True):  # the end is proportional to 1/Σy, so each derivative is −end/Σy
     ...     slope = jax.grad(lambda y: profile_end(exponential, result, found, y, "rate"))(y)
     >>> np.allclose(slope, -found.upper[0] / 12, rtol=1e-6)
     True
     """
     check_fit("profile_end", fit, alone=True)
     if not hasattr(found, "at_ends"):
-        raise TypeError(f"found is what profile returned; got {shown(found)}")
+        raise TypeError(f"found must be the result of profile; got {shown(found)}")
     if found.batch_shape:
         raise ValueError("profile_end takes one fit and its profile: index the batch first")
     check_choice("side", side, ("lower", "upper"))
     name = _plain_name(fit, name)
     if name not in found.names or name not in fit.names:
         raise ValueError(
-            f"{name!r} is no parameter of this profile; it has "
+            f"{name!r} is not a parameter of this profile; it has "
             f"{', '.join(n for n in found.names if n in fit.names)}"
         )
     if fit.hessian_by == DIFFERENCES:
         raise TypeError(
-            "the Hessian of this fit is by differences of the score: a part of its likelihood has "
-            "a rule of differentiation that jax cannot differentiate once more, and the end of a "
-            "profile no derivative. Give that part a rule made of functions that have rules; or "
-            "take differences of whole profiles"
+            "the Hessian of this fit was computed by differences of the score: a part of "
+            "its likelihood has a derivative rule that jax cannot differentiate again, "
+            "so the end of a profile has no derivative. Write that rule with functions "
+            "that jax can differentiate, or take differences of whole profiles"
         )
     given = again(loglik, fit, data, weights=weights, what="profile_end")
     tree = map_functions(given.weighted, portable_copy)
@@ -101,7 +99,7 @@ def profile_end(
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
     if entry < 0:
-        raise ValueError(f"{name!r} is held by fix: it has no interval")
+        raise ValueError(f"{name!r} is held by fix and has no interval")
     chart = chart_of(tree, layout)
     end = found.at_ends[found.names.index(name), int(side == "upper")]
     return _end(

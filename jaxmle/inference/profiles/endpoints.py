@@ -112,8 +112,8 @@ def _newton_polished(
             worst = members[np.flatnonzero(plain & (decrement > DECREMENT_OF_OTHER_DATA))[0]]
             where = f" of member {worst}" if posed.inputs is not None else ""
             raise ValueError(
-                f"the estimate{where} is not a maximum of this log-likelihood on these data: "
-                "give those that were fitted, with their weights"
+                f"the estimate{where} is not a maximum of this log-likelihood on these "
+                "data: give the likelihood, data and weights of the fit"
             )
         rough = plain & (decrement > DECREMENT_OF_ROUNDING)
         rough = rough & (decrement > MIN_DECREMENT_TO_POLISH_IN_NOISE * values[1])

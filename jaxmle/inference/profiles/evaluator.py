@@ -244,8 +244,8 @@ def profile_problem_of(
     )
     if posed.problem.weighting == "sampling":
         raise ValueError(
-            "under sampling weights twice the difference in log-likelihood is not chi-square: "
-            "there is no profile interval. Use conf_int, which is robust."
+            "with sampling weights twice the difference in log-likelihood is not "
+            "chi-square, so there is no profile interval. Use conf_int, which is robust."
         )
     if posed.problem.mode != fit.mode:
         raise ValueError(
@@ -254,9 +254,9 @@ def profile_problem_of(
         )
     if posed.problem.chart.k != fit.df:
         raise ValueError(
-            f"the fit has {fit.df} free parameters and this log-likelihood "
-            f"{posed.problem.chart.k}: give the log-likelihood that was fitted, with its fix and "
-            "tie"
+            f"the fit has {fit.df} free parameters, but this log-likelihood has "
+            f"{posed.problem.chart.k}: give the log-likelihood that was fitted, with its "
+            "fix and tie"
         )
     return replace(posed, x=x, status=status, top=top)
 

@@ -78,15 +78,15 @@ def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[.
                     f"which[{name!r}] must be a function of the parameters; got {type(g).__name__}"
                 )
         if not which:
-            raise ValueError("which is an empty dictionary: there is nothing to profile")
+            raise ValueError("which is an empty dictionary: nothing to profile")
         return [], {str(name): g for name, g in which.items()}
     names = (
         [which] if isinstance(which, str) else list(which) if isinstance(which, Sequence) else []
     )
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
-            "which is None, a name, a list of names, a function of the parameters or a "
-            f"dictionary of them; got {shown(which)}"
+            "which must be None, a name, a list of names, a function of the parameters "
+            f"or a dictionary of functions; got {shown(which)}"
         )
     return [j for name in names for j in layout.find(name)], {}
 
@@ -140,8 +140,8 @@ def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]
         if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
             returned = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
             raise ValueError(
-                f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} "
-                f"returns {returned}"
+                "a function to profile must return one real number; "
+                f"{getattr(g, '__name__', 'g')} returns {returned}"
             )
 
 

@@ -45,17 +45,17 @@ LEVEL_TOLERANCE = 1e-12  # two levels so close are one
 )
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """Profile likelihood intervals of m quantities; of a batch, every array has a leading axis.
+    """Profile likelihood intervals of m quantities; for a batch, every array has a leading axis.
 
     Arrays: ``estimate``, ``lower``, ``upper`` (m,); ``lower_status``, ``upper_status`` (m,)
-    integers of ``End``; ``error`` (m, 2), by how much 2(ℓ̂ − ℓ) at each end misses the quantile;
-    ``at_ends`` (m, 2, p), all parameters at each end, in the order of ``parameters``; ``curve`` (m,
-    q) values of the quantity and ``root`` (m, q) the signed root ±√(2(ℓ̂ − ℓ_p)) there, for plots.
-    Static: ``names``, ``level``, ``mode`` (ML, or MAP where the likelihood is penalised),
-    ``parameters``.
+    integers of ``End``; ``error`` (m, 2), the difference between 2(ℓ̂ − ℓ) at each end and the
+    quantile; ``at_ends`` (m, 2, p), all parameters at each end, in the order of ``parameters``;
+    ``curve`` (m, q) values of the quantity and ``root`` (m, q) the signed root ±√(2(ℓ̂ − ℓ_p))
+    there, for plots. Static: ``names``, ``level``, ``mode`` (ML, or MAP if the likelihood is
+    penalised), ``parameters``.
 
-    An end is the bound itself where it is AT_BOUND, ±inf where UNBOUNDED, and NaN where
-    BETTER_MAXIMUM, NO_FIT, STALLED or HELD.
+    An end is the bound itself if AT_BOUND, ±inf if UNBOUNDED, and NaN if BETTER_MAXIMUM, NO_FIT,
+    STALLED or HELD.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.profiles.profile import profile
@@ -99,14 +99,14 @@ class Profile:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
         if level is not None and abs(level - self.level) > LEVEL_TOLERANCE:
             raise ValueError(
-                f"these ends are those of level {self.level:g}; profile(loglik, fit, data, "
-                f"level={level:g}) solves for others"
+                f"these are the ends for level {self.level:g}; profile(loglik, fit, data, "
+                f"level={level:g}) computes them for another level"
             )
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self, level: float | None = None) -> Tree:
-        """The intervals, a last axis (lower, upper) on every leaf: in the tree of ``params``,
-        or a dictionary by name where some were chosen.
+        """The intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf;
+        or a dictionary by name if only some were computed.
         """
         ends = self.interval(level)
         if self.whole:
@@ -120,13 +120,13 @@ class Profile:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
             raise TypeError(
-                "this is the profile of one fit, not of a batch: it has no members to index"
+                "this is the profile of a single fit, not of a batch: it cannot be indexed"
             )
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     def to_frame(self, backend: str | None = None) -> Any:
-        """A tidy data frame: term, estimate, conf_low, conf_high, low_status, high_status; of a
-        batch with a first column member.
+        """A tidy data frame: term, estimate, conf_low, conf_high, low_status, high_status; for a
+        batch with the first column member.
         """
         from importlib import import_module
 
@@ -232,9 +232,9 @@ END_MEANING = {
     End.UNBOUNDED: "unbounded: the likelihood never falls that far",
     End.AT_BOUND: "at its bound",
     End.BETTER_MAXIMUM: (
-        "not known: a better maximum than the fit lies that way; fit again from there"
+        "not known: there is a higher maximum in that direction; refit from there"
     ),
-    End.NO_FIT: "not known: the fit has no regular maximum",
+    End.NO_FIT: "not known: the fit did not end at a regular maximum",
     End.STALLED: "not found",
     End.HELD: "held by fix",
 }
@@ -258,33 +258,32 @@ def profile(
 ) -> Profile:
     """Profile likelihood intervals of parameters, or of functions of them.
 
-    The interval of ψ holds the values whose profile ℓ_p(ψ) = max{ℓ(θ) : ψ(θ) = ψ} is within
-    χ²₁(level)/2 of ℓ̂, around the estimate. Its ends do not depend on the scale on which a
-    parameter is written, and respect its bounds.
+    The interval for ψ contains the values whose profile ℓ_p(ψ) = max{ℓ(θ) : ψ(θ) = ψ} is within
+    χ²₁(level)/2 of ℓ̂, around the estimate. Its ends do not depend on the parametrisation, and
+    respect bounds.
 
     Args:
         loglik, data, weights, in_axes: those of the fit, or of the batch.
         fit: a ``Fit`` of ``fit`` or ``fit_batch``.
         which: None for every parameter; a name, or a list of names; a function ``g(params)``
-            returning one number; or a dictionary of those.
+            returning one number; or a dictionary of such functions.
         level: coverage, between 0 and 1.
-        points: values of the curve kept on each side of the estimate; None for 5 of one fit and
-            none of a batch.
+        points: number of points of the curve stored on each side of the estimate; None for 5 for a
+            single fit and none for a batch.
 
     Returns:
         A ``Profile``. An end may be AT_BOUND (the bound is reached before the likelihood has fallen
         far enough, and is the end), UNBOUNDED (it never falls that far: ±inf), BETTER_MAXIMUM (a
-        larger likelihood than the fit's was met: NaN), NO_FIT (the fit has no regular maximum:
-        NaN), STALLED (not found: NaN) or HELD (by ``fix``). Where a maximum lies at infinity
-        (SEPARATED) or on a bound (BOUNDARY), the interval goes from there to the one end that is
-        finite. Each end that is FOUND was evaluated: 2(ℓ̂ − ℓ) is within 1e-8 of the quantile, or
-        within the rounding noise of ℓ where that is more, and the other parameters are at their
-        maximum.
+        larger likelihood than that of the fit was found: NaN), NO_FIT (the fit has no regular
+        maximum: NaN), STALLED (not found: NaN) or HELD (by ``fix``). If a maximum lies at infinity
+        (SEPARATED) or on a bound (BOUNDARY), the interval goes from there to its one finite end.
+        Each FOUND end was evaluated: 2(ℓ̂ − ℓ) is within 1e-8 of the quantile, or within the
+        rounding noise of ℓ if that is larger, and the other parameters are at their maximum.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; for sampling weights, under
-            which the likelihood ratio is not chi-square; for data of which the fit is no maximum;
-            under a trace.
+        ValueError, TypeError: for mistakes visible in shapes and types; for sampling weights, with
+            which the likelihood ratio is not chi-square; for data for which the fit is not a
+            maximum; under a trace.
 
     Source: Venzon & Moolgavkar 1988, Applied Statistics 37, 87.
 

@@ -35,7 +35,7 @@ class Simultaneous:
 
     ``lower`` and ``upper`` (p,) in the order of ``names``, NaN where there is no standard error;
     ``critical``, the multiple of the standard error, and ``critical_error``, its Monte-Carlo
-    standard error (0 for Bonferroni); ``count``, the number of intervals held at once.
+    standard error (0 for Bonferroni); ``count``, the number of simultaneous intervals.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.profiles.simultaneous import simultaneous
@@ -64,7 +64,7 @@ class Simultaneous:
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self) -> Tree:
-        """The intervals in the tree of ``params``, a last axis (lower, upper) on every leaf."""
+        """The intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf."""
         lead = np.ndim(self.lower) - 1
         unravel = self.layout.unravel_entries
         sides = [
@@ -102,27 +102,27 @@ def simultaneous(
     key: int = 0,
     draws: int = SUP_T_DRAWS,
 ) -> Simultaneous:
-    """Wald intervals of all parameters that hold together with probability ``level``.
+    """Wald intervals that cover all parameters at once with probability ``level``.
 
-    ``"bonferroni"`` takes each at level 1 − (1 − level)/m, m the number of parameters with a
-    standard error; it needs no correlation and is too wide where there is some. ``"sup-t"`` takes
-    the quantile of max_j |z_j|, z normal with the correlation matrix of the estimates, by
-    simulation; it is exact for normal estimates. Ends are formed on the scale of each parameter's
-    bounds, as in ``Fit.conf_int``.
+    ``"bonferroni"`` computes each interval at level 1 − (1 − level)/m, with m the number of
+    parameters with a standard error; it ignores correlation and is then too wide. ``"sup-t"`` uses
+    the quantile of max_j |z_j|, with z normal with the correlation matrix of the estimates, by
+    simulation; it is exact for normal estimates. Ends are computed on the scale that each
+    parameter's bounds suggest, as in ``Fit.conf_int``.
 
     Args:
         fit: one fit or a batch.
-        level: probability that all are inside.
+        level: probability that all parameters are covered.
         method: one of the two.
         key: seed of the simulation.
-        draws: simulated vectors.
+        draws: number of simulated vectors.
 
     Returns:
         A ``Simultaneous``.
 
     Raises:
         TypeError: under a trace.
-        ValueError: for another method, or a level outside (0, 1).
+        ValueError: for an unknown method, or a level outside (0, 1).
 
     Source: Montiel Olea & Plagborg-Møller 2019, Journal of Applied Econometrics 34, 1 (sup-t).
 

@@ -41,10 +41,11 @@ UNIT_TOLERANCE = 1e-10  # in units of ψ, up to which a fixed target is reached
 class End(IntEnum):
     """How the search for one end of a profile interval ended.
 
-    FOUND: the likelihood has fallen to the quantile there. UNBOUNDED: it never falls so far, and
-    the end is ±inf. AT_BOUND: it has not fallen so far at the bound, which is the end.
-    BETTER_MAXIMUM: a maximum above the fit lies that way. NO_FIT: the fit has no regular maximum.
-    STALLED: not found. HELD: the parameter is held by ``fix``. The end is NaN for the last four.
+    FOUND: the likelihood has fallen to the quantile there. UNBOUNDED: it never falls that far, and
+    the end is ±inf. AT_BOUND: it has not fallen that far at the bound, which is the end.
+    BETTER_MAXIMUM: there is a higher maximum in that direction. NO_FIT: the fit has no regular
+    maximum. STALLED: not found. HELD: the parameter is held by ``fix``. The end is NaN for the last
+    four.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.profiles.profile import profile

@@ -61,31 +61,31 @@ def bootstrap(
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Bootstrap:
-    """Refit on resampled data, many times at once; the data are never copied, a replicate is a row
-    of weights.
+    """Refit on resampled data, all replicates in one batch. Data are never copied: a replicate is a
+    row of weights.
 
     Args:
         loglik, data, weights: those of the fit.
-        fit: what ``jaxmle.fit`` returned; every refit starts from its estimate, or one step nearer
+        fit: the result of ``jaxmle.fit``; every refit starts from its estimate, or one step closer
             to its own.
-        key: a whole number or a jax key. Replicate i depends on the key and on i alone.
-        replicates: R. A 95 % interval takes R = 1999 or so: (R + 1)·0.025 is then a whole number.
+        key: an integer or a jax key. Replicate i depends only on the key and on i.
+        replicates: R. For a 95 % interval use about R = 1999: (R + 1)·0.025 is then an integer.
         kind: ``"pairs"`` rows with replacement; ``"bayesian"`` exponential weights; ``"cluster"``
             whole clusters with replacement; ``"block"`` moving blocks of neighbouring rows;
             ``"parametric"`` data simulated from the fit.
         clusters: labels (n,) for ``kind="cluster"``.
-        block_length: rows of a block for ``kind="block"``; the order of n^(1/3) for a mean.
-        sample: ``sample(key, params, data)``, which returns data with a fresh response, for
-            ``kind="parametric"``; a model has its own.
-        statistic: a function of the parameters to study in their place; its value is a number, an
-            array or a tree of them.
-        vcov: kind of standard error of each replicate for studentized intervals, the kind that the
-            fit has; None for none.
+        block_length: rows of a block for ``kind="block"``; of the order of n^(1/3) for a mean.
+        sample: ``sample(key, params, data)``, which returns data with a new response, for
+            ``kind="parametric"``; built-in models have one.
+        statistic: a function of the parameters to study instead of the parameters; its value is a
+            number, an array or a tree of arrays.
+        vcov: kind of standard error of each replicate, for studentized intervals; it must be the
+            kind of the fit. None for none.
         acceleration: ``"jackknife"`` by delete-one fits, ``"influence"`` by one pass of scores,
-            None for none; ``"auto"`` takes the first where there are no more units than replicates,
-            else the second. For ``"pairs"`` and ``"cluster"`` only.
-        constraints: those of the fit, which may be left out.
-        params0: start of the refits where the estimate cannot be one: it is infinite or on its
+            None for none; ``"auto"`` uses the first if there are at most as many units as
+            replicates, otherwise the second. Only for ``"pairs"`` and ``"cluster"``.
+        constraints: those of the fit; may be left out.
+        params0: start of the refits if the estimate cannot be one because it is infinite or on its
             bound.
         solver, max_steps, progress: as in ``fit_batch``.
 
@@ -94,9 +94,9 @@ def bootstrap(
         with an infinite replicate has no finite standard error.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; data, weights or constraints
-            that are not those of the fit; a likelihood of one scalar with another kind than
-            ``"parametric"``; rows, or clusters, that are shown to look at others and so cannot be
+        ValueError, TypeError: for mistakes visible in shapes and types; for data, weights or
+            constraints that are not those of the fit; for a likelihood of one scalar with a kind
+            other than ``"parametric"``; if rows, or clusters, depend on each other and so cannot be
             drawn one by one.
 
     Efron (1979), Annals of Statistics 7, 1; Davison & Hinkley (1997), *Bootstrap Methods and their
@@ -233,17 +233,17 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
     check_choice("vcov", vcov, VCOV_KINDS)
     if kind not in ("pairs", "parametric"):
         raise ValueError(
-            f"studentized intervals are there for pairs and parametric replicates; a {kind!r} "
-            "replicate has no standard error of its own: leave vcov out"
+            f"studentized intervals need pairs or parametric replicates; a {kind!r} "
+            "replicate has no standard error: leave vcov out"
         )
     if vcov in CLUSTER_KINDS:
         raise ValueError(
-            f"vcov={vcov!r} needs clusters, which pairs would tear apart: use kind='cluster'"
+            f"vcov={vcov!r} needs clusters, which kind='pairs' would split: use kind='cluster'"
         )
     if fit.vcov_kind.split(" ")[0] != vcov:
         raise ValueError(
-            f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would "
-            f"be {vcov}: fit(…, vcov={vcov!r}) first, or give "
+            f"the standard errors of the fit are {fit.vcov_kind}, but those of the "
+            f"replicates would be {vcov}: fit(…, vcov={vcov!r}) first, or give "
             f"vcov={fit.vcov_kind.split(' ')[0]!r}"
         )
 
@@ -309,8 +309,8 @@ def _simulated(
     """The refits of data sets simulated from the fit."""
     if refit.options.weights is not None:
         raise ValueError(
-            "a parametric bootstrap simulates one response for each row, so weights have no "
-            "meaning for it: repeat the rows"
+            "a parametric bootstrap simulates one response for each row and cannot use "
+            "weights: repeat the rows"
         )
     if not np.all(np.isfinite(fit.x)):
         raise ValueError(

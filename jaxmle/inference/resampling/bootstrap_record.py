@@ -23,11 +23,11 @@ PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the place of a quantile among b 
 class Bootstrap:
     """Bootstrap replicates of an estimate, with their bias, standard errors and intervals.
 
-    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a
-    replicate's estimate is infinite, NaN where it has none; ``status`` (R,) of each refit; ``kind``
-    of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it; ``estimate_se``
-    (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked
-    for.
+    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf if a
+    replicate's estimate is infinite, NaN if it has none; ``status`` (R,) of each refit; ``kind`` of
+    resampling; ``acceleration`` (q,) for BCa, and ``accelerated``, how it was computed;
+    ``estimate_se`` (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN if
+    none were asked for.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.resampling.bootstrap import bootstrap
@@ -57,32 +57,34 @@ class Bootstrap:
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many replicates have each status other than CONVERGED. Estimates on a bound and
-        infinite ones still count as replicates.
+        """The number of replicates with each status other than CONVERGED. Estimates on a bound and
+        infinite estimates still count as replicates.
         """
         return failures(self.status)
 
     @property
     def infinite(self) -> np.ndarray:
-        """How many replicates of each entry are infinite, (q,)."""
+        """The number of infinite replicates of each entry, (q,)."""
         return np.sum(np.isinf(self.replicates), axis=0)
 
     @property
     def undefined(self) -> np.ndarray:
-        """How many replicates of each entry have no estimate, (q,); intervals leave them out."""
+        """The number of replicates of each entry without an estimate, (q,); intervals leave them
+        out.
+        """
         return np.sum(np.isnan(self.replicates), axis=0)
 
     # ------------------------------------------------------------ reading
 
     @property
     def estimate(self) -> Tree:
-        """The estimate from the data as they are."""
+        """The estimate from the original data."""
         return self.outcome.unravel_entries(self.flat_estimate)
 
     @property
     def se(self) -> np.ndarray:
-        """Standard deviation of the replicates, (q,): inf where one is infinite, NaN where one
-        is undefined or where none differs.
+        """Standard deviation of the replicates, (q,): inf if one is infinite, NaN if one is
+        undefined or all are equal.
         """
         return ends.spread(self.replicates)
 
@@ -93,7 +95,7 @@ class Bootstrap:
 
     @property
     def flat_bias(self) -> np.ndarray:
-        """Mean of the replicates less the estimate, (q,)."""
+        """Mean of the replicates minus the estimate, (q,)."""
         with np.errstate(invalid="ignore"):  # inf − inf
             return np.mean(self.replicates, axis=0) - self.flat_estimate
 
@@ -106,9 +108,7 @@ class Bootstrap:
 
     @property
     def vcov(self) -> np.ndarray:
-        """Covariance of the replicates, (q, q); NaN beside an entry without a finite standard
-        error.
-        """
+        """Covariance of the replicates, (q, q); NaN for entries without a finite standard error."""
         dead = ~np.isfinite(self.se)
         with np.errstate(invalid="ignore"):
             covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
@@ -120,8 +120,8 @@ class Bootstrap:
         check_choice("kind", kind, INTERVALS)
         if (len(self) + 1) * (1 - level) / 2 < 1 - PLACE_TOLERANCE:
             raise ValueError(
-                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
-                f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
+                f"{len(self)} replicates are too few for a {100 * level:g}% interval, "
+                f"which takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
             )
         if kind == "percentile":
             return ends.percentile(self.replicates, level)
@@ -136,8 +136,8 @@ class Bootstrap:
             return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
         if self.replicate_se is None:
             raise ValueError(
-                "a studentized interval needs a standard error of each replicate: bootstrap(…, "
-                "vcov='observed'), or the kind of the fit"
+                "a studentized interval needs a standard error for each replicate: "
+                "bootstrap(…, vcov='observed'), or the kind of the fit"
             )
         return ends.studentized(
             self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
@@ -147,7 +147,7 @@ class Bootstrap:
         return (
             "bootstrap(…, acceleration='jackknife')"
             if self.kind in ("pairs", "cluster")
-            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or "
+            else f"there are none for {self.kind!r} replicates; use 'percentile', 'basic' or "
             "'studentized'"
         )
 
@@ -156,13 +156,14 @@ class Bootstrap:
 
         Args:
             level: between 0 and 1; at least 2/(1 − level) − 1 replicates are needed.
-            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ less these; ``"bca"`` the
+            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ minus these; ``"bca"`` the
                 percentiles corrected for bias and acceleration; ``"studentized"`` θ̂ − se·t*, on
-                the scale of the entry itself (give ``statistic`` a logarithm for another).
+                the scale of the entry itself (for another scale use ``statistic``, such as a
+                logarithm).
 
         Quantiles are the order statistics at (R + 1)α as in R's ``boot.ci``; those of BCa are
-        linear, as in scipy. Infinite replicates keep their place in the order, undefined ones are
-        counted out.
+        interpolated linearly, as in scipy. Infinite replicates keep their place in the order;
+        undefined ones are left out.
         """
         low, high = np.moveaxis(self.interval(level, kind), -1, 0)
 
@@ -174,7 +175,7 @@ class Bootstrap:
         )
 
     def table(self, level: float = 0.95, kind: str = "percentile") -> str:
-        """The replicates in numbers: one line for each entry, and how many failed."""
+        """A text table with one line for each entry, and the number of failed replicates."""
         interval = self.interval(level, kind)
         extra = [
             name

@@ -56,28 +56,27 @@ def calibrate(
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Calibration:
-    """Simulate from the fitted model, refit, and compare with the truth that is then known.
+    """Simulate from the fitted model, refit, and compare the results with the known truth.
 
     Args:
-        loglik, data: those of the fit; the leaves that ``sample`` leaves alone are shared by all
+        loglik, data: those of the fit; leaves that ``sample`` does not change are shared by all
             simulated data sets.
-        fit: what ``jaxmle.fit`` returned; its estimate is the truth, unless ``truth`` is given.
-        sample: ``sample(key, params, data)``, which returns data with a fresh response; a model has
-            its own.
-        key: a whole number or a jax key. Data set i depends on the key and on i alone.
+        fit: the result of ``jaxmle.fit``; its estimate is the truth unless ``truth`` is given.
+        sample: ``sample(key, params, data)``, which returns data with a new response; built-in
+            models have one.
+        key: an integer or a jax key. Data set i depends only on the key and on i.
         replicates: R. The Monte-Carlo standard error of a coverage of 95 % is 0.22/√R.
-        truth: parameters to simulate from in place of the estimate. The truth is the start of every
-            refit.
-        level: of the intervals; tests are at 1 − level.
-        vcov: kind of covariance of the refits; None for that of the fit.
-        clusters: labels (n,), where the kind needs them.
-        intervals: further kinds, a name and a function of the batch of refits to ends (lower,
-            upper), each (b, p). ``"wald"`` (on the free scale of each entry) and ``"wald, user
-            scale"`` are always there.
-        tests: of the whole true parameter: ``"wald"`` (θ̂ − θ)'V⁻¹(θ̂ − θ), ``"lr"`` 2(ℓ(θ̂) −
-            ℓ(θ)), ``"score"`` s'J⁻¹s at the truth with the observed information.
-        constraints: those of the fit, which may be left out.
-        params0: start of the refits where the truth should not be one.
+        truth: parameters to simulate from instead of the estimate. Every refit starts at the truth.
+        level: coverage of the intervals; tests are at 1 − level.
+        vcov: kind of covariance of the refits; None for the kind of the fit.
+        clusters: labels (n,), if the kind needs them.
+        intervals: additional kinds: a dictionary from names to functions that map the batch of
+            refits to ends (lower, upper), each (b, p). ``"wald"`` (on the free scale of each entry)
+            and ``"wald, user scale"`` are always included.
+        tests: tests of the whole true parameter vector: ``"wald"`` (θ̂ − θ)'V⁻¹(θ̂ − θ), ``"lr"``
+            2(ℓ(θ̂) − ℓ(θ)), ``"score"`` s'J⁻¹s at the truth with the observed information.
+        constraints: those of the fit; may be left out.
+        params0: start of the refits if they should not start at the truth.
         solver, max_steps, progress: as in ``fit_batch``.
 
     Returns:
@@ -85,8 +84,8 @@ def calibrate(
         the truth.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; a fit with weights, or whose
-            estimate is infinite or on a bound.
+        ValueError, TypeError: for mistakes visible in shapes and types; for a fit with weights, or
+            with an estimate that is infinite or on a bound.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.resampling.calibrate import calibrate
@@ -97,8 +96,7 @@ def calibrate(
     >>> study = calibrate(exponential, result, y, sample, key=0, replicates=500)
     >>> bool(
     ...     abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0]
-    ... )  # E[rate] = n/(n − 1) of the truth
-    True
+    ... )  # E[rate] = n/(n − 1) times the truth True
     """
     total = check_count("replicates", replicates, 2)
     level = check_level(level)
@@ -107,8 +105,8 @@ def calibrate(
     check_fit("calibrate", fit, alone=True)
     if fit.weighting != "none":
         raise ValueError(
-            f"the fit has {fit.weighting} weights; a simulation makes one response for each row: "
-            "repeat the rows and fit without weights"
+            f"the fit has {fit.weighting} weights, but a simulation makes one response "
+            "for each row: repeat the rows and fit without weights"
         )
     if truth is not None:
         fit = _moved_to(fit, truth)
@@ -118,8 +116,8 @@ def calibrate(
     refit = refit_of("calibrate", loglik, fit, data, params0, options)
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
         raise ValueError(
-            f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no "
-            "truth to simulate from"
+            f"the fit is {fit.verdict.name}: data cannot be simulated at an estimate that "
+            "is infinite or on its bound"
         )
     kinds = _checked_intervals(intervals)
     simulate = simulator_of("calibrate", loglik, sample, fit.params, refit.data)
@@ -156,7 +154,7 @@ def _checked_tests(tests: Any) -> tuple[str, ...]:
     if isinstance(tests, str):
         tests = (tests,)
     if not isinstance(tests, tuple | list):
-        raise TypeError(f"tests is a tuple of {', '.join(TESTS)}; got {shown(tests)}")
+        raise TypeError(f"tests must be a tuple of {', '.join(TESTS)}; got {shown(tests)}")
     return tuple(check_choice("each of tests", test, TESTS) for test in tests)
 
 
@@ -167,8 +165,8 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
         isinstance(name, str) and callable(kind) for name, kind in intervals.items()
     ):
         raise TypeError(
-            "intervals is a dictionary from names to functions of the batch of refits, such as "
-            "{'t': lambda fits: (lower, upper)}"
+            "intervals must be a dictionary from names to functions of the batch of "
+            "refits, such as {'t': lambda fits: (lower, upper)}"
         )
     return dict(intervals)
 
@@ -181,8 +179,8 @@ def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
     kind = vcov if vcov is not None else kind_of_fit if kind_of_fit in VCOV_KINDS else "observed"
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(
-            f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' "
-            "does without"
+            f"the covariance {kind!r} needs clusters=, one label for each row; "
+            "vcov='observed' does not"
         )
     return kind
 

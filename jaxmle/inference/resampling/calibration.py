@@ -22,14 +22,14 @@ class Calibration:
     """Refits of R data sets simulated at ``truth`` (p,): bias, standard errors, coverage and tests.
 
     ``estimates``, ``stderrs`` (R, p); ``status`` (R,); ``intervals`` from the name of a kind to its
-    ends (R, p, 2); ``statistics`` from the name of a test of the whole true parameter to its values
-    (R,), each compared with χ² of ``df`` degrees of freedom; ``information`` (p, p), the mean
-    observed information at the truth, and ``bound`` (p,), the Cramér–Rao bound on variances from
-    it.
+    ends (R, p, 2); ``statistics`` from the name of a test of the whole true parameter vector to its
+    values (R,), which are compared with χ² with ``df`` degrees of freedom; ``information`` (p, p),
+    the mean observed information at the truth, and ``bound`` (p,), the Cramér–Rao bound on
+    variances.
 
-    Replicates are *regular* where a maximum was found inside the parameter space (CONVERGED or
-    IMPRECISE). Means, coverage and sizes are over these; those on a bound and those with an
-    infinite estimate are counted and shown apart.
+    A replicate is *regular* if a maximum was found inside the parameter space (CONVERGED or
+    IMPRECISE). Means, coverage and sizes are over these; replicates on a bound or with an infinite
+    estimate are counted and shown separately.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.resampling.calibrate import calibrate
@@ -72,11 +72,11 @@ class Calibration:
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many replicates have each status other than CONVERGED."""
+        """The number of replicates with each status other than CONVERGED."""
         return failures(self.status)
 
     def members(self, which: str | Status = "regular") -> np.ndarray:
-        """The replicates, (R,) booleans: ``"regular"``, ``"all"``, or those of one status."""
+        """A mask (R,) of replicates: ``"regular"``, ``"all"``, or those with one status."""
         if isinstance(which, Status):
             return self.status == which
         check_choice("which", which, ("regular", "all"))
@@ -86,7 +86,7 @@ class Calibration:
 
     @property
     def bias(self) -> np.ndarray:
-        """Mean of the regular estimates less the truth, (p,)."""
+        """Mean of the regular estimates minus the truth, (p,)."""
         return _over(np.mean, self.estimates[self.regular]) - self.truth
 
     @property
@@ -96,8 +96,8 @@ class Calibration:
 
     @property
     def median_bias(self) -> np.ndarray:
-        """Median of all estimates, those on a bound and infinite ones in their places, less the
-        truth; (p,).
+        """Median of all estimates minus the truth, (p,); estimates on a bound and infinite
+        estimates are included.
         """
         return _over(np.nanmedian, self.estimates) - self.truth
 
@@ -113,8 +113,8 @@ class Calibration:
 
     @property
     def se_ratio(self) -> np.ndarray:
-        """Mean standard error over the standard deviation of the estimates, (p,), of the
-        regular replicates that have both: 1 is right, less is too sure.
+        """Mean standard error over the standard deviation of the estimates, (p,), over regular
+        replicates that have both. 1 is right; less than 1 means that standard errors are too small.
         """
         return self._ratio()[0]
 
@@ -143,16 +143,16 @@ class Calibration:
 
     @property
     def efficiency(self) -> np.ndarray:
-        """The Cramér–Rao bound over the variance of the regular estimates, (p,). Above 1 for a
-        biased estimate.
+        """The Cramér–Rao bound over the variance of the regular estimates, (p,). It may exceed 1
+        for a biased estimate.
         """
         return self.bound / self.sd**2
 
     # ------------------------------------------------------------ intervals and tests
 
     def coverage(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
-        """The share of intervals that hold the truth, (p,), among the replicates that have one;
-        NaN where none has.
+        """The proportion of intervals that contain the truth, (p,), among the replicates that have
+        an interval; NaN if none has.
         """
         covered, has_one = self._covered(kind, which)
         return np.where(has_one > 0, covered / np.maximum(has_one, 1), np.nan)
@@ -164,7 +164,7 @@ class Calibration:
         return np.sqrt(share * (1 - share) / np.maximum(count, 1))
 
     def without_interval(self, kind: str = "wald", which: str | Status = "all") -> np.ndarray:
-        """The share of replicates that have no interval of this kind, (p,)."""
+        """The proportion of replicates without an interval of this kind, (p,)."""
         members = self.members(which)
         return 1 - self._covered(kind, which)[1] / max(int(members.sum()), 1)
 
@@ -179,7 +179,7 @@ class Calibration:
         return np.sum(inside, axis=0), np.sum(~np.isnan(low) & ~np.isnan(high), axis=0)
 
     def size(self, test: str = "wald") -> tuple[float, float]:
-        """The share of regular replicates in which a test of level 1 − ``level`` rejects the
+        """The proportion of regular replicates in which a test of level 1 − ``level`` rejects the
         truth, and its Monte-Carlo standard error.
         """
         if test not in self.statistics:

@@ -28,8 +28,8 @@ from jaxmle.runtime.progress import Progress
 from jaxmle.tables.plain import listing, number
 
 RESAMPLE_DEPENDENT_ROWS = (
-    "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' "
-    "or kind='parametric'"
+    "Give clusters= that keep dependent rows together, or bootstrap with kind='block' or "
+    "kind='parametric'"
 )
 
 
@@ -38,8 +38,8 @@ class Jackknife:
     """Delete-one estimates, with the bias and standard errors computed from them.
 
     ``estimate`` (q,); ``deleted`` (units, q), the estimate without each unit; ``times`` (units,),
-    how many units each row of ``deleted`` stands for (a row of frequency weight w is w units);
-    ``status`` (units,) of the refits; ``clustered`` whether units are clusters.
+    the number of units that each row of ``deleted`` stands for (a row with frequency weight w is w
+    units); ``status`` (units,) of the refits; ``clustered`` whether units are clusters.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.resampling.jackknife import jackknife
@@ -49,8 +49,7 @@ class Jackknife:
     >>> found = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
     >>> round(float(found.se[0]), 6)  # √(14/3)/√4
     1.080123
-    >>> found.influence[:, 0].round(6).tolist()  # y less its mean
-    [-2.0, 0.0, -1.0, 3.0]
+    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean [-2.0, 0.0, -1.0, 3.0]
     """
 
     estimate: np.ndarray
@@ -68,7 +67,7 @@ class Jackknife:
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many refits have each status other than CONVERGED."""
+        """The number of refits with each status other than CONVERGED."""
         return failures(self.status)
 
     @cached_property
@@ -90,8 +89,8 @@ class Jackknife:
 
     @property
     def se(self) -> np.ndarray:
-        """Standard errors, (q,): inf where a delete-one estimate is infinite, NaN where one is
-        undefined or where none differs.
+        """Standard errors, (q,): inf if a delete-one estimate is infinite, NaN if one is undefined
+        or all are equal.
         """
         with np.errstate(invalid="ignore"):
             variance = (
@@ -126,9 +125,9 @@ class Jackknife:
 class InfinitesimalJackknife:
     """One-step influence values, with the standard errors computed from them.
 
-    ``estimate`` (q,); ``influence`` (units, q): u_i = J⁻¹s_i, what a little more weight on unit i
-    does to the estimate; ``times`` (units,) the factor of u_iu_i' in the variance (w for frequency
-    weights; 1 where w is in u already); ``clustered`` whether units are clusters.
+    ``estimate`` (q,); ``influence`` (units, q): u_i = J⁻¹s_i, the effect of a little more weight on
+    unit i on the estimate; ``times`` (units,) the factor of u_iu_i' in the variance (w for
+    frequency weights; 1 if u already includes w); ``clustered`` whether units are clusters.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife
@@ -213,29 +212,28 @@ def jackknife(
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Jackknife:
-    """Standard errors and bias from the estimates without each unit in turn, all refitted in
-    batches.
+    """Standard errors and bias from the estimates without each unit in turn, refitted in batches.
 
-    SE² = (N − 1)/N Σ(θ̂₍ᵢ₎ − θ̄)², bias = (N − 1)(θ̄ − θ̂). A row of frequency weight w is w units:
-    one of them is deleted, and counts w times.
+    SE² = (N − 1)/N Σ(θ̂₍ᵢ₎ − θ̄)², bias = (N − 1)(θ̄ − θ̂). A row with frequency weight w is w
+    units: one of them is deleted, and counts w times.
 
     Args:
         loglik, data, weights: those of the fit.
-        fit: what ``jaxmle.fit`` returned.
+        fit: the result of ``jaxmle.fit``.
         clusters: labels (n,); whole clusters are then deleted.
-        statistic: a function of the parameters to study in their place; its value is a number, an
-            array or a tree of them.
-        constraints: those of the fit, which may be left out.
-        params0: start of the refits where the estimate cannot be one.
+        statistic: a function of the parameters to study instead of the parameters; its value is a
+            number, an array or a tree of arrays.
+        constraints: those of the fit; may be left out.
+        params0: start of the refits if the estimate cannot be one.
         solver, max_steps, progress: as in ``fit_batch``.
 
     Returns:
-        A ``Jackknife``. A refit that has no maximum leaves NaN, and so NaN in the standard error;
-        an infinite estimate leaves inf.
+        A ``Jackknife``. A refit without a maximum gives NaN, and a standard error of NaN; an
+        infinite estimate gives inf.
 
     Raises:
-        ValueError, TypeError: for a likelihood without terms, data, weights or constraints that are
-            not those of the fit.
+        ValueError, TypeError: for a likelihood without terms, or data, weights or constraints that
+            are not those of the fit.
 
     Quenouille (1956), Biometrika 43, 353; Tukey (1958), Annals of Mathematical Statistics 29, 614.
 
@@ -265,7 +263,7 @@ def jackknife(
     bar = Progress(
         total,
         progress,
-        f"{total:,} {'clusters' if units.clustered else 'rows'}, each left out once",
+        f"{total:,} {'clusters' if units.clustered else 'rows'}, each deleted once",
         "jackknife",
     )
     for index, count in chunks(total, 8.0 * len(units.weight)):
@@ -329,7 +327,7 @@ def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
     else:
         labels, *others = cluster_codes(clusters, n)
         if others:
-            raise ValueError("a jackknife of clusters takes one label for each row")
+            raise ValueError("a jackknife of clusters needs one label for each row")
         code[w > 0] = np.unique(np.asarray(labels)[w > 0], return_inverse=True)[1]
         times = np.ones(int(code.max()) + 1)
     if times.sum() < 2:
@@ -349,11 +347,11 @@ def infinitesimal_jackknife(
     weights: Any = None,
     constraints: Tree = None,
 ) -> InfinitesimalJackknife:
-    """The limit of the jackknife as the weight taken off goes to zero: influence values u_i =
-    J⁻¹s_i, from one pass of scores.
+    """The limit of the jackknife as the deleted weight goes to zero: influence values u_i = J⁻¹s_i,
+    from one pass of scores.
 
-    Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. A fit that is
-    not a regular maximum (CONVERGED or IMPRECISE) has no influence values: they are NaN.
+    Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. If the fit is
+    not a regular maximum (CONVERGED or IMPRECISE), the influence values are NaN.
 
     Returns:
         An ``InfinitesimalJackknife`` with influence values (units, q).

@@ -86,8 +86,8 @@ def simulator_of(
     sample = getattr(loglik, "sample", None) if sample is None else sample
     if sample is None:
         raise ValueError(
-            f"{what} needs sample(key, params, data), which returns data with a fresh response, "
-            "such as lambda key, params, data: {**data, 'y': …}"
+            f"{what} needs sample(key, params, data), which returns data with a new "
+            "response, such as lambda key, params, data: {**data, 'y': …}"
         )
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     flags: list[bool] = []
@@ -115,7 +115,7 @@ def simulator_of(
     _check_shapes(shapes, data)
     if not any(flags):
         raise ValueError(
-            "sample returns the data as they are: it must draw a fresh response from the key"
+            "sample returned the data unchanged: it must draw a new response from the key"
         )
     size = sum(
         float(np.prod(new.shape)) * new.dtype.itemsize

@@ -70,9 +70,9 @@ def plan_of(
     w = None if weights is None else np.asarray(weights.values, dtype=float)
     if w is not None and (isinstance(tree, Pool) or kind == "block"):
         raise ValueError(
-            "weights have no meaning for "
-            f"{'a pool' if isinstance(tree, Pool) else 'blocks of neighbouring rows'} under "
-            f"kind={kind!r}"
+            "weights cannot be used with "
+            f"{'a pool' if isinstance(tree, Pool) else 'blocks of neighbouring rows'} "
+            f"under kind={kind!r}"
         )
     if kind == "cluster":
         return _clusters(cluster_codes(clusters, n), w, weights)
@@ -82,7 +82,7 @@ def plan_of(
             raise ValueError(
                 f"block_length is {length}, longer than the {n} rows"
                 if length > n
-                else "the rows of a pool are no series"
+                else "the rows of a pool are not a series"
             )
         return Plan(kind, "frequency", n, partial(_blocks, n=n, length=length))
     parts = tuple(int(data_length(part) or 1) for part in data) if isinstance(tree, Pool) else (n,)
@@ -101,7 +101,7 @@ def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
         )
     if (kind == "block") != (block_length is not None):
         raise ValueError(
-            "kind='block' needs block_length=, the rows of a block"
+            "kind='block' needs block_length=, the number of rows in a block"
             if block_length is None
             else f"block_length is given but kind={kind!r} does not use it; write kind='block'"
         )
@@ -150,8 +150,8 @@ def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | N
     labels, *others = codes
     if others:
         raise ValueError(
-            "a cluster bootstrap takes one label for each row; two-way clusters have no "
-            "resampling plan here"
+            "a cluster bootstrap needs one label for each row; two-way clusters cannot "
+            "be resampled here"
         )
     code = np.asarray(labels)
     times = np.ones(len(code)) if w is None else w

@@ -30,12 +30,12 @@ class Information:
     """An entropy, cross-entropy or divergence in nats, with its error.
 
     Attributes:
-        value: inf where it is infinite, as the divergence is where q is zero and p is not; NaN
-            where it could not be found.
-        error: of the method: a bound on rounding for ``"closed form"``, the change at the last
-            refinement for ``"quadrature"``, what the terms left out may add for ``"sum"``; one
+        value: inf if it is infinite, as a divergence is if q is zero where p is not; NaN if it
+            could not be found.
+        error: depends on the method: a bound on rounding for ``"closed form"``, the change in the
+            last refinement for ``"quadrature"``, a bound on the omitted terms for ``"sum"``; one
             standard error for ``"Monte Carlo"`` and ``"sample"``.
-        method: which of these it was; ``"support"`` where the supports alone decide.
+        method: one of these, or ``"support"`` if the supports alone determine the value.
 
     >>> from jaxmle.families import normal
     >>> from jaxmle.inference.selection.divergence import kl_divergence
@@ -74,8 +74,8 @@ def average(
         shape = jax.eval_shape(law.family.log_prob, law.values, np.float64(1.0)).shape
         if shape:
             raise ValueError(
-                f"the parameters of {law.name} have shape {shape}: one law is compared with one, "
-                "so give scalars"
+                f"the parameters of {law.name} have shape {shape}: two distributions are "
+                "compared, so give scalars"
             )
     return _sum(p, value) if p.family.discrete else _quadrature(p, value, laws)
 

@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class FamilyRanking:
-    """Families in the order of a criterion, the best first; those without a maximum last.
+    """Families sorted by a criterion, the best first; those without a maximum last.
 
     >>> import jax, numpy as np
     >>> from jaxmle.families import gamma, normal
@@ -89,25 +89,25 @@ def best_family(
     criterion: str = "aicc",
     replicates: int = 199,
 ) -> FamilyRanking:
-    """Fit each family to a column and rank them by a criterion, each with a test of fit.
+    """Fit each family to a column and rank them by a criterion, each with a goodness-of-fit test.
 
-    The distance is W² = 1/(12n) + Σ (u₍ᵢ₎ − (2i − 1)/2n)², u the fitted distribution function at y
-    (halfway up its step for a discrete family). Its p-value is by parametric bootstrap: the
-    parameters are estimated again in each sample, since with estimated parameters no table of W²
-    holds (Stute, González-Manteiga & Presedo-Quindimil 1993, Metrika 40, p. 243). A p-value after
-    choosing the best of many is too kind.
+    The distance is W² = 1/(12n) + Σ (u₍ᵢ₎ − (2i − 1)/2n)², with u the fitted distribution function
+    at y (the middle of its step for a discrete family). Its p-value is by parametric bootstrap: the
+    parameters are estimated again in each sample, because tables of W² are not valid with estimated
+    parameters (Stute, González-Manteiga & Presedo-Quindimil 1993, Metrika 40, p. 243). The p-value
+    of the best of many families is too large.
 
     Args:
         y: the column (n,).
         families: families of scalar values, all discrete or all continuous: a probability and a
-            density have no common scale.
+            density are not comparable.
         key: a jax random key.
         criterion: ``"aicc"`` or ``"tic"`` (Takeuchi's).
-        replicates: samples drawn for each p-value; 0 for none.
+        replicates: number of samples drawn for each p-value; 0 for none.
 
     Returns:
-        A ``FamilyRanking``. A family without a regular maximum has its status, and NaN for what
-        does not exist.
+        A ``FamilyRanking``. A family without a regular maximum has its status, and NaN for
+        everything that does not exist.
 
     >>> import jax, numpy as np
     >>> from jaxmle.families import exponential, gamma, normal
@@ -139,8 +139,8 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
         raise TypeError("families must be a list of jaxmle.families, such as [gamma, weibull]")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            "families must be all discrete or all continuous: a probability and a density have "
-            "no common scale"
+            "families must be all discrete or all continuous: a probability and a "
+            "density are not comparable"
         )
     check_choice("criterion", criterion, FAMILY_CRITERIA)
     check_count("replicates", replicates)

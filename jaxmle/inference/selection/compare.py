@@ -30,7 +30,7 @@ MODEL_CRITERIA = ("aic", "aicc", "bic")
 @dataclass(frozen=True, eq=False)
 class Takeuchi:
     """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the
-    number of parameters when the model is right.
+    number of parameters if the model is right.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.selection.compare import tic
@@ -49,8 +49,8 @@ class Takeuchi:
 def tic(
     loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
 ) -> Takeuchi:
-    """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the belief that the model is
-    right.
+    """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the assumption that the model
+    is right.
 
     J is the observed information and K the sum of the outer products of scores (Takeuchi 1976,
     Suri-Kagaku 153, 12–18; Konishi & Kitagawa 2008, *Information Criteria and Statistical
@@ -59,16 +59,16 @@ def tic(
 
     Args:
         loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and
-            the data given again.
-        weights: as given to the fit.
+            the data of the fit.
+        weights: those of the fit.
         in_axes: as in ``score_test``.
 
     Returns:
-        ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, under sampling weights, and
+        ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, with sampling weights, and
         for fits without a regular maximum.
 
     Raises:
-        ValueError: for data or weights that are not those of the fit, and a likelihood without
+        ValueError: for data or weights that are not those of the fit, or a likelihood without
             terms.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
@@ -116,9 +116,9 @@ class Comparison:
 
     The last axis of every leaf runs over the models, in the order given.
 
-    ``delta`` is the distance of the criterion ``by`` from its smallest value, ``weight``
-    exp(−delta/2) scaled to sum to one; ``lr`` the likelihood-ratio test of each model against the
-    one before, where they were said to be nested.
+    ``delta`` is the distance of the criterion ``by`` from its smallest value, ``weight`` is
+    exp(−delta/2) scaled to sum to one; ``lr`` is the likelihood-ratio test of each model against
+    the one before, if they were declared nested.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.selection.compare import compare
@@ -168,21 +168,21 @@ def compare(
     *fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nested: bool = False
 ) -> Comparison:
     """A table of models fitted to the same data: criteria, their differences and weights, and
-    likelihood-ratio tests where nested.
+    likelihood-ratio tests of nested models.
 
     Args:
-        fits: at least two fits of the same data, or batches of one shape.
-        names: of the models; numbered from 0 without.
+        fits: at least two fits of the same data, or batches of the same shape.
+        names: of the models; by default numbers from 0.
         by: the criterion behind differences and weights: ``"aic"``, ``"aicc"`` or ``"bic"``.
-        nested: whether each model is nested in the next, which records cannot tell. Then each is
+        nested: whether each model is nested in the next, which the fits cannot show. Each is then
             tested against the one before.
 
     Returns:
-        A ``Comparison``, printed as a table. A model whose log-likelihood is no supremum has NaN
+        A ``Comparison``, printed as a table. A model whose log-likelihood is not a supremum has NaN
         and no weight.
 
     Raises:
-        ValueError: for fits of different data, n or weights: their criteria do not compare.
+        ValueError: for fits of different data, n or weights, whose criteria are not comparable.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.selection.compare import compare
@@ -279,11 +279,13 @@ def _notes(fits: Sequence[Fit]) -> tuple[str, ...]:
     remarks = (
         (
             any(fit.mode != "ML" for fit in fits),
-            "A penalised fit does not maximise the log-likelihood and has no criteria.",
+            "A penalised fit does not maximise the log-likelihood, so it has no "
+            "information criteria.",
         ),
         (
             any(fit.weighting == "sampling" for fit in fits),
-            "Under sampling weights the weighted sum is no log-likelihood: there are no criteria.",
+            "With sampling weights the weighted sum is not a log-likelihood, so there "
+            "are no information criteria.",
         ),
     )
     return tuple(sentence for holds, sentence in remarks if holds)
@@ -307,8 +309,8 @@ def _table(comparison: Comparison) -> str:
         if int(test.code)
     )
     unsound = tuple(
-        f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not "
-        "known, so that it has no criteria."
+        f"{name} ended {Status(int(s)).name}: its maximum or its number of parameters is "
+        "not known, so it has no information criteria."
         for name, s, v in zip(comparison.names, comparison.status, comparison.aic, strict=True)
         if np.isnan(v) and not comparison.notes
     )

@@ -33,20 +33,21 @@ DIVERGENCE_DRAWS = 100_000
 def entropy(
     p: tuple[Family, Params], *, draws: int = DIVERGENCE_DRAWS, key: int = 0
 ) -> Information:
-    """The entropy H(p) = −E_p log p(Y), in nats; the differential entropy of a continuous law.
+    """The entropy H(p) = −E_p log p(Y), in nats; for a continuous distribution the differential
+    entropy.
 
     Args:
-        p: a family and its parameters, ``(normal, {"loc": 0.0, "scale": 1.0})``: one law, not one a
-            row.
-        draws, key: number and seed of the draws, where there is no other way (laws of vectors other
-            than the normal).
+        p: a family and its parameters, ``(normal, {"loc": 0.0, "scale": 1.0})``: a single
+            distribution, not one for each row.
+        draws, key: number and seed of Monte Carlo draws, used only if there is no other method
+            (multivariate distributions other than the normal).
 
     Returns:
-        An ``Information``: by closed form where it is known; by quadrature for continuous laws, by
-        a sum for discrete ones.
+        An ``Information``: in closed form if known; otherwise by quadrature for continuous and by a
+        sum for discrete distributions.
 
     Raises:
-        TypeError: for a law that is no pair of a family and its parameters.
+        TypeError: for anything but a pair of a family and its parameters.
         ValueError: for parameters that are not finite.
 
     >>> from jaxmle.families import normal
@@ -68,18 +69,19 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DIVERGENCE_DRAWS, key: int = 0
     """The cross-entropy H(p, q) = −E_p log q(Y) = H(p) + KL(p ‖ q), in nats.
 
     Args:
-        p: a family and its parameters; or data, whose rows count alike: then it is −Σ log q(y_i)/n,
-            the mean negative log-likelihood.
+        p: a family and its parameters; or data, with equal weight for each row: then it is −Σ log
+            q(y_i)/n, the mean negative log-likelihood.
         q: a family and its parameters; with data also any log-likelihood and its parameters, such
             as ``(loglik, fit.params)``.
         draws, key: as in ``entropy``.
 
     Returns:
-        An ``Information``; inf where q gives no probability to what p may draw.
+        An ``Information``; inf if q is zero where p is not.
 
     Raises:
-        TypeError: for a law that is no pair of a family and its parameters.
-        ValueError: for parameters that are not finite, or a discrete law beside a continuous one.
+        TypeError: for anything but a pair of a family and its parameters.
+        ValueError: for parameters that are not finite, or if one distribution is discrete and the
+            other continuous.
 
     >>> import numpy as np
     >>> from jaxmle.families import normal
@@ -118,21 +120,21 @@ def kl_divergence(
 ) -> Information:
     """The Kullback–Leibler divergence KL(p ‖ q) = E_p log(p(Y)/q(Y)) ≥ 0, in nats; not symmetric.
 
-    A maximum-likelihood estimate in a family that does not hold the truth p converges to the member
-    q that is nearest in this sense.
+    A maximum-likelihood estimate in a family that does not contain the truth p converges to the
+    member q that is closest in this sense.
 
     Args:
         p, q: families and their parameters, both discrete or both continuous.
         draws, key: as in ``entropy``.
 
     Returns:
-        An ``Information``; inf where q gives no probability to what p may draw, or where its tails
-        are too light for those of p.
+        An ``Information``; inf if q is zero where p is not, or if its tails are too light for those
+        of p.
 
     Raises:
-        TypeError: for a law that is no pair of a family and its parameters.
-        ValueError: for data, parameters that are not finite, or a discrete law beside a continuous
-            one.
+        TypeError: for anything but a pair of a family and its parameters.
+        ValueError: for data, parameters that are not finite, or if one distribution is discrete and
+            the other continuous.
 
     Source: Kullback & Leibler (1951), Annals of Mathematical Statistics 22, 79–86; White (1982),
     Econometrica 50, 1–25.
@@ -146,8 +148,8 @@ def kl_divergence(
     key = check_seed("key", key)
     if not is_pair(p):
         raise ValueError(
-            "the divergence from data needs the entropy of their law, which a sample does not "
-            "have; cross_entropy(data, q) differs from it by that constant"
+            "the divergence from data needs the entropy of their distribution, which is "
+            "unknown; cross_entropy(data, q) differs from it by that constant"
         )
     first = distribution_of(p, "p")
     second = distribution_of(q, "q")
@@ -168,7 +170,7 @@ def kl_divergence(
 
 def _numbers(data: Tree) -> Tree:
     """Data as arrays of numbers, a list of them as one array."""
-    wanted = "p is a family and its parameters, or data of numbers, such as an array (n,)"
+    wanted = "p must be a family and its parameters, or numeric data such as an array (n,)"
     try:
         data = np.asarray(data) if isinstance(data, list) else jax.tree.map(np.asarray, data)
     except ValueError:
@@ -186,7 +188,7 @@ def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
     check_host()
     if not is_pair(q):
         raise TypeError(
-            f"q is a family, or a log-likelihood, and its parameters; got {type(q).__name__}"
+            f"q must be a family or a log-likelihood, with its parameters; got {type(q).__name__}"
         )
     data = _numbers(data)
     with precision(np.float64), np.errstate(all="ignore"):

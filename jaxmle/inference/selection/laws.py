@@ -60,7 +60,7 @@ def is_pair(p: Any) -> bool:
 
 def check_host() -> None:
     """Refuse a trace, and say what to do under one."""
-    host_only("information", "; there, average family.log_prob over family.sample")
+    host_only("information", "; inside a trace, average family.log_prob over family.sample")
 
 
 def distribution_of(p: Any, what: str) -> Distribution:
@@ -73,8 +73,9 @@ def distribution_of(p: Any, what: str) -> Distribution:
     check_host()
     if not is_pair(p) or not isinstance(p[0], Family):
         raise TypeError(
-            f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': "
-            f"0.0, 'scale': 1.0}}); got {type(p).__name__}"
+            f"{what} must be a family and its parameters, such as "
+            "(jaxmle.families.normal, {'loc': 0.0, 'scale': 1.0}); got "
+            f"{type(p).__name__}"
         )
     family, params = p
     with precision(np.float64):

@@ -40,8 +40,8 @@ CHOOSES = {
 # makes the first group the reference.
 LEAST = {"floored": -np.inf, "one_hot": 0}
 DROP_OR_ADD = (
-    "−1 is pandas' code of a missing value: drop such rows from every leaf, or give them an entry "
-    "of their own"
+    "−1 is pandas' code for a missing value: drop such rows from every leaf, or give "
+    "them their own entry"
 )
 
 
@@ -143,25 +143,24 @@ def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> s
     )
     if index.choice == "branch":
         return (
-            f"{first}: switch takes the nearest branch, and the row would join another group. "
-            f"{DROP_OR_ADD}"
+            f"{first}: switch uses the nearest branch, so the row would join another "
+            f"group. {DROP_OR_ADD}"
         )
     if index.choice == "one_hot":
         return (
-            f"{first}: its row of the columns is zero, and it would be fitted without a group. "
-            f"{DROP_OR_ADD}; where such rows are the reference, write one_hot(codes, "
-            f"{index.size + 1}) and leave out their column"
+            f"{first}: its dummy columns are all zero, so the row would be fitted without "
+            f"a group. {DROP_OR_ADD}; if these rows are the reference group, write "
+            f"one_hot(codes, {index.size + 1}) and drop their column"
         )
     if value + index.shift < 0:
         return (
-            f"{first}: a negative index counts from the end, and the row would join another "
-            f"group. {DROP_OR_ADD}"
+            f"{first}: a negative index counts from the end, so the row would join "
+            f"another group. {DROP_OR_ADD}"
         )
     return (
-        f"{first}: one beyond the end is read as the last and has no score. Codes are 0, 1, …: "
-        f"numpy.unique({name if of_data else 'codes'}, return_inverse=True)[1]; "
-        "or give the parameter as many entries as "
-        "there are codes"
+        f"{first}: an index beyond the end is read as the last and has no score. Codes "
+        f"must be 0, 1, …: numpy.unique({name if of_data else 'codes'}, "
+        "return_inverse=True)[1]; or give the parameter one entry for each code"
     )
 
 

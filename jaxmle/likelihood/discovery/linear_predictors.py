@@ -164,9 +164,9 @@ class Density(OfRows, LikelihoodTree):
         products_here = _products(program, len(params))
         if not {product for _, product in products_here} >= set(products):
             raise UnlikePrograms(
-                "the program of the log-likelihood for some of its rows lacks a product of a "
-                "design and coefficients that its program for all rows has, and so cannot be "
-                "summed as a regression. Write it without a choice by the number of rows, or give "
+                "for some of its rows, the log-likelihood lacks a product of a design "
+                "and coefficients that it has for all rows, so it cannot be summed as a "
+                "regression. Do not let it depend on the number of rows, or use "
                 "jaxmle.opaque(loglik); and please report this to jaxmle"
             )
         known = {var: products[product] for var, product in products_here if product in products}

@@ -1,4 +1,4 @@
-"""The coding of data where a user's function calls a ready model or family:
+"""The coding of data where a user's function calls a built-in model or family:
 ``lambda params, data: model(params, data)``.
 
 A ready likelihood that is fitted itself is shown its data by ``checks.check_coding``. Inside of a
@@ -47,7 +47,7 @@ class Calls(NamedTuple):
 
 
 def has_user_function(loglik: Loglik) -> bool:
-    """Whether a function that a user wrote stands in the likelihood: a ready model knows its
+    """Whether a function that a user wrote stands in the likelihood: a built-in model knows its
     codes.
     """
     parts = parts_of(loglik)

@@ -77,7 +77,7 @@ def proof_of(
     if isinstance(core, Regression):
         return Proof(True)  # its terms and its predictors are functions of one row by declaration
     if isinstance(core, Opaque) and not core.discover:
-        return Proof(False, "it is marked opaque, so its program is not looked into")
+        return Proof(False, "it is marked opaque, so its program is not read")
     rows = data_length(data)
     if rows is None:
         return Proof(False, "the data are closed over")
@@ -104,7 +104,7 @@ def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[
     except (
         Exception
     ) as error:  # the user's code may raise anything; where it is evaluated it says it again
-        return Proof(False, f"it takes no other number of rows ({type(error).__name__})")
+        return Proof(False, f"it fails for another number of rows ({type(error).__name__})")
     leaves = len(jax.tree.leaves(data))
     try:
         (axis,) = follow(apart, [None, *[0] * leaves], chosen)
@@ -113,7 +113,7 @@ def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[
     if axis != 0:
         return Proof(False, "its value is not one term for each row")
     if not all(_alike(traced, apart, n, chosen) for traced, n in zip(real, lengths, strict=True)):
-        return Proof(False, "the number of rows enters its arithmetic")
+        return Proof(False, "it computes with the number of rows")
     return Proof(True)
 
 

@@ -37,8 +37,8 @@ TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another 
     np.dtype(np.float32): 1e-3,
 }
 REMEDY = (
-    "Write each term as a function of its own row, and pass what it takes from the others (a "
-    "mean, a lag, 1/n) as a column of the data"
+    "Write each term as a function of its own row, and pass what it needs from other "
+    "rows (a mean, a lag, 1/n) as a column of the data"
 )
 
 
@@ -137,9 +137,10 @@ def _need_proof(what: str, loglik: Loglik, layout: Layout, base: Array, data: Tr
     proof = proof_of(core, layout, base, data)
     if not proof.holds:
         raise ValueError(
-            f"{what} needs terms that depend on their own row only, and under jit or vmap, where "
-            f"there are no values to try, that must show in the program: it does not "
-            f"({proof.obstacle}). {REMEDY}; or fit outside of jit, where the terms are tried."
+            f"{what} needs terms that depend only on their own row. Under jit or vmap "
+            "there are no values to test this, so the program must show it, and it does "
+            f"not ({proof.obstacle}). {REMEDY}; or fit outside jit, where the terms are "
+            "tested."
         )
 
 
@@ -161,9 +162,9 @@ def _check(
     change = None if proof.holds else _tried(core, layout, points, data, codes)
     if change is not None:
         raise ValueError(
-            f"{what} needs terms that depend on their own row only, but the term of row "
-            f"{change.row} is {change.among:.8g} among all rows and {change.alone:.8g} when "
-            f"others are left out or replaced ({proof.obstacle}). {remedy}."
+            f"{what} needs terms that depend only on their own row, but the term of row "
+            f"{change.row} is {change.among:.8g} among all rows and {change.alone:.8g} "
+            f"when others are left out or replaced ({proof.obstacle}). {remedy}."
         )
 
 

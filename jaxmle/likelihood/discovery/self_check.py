@@ -51,8 +51,8 @@ FLOAT32_START = "float32 start"
 
 
 class DiscoveryWarning(UserWarning):
-    """A form found in the program of a likelihood does not agree with the likelihood, and is not
-    used. The fit is that of the likelihood as it is written, and slower.
+    """A faster form found in the program of a likelihood does not agree with the likelihood and is
+    not used. The fit uses the likelihood as written, which is correct but slower.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> with warnings.catch_warnings():
@@ -71,23 +71,23 @@ class _Undecided(Exception):
 
 
 def opaque(loglik: Loglik) -> Any:
-    """A likelihood as it is written: nothing is read off its program, for speed or for anything.
+    """The likelihood as written: nothing is read from its program.
 
-    A fit of it differentiates the sum of its terms, over all rows at once. No regression is looked
-    for in it, no histogram of its counts is taken, and what it declares (``regression``, a ready
-    model) is not used. Its rows are not proved to be kept apart, so members of unequal length are
-    not padded, and weights are accepted by trying. ``Fit.road`` says ``"opaque"``. To compare such
-    a fit with the usual one is a check of jaxmle by itself.
+    A fit differentiates the sum of the terms, over all rows at once. No regression is looked for,
+    no histogram of counts is used, and declarations (``regression``, a built-in model) are ignored.
+    Rows are not proved independent, so members of unequal length are not padded, and weights are
+    accepted after a numerical test. ``Fit.road`` says ``"opaque"``. Comparing such a fit with the
+    usual one checks jaxmle itself.
 
     Args:
-        loglik: a function, a regression, a ready model, or any combinator of these; of a ready
-            model the start and the constraints are not handed on.
+        loglik: a function, a regression, a built-in model, or any combinator of these. The start
+            and the constraints of a built-in model are not passed on.
 
     Returns:
         A log-likelihood of (params, data) with the same values, for ``fit`` and every combinator.
 
     Raises:
-        TypeError: for what is no function of (params, data).
+        TypeError: for anything but a function of (params, data).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> logit = lambda p, d: d["y"] * (d["x"] @ p["b"]) - jnp.logaddexp(0.0, d["x"] @ p["b"])
@@ -210,12 +210,13 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
         what = (
             "the sum over the counts that occur"
             if form is loglik
-            else "the regression that was found in the program of the likelihood"
+            else "the regression found in the program of the likelihood"
         )
         warn_caller(
-            f"{what} does not agree with automatic differentiation of the summed terms: {gap}. It "
-            "is not used, and the fit is right without it. Please report this to jaxmle, with the "
-            "likelihood; jaxmle.opaque(loglik) turns such forms off",
+            f"{what} does not agree with automatic differentiation of the summed terms: "
+            f"{gap}. It is not used, and the fit is correct without it. Please report "
+            "this to jaxmle, with the likelihood; jaxmle.opaque(loglik) turns such forms "
+            "off",
             DiscoveryWarning,
         )
     return not gap
@@ -230,7 +231,7 @@ def _gap_of_regression(
     try:
         return _gap((loglik, rows, weights), (form, rows, weights), layout, base)
     except UnlikePrograms:  # the caller warns with this reason
-        return "its program for a few rows is another than for all"
+        return "its program for a few rows differs from that for all rows"
 
 
 def _gap_of_counts(

@@ -65,29 +65,28 @@ class Jeffreys(LikelihoodTree):
 
 
 def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
-    """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite where that of the
+    """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite even if that of the
     likelihood is at infinity.
 
     For a regression with a canonical link (logit, log for counts, multinomial logit, Cox) it
-    removes the first-order bias of the estimates; for other links it does not, and ``mean_br``
-    does. Fitted, standard errors come from the information without the penalty at the estimate;
-    profile intervals are those of the penalised likelihood. Unlike the maximum, the estimate
-    depends on the parametrisation: it is that of the parameters as they are given.
+    removes the first-order bias of the estimates; for other links use ``mean_br``. Standard errors
+    of a fit come from the unpenalised information at the estimate; profile intervals are those of
+    the penalised likelihood. Unlike a maximum-likelihood estimate, this one depends on the
+    parametrisation.
 
     Args:
-        loglik: a likelihood that knows the law of its response: a ``regression`` with
+        loglik: a likelihood that knows the distribution of its response: a ``regression`` with
             ``response=…``, or ``with_response(loglik, law)``.
-        information: ``"expected"``; or ``"observed"`` for a likelihood without a law of its
-            response, as for Cox's partial likelihood, whose observed information is that of the
-            risk sets (Heinze & Schemper 2001, Biometrics 57).
+        information: ``"expected"``; or ``"observed"`` for a likelihood that does not know the
+            distribution of its response, such as Cox's partial likelihood, whose observed
+            information is that of the risk sets (Heinze & Schemper 2001, Biometrics 57).
 
     Returns:
-        A penalised likelihood, one scalar. It is labelled in the record of its fit: ``mode`` is
-        "MPL (Jeffreys)".
+        A penalised likelihood, one scalar. The ``mode`` of its fit is "MPL (Jeffreys)".
 
     Raises:
-        ValueError: for another information; on use, for an expected one where the law of the
-            response is not known.
+        ValueError: for another information; on use, for an expected information if the distribution
+            of the response is not known.
 
     Source: Firth (1993), Biometrika 80, 27–38.
 
@@ -240,10 +239,10 @@ def _by_moments(
     """
     if law.cross is None:
         raise ValueError(
-            "the bias needs more of the law of the response than its information: "
-            "exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), or "
-            "with_response(loglik, enumeration(leaf, values)) or with_response(loglik, "
-            "simulation(sampler, key=…))"
+            "the bias needs more about the distribution of the response than its "
+            "information: exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log "
+            "f/∂η_c), or with_response(loglik, enumeration(leaf, values)) or "
+            "with_response(loglik, simulation(sampler, key=…))"
         )
     values, columns, curved = loglik.predictors(layout, x, data)
     m = values.shape[0]

@@ -81,22 +81,23 @@ def _flat(params: Tree) -> tuple[Layout, Array]:
 
 
 def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
-    """The negative log-likelihood −Σ ℓ_i, a scalar; the loss that optax minimises.
+    """The negative log-likelihood −Σ ℓ_i, a scalar; for example as a loss for optax.
 
-    ``params`` may be any tree, that of a network too, and under ``jit`` or ``grad`` the function is
-    plain JAX in the trace's dtype. A Gaussian with a fixed σ is the squared error, a Laplace the
-    absolute error, a Bernoulli or a categorical from its logits the cross-entropy.
+    ``params`` may be any tree, also that of a network. Under ``jit`` or ``grad`` the function is
+    plain JAX in the dtype of the trace. A Gaussian with fixed σ gives the squared error, a Laplace
+    the absolute error, and a Bernoulli or categorical with logits the cross-entropy.
 
     Args:
         loglik: any log-likelihood.
-        reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the rows given, which does not grow
-            with a mini-batch. Not with a prior, which counts once and not once a row.
+        reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the given rows, which does not grow
+            with the size of a mini-batch. ``"mean"`` is not for a likelihood with a prior, which
+            counts once and not once per row.
 
     Returns:
-        A function of (params, data) to a number, in nats.
+        A function of (params, data) that returns a number, in nats.
 
     Raises:
-        ValueError: for another reduction; on use, for a mean of a likelihood without terms.
+        ValueError: for an unknown reduction; on use, for the mean of a likelihood without terms.
 
     >>> import jax.numpy as jnp
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
@@ -120,7 +121,8 @@ def score(loglik: Loglik) -> Quantity:
     """The score ∂ℓ/∂θ of a log-likelihood.
 
     Returns:
-        A function of (params, data) to the tree of the parameters, leaves in units of 1/parameter.
+        A function of (params, data) that returns a tree like the parameters, in units of
+        1/parameter.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -136,10 +138,11 @@ def score(loglik: Loglik) -> Quantity:
 
 
 def scores(loglik: Loglik) -> Quantity:
-    """The score ∂ℓ_i/∂θ of each term, weighted where the likelihood is weighted.
+    """The score ∂ℓ_i/∂θ of each term, weighted if the likelihood is weighted.
 
     Returns:
-        A function of (params, data) to (n, p), columns in the order of the parameter names.
+        A function of (params, data) that returns (n, p), columns in the order of the parameter
+        names.
 
     Raises:
         ValueError: for a log-likelihood of one scalar, which has no terms.
@@ -163,7 +166,7 @@ def hessian(loglik: Loglik) -> Quantity:
     """The Hessian ∂²ℓ/∂θ∂θ' of the log-likelihood ℓ itself, not of its negative.
 
     Returns:
-        A function of (params, data) to (p, p), in the order of the parameter names.
+        A function of (params, data) that returns (p, p), in the order of the parameter names.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -187,14 +190,14 @@ def evaluate(
         loglik: any log-likelihood.
         params: the parameter tree.
         data: tree of arrays sharing the leading axis n.
-        block_rows: rows per block; the working memory is then that of one block. Each term may
-            depend on its own row only.
+        block_rows: rows per block; the working memory is then that of one block. Each term must
+            depend only on its own row.
 
     Returns:
         ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
 
     Raises:
-        ValueError: with ``block_rows`` on the host, where terms are shown to look at other rows.
+        ValueError: with ``block_rows`` on the host, if terms depend on other rows.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -229,15 +232,16 @@ def information(loglik: Loglik, kind: str = "observed") -> Quantity:
     """The Fisher information of a log-likelihood.
 
     Args:
-        kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that
-            the likelihood carries; ``"opg"`` the outer product of scores Σ s_i s_i'.
+        kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean over the distribution of the
+            response that the likelihood knows; ``"opg"`` the sum of the outer products of scores, Σ
+            s_i s_i'.
 
     Returns:
-        A function of (params, data) to (p, p), in the order of the parameter names.
+        A function of (params, data) that returns (p, p), in the order of the parameter names.
 
     Raises:
-        ValueError: for another kind; for ``"expected"`` where the law of the response is not known;
-            for ``"opg"`` where the likelihood is one scalar.
+        ValueError: for an unknown kind; for ``"expected"`` if the distribution of the response is
+            not known; for ``"opg"`` if the likelihood is one scalar.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -269,11 +273,11 @@ def information_error(loglik: Loglik) -> Quantity:
     """The Monte-Carlo standard error of each entry of a simulated expected information.
 
     Returns:
-        A function of (params, data) to (p, p), in the order of the parameter names; zeros where
-        the information is exact.
+        A function of (params, data) that returns (p, p), in the order of the parameter names; zeros
+        if the information is exact.
 
     Raises:
-        ValueError: where the likelihood does not know the law of its response.
+        ValueError: if the likelihood does not know the distribution of its response.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> normal = lambda p, d: -0.5 * jnp.log(p["variance"]) - 0.5 * d["y"] ** 2 / p["variance"]
@@ -300,18 +304,18 @@ def vcov(
     """Asymptotic covariance of the estimate, (p, p), at any parameters.
 
     Args:
-        kind: ``"observed"``, ``"expected"``, ``"opg"`` (inverses of that information), ``"HC0"``
-            J⁻¹(Σ s s')J⁻¹, ``"HC1"`` = HC0·n/(n − k) with k all parameters, ``"HC2"``/``"HC3"``
-            with the leverage of a likelihood, ``"CR0"`` cluster sums, ``"CR1"`` (also
-            ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with (n − 1)/(n − k) more,
-            ``"CR2"``/``"CR3"`` with the leverage of a cluster; ``"hac"`` or a record of ``hac(…)``
-            for rows in time order.
-        bread: information that is J in a sandwich: ``"observed"`` or ``"expected"``.
+        kind: ``"observed"``, ``"expected"``, ``"opg"`` (the inverse of that information), ``"HC0"``
+            J⁻¹(Σ s s')J⁻¹, ``"HC1"`` = HC0·n/(n − k) with k the number of parameters,
+            ``"HC2"``/``"HC3"`` with the leverages of a likelihood, ``"CR0"`` with cluster sums,
+            ``"CR1"`` (also ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with the additional
+            factor (n − 1)/(n − k), ``"CR2"``/``"CR3"`` with the leverage of a cluster; ``"hac"`` or
+            a record of ``hac(…)`` for rows in time order.
+        bread: the information J in a sandwich: ``"observed"`` or ``"expected"``.
         clusters: labels (n,), or (n, 2) for two-way.
 
     Returns:
-        A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is
-        not positive definite.
+        A function of (params, data) that returns (p, p), in the order of the parameter names. NaN
+        if J is not positive definite.
 
     Raises:
         ValueError: for an unknown kind, a clustered kind without ``clusters``, or ``clusters``
@@ -366,18 +370,18 @@ def vcov(
 
 
 def cox_snell(loglik: Loglik) -> Quantity:
-    """The first-order bias of the maximum, E(θ̂) − θ up to O(n⁻²), in the tree of the parameters; 0
-    for what ``fix`` holds.
+    """The first-order bias of the maximum-likelihood estimate, E(θ̂) − θ up to O(n⁻²), in a tree
+    like the parameters; 0 for entries held by ``fix``.
 
-    It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t),
-    Q_t = E(∂²ℓ U_t), U the score. The bias is that of the parameters as they are given: a standard
-    deviation and its logarithm have different ones.
+    It is −V A with V the inverse expected information, A = ½ tr{V (P + Q)}, P_t = E(U U' U_t), Q_t
+    = E(∂²ℓ U_t) and U the score. The bias depends on the parametrisation: that of a standard
+    deviation differs from that of its logarithm.
 
     Returns:
-        A function of (params, data) to the tree of the parameters, each leaf in its own units.
+        A function of (params, data) that returns a tree like the parameters, in their units.
 
     Raises:
-        ValueError: where the likelihood does not know the law of its response.
+        ValueError: if the likelihood does not know the distribution of its response.
 
     Source: Cox & Snell (1968), JRSS B 30, 248–275, eq. 20; Cordeiro & McCullagh (1991), JRSS B 53,
     for regressions.

@@ -71,8 +71,9 @@ def check_order(kind: Kind | None, weighting: str) -> None:
     """Repeated rows have no place in time."""
     if isinstance(kind, HAC) and weighting == "frequency":
         raise ValueError(
-            "a HAC covariance reads the rows in time order, in which a row of frequency weight 3 "
-            "has no place: repeat the rows, or give sampling weights"
+            "a HAC covariance needs the rows in time order, and a row with frequency "
+            "weight 3 is three rows at unknown times: repeat the rows, or give sampling "
+            "weights"
         )
 
 
@@ -244,7 +245,7 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
             raise ValueError(
                 f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}"
                 + (
-                    f". The name of a column goes to from_formula(…, clusters={str(clusters)!r})"
+                    f". Give the name of a column to from_formula(…, clusters={str(clusters)!r})"
                     if isinstance(clusters, str)
                     else ""
                 )
@@ -260,7 +261,7 @@ def _dimensions(clusters: Any) -> list[Any]:
     if isinstance(clusters, np.ma.MaskedArray):
         raise TypeError(
             "clusters are a masked array, whose mask would be lost; drop the masked rows "
-            "everywhere, or fill them"
+            "from every leaf, or fill them"
         )
     if (
         isinstance(clusters, tuple | list)
@@ -306,8 +307,8 @@ def _refuse_missing(values: np.ndarray) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} in "
-            "all): every row needs a cluster"
+            f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} "
+            "in total): every row needs a cluster"
         )
 
 
@@ -322,7 +323,7 @@ def _object_codes(values: np.ndarray) -> np.ndarray:
     except TypeError:  # labels without an order
         kinds = list(dict.fromkeys(values)) if _all_hash(values) else []
     if not kinds and len(values):
-        raise TypeError("clusters hold objects that are no labels: use numbers or strings")
+        raise TypeError("clusters hold objects that cannot be labels: use numbers or strings")
     place = {label: code for code, label in enumerate(kinds)}
     return np.fromiter((place[label] for label in values), np.int32, len(values))
 

@@ -48,33 +48,33 @@ def hac(
     bandwidth: float | str = "newey-west",
     weights: Any = None,
 ) -> HAC:
-    """A covariance robust to autocorrelation, for ``vcov=``: the rows of the data are in time
-    order, equally spaced.
+    """A covariance robust to autocorrelation, for ``vcov=``; rows must be in time order and equally
+    spaced.
 
     The weight of the autocovariance at lag j is k(j/b): 1 − |z| for ``"bartlett"`` (z ≤ 1), 1 − 6z²
     + 6|z|³ and 2(1 − |z|)³ on either side of ½ for ``"parzen"``, 3/x²·(sin x/x − cos x) with x =
-    6πz/5 for ``"quadratic-spectral"``, which uses every lag. No factor for the number of parameters
-    and no prewhitening. A row of weight 0 is left out and its neighbours become neighbours of each
-    other.
+    6πz/5 for ``"quadratic-spectral"``, which uses every lag. There is no factor for the number of
+    parameters and no prewhitening. A row with weight 0 is left out, and its neighbours become
+    adjacent.
 
     Args:
         kernel: ``"bartlett"`` (Newey & West 1987), ``"parzen"`` or ``"quadratic-spectral"``
             (Andrews 1991).
-        lags: the last lag that counts, L; the bandwidth is then L + 1. Not for the
-            quadratic-spectral kernel, which has none.
+        lags: the last lag L that is used; the bandwidth is then L + 1. Not for the
+            quadratic-spectral kernel, which uses all lags.
         bandwidth: a positive number b in rows, or ``"newey-west"``: the choice of Newey & West
-            (1994) from the scores themselves, for the Bartlett kernel rounded down to whole lags.
-        weights: for that choice, how the scores are added up to one series, (p,) in the order of
-            the parameter names; their usual choice is 1, and 0 for the intercept. None takes the
-            trace of each autocovariance times the inverse information instead, which does not
-            depend on the scale of the columns.
+            (1994) from the scores, rounded down to whole lags for the Bartlett kernel.
+        weights: for that choice, the weights with which the scores are combined into one series,
+            (p,) in the order of the parameter names; usually 1, and 0 for the intercept. None
+            instead uses the trace of each autocovariance times the inverse information, which does
+            not depend on the scale of the columns.
 
     Returns:
-        A record for ``fit(…, vcov=hac(…))`` and ``vcov(loglik, hac(…))``; ``vcov="hac"`` stands for
-        ``hac()``.
+        A record for ``fit(…, vcov=hac(…))`` and ``vcov(loglik, hac(…))``; ``vcov="hac"`` is short
+        for ``hac()``.
 
     Raises:
-        ValueError: for another kernel, a bandwidth that is not positive, or both ``lags`` and
+        ValueError: for an unknown kernel, a bandwidth that is not positive, or both ``lags`` and
             ``bandwidth``.
 
     >>> str(hac(lags=4)), str(hac("quadratic-spectral"))
@@ -92,8 +92,8 @@ def hac(
     number = None if isinstance(bandwidth, str) else check_number("bandwidth", bandwidth, low=0.0)
     if weights is not None and number is not None:
         raise ValueError(
-            "weights belong to the choice of a bandwidth: leave them out where lags or bandwidth "
-            "is given"
+            "weights are used only to choose a bandwidth: leave them out if you give "
+            "lags or bandwidth"
         )
     return HAC(kernel, number, None if weights is None else _checked_weights(weights))
 
@@ -101,7 +101,9 @@ def hac(
 def _checked_weights(weights: Any) -> tuple[float, ...]:
     values = np.asarray(weights)
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
-        raise ValueError(f"weights must be finite numbers, one a parameter; got {shown(weights)}")
+        raise ValueError(
+            f"weights must be finite numbers, one for each parameter; got {shown(weights)}"
+        )
     return tuple(float(w) for w in values)
 
 
@@ -114,8 +116,9 @@ def check_bandwidth(kind: Any, rows: int | None) -> None:
     if kind.bandwidth > rows:
         lags = f" (lags={kind.bandwidth - 1:g})" if kind.bandwidth == int(kind.bandwidth) else ""
         raise ValueError(
-            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: the last "
-            "lag must be less than the number of rows, and of the order of its cube root"
+            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: "
+            "the last lag must be less than the number of rows, and should be of the "
+            "order of its cube root"
         )
 
 

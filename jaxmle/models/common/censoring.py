@@ -50,15 +50,15 @@ class Censoring(NamedTuple):
             number = 0 if key is not None else _number(self.inexact, data)
             if number:
                 raise ValueError(
-                    f"{number} rows are known to lie in an interval only, as are censored ones: "
-                    "their quantile residuals are drawn at random within it, given "
-                    "key=0"
+                    f"{number} rows are censored, that is known only to lie in an "
+                    "interval: their quantile residuals are drawn at random within it, "
+                    "so give key=0"
                 )
         elif self.unlike is not None and (number := _number(self.unlike, data)):
             raise ValueError(
-                f"{kind} residuals compare a response with its mean, and {number} rows are "
-                "censored or entered late: their responses are not draws of the whole law. Take "
-                "kind='quantile', with key=0"
+                f"{kind} residuals compare a response with its mean, but {number} rows "
+                "are censored or entered late, so their responses are not draws from the "
+                "whole distribution. Use kind='quantile', with key=0"
             )
 
 

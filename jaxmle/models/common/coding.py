@@ -1,5 +1,5 @@
-"""The coding that a ready model wants of its leaves: ranges of single leaves and relations of two,
-checked by value on the host.
+"""The coding that a built-in model wants of its leaves: ranges of single leaves and relations of
+two, checked by value on the host.
 
 A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a
 likelihood too, and a maximum that means nothing. What came, what is wanted and the line that
@@ -220,8 +220,8 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
         return f"Write {leaf} = ({leaf} + 1) / 2."
     if set(kinds.tolist()) == {-1.0, 0.0, 1.0}:
         return (
-            "Where −1 is pandas' code of a missing value, drop these rows from every leaf; "
-            f"where it is the other class, {leaf} = ({leaf} + 1) / 2."
+            "If −1 is pandas' code for a missing value, drop these rows from every leaf; "
+            f"if it is the other class, {leaf} = ({leaf} + 1) / 2."
         )
     if len(kinds) > MAX_FEW and kinds[0] >= 0 and kinds[-1] <= 100:
         return f"Percentages are {leaf} = {leaf} / 100."
@@ -239,17 +239,17 @@ def counts(leaf: str = "y", *, whole: bool = True) -> Range:
     """The rule of whole numbers from 0 on; of any numbers from 0 on where the model takes a
     pseudo-likelihood of them.
     """
-    wanted = "whole numbers, 0 or more" if whole else "finite numbers, 0 or more"
+    wanted = "integers, 0 or more" if whole else "finite numbers, 0 or more"
 
     def remedy(leaf: str, values: np.ndarray) -> str:
         if values.size and values.min() < 0:
-            return f"A count is not negative: drop or mend the rows where {leaf} < 0."
+            return f"A count cannot be negative: drop or correct the rows where {leaf} < 0."
         if not whole:
-            return f"Drop or mend the rows where {leaf} is infinite."
+            return f"Drop or correct the rows where {leaf} is infinite."
         return (
-            f"A rate is a count and an exposure: {leaf} = rate * exposure; of rounding errors "
-            f"rid it by {leaf} = numpy.round({leaf}); models.poisson() with vcov='HC0' takes any "
-            f"{leaf} ≥ 0."
+            f"Split a rate into a count and an exposure: {leaf} = rate * exposure; remove "
+            f"rounding errors with {leaf} = numpy.round({leaf}); models.poisson() with "
+            f"vcov='HC0' accepts any {leaf} ≥ 0."
         )
 
     return Range(leaf, 0, math.inf, wanted, remedy, whole=whole, high_open=True)
@@ -259,7 +259,7 @@ def positive(leaf: str, *, zeros: str = "") -> Range:
     """The rule of finite numbers above 0; ``zeros`` says what to do with a zero."""
 
     def remedy(leaf: str, values: np.ndarray) -> str:
-        drop = f"Drop or mend the rows where not 0 < {leaf} < inf"
+        drop = f"Drop or correct the rows where not 0 < {leaf} < inf"
         return f"{drop}{'; ' + zeros if zeros else ''}."
 
     return Range(leaf, 0, math.inf, "finite numbers above 0", remedy, low_open=True, high_open=True)
@@ -269,7 +269,7 @@ def at_least_zero(leaf: str) -> Range:
     """The rule of finite numbers from 0 on."""
     return Range(
         leaf, 0, math.inf, "finite numbers, 0 or more",
-        lambda leaf, values: f"Drop or mend the rows where not 0 <= {leaf} < inf.", high_open=True,
+        lambda leaf, values: f"Drop or correct rows where not 0 <= {leaf} < inf.", high_open=True,
     )  # fmt: skip
 
 
@@ -280,7 +280,7 @@ def finite(leaf: str) -> Range:
         -math.inf,
         math.inf,
         "finite numbers",
-        lambda leaf, values: f"Drop or mend the rows where {leaf} is infinite.",
+        lambda leaf, values: f"Drop or correct the rows where {leaf} is infinite.",
         low_open=True,
         high_open=True,
     )
@@ -294,8 +294,8 @@ def proportion(leaf: str = "y") -> Range:
             return f"Percentages are {leaf} = {leaf} / 100."
         if values.size and 0 <= values.min() and values.max() <= 1:
             return (
-                f"Ends are moved inside by {leaf} = ({leaf} * (len({leaf}) - 1) + 0.5) / "
-                f"len({leaf}) (Smithson & Verkuilen 2006)."
+                f"To move values at the ends inside, write {leaf} = ({leaf} * "
+                f"(len({leaf}) - 1) + 0.5) / len({leaf}) (Smithson & Verkuilen 2006)."
             )
         return f"Write {leaf} = ({leaf} - low) / (high - low), with the ends of its scale."
 
@@ -317,8 +317,8 @@ def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
         whole = bool(np.all(values == np.floor(values)))
         if whole and values.min() == -1:
             return (
-                "−1 is pandas' code of a missing value: drop these rows from every leaf, those "
-                f"where {leaf} == -1."
+                "−1 is pandas' code for a missing value: drop these rows from every "
+                f"leaf, those where {leaf} == -1."
             )
         if whole and values.min() == 1 and values.max() == number:
             return f"Write {leaf} = {leaf} - 1."
@@ -347,8 +347,8 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
             return None
         place = _place(bad)
         return (
-            f"the stratum of {where(place)} has {number[place]:g} cases; {{model}} takes {cases} "
-            f"at most. Say cases={int(np.nanmax(number))}."
+            f"the stratum of {where(place)} has {number[place]:g} cases; {{model}} takes "
+            f"{cases} at most. Give cases={int(np.nanmax(number))}."
         )
 
     return Jointly(wrong)
@@ -360,10 +360,11 @@ def groups(leaf: str) -> Range:
         leaf,
         0,
         MAX_CODE,
-        "whole numbers from 0 on as codes",
+        "integer codes from 0",
         lambda leaf, values: (
-            "−1 is pandas' code of a missing value: drop such rows from every leaf; other "
-            f"labels are coded by {leaf} = numpy.unique({leaf}, return_inverse=True)[1]."
+            "−1 is pandas' code for a missing value: drop such rows from every leaf; "
+            f"code other labels with {leaf} = numpy.unique({leaf}, "
+            "return_inverse=True)[1]."
         ),
         whole=True,
     )
@@ -377,7 +378,7 @@ def within(low: float, high: float, leaf: str = "y") -> Range:
         high,
         f"numbers between its limits, {low:g} and {high:g}",
         lambda leaf, values: (
-            "Nothing beyond a limit is recorded in a truncated sample: drop such rows, or take "
+            "A truncated sample has no values beyond a limit: drop such rows, or use "
             f"models.tobit() if {leaf} is recorded at the limit."
         ),
     )
@@ -389,7 +390,7 @@ def optional(
     """The rules of the leaves that a model reads only if they are named."""
     rules: list[Rule] = [] if offset is None else [finite(offset)]
     if exposure is not None:
-        rules.append(positive(exposure, zeros="where nothing was exposed nothing is counted"))
+        rules.append(positive(exposure, zeros="without exposure there can be no counts"))
     return (*rules, *(() if entry is None else (at_least_zero(entry),)))
 
 
@@ -433,7 +434,8 @@ def _ones_and_twos(leaf: str, data: Tree, where: Place) -> str | None:
         return None
     offender = _first(leaf, values, values == LEFT, where)
     return (
-        f"{offender} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored "
-        f"time. If 2 is the event, write {leaf} = ({leaf} == 2).astype(int); if times are left "
-        "censored indeed, and none right censored, say aft(…, left_censored=True)."
+        f"{offender} and 1 in the others; {{model}} reads 1 as an event and 2 as a "
+        f"left-censored time. If 2 is the event, write {leaf} = ({leaf} == "
+        "2).astype(int); if times really are left censored, and none right censored, use "
+        "aft(…, left_censored=True)."
     )

@@ -12,19 +12,19 @@ MIN_COEFFICIENT_OF_DEPENDENCE = 1e-8  # below it a column has no part in another
 
 
 def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """The columns of a design that are linear combinations of others, each with the columns that
-    make it up.
+    """The columns of a design that are linear combinations of others, each with the columns that it
+    is a combination of.
 
-    Columns are scaled to unit length and taken in order of what they add (QR with pivoting); one
-    that adds less than n·ε is redundant. A model with such columns fits as UNIDENTIFIED.
+    Columns are scaled to unit length and ordered by what they add (QR with pivoting); a column that
+    adds less than n·ε is redundant. A fit of a model with such columns is UNIDENTIFIED.
 
     Args:
         x: the design (n, q).
-        names: the names of its columns; ``x[0]``, ``x[1]``, … if left out.
+        names: the names of its columns; ``x[0]``, ``x[1]``, … by default.
 
     Returns:
         For each redundant column the columns it is a combination of (none for a column of zeros);
-        empty where the design has full rank.
+        empty if the design has full rank.
 
     >>> import numpy as np
     >>> ones, group = np.ones(4), np.array([0.0, 1.0, 0.0, 1.0])
@@ -33,14 +33,14 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
     """
     matrix = np.asarray(x, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:
-        raise ValueError(f"a design is a matrix (n, q); got shape {matrix.shape}")
+        raise ValueError(f"a design must be a matrix (n, q); got shape {matrix.shape}")
     if not np.all(np.isfinite(matrix)):
         raise ValueError(
             f"the design is not finite in row {int(np.argwhere(~np.isfinite(matrix))[0, 0])}"
         )
     labels = [f"x[{j}]" for j in range(matrix.shape[1])] if names is None else list(names)
     if len(labels) != matrix.shape[1]:
-        raise ValueError(f"the design has {matrix.shape[1]} columns and names has {len(labels)}")
+        raise ValueError(f"the design has {matrix.shape[1]} columns, but names has {len(labels)}")
     # Earlier columns stay where there is a choice: a tiny preference, far below what a real column
     # adds.
     length = np.sqrt(np.sum(matrix**2, axis=0))

@@ -1,4 +1,4 @@
-"""A ready model: a log-likelihood that also knows where to start, how its parameters are
+"""A built-in model: a log-likelihood that also knows where to start, how its parameters are
 bounded, and what it predicts.
 """
 
@@ -44,27 +44,28 @@ CONCAVE_MODELS = frozenset(
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A log-likelihood ``(params, data) -> (n,)`` with a start, constraints, and the law of its
-    response.
+    """A log-likelihood ``(params, data) -> (n,)`` with start values, constraints, and the
+    distribution of its response.
 
     ``fit(model, data=data)`` and ``fit_batch(model, None, datasets)`` need no start values. Every
-    method is a function of ``params`` and ``data``: under a trace it is pure, so that
-    ``delta(lambda params: model.predict(params, data), fit)`` gives its standard errors; on the
-    host it runs in float64 and returns NumPy arrays.
+    method is a function of ``params`` and ``data``. Under a trace it is pure, so ``delta(lambda
+    params: model.predict(params, data), fit)`` gives standard errors; on the host it runs in
+    float64 and returns NumPy arrays.
 
     Attributes:
-        name: what the model is called in messages.
-        likelihood: the declared regression, or a function where no declaration fits; what the
-            engine differentiates.
+        name: the name of the model in messages.
+        likelihood: the declared regression, or a function if it is not a regression; this is what
+            is differentiated.
         begin: ``begin(data)``, start values from cleaned arrays.
         constraints: bounds of the parameters, a tree prefix of them.
-        natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays
-            (n, …).
-        law: mean, variance, distribution function, quantile and sampler of that law.
+        natural: ``natural(params, data)``, the parameters of the distribution of each row, a tuple
+            of arrays (n, …).
+        law: mean, variance, distribution function, quantile and sampler of that distribution.
         outcome: the leaf of the data that holds the response.
         coding: the values that the response and other leaves may have.
-        censoring: what is known of responses that are not observed exactly; None where all are.
-        maker, options: the public function that made it, by name, and what that was given.
+        censoring: how responses that are not observed exactly are recorded; None if all are
+            observed.
+        maker, options: the name of the public function that made it, and its arguments.
 
     >>> import numpy as np
     >>> from jaxmle import models
@@ -108,8 +109,8 @@ class Model:
             return to_numpy(terms(params, real))
 
     def with_likelihood(self, tree: Any) -> Model:
-        """The model with a likelihood that a combinator made of its own: what ``fix``, ``tie``,
-        ``penalize`` and ``weight`` return. Held and tied entries are put in before it predicts.
+        """The model with the likelihood that a combinator made from it: what ``fix``, ``tie``,
+        ``penalize`` and ``weight`` return. Held and tied entries are filled in before predictions.
         """
         natural = self.natural
         if isinstance(tree, Fix | Tie):
@@ -126,20 +127,20 @@ class Model:
         return made
 
     def pooled_with(self, members: tuple[Any, ...], tree: Any) -> Any:
-        """The pool of ready models, of which this one is the first."""
+        """The pool of built-in models that starts with this one."""
         return Pooled(members, tree)
 
     def check(self, data: Tree) -> None:
-        """Raise a ValueError where the response, or another leaf, is not coded as the model reads
-        it: what came, what is wanted, the line that recodes.
+        """Raise a ValueError if the response, or another leaf, is not coded as the model expects.
+        The message says what was given, what is expected, and how to recode it.
 
-        ``fit`` and everything else that takes data on the host asks this first.
+        ``fit`` and everything else that takes data on the host calls this first.
         """
         check_coding(self, data)
 
     @property
     def call(self) -> str:
-        """The call that makes this model, as text; "" where it cannot be written down."""
+        """The call that makes this model, as text; "" if it cannot be written as text."""
         return written(self.maker, self.options)
 
     def __repr__(self) -> str:
@@ -149,12 +150,12 @@ class Model:
         return reduced(self)
 
     def start(self, data: Tree) -> Tree:
-        """Start values from the data: a least-squares step or moments, finite for any data that
-        are.
+        """Start values from the data, by a least-squares step or moments; finite for any finite
+        data.
 
         Args:
             data: one data set; or data sets stacked on a leading axis, for starts with that axis. A
-                design may be shared by all.
+                design may be shared.
         """
         data = columns_of_frame(data) if is_frame(data) else data
         self._check_form(data)
@@ -175,7 +176,7 @@ class Model:
             )
 
     def starts(self, data: Tree) -> Tree:
-        """``start`` of data sets stacked on a leading axis: start values with that axis."""
+        """``start`` for data sets stacked on a leading axis: start values with that axis."""
         core = core_of(as_tree(self.likelihood))
         if not isinstance(uncoded(getattr(core, "function", core)), Family):
             return self.start(data)
@@ -186,8 +187,8 @@ class Model:
         )
 
     def predict(self, params: Tree, data: Tree) -> Array:
-        """The mean of each response given the parameters, (n,); class probabilities (n, K) for
-        a categorical response.
+        """The mean of each response given the parameters, (n,); class probabilities (n, K) for a
+        categorical response.
         """
         return self._evaluate("mean", params, data)
 
@@ -196,8 +197,8 @@ class Model:
         return self._evaluate("variance", params, data)
 
     def quantile(self, params: Tree, data: Tree, level: Any) -> Array:
-        """The ``level`` quantile of each response given the parameters, (n,): a prediction interval
-        is two of them.
+        """The ``level`` quantile of each response given the parameters, (n,): two of them are a
+        prediction interval.
 
         For a discrete response it is the smallest value whose distribution function is at least
         ``level``.
@@ -205,12 +206,12 @@ class Model:
         return self._evaluate("quantile", params, data, level)
 
     def cdf(self, params: Tree, data: Tree) -> Array:
-        """The distribution function of each row's law at its response, (n,)."""
+        """The distribution function of each row at its response, (n,)."""
         return self._evaluate("cdf", params, data, self._response(data))
 
     def survival(self, params: Tree, data: Tree, times: Any) -> Array:
         """The probability of no event by each of ``times`` given the parameters, (n, m) for times
-        (m,), (n,) for one. ``jaxmle.survival.survival`` adds bands, and serves Cox models.
+        (m,), (n,) for one. ``jaxmle.survival.survival`` adds bands, and also works for Cox models.
         """
         return self._evaluate("survival", params, data, times)
 
@@ -219,15 +220,17 @@ class Model:
         return self._evaluate("cumulative_hazard", params, data, times)
 
     def hazard(self, params: Tree, data: Tree, times: Any) -> Array:
-        """Density over survival function at each of ``times``, (n, m), or (n,) for one time."""
+        """The density divided by the survival function at each of ``times``, (n, m), or (n,) for
+        one time.
+        """
         return self._evaluate("hazard", params, data, times)
 
     def sample(self, key: Any, params: Tree, data: Tree) -> Tree:
-        """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and
-        a parametric bootstrap take.
+        """``data`` with a new response drawn from the model; the sampler for ``simulation`` and a
+        parametric bootstrap.
 
         Args:
-            key: a whole number or a jax key.
+            key: an integer or a jax key.
         """
         fresh = self._evaluate("sample", params, data, typed_key(key))
         if not isinstance(data, dict):
@@ -240,16 +243,15 @@ class Model:
         """Residuals (n,).
 
         Args:
-            kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation;
+            kind: ``"response"`` y − mean; ``"pearson"`` that divided by the standard deviation;
                 ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for exponential families; ``"quantile"``
                 Φ⁻¹(F(y)), standard normal under the model.
-            key: a whole number or a jax key, for quantile residuals of a discrete response, drawn
-                uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236); and of a censored
-                one, a limit's atom or an interval, drawn over what is known of it. F is that given
-                entry, if late.
+            key: an integer or a jax key, for quantile residuals of a discrete response, drawn
+                uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236), and of a censored
+                response, drawn over the known interval. With late entry, F is conditional on entry.
 
         Raises:
-            ValueError: key is needed and not given; a residual other than the quantile one of rows
+            ValueError: if a key is needed and not given; for any but quantile residuals of rows
                 that are censored or entered late.
 
         >>> import numpy as np
@@ -270,8 +272,8 @@ class Model:
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
             raise ValueError(
-                "quantile residuals of a discrete response are drawn at random within its step: "
-                "give key=0"
+                "quantile residuals of a discrete response are drawn at random within "
+                "its step, so give key=0"
             )
         extra = () if kind != "quantile" else (key,)
         return self._evaluate(f"{kind}_residual", params, data, y, *extra)
@@ -301,7 +303,7 @@ class Model:
         host.
         """
         if hasattr(params, "params") and hasattr(params, "vcov"):
-            raise TypeError(f"{self!r} takes parameters here: give fit.params, and not the fit")
+            raise TypeError(f"{self!r} takes parameters: give fit.params, not the fit")
         if tracing():
             return run(params, traced_data(data), *args)
         with precision(np.float64):

@@ -1,4 +1,4 @@
-"""Options of ready models: checked by their annotation, and each model made once for the same
+"""Options of built-in models: checked by their annotation, and each model made once for the same
 options.
 """
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def made_once(make: Callable[P, R]) -> Callable[P, R]:
-    """A function that makes a ready model, made once for each set of options, so that what was
+    """A function that makes a built-in model, made once for each set of options, so that what was
     compiled for it is found again.
 
     Options are refused where they are not of the kind that the function's annotations say: a name
@@ -46,7 +46,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood that a ready model carries: how it is pickled where a combinator holds it."""
+    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it."""
     return model.likelihood
 
 
@@ -75,7 +75,9 @@ def _option(name: str, value: Any, kind: str) -> Any:
         return None
     if kind.startswith("str"):
         if not isinstance(value, str):
-            raise TypeError(f"{name} is a word or the name of a leaf of data; got {shown(value)}")
+            raise TypeError(
+                f"{name} must be a keyword or the name of a leaf of data; got {shown(value)}"
+            )
         return str(value)
     if kind.startswith("float"):
         return check_end(name, value)
@@ -83,7 +85,7 @@ def _option(name: str, value: Any, kind: str) -> Any:
         return check_count(name, value, most=MOST_CLASSES)
     if kind == "Family" and not isinstance(value, Family):
         raise TypeError(
-            f"{name} is one of jaxmle.families, such as families.gamma; got {shown(value)}"
+            f"{name} must be one of jaxmle.families, such as families.gamma; got {shown(value)}"
         )
     return value
 

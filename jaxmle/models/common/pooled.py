@@ -1,4 +1,4 @@
-"""A pool of ready models: one parameter tree, several data sets, each with its own model."""
+"""A pool of built-in models: one parameter tree, several data sets, each with its own model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxmle.runtime.compile import tracing
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """What ``jm.pool`` makes of ready models. ``data`` is a tuple, one part for each; so is what
+    """What ``jm.pool`` makes of built-in models. ``data`` is a tuple, one part for each; so is what
     ``predict``, ``sample`` and ``residuals`` return.
 
     >>> import numpy as np, jaxmle as jm

@@ -46,8 +46,9 @@ class PredictiveLaw:
         missing = [part for part in parts if getattr(self, part) is None]
         if missing and what in CURVES:
             raise TypeError(
-                f"the model {model} has no {what} of its own: jaxmle.survival.{what}(model, fit, "
-                "data, times) estimates that of a Cox model, and aft(…) has one"
+                f"the model {model} has no {what} of its own: "
+                f"jaxmle.survival.{what}(model, fit, data, times) estimates the one of a "
+                "Cox model, and aft(…) has one"
             )
         if missing:
             raise TypeError(f"the model {model} has no {missing[0]}")

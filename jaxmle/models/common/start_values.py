@@ -39,9 +39,9 @@ def design(data: Tree, x: str, y: Array) -> tuple[Array, bool]:
     value = value[..., None] if single else value
     if value.ndim < 2 or value.shape[-2] != y.shape[-1]:
         raise ValueError(
-            f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got shape "
-            f"{value.shape} beside a response of shape {y.shape}. A response is one number for "
-            "each row, (n,): a column is y[:, 0]."
+            f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got "
+            f"shape {value.shape} for a response of shape {y.shape}. A response must be "
+            "one number for each row, (n,): write a column as y[:, 0]."
         )
     return value, single
 
