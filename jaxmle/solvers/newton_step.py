@@ -101,7 +101,7 @@ def _by_eigenvectors(
     """
     xp = namespace(r)
     values, q = eigh(r)
-    cut = xp.where(firm, 50 * len(g) * xp.finfo(r.dtype).eps, known(cut))
+    cut = xp.where(firm, 5 * len(g) * xp.finfo(r.dtype).eps, known(cut))
     along = times(transposed(q), g)
     positive = values > cut
     safe = xp.where(positive, values, 1.0)

@@ -85,7 +85,9 @@ def with_recession_cone(
     cone = cone_of(distinct(np.concatenate([rows, ordered])))
     if not exact:
         usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[alive]
-        cone = _cut(start, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
+        end = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
+        starts = np.stack([start, end])
+        cone = _cut(starts, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
     follow = np.where(roots >= 0, roots, np.arange(p))
     signs = np.asarray(fit.witness.sign)[columns]
     opposite = (signs != 0) & (~cone.touched | (cone.signs == -signs))
@@ -120,7 +122,7 @@ def _is_known(rows: np.ndarray, usable: np.ndarray, pure: np.ndarray, d: np.ndar
 
 
 def _cut(
-    start: Array,
+    starts: Array,
     cone: Cone,
     rows: np.ndarray,
     ordered: Array,
@@ -131,10 +133,12 @@ def _cut(
     """The cone without the directions along which some term falls far out.
 
     A concave term that still rises a long way along d has not fallen before. So the terms are
-    looked at far out along the directions on which the signs rest; the gradient of one that falls
-    there is another bound on the cone.
+    looked at far out along the directions on which the signs rest, from the start of the climb and
+    from the limit on, where those that have died hide nothing; the gradient of one that falls there
+    is another bound on the cone.
 
     Args:
+        starts: (2, p) both.
         usual: (n,) the size of each term's gradient where it is not far out.
     """
     # of the usual term: the gradient of exp at one of the points may be e¹⁰⁰
@@ -146,12 +150,13 @@ def _cut(
         rays = rays / np.max(np.abs(rays / unit), axis=1)[:, None]
         falling = []
         for distance in CUTTING_DISTANCES:
-            points = np.tile(start, (len(rays), 1))
-            points[:, columns] += distance * rays
-            gradients = further(points)[..., columns]  # (q, n, k)
+            points = np.repeat(starts, len(rays), axis=0)
+            ways = np.tile(rays, (len(starts), 1))
+            points[:, columns] += distance * ways
+            gradients = further(points)[..., columns]  # (2q, n, k)
             size = np.linalg.norm(gradients, axis=-1)
-            slope = np.einsum("qnk,qk->qn", gradients, rays)
-            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(rays, axis=1)[:, None]
+            slope = np.einsum("qnk,qk->qn", gradients, ways)
+            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(ways, axis=1)[:, None]
             seen = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual) & (slope < -bound)
             falling.append(gradients[seen])
         more = np.concatenate(falling)
