@@ -35,6 +35,7 @@ MIN_SHARE_IN_NULL_SPACE = (
     1e-6  # share of a coordinate in the null space from which it counts as concerned
 )
 MIN_SHARE_OF_PUSH = 1e-3  # of a squared scaled step, from which a coordinate is pushed
+STDERRS_OF_A_RECESSION = 3.0  # by which its last look moves what recedes
 SHARE_OF_THE_WAY = 0.5  # to a limit, that a coordinate has to go
 # distance from a bound, or between ordered entries, over one and their size, that counts as none
 RELATIVE_GAP_AT_BOUND = 1e-6
@@ -107,6 +108,9 @@ def _went_along(state: State, limit: Limit) -> Array:
     way = xp.abs(limit.point.z - state.tail.z) / xp.where(moves > 0, moves, xp.inf)
     carried = (way >= SHARE_OF_THE_WAY * xp.max(way, axis=0)) & (way > 1.0)
     far = moves / size >= SHARE_OF_THE_WAY * xp.max(moves / size, axis=0)
+    # a logarithm of what recedes moves little, though by many of its own standard errors
+    curvature = xp.sqrt(xp.abs(diagonal(limit.point.hessian)))
+    far = far | (moves * curvature >= STDERRS_OF_A_RECESSION)
     return xp.where(limit.shape == Shape.TAIL, far, carried)
 
 
