@@ -84,15 +84,20 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
     )
 
 
-def least_pivot(factor: Array | Rows) -> Array:
-    """The least pivot (...) of a factor; 0 where the matrix is not positive definite, for a pivot
-    that is lost makes all after it NaN.
+def pivots(factor: Array | Rows) -> Array:
+    """The pivots (p, ...) of a factor; 0 from where one is lost on, which makes all after it
+    NaN.
     """
-    xp = jnp if isinstance(factor, list) else namespace(factor)
-    pivots = (
-        jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else diagonal(factor)
-    )
-    return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0), axis=0)
+    is_rows = isinstance(factor, list)
+    found = jnp.stack([row[-1] for row in factor]) if is_rows else diagonal(factor)
+    xp = namespace(found)
+    return xp.where(xp.isfinite(found) & (found > 0), found, 0.0)
+
+
+def least_pivot(factor: Array | Rows) -> Array:
+    """The least pivot (...) of a factor; 0 where the matrix is not positive definite."""
+    found = pivots(factor)
+    return namespace(found).min(found, axis=0)
 
 
 def is_written_out(p: int, unrolled: bool) -> bool:

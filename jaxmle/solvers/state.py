@@ -70,6 +70,7 @@ class State(NamedTuple):
     point: Point
     newton: NewtonStep
     scale: Array
+    peak: Array  # (k, ...) the largest metric on the way
     radius: Array
     move: Array  # the pending step
     predicted: Array  # its predicted gain
@@ -87,7 +88,6 @@ class State(NamedTuple):
     idle: Array
     refused: Array
     runaway: Array  # steps of undiminished gain in a row
-    longest: Array  # the longest such run
     even: Array  # steps in a row that gained alike
     most_even: Array  # the longest such run
     streak: Array  # receding steps in a row; −1 after a leap
@@ -193,6 +193,7 @@ def start(z: Array, like: Point) -> State:
         point=Point(z, -xp.inf * ones, zero, flat, square, curvature, blank),
         newton=NewtonStep(flat, xp.inf * ones, ~yes, ~yes),
         scale=flat,  # No metric before the first point: zero lets that point's own take over.
+        peak=flat,
         radius=zero,
         move=flat,
         predicted=zero,
@@ -210,7 +211,6 @@ def start(z: Array, like: Point) -> State:
         idle=count,
         refused=count,
         runaway=count,
-        longest=count,
         even=count,
         most_even=count,
         streak=count,

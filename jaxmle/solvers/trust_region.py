@@ -101,10 +101,10 @@ def _slack(point: Point) -> Array:
     return namespace(point.z).sqrt(noise_of(point))
 
 
-def _newton(point: Point, metric: Array, scale: Array) -> NewtonStep:
+def _newton(point: Point, metric: Array, scale: Array, peak: Array) -> NewtonStep:
     j = -symmetric(point.hessian)
     cut = jax.tree_util.Partial(null_cut_of, point.hessian, metric)
-    return newton_step(j, point.score, scale, cut, _slack(point), unrolled=True)
+    return newton_step(j, point.score, scale, cut, _slack(point), peak / scale, unrolled=True)
 
 
 def trusted(radius: Array, length: Array, gain: Array, predicted: Array, noise: Array) -> Array:
@@ -169,6 +169,7 @@ class Reading(NamedTuple):
     trial: Point  # without dust; the point before, where it is not finite
     newton: NewtonStep
     scale: Array
+    peak: Array  # (k, ...) the largest metric on the way
     finite: Array
     accept: Array
     deceived: Array  # value, score and Hessian contradict each other on a tail
@@ -206,7 +207,8 @@ def read(state: State, trial: Point) -> Reading:
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
     trial = select(finite, trial, state.point)
-    newton = _newton(trial, xp.where(finite, metric, state.scale), scale)
+    peak = xp.where(finite, xp.maximum(metric, state.peak), state.peak)
+    newton = _newton(trial, xp.where(finite, metric, state.scale), scale, peak)
     noise = xp.maximum(noise_of(state.point), noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
@@ -221,7 +223,9 @@ def read(state: State, trial: Point) -> Reading:
         xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
     )
     blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
-    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall)
+    return Reading(
+        trial, newton, scale, peak, finite, accept, deceived, blind, shows, noise, gain, wall
+    )
 
 
 def _judge(state: State, reading: Reading) -> State:
@@ -229,7 +233,9 @@ def _judge(state: State, reading: Reading) -> State:
     xp = namespace(reading.trial.z)
     noted = _noted(state, reading)
     outcome = _outcome(state, noted, reading)
-    moved = noted._replace(point=reading.trial, newton=reading.newton, scale=reading.scale)
+    moved = noted._replace(
+        point=reading.trial, newton=reading.newton, scale=reading.scale, peak=reading.peak
+    )
     after = select(reading.accept, moved, noted)
     return after._replace(
         outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
@@ -264,7 +270,6 @@ def _noted(state: State, reading: Reading) -> State:
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
         runaway=run,
         rough=state.rough | rough | reading.deceived,
-        longest=xp.maximum(state.longest, run),
         even=even,
         most_even=xp.maximum(state.most_even, even),
         radius=_radius_after(state, reading),

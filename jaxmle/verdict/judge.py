@@ -87,11 +87,14 @@ def survey(state: State, limit: Limit) -> Survey:
     point = limit.point
     kinked = is_at_kink(limit)
     metric = metric_of(point.hessian, point.score)
-    scale = xp.where(limit.recedes | kinked, limit.scale, metric)
+    # what has died on the way has no information in units of the coordinates themselves
+    floor = xp.minimum(state.peak, 1.0 / (1.0 + xp.abs(point.z)))
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     cut = xp.maximum(cut, limit.weakness)
     level = limit.shape == Shape.LEVEL
     troubled = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
+    scale = xp.where(limit.recedes | kinked, limit.scale, metric)
+    scale = xp.where(limit.recedes | level, xp.maximum(scale, floor), scale)
     j = information_of(point)
     move = limit.move
     # One coordinate that recedes alone, as to a bound, is taken out exactly.
@@ -148,7 +151,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     unknown = shape == Shape.UNKNOWN
     # ℓ was measured to be far rougher than a sum of its terms is
     rough = unknown & (limit.noise > AMPLIFIED * noise_of(point))
-    escaped = (state.longest >= ESCAPE) & (rises | ~settled)
+    escaped = (state.runaway >= ESCAPE) & (rises | ~settled)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of

@@ -292,20 +292,20 @@ def arrived(
     )
     tail = seen.shape == Shape.TAIL
     recedes = carried | tail
+    # a last look that hardly moved does not tell the way that the climb came by
+    stands = tail & ~xp.any(seen.move != 0, axis=0) & (state.tail.length >= TAIL)
     limit = select(is_ahead(state, far), state.point, far.followed)
     point = select(carried, limit, seen.point)
     decrement = xp.where(recedes, rest_of(state, point).decrement, state.newton.decrement)
     level = seen.shape == Shape.LEVEL
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
-    size = xp.abs(state.point.z)
     # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
     weakness = xp.where(level, 2.0 * why.curvature / xp.maximum(unit**2, 1.0 * why.curvature), 0.0)
     return Limit(
         point=point,
-        # what has vanished has no information in units of the coordinates themselves
-        scale=xp.where(vanished, xp.maximum(state.scale, 1.0 / (1.0 + size)), state.scale),
+        scale=state.scale,
         recedes=recedes,
-        move=xp.where(carried, receding(state.tail.z, state.tail.move), seen.move),
+        move=xp.where(carried | stands, receding(state.tail.z, state.tail.move), seen.move),
         shape=seen.shape,
         weakness=weakness,
         decrement=decrement,
