@@ -269,7 +269,7 @@ CASES = {
     "weights_not_whole": wrong(
         ValueError,
         "frequency",
-        "whole",
+        "integers",
         "row 1",
         "sampling",
         weights=jm.frequency(np.array([1, 1.5, 1, 1, 1, 1])),

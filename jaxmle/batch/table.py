@@ -148,7 +148,7 @@ def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
 def check_member_weights(
     w: np.ndarray, kind: str, n: int | None, member: np.ndarray | None = None
 ) -> None:
-    """Weights are finite, not negative, and whole where they are frequencies.
+    """Weights must be finite and non-negative, and integers if they are frequencies.
 
     Args:
         w: (n,), or (b, n) with those of each member.
@@ -161,11 +161,9 @@ def check_member_weights(
     if not len(bad):
         return
     place = tuple(int(i) for i in bad[0])
-    rule = "must be finite and not negative"
+    rule = "must be finite and non-negative"
     if np.isfinite(w[place]) and w[place] >= 0:
-        rule = (
-            "count repeated rows and must be whole numbers (survey weights are jaxmle.sampling(w))"
-        )
+        rule = "count repeated rows and must be integers (survey weights are jaxmle.sampling(w))"
     if w.ndim == 2:
         where = f"member {place[0]}, row {place[1]}"
     elif member is None:

@@ -212,8 +212,8 @@ def _chains(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
 
 
 def _imports(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
-    """``from a import b`` as (a, b), ``import a.b`` as (a,) and (a.b,), for imports inside of
-    the code.
+    """``from a import b`` as (a, b), ``import a.b`` as (a,) and (a.b,), for imports inside the
+    code.
     """
     module = ""
     for step in steps:
@@ -277,8 +277,8 @@ def of_library(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_impure(module: str, attributes: tuple[str, ...]) -> bool:
-    """Whether what is read of a library's module leads outside of the program, or to a state of
-    its own.
+    """Whether what is read of a library's module leads outside the program, or to a state of its
+    own.
     """
     top = module.partition(".")[0]
     if top in IMPURE_MODULES or module.startswith("numpy.random"):

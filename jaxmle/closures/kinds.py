@@ -23,7 +23,7 @@ import numpy as np
 from jaxmle.closures.bytecode import of_library
 
 MEMO = "_jaxmle_compiled"  # the attribute of a function that holds what was compiled of it
-MAX_NODES = 10_000  # objects beyond which a function is traced anew: 10 ms of looking, a trace
+MAX_NODES = 10_000  # objects beyond which a function is traced again: 10 ms of looking, a trace
 ABSENT = "(absent)"
 AGAIN = "(again)"
 
@@ -141,9 +141,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def hides(kind: type) -> bool:
-    """Whether instances have state outside of their attributes and slots: they are larger than
-    these.
-    """
+    """Whether instances have state outside their attributes and slots, judged by their size."""
     members = {
         name
         for base in kind.__mro__

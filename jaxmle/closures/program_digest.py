@@ -232,7 +232,7 @@ class _Digest:
             return
         cells = [_content(cell) for cell in function.__closure__ or ()]
         if _is_given_name(function.__globals__.get("__name__")):  # wraps copies __module__
-            # What it keeps is its own; functions that it hands on may be a user's.
+            # What it keeps is its own; functions that it passes on may be a user's.
             for inner in cells:
                 if isinstance(inner, types.FunctionType | types.MethodType | functools.partial):
                     self.value(inner)

@@ -76,7 +76,7 @@ class Look(NamedTuple):
     changes: bool  # whether code was met that may change what it depends on
     holders: frozenset[int]  # identities of what holds arrays to copy or functions under ``jit``
     narrow: bool  # whether an array was met that is narrower than the numbers of a fit now
-    integers: bool  # whether an array of whole numbers was met
+    integers: bool  # whether an array of integers was met
     kinds: frozenset[int]  # identities of the classes of objects
     alive: list[Any]  # all that was met: identities are good as long as this is kept
 
@@ -221,7 +221,7 @@ class _Walk:
             self.library(inner, reads_of(code).attributes)
 
     def library(self, module: types.ModuleType, names: Iterable[str]) -> None:
-        """Attributes of a module that is not looked into may lead outside of the program."""
+        """Attributes of a module that is not looked into may lead outside the program."""
         for name in () if self.again or not of_library(module) else names:
             if is_impure(module.__name__, (name,)):
                 self.hidden = self.hidden or f"what {module.__name__}.{name} reads"
@@ -320,7 +320,7 @@ class _Walk:
     # ------------------------------------------------------------ modules, classes, objects
 
     def module(self, value: types.ModuleType) -> None:
-        """A module that is handed on: what it has under any name that was reached."""
+        """A module that is passed on: what it has under any name that was reached."""
         if of_library(value):
             self.identity(value)
             if not self.again and is_impure(value.__name__, ()):

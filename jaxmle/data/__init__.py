@@ -1,6 +1,4 @@
-"""Data: frames and formulas coded into arrays with names; one table cut into groups, a fit for
-each.
-"""
+"""Data: frames and formulas coded into arrays with names; fits of the groups of a table."""
 
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.groups import GroupFits, fit_groups

@@ -1,4 +1,4 @@
-"""``codes``: a column of words as whole numbers that a likelihood can index with."""
+"""``codes``: a text column as integers that a likelihood can use as indices."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def codes(column: Any) -> Codes:
     gone = np.flatnonzero(read.missing)
     if gone.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in total): drop these "
+            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these "
             "rows from every leaf first"
         )
     levels = read.levels()
@@ -60,7 +60,7 @@ def codes(column: Any) -> Codes:
 
 
 def _frame(column: Any) -> Any:
-    """A frame of the column alone: a Series of pandas or polars keeps its categories."""
+    """A frame with only this column; a pandas or polars Series keeps its categories."""
     library = type(column).__module__
     if hasattr(column, "to_frame") and hasattr(column, "name"):
         return column.to_frame(NAME) if "pandas" in library else column.alias(NAME).to_frame()

@@ -1,4 +1,4 @@
-"""Design matrices: terms coded once on the rows of a fit, and the same coding on new rows."""
+"""Design matrices: terms coded on the rows of a fit, and the same coding for new rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ INTERCEPT = "Intercept"
 class Design:
     """How the columns of a table become a matrix (n, q).
 
-    ``names`` of its columns; ``terms`` from each term to its columns, by position; ``levels`` of
-    each column that is coded as categories; ``spec`` is formulaic's record of what was learned
-    (contrasts, means, knots), ``place`` the columns of its matrix that are kept.
+    ``names`` of its columns; ``terms`` from each term to the positions of its columns; ``levels``
+    of each column coded as categories; ``spec`` is formulaic's record of the coding (contrasts,
+    means, knots), ``place`` the columns of its matrix that are kept.
     """
 
     names: tuple[str, ...]
@@ -32,8 +32,8 @@ class Design:
     place: np.ndarray
 
     def apply(self, columns: Mapping[str, Column]) -> np.ndarray:
-        """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that the
-        fit has not seen is refused by name.
+        """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that did not
+        occur in the fit is refused by name.
         """
         refuse_unseen(self.levels, columns)
         for name in self.columns:
@@ -59,13 +59,12 @@ def designed(
 
     Args:
         columns: without missing values, (n,) each.
-        rows: where these rows stand in the frame, for messages.
-        intercept: False leaves the constant out after coding, so that factors keep their base
-            level.
+        rows: positions of these rows in the frame, for messages.
+        intercept: False drops the constant after coding, so that factors keep their base level.
 
     Raises:
-        ValueError: a column that is not finite, a factor of one level, columns that are
-            combinations of others.
+        ValueError: for a column that is not finite, a factor with one level, or linearly dependent
+            columns.
     """
     levels = {
         name: columns[name].levels()
@@ -105,7 +104,7 @@ def _short(name: str, short: Mapping[str, str]) -> str:
 
 
 def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, Column]) -> None:
-    """A level that was not there when the formula was coded has no coefficient."""
+    """Raise for a level not seen when the formula was coded, which has no coefficient."""
     for name, known in levels.items():
         column = columns[name]
         seen = set(known)
@@ -136,7 +135,7 @@ def _table(
     rows: int,
     names: Any = None,
 ) -> Any:
-    """The columns as a pandas frame: categories with the levels of the fit, all else floats."""
+    """The columns as a pandas frame: categories with the fitted levels, everything else floats."""
     pandas = needed("pandas")
 
     def values(name: str) -> Any:
@@ -153,15 +152,13 @@ def _table(
 
 
 def _formulaic(spec: Any, table: Any) -> Any:
-    """The matrix of a spec; formulaic sees the table and these functions, and no name of the
+    """The matrix of a spec; formulaic sees only the table and these functions, no names of the
     caller.
     """
     with np.errstate(all="ignore"):
         try:
             return spec.get_model_matrix(table, context=dict(ROWWISE))
-        except (
-            Exception
-        ) as error:  # formulaic wraps what its transforms raise in classes of its own
+        except Exception as error:  # formulaic wraps errors of its transforms in its own classes
             raise ValueError(
                 "the formula cannot be coded: "
                 f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -188,7 +185,7 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         row, column = odd[0].tolist()
         raise ValueError(
             f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in "
-            "total): a design must be finite"
+            "all): a design must be finite"
         )
     dependent = collinear_columns(matrix, names) if names else {}
     if dependent:

@@ -1,5 +1,5 @@
-"""Count the terms that a formula stands for without writing them out, so that ``(a + b + c)**26``
-and ``a*b*…*z`` are refused before they grow.
+"""Count the terms of a formula without expanding it, so that ``(a + b + c)**26`` and ``a*b*…*z``
+are refused before they are expanded.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MAX_TERMS = 10_000  # written out, repeats counted; formulaic takes a second for so many
+MAX_TERMS = 10_000  # expanded, including repeats; formulaic takes a second for this many
 MAX_POWER = 64  # a higher power of a sum has no new terms for fewer than 64 columns
 
 TOKEN = re.compile(
@@ -16,7 +16,7 @@ TOKEN = re.compile(
 
 
 class _Reader(NamedTuple):
-    """The tokens of a formula, and ``position``, which holds the index of the next one."""
+    """The tokens of a formula, and ``position``, the index of the next one."""
 
     tokens: list[str]
     position: list[int]
@@ -31,7 +31,7 @@ class _Reader(NamedTuple):
 
 
 def check_expansion(right: str) -> None:
-    """Refuse a right-hand side that stands for more than ``MAX_TERMS`` terms."""
+    """Raise for a right-hand side with more than ``MAX_TERMS`` terms."""
     reader = _Reader([token for token in TOKEN.findall(right) if token.strip()], [0])
     try:
         total = _sum(reader)
@@ -48,7 +48,7 @@ def check_expansion(right: str) -> None:
 
 
 def _sum(reader: _Reader) -> float:
-    """Count the terms of a + b − c, and of what stands on either side of | and ~."""
+    """Count the terms of a + b − c, and of both sides of | and ~."""
     total = 0.0
     if reader.peek() in ("+", "-"):
         reader.next()
@@ -96,13 +96,13 @@ def _raised(base: float, exponent: int) -> float:
 
 
 def _atom(reader: _Reader) -> float:
-    """Count the terms of a column, of a call with all that is in it, or of what stands in
+    """Count the terms of a column, of a call with its arguments, or of an expression in
     parentheses.
     """
     token = reader.next()
     if token == "(":
         inside = _sum(reader)
-        while reader.peek() not in (")", ""):  # what the grammar above does not know
+        while reader.peek() not in (")", ""):  # anything outside the grammar above
             reader.next()
         reader.next()
         return inside

@@ -1,4 +1,4 @@
-"""Formulas from anyone, read without ``eval``: terms by formulaic's grammar, and in them only the
+"""Reading formulas without ``eval``: terms by formulaic's grammar, and within them only the
 functions and operators listed here.
 """
 
@@ -19,8 +19,7 @@ ROWWISE = {
     "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "exp": np.exp,
     "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
 }  # fmt: skip
-# Functions of whole columns that keep what they learned from the fit, such as a mean or knots;
-# formulaic's.
+# formulaic's functions of whole columns, which keep constants of the fit, such as a mean or knots.
 STATEFUL = ("center", "scale", "standardize", "poly", "bs", "cr", "cc", "I")
 CONTRASTS = ("Treatment", "Sum", "Helmert", "Diff", "Poly")
 OPERATORS = {
@@ -30,7 +29,7 @@ OPERATORS = {
     ast.GtE: np.greater_equal,
 }  # fmt: skip
 
-UNREADABLE = (  # what other software reads in a formula, and what to write
+UNREADABLE = (  # syntax of other software, and what to write instead
     (r"(?<![\w.])\.(?![\w.])", "'.' for all other columns is not supported: name them, x + z"),
     (
         r"\([^()]*\|[^()]*\)",
@@ -41,8 +40,8 @@ UNREADABLE = (  # what other software reads in a formula, and what to write
 
 
 class Terms(NamedTuple):
-    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, which
-    inside C(), which inside functions of numbers.
+    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, and
+    which of these are inside C() or inside numeric functions.
 
     ``short``: from ``C(race, Treatment(reference='white'))`` to ``C(race)``, for names.
     """
@@ -134,7 +133,7 @@ def terms_of(right: str) -> Terms:
 
 
 def _offset(term: Any) -> str | None:
-    """What stands inside ``offset(…)``, where the term is one."""
+    """The expression inside ``offset(…)``, if the term is one."""
     inside = [
         _called(factor.expr, "offset")
         for factor in term.factors
@@ -170,7 +169,7 @@ def parse(expr: str) -> ast.expr:
 
 
 def _of_factor(expr: str) -> tuple[list[str], list[str]]:
-    """The columns of one Python expression of a term, and those that it takes as categories."""
+    """The columns of one Python expression of a term, and those that it uses as categories."""
     node = parse(expr)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C":
         return [column := _categories(node, expr)], [column]
@@ -213,8 +212,8 @@ def columns_in(
     expr: str | None = None,
     compare: bool = True,
 ) -> list[str]:
-    """The columns that an expression reads; anything but arithmetic, numbers, columns and the
-    listed functions is refused.
+    """The columns that an expression reads; raises for anything but arithmetic, numbers, columns
+    and the listed functions.
     """
     expr = ast.unparse(node) if expr is None else expr
 
@@ -231,7 +230,7 @@ def columns_in(
         return again(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         columns = again(node.left) + again(node.right)
-        # 9**9**9 would be worked out digit by digit.
+        # 9**9**9 would be computed digit by digit.
         if isinstance(node.op, ast.Pow) and not columns:
             raise ValueError(
                 f"{ast.unparse(node)!r} is a power of constants: write the number itself"
@@ -275,7 +274,7 @@ def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
 
 
 def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
-    """The value of an expression that ``columns_in`` let through, row by row, without ``eval``."""
+    """The value of an expression accepted by ``columns_in``, row by row, without ``eval``."""
     if isinstance(node, ast.Name):
         values = columns[node.id].values
         return values.astype(np.float64) if values.dtype.kind in "iufb" else values
@@ -300,8 +299,8 @@ def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
 
 
 def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) -> np.ndarray:
-    """An expression of one row at a time as finite floats (n,); ``rows`` says where a row
-    stands in the frame, for messages.
+    """A rowwise expression as finite floats (n,); ``rows`` are the positions of the rows in the
+    frame, for messages.
     """
     node = parse(text)
     for name in columns_in(node):
@@ -314,7 +313,7 @@ def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) 
     odd = np.flatnonzero(~np.isfinite(value))
     if odd.size:
         raise ValueError(
-            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): {what} must "
+            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must "
             "be finite"
         )
     return value

@@ -1,5 +1,5 @@
-"""``from_formula``: a frame and a formula in; arrays with names out, and an account of the rows
-that were left out.
+"""``from_formula``: from a frame and a formula to arrays with names, and an account of the dropped
+rows.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Frame:
         check_model(model, params0, self)
 
     def _in_table(self, fitted: Fit) -> Fit:
-        """The fit with the rows that its witness names counted in the whole table."""
+        """The fit with the row numbers of its witness counted in the whole table."""
 
         def whole(row: Array) -> Array:
             positions = np.asarray(row)
@@ -348,7 +348,9 @@ class Frame:
         return native(columns, self.backend if new is None else backend_of(new))
 
     def _rays(self, fitted: Fit, model: Any, leaves: Tree) -> Rays:
-        """The directions along which a separated fit of these rows recedes, for some of others."""
+        """The directions along which a separated fit of these rows recedes, for predictions of
+        other rows.
+        """
 
         def rays(asked: np.ndarray) -> np.ndarray | None:
             tree = as_tree(model.likelihood)
@@ -449,7 +451,7 @@ def from_formula(
 
 
 def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
-    """The record of complete rows; ``rows`` says where they stand in the table."""
+    """The ``Frame`` of complete rows; ``rows`` are their positions in the table."""
     leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
     built = {
         leaf: designed(part, columns, rows, plan.intercept or leaf != "x")

@@ -1,5 +1,5 @@
-"""``fit_groups``: one likelihood on every group of rows of one table; the fits of a batch,
-called by the keys of the groups.
+"""``fit_groups``: one likelihood on every group of rows of one table; the fits of a batch, indexed
+by the keys of the groups.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from jaxmle.tables.frame import native
 
 FAILED_GROUPS_SHOWN = 5  # failed groups in the digest
 DIGEST_COLUMNS = 100  # columns of the digest
-MAX_KEYS_COMPARED = 10_000  # keys that are read for one that is spelt alike
+MAX_KEYS_COMPARED = 10_000  # keys that are searched for a similar spelling
 
 
 def fit_groups(
@@ -292,7 +292,7 @@ class GroupFits:
         return ", ".join(f"{name}={column[place].item()!r}" for name, column in self.keys.items())
 
     def _find(self, key: Any) -> tuple[int, bool]:
-        """The place of a key and whether it is there. Groups are in lexicographic order, so each
+        """The position of a key and whether it exists. Groups are in lexicographic order, so each
         key narrows the range.
         """
         values = key if len(self.keys) > 1 else (key,)
@@ -303,8 +303,8 @@ class GroupFits:
         for column, value in zip(self.keys.values(), values, strict=True):
             try:
                 exact = column.dtype.type(value)
-                equal = bool(exact == value)  # 2.5 is no whole number, '2' no number
-            except (OverflowError, TypeError, ValueError):  # a value of another kind is no key
+                equal = bool(exact == value)  # 2.5 is not an integer, '2' not a number
+            except (OverflowError, TypeError, ValueError):  # a value of another type is not a key
                 return low, False
             left, right = (
                 int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right")
@@ -316,7 +316,7 @@ class GroupFits:
         return low, True
 
     def _near(self, key: Any, place: int) -> list[Any]:
-        """Keys spelt like the one asked for; without any, the keys beside its place."""
+        """Keys spelt like the requested one; otherwise the neighbouring keys."""
         words = any(column.dtype.kind == "U" for column in self.keys.values())
         known = (
             {str(self._key(i)): i for i in range(min(len(self), MAX_KEYS_COMPARED))}
@@ -331,7 +331,7 @@ class GroupFits:
 
 
 def _backend_of(data: Any) -> str | None:
-    """The kind of frame that came in; None for arrays."""
+    """The kind of the input frame; None for arrays."""
     if isinstance(data, Frame):
         return None if data.backend == "dict" else data.backend
     return backend_of(data) if is_frame(data) else None
@@ -354,7 +354,7 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
     starts = np.cumsum(n) - n
 
     def whole(row: Array) -> np.ndarray:
-        clipped = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
+        clipped = np.clip(row, 0, n - 1)  # rows beyond these are padding, copies of the last
         return np.where(row < 0, row, order[starts + clipped]).astype(row.dtype)
 
     return replace(
@@ -364,7 +364,7 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
 
 
 def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
-    """The fits with the rows that witnesses name counted before any was dropped."""
+    """The fits with the row numbers of witnesses counted before rows were dropped."""
     in_table = {
         name: np.where(positions < 0, positions, rows[np.maximum(positions, 0)]).astype(
             positions.dtype
@@ -388,7 +388,7 @@ def _frame_of(
     weights: Any,
     clusters: Any,
 ) -> Frame | None:
-    """The table coded by its formula, or as it was coded before; None where data are arrays."""
+    """The table coded by its formula, or the ``Frame`` that was passed; None if data are arrays."""
     if formula is None and not isinstance(data, Frame):
         if also is not None:
             raise ValueError(

@@ -1,6 +1,4 @@
-"""The keys of groups: from what the user gives as ``by`` to distinct labels and the group of each
-row.
-"""
+"""The keys of groups: from ``by`` to distinct labels and the group of each row."""
 
 from __future__ import annotations
 
@@ -11,11 +9,11 @@ import numpy as np
 
 from jaxmle._types import Tree
 
-MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells whole numbers apart
+MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells integers apart
 
 
 def columns_of_keys(by: Any) -> list[str]:
-    """The columns that a formula's groups go by."""
+    """The columns that define the groups, with a formula."""
     names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
@@ -58,12 +56,12 @@ def refuse_mask(name: str, values: Any) -> None:
 
 
 def coded_key(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels of one key in order, and the place of each row's label among them,
+    """The distinct labels of one key in order, and the index of each row's label among them,
     (rows,).
     """
     what = "by" if name == "group" else f"by[{name!r}]"
     refuse_mask(what, values)
-    # A list is read entry by entry: as an array of strings it would turn None and NaN into words.
+    # A list is read entry by entry, because in an array of strings None and NaN would become text.
     array = (
         np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
     )
@@ -120,8 +118,8 @@ KEY_KINDS = {
 
 
 def _plain(what: str, array: np.ndarray) -> np.ndarray:
-    """An array of Python objects as numbers or booleans; strings stay objects. What is missing,
-    mixed or something else is refused by row.
+    """An array of Python objects as numbers or booleans; strings stay objects. Missing, mixed or
+    other values are refused by row.
     """
     family_of = {
         kind: next(
@@ -161,7 +159,7 @@ def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
         row = _first(missing)
         value = "None" if array[row] is None else "NaN"
         raise ValueError(
-            f"{what} is {value} in row {row} ({missing.sum()} in total): every row needs "
+            f"{what} is {value} in row {row} ({missing.sum()} in all): every row needs "
             "a group. Drop these rows or give them a code."
         )
 

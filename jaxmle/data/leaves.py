@@ -1,5 +1,5 @@
-"""The leaves of the data that are not designs: offsets, numbers and the codes of words; and whether
-a model reads them all.
+"""The leaves of the data that are not designs: offsets, numbers and codes of text; and whether a
+model reads them all.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def whole_codes(codes: np.ndarray) -> np.ndarray:
 
 
 def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
-    """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
+    """Text as integers from 0, in the order of the levels; NaN if missing."""
     place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
     return np.array(
         [
@@ -66,29 +66,29 @@ def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
 
 
 def listed(clusters: Any) -> tuple[np.ndarray, ...]:
-    """The clusters as a tuple of label arrays (n,), one for each way of clustering."""
+    """The clusters as a tuple of label arrays (n,), one for each dimension of clustering."""
     return clusters if isinstance(clusters, tuple) else (clusters,)
 
 
 def blank_column(rows: int) -> Column:
-    """A column of zeros (rows,) with nothing missing, for a response that is not given."""
+    """A column of zeros (rows,) with nothing missing, for a missing response."""
     return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
 
 
 def reads_leaf(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str) -> bool:
-    """Whether the model reads a leaf, that is cannot be traced without it."""
+    """Whether the model reads a leaf, that is, cannot be traced without it."""
     rest = {name: value for name, value in data.items() if name != leaf}
     try:
         with precision(np.float64):
             jax.eval_shape(model, params, rest)
-    except Exception:  # whatever a user's function raises where a leaf is not there
+    except Exception:  # whatever a user's function raises if a leaf is missing
         return True
     return False
 
 
 def check_model(model: Any, params0: Tree, frame: Any) -> None:
-    """Raise where a model would leave something of a ``Frame`` unread, takes no response of its
-    kind, or has no room for its constant.
+    """Raise if a model would ignore part of a ``Frame``, does not accept its kind of response, or
+    cannot have its constant.
     """
     check_outcome(model, frame)
     name = getattr(model, "name", "")
@@ -108,7 +108,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
             f"{model!r} has no constant; {WITHOUT_CONSTANT[name]}: from_formula(…, intercept=False)"
         )
     if params0 is None:
-        return  # fit says what is missing
+        return  # fit reports what is missing
     for leaf in frame.data:
         is_optional = leaf not in ("x", getattr(model, "outcome", ""))
         if is_optional and not reads_leaf(model, params0, frame.data, leaf):
@@ -119,7 +119,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
 
 
 def check_outcome(model: Any, frame: Any) -> None:
-    """Raise where a ``Frame`` has not the response that a model reads."""
+    """Raise if a ``Frame`` does not have the response that a model reads."""
     outcome = getattr(model, "outcome", None)
     if outcome is not None and outcome not in frame.data:
         form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
@@ -130,7 +130,7 @@ def check_outcome(model: Any, frame: Any) -> None:
 
 
 def check_parameters(model: Any, params0: Tree, frame: Any) -> None:
-    """Raise where the formula of a ``Frame`` leaves no parameter."""
+    """Raise if the formula of a ``Frame`` leaves no parameter."""
     if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
         raise ValueError(
             f"{frame.formula!r} leaves {model!r} nothing to estimate: add a term, or fit "

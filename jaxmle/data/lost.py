@@ -1,5 +1,5 @@
-"""Groups of a table none of whose rows is complete: they stay in the result, with the reason
-that they have no fit.
+"""Groups of a table without a complete row: they stay in the result, with the reason why they have
+no fit.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def plain(values: np.ndarray) -> np.ndarray:
 def lost_groups(
     columns: Mapping[str, Column], keys: list[str], rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The keys of the groups none of whose rows is complete, in order; one value of each key
-    for every such group.
+    """The keys of the groups without a complete row, in order; one value of each key for every such
+    group.
     """
     known = np.ones(len(columns[keys[0]].values), dtype=bool)
     for name in keys:
@@ -45,8 +45,8 @@ def lost_groups(
 def with_lost(
     keys: dict[str, np.ndarray], fits: Fit, n: np.ndarray, lost: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], Fit, np.ndarray]:
-    """Keys, fits and rows of all groups, with the lost groups, NONFINITE and of no rows, in their
-    places.
+    """Keys, fits and rows of all groups, including the lost groups, NONFINITE and without rows, in
+    order.
     """
     count = len(next(iter(lost.values()), ()))
     if not count:

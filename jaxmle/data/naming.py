@@ -1,4 +1,4 @@
-"""Readable names: coefficients called by the columns of their design, classes by their levels."""
+"""Readable names: coefficients named by the columns of their design, classes by their levels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CUT_NAME = "cut"  # the thresholds of an ordinal model
 
 
 def designs_of(loglik: Loglik, leaves: tuple[str, ...]) -> dict[str, str]:
-    """From each coefficient leaf of the parameters to its design: as a regression declares it,
-    else beta to the first, gamma to the second.
+    """From each coefficient leaf of the parameters to its design: as declared by a regression,
+    otherwise beta for the first and gamma for the second.
     """
     tree = as_tree(loglik)
     declared = (
@@ -46,7 +46,7 @@ def renamed(
     Args:
         designs: from a parameter leaf to the design leaf it belongs to.
         columns: from a design leaf to the names of its columns.
-        levels: of a response that is a category.
+        levels: of a categorical response.
     """
     layout = _labelled(fit.layout, designs, columns, levels)
     return replace(fit, names=layout.names, layout=layout)
@@ -74,7 +74,7 @@ def placed(
     columns: Mapping[str, tuple[str, ...]],
     levels: tuple[Any, ...] | None,
 ) -> Any:
-    """The model with the names in every ``fix`` and ``tie`` by their places in the tree."""
+    """The model with the names in every ``fix`` and ``tie`` replaced by positions in the tree."""
     tree = as_tree(model)
     if not has(tree, Fix) and not has(tree, Tie):
         return model
@@ -109,7 +109,7 @@ def _positions(name: str, value: Any, layout: Layout) -> list[int]:
 
 
 def _place(name: str, layout: Layout) -> str:
-    """One name by its place; that of a whole leaf as it is."""
+    """One name as a position; the name of a whole leaf as it is."""
     if name in {leaf.path for leaf in layout.leaves}:
         return name
     where = layout.find(name)

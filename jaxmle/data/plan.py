@@ -1,4 +1,4 @@
-"""What a call of ``from_formula`` asks for, read before the table is."""
+"""The columns that a call of ``from_formula`` needs, determined before the table is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMULA_LEAVES = (
 
 
 class Plan(NamedTuple):
-    """What a call of ``from_formula`` asks for: designs and plain columns by leaf, the
+    """The columns that a call of ``from_formula`` needs: designs and plain columns by leaf, the
     response, weights and clusters by role, labels to keep.
     """
 
@@ -47,9 +47,7 @@ class Plan(NamedTuple):
         )
 
     def role(self, name: str) -> str:
-        """The column of a role: the one that is named, or the array that stands under the role
-        itself.
-        """
+        """The column of a role: the named column, or the array stored under its name."""
         return self.given[name] if isinstance(self.given[name], str) else name
 
 
@@ -65,8 +63,8 @@ def plan_of(
     response and the columns of each role.
 
     Args:
-        also: for each further leaf a column or, with a tilde, a second formula.
-        given: columns or arrays by role (weights, clusters, offset, …), None where absent.
+        also: for each additional leaf a column or, with a tilde, a second formula.
+        given: columns or arrays by role (weights, clusters, offset, …), None if absent.
         kind: how the response is read, or None for a number.
         keys: columns that name the groups.
         intercept: whether the designs have a constant unless the formula says otherwise.

@@ -1,5 +1,5 @@
-"""Quantities that a fit predicts for each row: which function of parameters and data they are, on
-which scale their interval lies, and their standard errors.
+"""Quantities that a fit predicts for each row: as functions of parameters and data, with the scale
+of their intervals and their standard errors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jaxmle.runtime.compile import compiled, precision
 from jaxmle.solvers.status import Status
 
 KINDS = ("mean", "link", "quantile", "probability")
-# The scale on which a mean is linear; of models that are not here it is the identity.
+# The scale on which a mean is linear; the identity for models that are not listed.
 MEAN_LINKS = {
     "logistic": "logit", "probit": "probit", "cloglog": "cloglog", "beta": "logit",
     "multinomial": "logit", "ordinal": "logit", "poisson": "log", "negative_binomial": "log",
@@ -39,10 +39,10 @@ CATEGORIES = ("multinomial", "ordinal")
 BINARY = ("logistic", "probit", "cloglog", "binomial")
 IS_LIMIT = "limit of a separated fit, without an interval"
 NOT_DETERMINED = "not determined by a separated fit"
-# Distances from the point of the verdict, at which the fastest term has moved so many units.
+# Distances from the point of the verdict, in units of the fastest term.
 LIMIT_DISTANCES = (1e5, 1e7)
-SHARE_OF_EDGE = 1e4  # of an edge of the cone, beside the direction inside
-LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are one limit
+SHARE_OF_EDGE = 1e4  # of an edge of the cone, relative to the interior direction
+LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are the same limit
 POSITIVE = ("gamma", "inverse_gaussian", "aft")  # models of a positive, continuous response
 
 
@@ -50,8 +50,8 @@ Rays = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Quantity(NamedTuple):
-    """A function of parameters and data to (n,) or (n, K), what compiled programs know it by, the
-    scale of its intervals, and the likelihood on which its programs are kept.
+    """A function of parameters and data that returns (n,) or (n, K), its key for compiled programs,
+    the scale of its intervals, and the likelihood that stores its programs.
     """
 
     function: Callable[[Tree, Tree], Array]
@@ -61,7 +61,7 @@ class Quantity(NamedTuple):
 
 
 def ready_model(fitted: Fit, model: Any, what: str) -> Any:
-    """The built-in model of one fit: the one that is given, or the one that the record names."""
+    """The built-in model of one fit: the given one, or the one recorded in the fit."""
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
         raise TypeError(f"{what} takes the fit as its first argument, {hint}; got {shown(fitted)}")
@@ -85,11 +85,11 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
 def quantity_of(
     model: Any, kind: str, level: float | None = None, value: float | None = None
 ) -> Quantity:
-    """What a kind of prediction means for a built-in model.
+    """The quantity for a kind of prediction of a built-in model.
 
     Raises:
-        ValueError, TypeError: a level or value that is missing or not asked for; a quantity that
-            the model does not have.
+        ValueError, TypeError: for a level or value that is missing or not needed; for a quantity
+            that the model does not have.
     """
     check_choice("kind", kind, KINDS)
     if (level is not None) != (kind == "quantile"):
@@ -178,12 +178,12 @@ def predicted(
     interval: float | None,
     rays: Rays,
 ) -> dict[str, np.ndarray]:
-    """Estimates (n,) or (n, K) with standard errors and intervals, by the names of the columns;
-    where a separated fit leaves some without an interval, also the reason.
+    """Estimates (n,) or (n, K) with standard errors and intervals, by column names; with a reason
+    if a separated fit leaves some without an interval.
 
     Args:
-        rays: gives the directions (q, p) along which a separated fit recedes, None if not known,
-            from the rows of ``leaves`` (n,) that are asked about.
+        rays: a function of rows of ``leaves`` (n,) that returns the directions (q, p) along which a
+            separated fit recedes, or None if not known.
     """
     if interval is not None:
         interval = check_level(interval)
@@ -211,9 +211,9 @@ def predicted(
         moved = propagated_rows(fitted, jacobian)
         reason = {}
         if fitted.verdict == Status.SEPARATED:
-            saturated = np.linalg.norm(jacobian, axis=1) == 0.0  # far out, to the last digit
+            saturated = np.linalg.norm(jacobian, axis=1) == 0.0  # at its limit, to the last digit
             lost = (moved.leaks | saturated).reshape(value.shape)
-            lost &= ~np.isnan(value)  # what is NaN at a finite point misses a value of its row
+            lost &= ~np.isnan(value)  # NaN at a finite point means a missing value in the row
             limit = limits(lambda x: np.asarray(run(x, data)[0]), fitted, rays, lost)
             value = np.where(lost, limit, value)
             reason = _reasons(value, lost)
@@ -234,11 +234,11 @@ def predicted(
 def limits(
     evaluate: Callable[[Array], np.ndarray], fitted: Fit, rays: Rays, lost: np.ndarray
 ) -> np.ndarray:
-    """What a quantity tends to as a separated fit recedes, of the shape of ``evaluate(x)``; NaN
-    where that depends on how it recedes.
+    """The limit of a quantity as a separated fit recedes, with the shape of ``evaluate(x)``; NaN if
+    it depends on how the fit recedes.
 
-    It is the value at the infinite estimates; where that is ∞ − ∞ or 0·∞, the value far out, if it
-    is the same along every edge of the cone of recession.
+    It is the value at the infinite estimates; if that is ∞ − ∞ or 0·∞, it is the value far out, if
+    that is the same along every edge of the cone of recession.
     """
     at_estimate = evaluate(fitted.x)
     is_open = lost & np.isnan(at_estimate)
@@ -264,8 +264,8 @@ def limits(
 
 
 def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
-    """Gradients (m, p) of what decides a limit at some rows: the predictors, their differences, and
-    what is left of each entry beyond a predictor, such as a threshold.
+    """Gradients (m, p) of everything that determines a limit at some rows: the predictors, their
+    differences, and the rest of each entry beyond a predictor, such as a threshold.
     """
     layout = fitted.layout
     predictor = predictor_of(model)
@@ -283,7 +283,7 @@ def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
 
 
 def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
-    """The column of reasons, "" for a row with a standard error; none where no row needs one."""
+    """The column of reasons, "" for a row with a standard error; no column if no row needs one."""
     if not lost.any():
         return {}
     return {"reason": np.where(lost, np.where(np.isnan(value), NOT_DETERMINED, IS_LIMIT), "")}
@@ -292,7 +292,7 @@ def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
 def with_rows(
     columns: dict[str, np.ndarray], rows: np.ndarray, levels: tuple[Any, ...] | None
 ) -> dict[str, np.ndarray]:
-    """The columns of a frame: a row for each row, or for each row and class, with their names."""
+    """The columns of a frame: one row for each row, or for each row and class, with their names."""
     estimate = columns["estimate"]
     if estimate.ndim == 1:
         return {"row": rows, **columns}
@@ -303,8 +303,8 @@ def with_rows(
 
 
 def class_names(count: int, levels: tuple[Any, ...] | None) -> list[Any]:
-    """The names of so many classes: levels of the response; of K − 1 predictors those beyond the
-    base; else their numbers.
+    """The names of the classes: levels of the response; for K − 1 predictors those other than the
+    base; otherwise their numbers.
     """
     if levels is not None and len(levels) == count:
         return list(levels)

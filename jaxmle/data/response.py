@@ -35,7 +35,7 @@ class EmptyLevelWarning(UserWarning):
 
 
 class Response(NamedTuple):
-    """What a left-hand side says: ``parts`` from a role to its expression; a lone role ``y``,
+    """A parsed left-hand side: ``parts`` from a role to its expression; the single role is ``y``,
     or ``category`` for ``C(y)``.
     """
 
@@ -52,7 +52,7 @@ class Response(NamedTuple):
 
     @property
     def verbatim(self) -> bool:
-        """Whether the response is one column, by its name."""
+        """Whether the response is just the name of a column."""
         return set(self.parts) <= {"category", "column"}
 
 
@@ -96,8 +96,8 @@ def response_of(left: str) -> Response:
 def leaves_of(
     response: Response, columns: Mapping[str, Column], rows: np.ndarray
 ) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
-    """The leaves of the data that hold the response, and its levels where it is a category:
-    their codes are 0, 1, …
+    """The leaves of the data that hold the response, and its levels if it is categorical, with
+    codes 0, 1, …
     """
     if response.verbatim:
         (name,) = response.parts.values()
@@ -120,8 +120,8 @@ def leaves_of(
 
 
 def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
-    """The levels that occur; of an ordered category all that it has, since an empty one between
-    two keeps their codes and cuts apart.
+    """The levels that occur; for an ordered category all levels, because an empty level between two
+    others separates their codes and cut points.
     """
     occurring = column.levels()
     if not column.ranked or column.order is None or len(occurring) == len(column.order):
@@ -141,7 +141,7 @@ def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in total): a "
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a "
             "response must be finite"
         )
     return values

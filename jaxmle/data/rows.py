@@ -1,4 +1,4 @@
-"""Weights and clusters by column or by array, and the rows that have every value that is used."""
+"""Weights and clusters by column or array, and the rows without missing values in used columns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
 
 
 def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
-    """Weights and clusters that came as arrays, as columns."""
+    """Weights and clusters given as arrays, as columns."""
     arrays = {role: values for role, values in given.items() if not isinstance(values, str)}
     columns, _ = columns_of(
         {
@@ -68,7 +68,7 @@ def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
 
 
 def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], np.ndarray]:
-    """The missing values of each column that has some, and the rows without any."""
+    """The number of missing values of each column with any, and the rows without any."""
     gone = np.zeros(total, dtype=bool)
     for column in columns.values():
         gone |= column.missing
@@ -79,15 +79,16 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
 
 
 def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> None:
-    """Warn of rows with missing values, drop them silently, or refuse them, as the policy says.
+    """Warn about rows with missing values, drop them silently, or refuse them, depending on
+    ``missing``.
 
     Args:
-        missing: ``"warn"``, ``"drop"`` (say nothing) or ``"refuse"``.
+        missing: ``"warn"``, ``"drop"`` (without a warning) or ``"refuse"``.
         counts: missing values by column.
         total, kept: rows before and after.
 
     Raises:
-        ValueError: no row is left, or some are missing and ``missing`` is ``"refuse"``.
+        ValueError: if no row is left, or if values are missing and ``missing`` is ``"refuse"``.
     """
     listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:NAMES_LISTED])
     if not complete:
@@ -122,7 +123,7 @@ def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
 
 
 def one_or_all(groups: tuple[Any, ...]) -> Any:
-    """Labels of one kind as they are, those of several as a tuple; None of none."""
+    """Labels of one dimension as they are, of several as a tuple; None if there are none."""
     if not groups:
         return None
     first, *others = groups

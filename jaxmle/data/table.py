@@ -1,5 +1,5 @@
 """Columns of a table by name: pandas, polars and pyarrow frames through narwhals, or a dict of
-arrays; what is missing is marked, not changed.
+arrays; missing values are marked, not changed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TEMPORAL_TYPES = ("Date", "Datetime", "Duration", "Time")  # types of narwhals
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of
-    its categories, where it is categorical, and whether that is ``ranked``.
+    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of its
+    categories, if it is categorical, and whether they are ``ranked``.
     """
 
     values: np.ndarray
@@ -33,15 +33,15 @@ class Column:
 
     @property
     def is_factor(self) -> bool:
-        """Whether the values are categories: words, or of a categorical type."""
+        """Whether the values are categories: text, or of a categorical type."""
         return self.order is not None or self.values.dtype.kind == "O"
 
     def take(self, rows: np.ndarray) -> Column:
         return Column(self.values[rows], self.missing[rows], self.order, self.ranked)
 
     def levels(self) -> tuple[Any, ...]:
-        """The distinct values that occur, in the order of the categories, or sorted; whole
-        numbers as integers.
+        """The distinct values that occur, in the order of the categories, or sorted; whole floats
+        as integers.
         """
         present = self.values[~self.missing]
         if self.order is not None:
@@ -55,7 +55,7 @@ class Column:
 
 
 def needed(module: str) -> Any:
-    """Import an optional package when it is wanted."""
+    """Import an optional package when it is needed."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -68,8 +68,8 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     """The columns ``names`` of a frame or of a dict of arrays, and the number of rows.
 
     Raises:
-        ValueError: a name that is no column, or columns of different lengths.
-        TypeError: neither a frame nor a dict; a column of dates, lists or of mixed types.
+        ValueError: for a name that is not a column, or columns of different lengths.
+        TypeError: for anything but a frame or a dict; for a column of dates, lists or mixed types.
     """
     names = list(dict.fromkeys(names))
     if isinstance(source, Mapping):
@@ -97,9 +97,7 @@ def names_of(source: Any) -> list[str]:
 
 
 def backend_of(source: Any) -> str:
-    """What a table is made with: "pandas", "polars", "pyarrow", or "dict"; a table of another kind
-    is answered with pandas.
-    """
+    """The kind of a table: "pandas", "polars", "pyarrow", or "dict"; for other tables "pandas"."""
     if isinstance(source, Mapping):
         return "dict"
     name = type(source).__module__.partition(".")[0]

@@ -1,5 +1,5 @@
-"""``fit``, the door of a single fit: it reads the options and sees where the rows are, in memory,
-on disk, or on several devices.
+"""``fit``, the entry point of a single fit: it reads the options and determines where the rows are:
+in memory, on disk, or on several devices.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``fit`` of rows that several devices share: the search, the verdict and the record are those of
-rows in memory; only the passes over the rows are others.
+"""``fit`` of rows that several devices share: the search, the verdict and the record are those for
+rows in memory; only the passes over the rows differ.
 
-Every process of ``jax.distributed`` runs all of it. What a pass gives is the same in each, so that
-all take the same steps and have the same record.
+Every process of ``jax.distributed`` runs all of it. The result of a pass is the same in each, so
+all take the same steps and get the same record.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _posed(
     options: Options,
     sample: tuple[np.ndarray, ...],
 ) -> Posed:
-    """The problem with a sample in the place of the data."""
+    """The problem with a sample instead of the data."""
     values = rows.leaves.weights_in(sample)
     weights = None
     if values is not None:
@@ -115,9 +115,8 @@ def _problem(rows: SharedRows, posed: Posed, options: Options) -> Problem:
 
 
 def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
-    """The codes of the clusters of each dimension, shared as the rows are, and how many there are.
-
-    Every host looks at the labels of all rows, for codes that mean the same.
+    """The codes of the clusters of each dimension, shared like the rows, and how many there are.
+    Every host reads the labels of all rows, so that codes mean the same everywhere.
     """
     if rows.clusters is None:
         return (), ()
@@ -133,7 +132,7 @@ def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
 
 
 def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Landmark | None:
-    """Where an earlier run of the same fit was, as the first process kept it."""
+    """The position of an earlier run of the same fit, as saved by the first process."""
     k = quantities.problem.chart.k
 
     def last() -> Landmark | None:
@@ -160,8 +159,8 @@ def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Lan
 
 
 def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
-    """The record with the cone of its recession, where all rows fit into memory for it. Of more
-    rows the climb's own path says what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the climb's own path
+    shows what is infinite.
     """
     width = sum(leaf.size // leaf.shape[0] for leaf in rows.arrays)
     if fit.verdict != Status.SEPARATED or rows.length * (width + fit.layout.p) > (

@@ -1,6 +1,6 @@
 """One pass over shared rows: each device sums its own in blocks, and one all-reduce adds the sums.
 
-What comes back is the same on every device, and so in every process: all take the same steps.
+The result is the same on every device, and so in every process: all take the same steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Program = Callable[..., Any]
 
 
 class Found(NamedTuple):
-    """The first row of which something is wrong, and the one of the highest level."""
+    """The first bad row, and the row with the highest level."""
 
     bad: int | None
     top: int | None
@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 def _summed(placement: Placement, local: Program) -> Program:
-    """The sum over the shards of what a kernel sums in each."""
+    """The sum of a kernel's results over the shards."""
 
     def program(rows: tuple[Arrays, Array], *args: Array) -> Any:
         arrays, present = rows
@@ -43,8 +43,8 @@ def _summed(placement: Placement, local: Program) -> Program:
 
 
 def _searched(placement: Placement, local: Program) -> Program:
-    """What a search finds among all rows: the first bad one, the highest level and its row; the
-    number of all rows where there is none.
+    """The result of a search over all rows: the first bad one, the highest level and its row; the
+    number of all rows if there is none.
     """
 
     def program(rows: tuple[Arrays, Array], *args: Array) -> tuple[Array, Array, Array]:
@@ -84,7 +84,7 @@ def _mask(present: Array) -> Array:
 
 
 class Count(NamedTuple):
-    """What is known of all rows."""
+    """What is known about all rows."""
 
     n: float  # observations: rows, the sum of frequency weights, or rows of positive weight
     data_id: np.ndarray
@@ -126,13 +126,13 @@ class ShardRunner:
         return Clusters([], columns[:, :-1], columns[:, -1] > 0)
 
     def _row_found(self, bad: np.ndarray, level: np.ndarray, top: np.ndarray) -> Found:
-        """The numbers of the rows, None for the number of all rows."""
+        """The indices of the rows; None in place of the number of all rows."""
         of_all = self.rows.length
         first, highest = (None if row == of_all else int(row) for row in (bad, top))
         return Found(first, highest, float(level))
 
     def row(self, place: Any) -> int:
-        """The number of a row in the arrays; −1 for None."""
+        """The index of a row in the arrays; −1 for None."""
         return -1 if place is None else int(place)
 
     @property
@@ -142,7 +142,7 @@ class ShardRunner:
 
     @property
     def data_id(self) -> np.ndarray:
-        """The fingerprint (2,) of the rows; zeros where it is not known."""
+        """The fingerprint (2,) of the rows; zeros if unknown."""
         return self.count.data_id
 
 
@@ -150,15 +150,15 @@ class ShardRunner:
 
 
 class Values(NamedTuple):
-    """What one look at all rows says of their values."""
+    """What one look at all rows finds about their values."""
 
     missing: np.ndarray  # for each array the first row with a NaN; the number of all rows if none
     n: np.ndarray  # (3,) rows, sum of weights, rows of positive weight
-    weights: np.ndarray  # (2,) the first row with a weight that is none, or that is no whole number
+    weights: np.ndarray  # (2,) the first row with a weight that is none, or that is no integer
 
 
 def look_at(rows: SharedRows) -> Values:
-    """NaN and weights, looked at where the rows are."""
+    """Check NaN and weights, on the devices that hold the rows."""
     placement = rows.placement
     weighted = rows.weights is not None
 

@@ -1,4 +1,4 @@
-"""The other processes of ``jax.distributed``: what they agree on, and the end when one is lost."""
+"""The other processes of ``jax.distributed``: agreement among them, and exit when one is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: a launcher starts the processes again
 BYTES_OF_MESSAGE = 2048  # of an error that one process has, and all raise
-# what jax says of a collective whose other side is gone: its transports, and its coordinator
+# messages of jax for a collective whose other side is gone, from its transports and its coordinator
 SIGNS_OF_LOST_PEER = (
     "gloo",
     "nccl",
@@ -45,7 +45,7 @@ class PeerLostError(RuntimeError):
 
 @contextlib.contextmanager
 def lost_peers_named() -> Iterator[None]:
-    """Around collectives: an error of theirs that a lost process causes is a ``PeerLostError``."""
+    """A context for collectives: errors caused by a lost process become a ``PeerLostError``."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # jax 0.10 raises either
@@ -73,10 +73,10 @@ def _leave() -> None:
 
 
 def agreed(read: Callable[[], T]) -> T:
-    """``read()``; an error of one process is raised by all, which would wait for it otherwise.
+    """``read()``; an error in one process is raised by all, which would otherwise wait for it.
 
     Raises:
-        TypeError, ValueError: its own as it was, that of another process by its number.
+        TypeError, ValueError: its own unchanged, another process's with its number.
     """
     if jax.process_count() == 1:
         return read()
@@ -97,14 +97,14 @@ def agreed(read: Callable[[], T]) -> T:
 
 
 def all_counts(number: int) -> list[int]:
-    """The number that each process has, in their order."""
+    """The number held by each process, in their order."""
     if jax.process_count() == 1:
         return [number]
     return [int(count) for count in _gathered(np.array(number, np.int64)).ravel()]
 
 
 def of_first_process(vector: np.ndarray) -> np.ndarray:
-    """The vector that the first process has, in all of them."""
+    """The first process's vector, in all processes."""
     return vector if jax.process_count() == 1 else _gathered(vector)[0]
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of arrays are: the mesh of devices, and the axes of it that share the rows."""
+"""Where the rows of arrays are: the mesh of devices, and its axes that share the rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOW_ROWS_ARE_SHARED = (
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices that hold the rows of some arrays: hashable, a part of the key of a program."""
+    """The devices that hold the rows of some arrays: hashable, part of the key of a program."""
 
     mesh: Mesh
     axes: tuple[str, ...]  # of the mesh, that share the rows; along others they are repeated
@@ -40,11 +40,11 @@ class Placement:
 
     @property
     def shards(self) -> int:
-        """How many parts the rows are in."""
+        """The number of parts that the rows are split into."""
         return math.prod(self.mesh.shape[axis] for axis in self.axes)
 
     def over_shards(self, local: Callable[..., Any]) -> Callable[..., Any]:
-        """``local(rows, *args)`` on each shard of the rows; what it returns is the same on all."""
+        """``local(rows, *args)`` on each shard of the rows; it must return the same on all."""
 
         def program(rows: Tree, *args: Any) -> Any:
             run = jax.shard_map(
@@ -69,16 +69,16 @@ class Placement:
         return jax.tree.unflatten(treedef, shaped)
 
     def first_row(self, rows: int) -> Array:
-        """The number of the first row of a shard of so many rows, inside of ``over_shards``."""
+        """The number of the first row of a shard of so many rows, inside ``over_shards``."""
         return jax.lax.axis_index(self.axes) * rows
 
 
 def placement_of(data: Tree) -> Placement | None:
-    """Where the rows of data are, if several devices share them; None where they are on one.
+    """Where the rows of data are, if several devices share them; None if they are on one.
 
     Raises:
-        TypeError: an array is spread over devices by no mesh.
-        ValueError: another axis than the rows is shared, or two leaves lie differently.
+        TypeError: an array is spread over devices without a mesh.
+        ValueError: an axis other than the rows is shared, or two leaves are placed differently.
     """
     if jax.device_count() == 1:
         return None

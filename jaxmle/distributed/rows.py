@@ -1,4 +1,4 @@
-"""``rows``: the rows that each process has, as arrays that all devices share."""
+"""``rows``: the rows of each process, as arrays that all devices share."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def rows(data: Data, *, weights: Weights | None = None, clusters: Any = None) ->
 
 
 def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
-    """The rows of a fit, where several devices share them; None where they do not. NumPy's arrays
-    beside arrays that are shared are shared likewise.
+    """The rows of a fit, if several devices share them; otherwise None. NumPy arrays next to shared
+    arrays are shared in the same way.
 
     Raises:
         TypeError, ValueError: as ``placement_of``; for an array of one process beside arrays of
@@ -187,7 +187,7 @@ def _refuse_local(given: Tree) -> None:
 
 
 def _coded(clusters: Any, length: int) -> tuple[Any, ...]:
-    """The labels of each dimension of clusters as whole numbers; arrays of jax as they are."""
+    """The labels of each dimension of clusters as integers; jax arrays unchanged."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     dimensions = tuple(clusters) if is_pair else (clusters,)
     return tuple(
@@ -224,7 +224,7 @@ def _local(data: Data, weights: Weights | None, clusters: Any) -> _Local:
 
 
 def _labels(clusters: Any, number: int) -> tuple[np.ndarray, ...]:
-    """The labels of one or two dimensions, each (n,) whole numbers."""
+    """The labels of one or two dimensions, each (n,) integers."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     columns = tuple(np.asarray(column) for column in (clusters if is_pair else (clusters,)))
     for column in columns:
@@ -237,7 +237,7 @@ def _labels(clusters: Any, number: int) -> tuple[np.ndarray, ...]:
 
 
 def _devices() -> list[Any]:
-    """All devices, those of a process beside each other."""
+    """All devices, those of one process next to each other."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 

@@ -1,5 +1,5 @@
-"""What is seen of the values of shared rows before a fit: NaN and weights where the rows are, the
-coding of a response in pieces on the host that has them.
+"""Checks of the values of shared rows before a fit: NaN and weights on the devices that hold the
+rows, the coding of a response in pieces on the host that has them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS_OF_PIECE = 2**18  # that are looked at together on the host
 
 @dataclass(frozen=True)
 class Screening:
-    """How the values of shared rows are looked at."""
+    """How the values of shared rows are checked."""
 
     rows: SharedRows
     user_loglik: Loglik  # as it was given: a built-in model knows its coding
@@ -82,7 +82,7 @@ class Screening:
                     raise
 
     def check_functions(self, loglik: Any, layout: Layout, base: Array) -> None:
-        """Codes that index, and built-in models that a user's function calls.
+        """Check codes used as indices, and built-in models called by a user's function.
 
         Args:
             loglik: as a tree, without weights.
@@ -116,7 +116,7 @@ class Screening:
             yield first, dict.fromkeys(held, empty) | piece
 
     def _holds_with_sample(self, piece: Data) -> bool:
-        """Whether the coding holds where a piece and the sample are looked at together."""
+        """Whether the coding is valid for a piece and the sample together."""
 
         def joined(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
             return np.concatenate([part, sample[:, : part.shape[1]] if part.ndim == 2 else sample])
@@ -128,13 +128,13 @@ class Screening:
         return True
 
     def response_id(self) -> np.ndarray | None:
-        """The fingerprint (2,) of the response with its weights; None where it is not known."""
+        """The fingerprint (2,) of the response with its weights; None if unknown."""
         response = response_of(self.user_loglik, self.rows.data)
         return None if response is None else self._fingerprint(list(response.values()))
 
     def _fingerprint(self, tree: Tree) -> np.ndarray:
-        """The fingerprint (2,) that the same arrays with their weights have in memory; zeros, which
-        are compared with nothing, where another process has a part of them.
+        """The fingerprint (2,) of the same arrays with their weights in memory; zeros, which are
+        never compared, if another process has part of them.
         """
         if jax.process_count() > 1:
             return np.zeros(2, np.uint32)
@@ -148,7 +148,7 @@ class Screening:
 
 
 def _place(first: int) -> Callable[..., str]:
-    """From the index of a value in a piece to words."""
+    """The position of a value in a piece, in words."""
 
     def where(*index: Any) -> str:
         place = index[-1]
@@ -182,7 +182,7 @@ def _shards(leaf: jax.Array) -> list[tuple[int, Any]]:
 
 
 def _wide(leaf: np.ndarray) -> np.ndarray:
-    """Numbers in the width in which a fit computes them: see ``likelihood.checks.host_data``."""
+    """Numbers in the width used by a fit: see ``likelihood.checks.host_data``."""
     if leaf.dtype.kind in "iu":
         return leaf.astype(jax.dtypes.canonicalize_dtype(np.int64))
     if leaf.dtype.kind == "b":

@@ -1,4 +1,4 @@
-"""Rows that several devices share, and how a shard of them makes the data of a likelihood."""
+"""Rows that several devices share, and how a shard of them forms the data of a likelihood."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jaxmle.likelihood.combinators import Weights
 
 @dataclass(frozen=True)
 class Leaves:
-    """How the arrays of a shard make the data of a likelihood: the leaves of the tree, then the
-    weights where there are some. Numbers are widened here, in the block that is summed.
+    """How the arrays of a shard form the data of a likelihood: the leaves of the tree, then the
+    weights if there are any. Numbers are widened here, in the block being summed.
     """
 
     treedef: Any
@@ -26,7 +26,7 @@ class Leaves:
 
     @property
     def key(self) -> Hashable:
-        """What a compiled program knows of the arrays."""
+        """What a compiled program knows about the arrays."""
         return self
 
     def data(self, arrays: Sequence[Array]) -> Tree:
@@ -61,7 +61,7 @@ class SharedRows:
 
     @property
     def length(self) -> int:
-        """The number of rows, those of padding among them."""
+        """The number of rows, including padding."""
         return int(self.present.shape[0])
 
     @property
@@ -82,8 +82,8 @@ class SharedRows:
         return tuple(leaf[present] for leaf in leaves)
 
     def gathered(self, arrays: tuple[jax.Array, ...], stride: int = 1) -> tuple[np.ndarray, ...]:
-        """Rows of some arrays, of each shard the first, the one ``stride`` rows on, …, on every
-        host.
+        """Rows of some arrays, on every host: every ``stride``-th row of each shard, from the
+        first.
         """
         axes = self.placement.axes
 

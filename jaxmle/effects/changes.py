@@ -1,5 +1,5 @@
-"""What changes in an effect: nothing (an adjusted prediction), a column by a little (a slope), or a
-column from one value to another (a contrast).
+"""The change behind an effect: none (an adjusted prediction), a small change of a column (a slope),
+or a change from one value to another (a contrast).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from jaxmle.parameters.arguments import shown
 
 SLOPES = ("dydx", "eyex", "dyex", "eydx")
 EFFECTS = (*SLOPES, "prediction")
-# A step of so many standard deviations, or of so much of the value itself where that is less. A
-# difference of five points has an error of its fourth power, 1e-12; rounding leaves 1e-13 of it.
+# A step in standard deviations, or relative to the value itself if that is smaller. A five-point
+# difference has an error of its fourth power, 1e-12; rounding is 1e-13 of it.
 STEP = 1e-3
-LEAST_STEP = 1e-4  # of STEP, where the value is next to zero
+LEAST_STEP = 1e-4  # of STEP, if the value is close to zero
 PAIRWISE = "pairwise"
-# A derivative from the values at −2h, −h, 0, h, 2h, or at 0, h, 2h, 3h, 4h, times h: the weights of
+# The weights of a derivative, times h, from values at −2h, −h, 0, h, 2h, or at 0, h, 2h, 3h, 4h:
 # the polynomial through them (Abramowitz & Stegun 1964, table 25.2).
 CENTRAL = (np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12)
 ONE_SIDED = (np.arange(5.0), np.array([-25.0, 48.0, -36.0, 16.0, -3.0]) / 12)
 
 
 class Change(NamedTuple):
-    """One effect before it is averaged: the data it starts from; and the direction in which they
-    change, or the data they change to.
+    """One effect before averaging: the data it starts from, and the direction in which they change
+    or the data they change to.
 
     ``column`` (n,) is the variable itself, for elasticities.
     """
@@ -79,8 +79,8 @@ def plainly(value: Any) -> str:
 
 
 def wishes(source: Source, variables: Any) -> dict[str, Any]:
-    """From each variable to what is asked of it: None for a slope, or the contrasts of a factor to
-    its base; a pair of values; "pairwise".
+    """From each variable to the requested effect: None for a slope, or for a factor the contrasts
+    to its base; a pair of values; "pairwise".
     """
     if variables is None:
         if source.frame is None:
@@ -134,9 +134,9 @@ def _direction(
 ) -> dict[str, np.ndarray]:
     """The derivative of each leaf of the data with respect to a column, row by row.
 
-    A formula may hold logs, powers and splines of the column. They are differentiated by
-    differences of five points, to one side where the other is beyond the values of the table: a
-    spline has no value there, a logarithm perhaps none.
+    A formula may contain logs, powers and splines of the column. They are differentiated by
+    five-point differences, one-sided if the other side is beyond the values of the table, where a
+    spline has no value and a logarithm may have none.
     """
     if source.frame is None and source.columns[name].values.dtype.kind != "f":
         raise ValueError(
@@ -162,7 +162,8 @@ def _direction(
         leaves = source.leaves(dict(rows.columns) | {name: moved}, rows.total)
         for leaf, sum_ in total.items():
             scaled = share.reshape(-1, *[1] * (sum_.ndim - 1))
-            # Differences from the row itself: what does not change is zero, not rounding.
+            # Differences from the row itself, so that anything that does not change is exactly
+            # zero.
             total[leaf] = sum_ + scaled * (leaves[leaf] - data[leaf])
     return total
 

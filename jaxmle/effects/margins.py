@@ -184,7 +184,7 @@ def _evaluated(
         arguments = jax.tree.map(jnp.asarray, given)
         x = finite_point(fit)
         value, jacobian = map(np.asarray, run(x, *arguments))
-        if np.any(x != fit.x):  # what leaves the estimable space is taken at the estimate
+        if np.any(x != fit.x):  # values outside the estimable space are those at the estimate
             outside = propagated(fit, jacobian.reshape(-1, len(x))).leaks.reshape(value.shape)
             there = np.asarray(run(fit.x, *arguments)[0])
             value = np.where(outside, there, value)
@@ -202,7 +202,7 @@ def _evaluated(
 def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
 ) -> Callable[..., Array]:
-    """Averages over rows of what changes, at given parameters."""
+    """Averages of the effect over rows, at given parameters."""
 
     def averages(
         x: Array,
@@ -291,7 +291,7 @@ def _record(
 
 
 def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
-    """What tells the results of one effect apart: a row for each group and class."""
+    """The labels of the results of one effect: one row for each group and class."""
     change = piece.change
     named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
     classes = class_names(piece.value.shape[1], source.classes) if piece.several else [None]

@@ -78,8 +78,8 @@ class Margins:
             return "No standard errors: the fit has no covariance (vcov=None)."
         if np.any(self.leaks & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters that the data "
-                "do not determine; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters without a finite, "
+                "unique estimate; fit.explain() names them."
             )
         return (
             f"No standard error for {listed}: it has no variance at these rows (a "
@@ -122,7 +122,7 @@ class Margins:
 
     def __repr__(self) -> str:
         replicates = np.inf if self.draws is None else len(self.draws)
-        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest there is
+        return self.summary(min(0.95, 1 - 2 / (replicates + 1)))  # the widest possible
 
     def _repr_html_(self) -> str:
         return self.to_html()

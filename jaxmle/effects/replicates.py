@@ -1,4 +1,4 @@
-"""Effects at the replicates of a bootstrap: their spread in place of the delta method."""
+"""Effects at the replicates of a bootstrap: their spread instead of the delta method."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from jaxmle._types import Array
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 
-PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the place of a quantile among R replicates
+PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the rank of a quantile among R replicates
 REPLICATES_TOGETHER = 16  # replicates whose predictions of all rows are held at once
 
 
 def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
-    """The estimates (R, p) of the replicates of a fit, those without an estimate left out.
+    """The estimates (R, p) of the replicates of a fit, without those that have no estimate.
 
     Raises:
-        TypeError, ValueError: for what is no bootstrap, or one of a statistic or of another fit.
+        TypeError, ValueError: for anything but a bootstrap, or a bootstrap of a statistic or of
+            another fit.
     """
     x = getattr(bootstrap, "replicates", None)
     if x is None or not hasattr(bootstrap, "flat_estimate"):
@@ -44,7 +45,7 @@ def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
 
 
 def at_replicates(averages: Callable[..., Array]) -> Callable[..., Array]:
-    """The function of ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
+    """The function ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
 
     def run(x: Array, *rest: Any) -> Array:
         return jax.lax.map(lambda row: averages(row, *rest), x, batch_size=REPLICATES_TOGETHER)
@@ -62,7 +63,7 @@ def percentiles(draws: np.ndarray, level: float) -> np.ndarray:
     """Percentile intervals (q, 2): order statistics at (R + 1)α.
 
     Raises:
-        ValueError: for fewer replicates than the interval takes.
+        ValueError: for fewer replicates than the interval needs.
     """
     tail = (1 - level) / 2
     least = int(np.ceil(1 / tail - PLACE_TOLERANCE)) - 1

@@ -1,5 +1,5 @@
-"""Where effects are evaluated: at the observed rows, at one typical row, with columns set to given
-values; and how their rows are averaged.
+"""The rows at which effects are evaluated: the observed rows, or one average row, with columns set
+to given values; and how they are averaged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PLACES = ("observed", "mean", "median")
 
 
 class Rows(NamedTuple):
-    """Columns of so many rows, and the values that were set in them."""
+    """Columns of rows, and the values that were set in them."""
 
     columns: dict[str, Column]
     total: int
@@ -34,7 +34,7 @@ class Groups(NamedTuple):
 
 def rows_at(source: Source, where: str, values: Any) -> list[Rows]:
     """The rows of each setting: the whole table with columns set to each combination of values, or
-    one typical row.
+    one average row.
     """
     check_choice("at", where, PLACES)
     columns = {name: source.columns[name] for name in source.predictors}
@@ -71,7 +71,7 @@ def _settings(source: Source, values: Any) -> list[dict[str, Any]]:
 
 
 def check_value(source: Source, name: str, value: Any) -> Any:
-    """A value that a column may be set to: a level of a factor, else a finite number."""
+    """A value that a column may be set to: a level of a factor, otherwise a finite number."""
     value = value.item() if isinstance(value, np.generic) else value
     if source.is_factor(name):
         if value not in source.levels[name]:
@@ -90,7 +90,7 @@ def _filled(
 
 
 def constant(column: Column, value: Any, count: int) -> Column:
-    """A column of one value, of the kind of another column."""
+    """A constant column of the same kind as another column."""
     if column.values.dtype.kind == "O":
         values = np.empty(count, dtype=object)
         values[:] = value
@@ -102,7 +102,7 @@ def constant(column: Column, value: Any, count: int) -> Column:
 
 
 def _typical(source: Source, name: str, where: str) -> Column:
-    """The mean or median of numbers, weighted as the fit is; of a factor its most frequent level,
+    """The mean or median of numbers, weighted like the fit; for a factor its most frequent level,
     the first of several.
     """
     column = source.columns[name]
@@ -118,7 +118,7 @@ def _typical(source: Source, name: str, where: str) -> Column:
 
 
 def _weighted_median(values: np.ndarray, w: np.ndarray) -> float:
-    """The middle of the values, or of the two about it."""
+    """The middle value, or the mean of the two middle values."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(w[order]) / np.sum(w)
     low = values[order][int(np.searchsorted(total, 0.5 - 1e-12))]
@@ -164,5 +164,5 @@ def _labels(source: Source, name: str) -> list[Any]:
 
 
 def _rank(value: Any) -> tuple[int, Any]:
-    """Numbers before words."""
+    """A sort key: numbers before text."""
     return (1, value) if isinstance(value, str) else (0, value)

@@ -1,5 +1,5 @@
 """The rows that effects are averaged over: a formula's ``Frame``, or a dictionary of arrays that a
-user's function reads, behind one face.
+user's function reads, with a common interface.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jaxmle.parameters.arguments import shown
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Columns (n,) that can be changed, and the data that a function reads of them.
+    """Columns (n,) that can be changed, and the data made from them.
 
-    ``predictors`` are the columns that a prediction depends on; ``labels`` further ones that rows
-    may be grouped by; ``levels`` those of each factor, the base first; ``weights`` (n,) or None.
+    ``predictors`` are the columns that a prediction depends on; ``labels`` additional columns for
+    grouping; ``levels`` those of each factor, the base first; ``weights`` (n,) or None.
     """
 
     columns: dict[str, Column]
@@ -64,7 +64,7 @@ class Source:
         return leaves
 
     def column(self, name: Any, what: str) -> Column:
-        """The column of a name, for messages of ``what``."""
+        """The column with a name; ``what`` is for messages."""
         if not isinstance(name, str) or name not in self.columns:
             near = difflib.get_close_matches(str(name), list(self.columns), n=1)
             hint = (
@@ -76,7 +76,7 @@ class Source:
         return self.columns[name]
 
     def is_factor(self, name: str) -> bool:
-        """Whether a column is coded as categories, or holds truth values."""
+        """Whether a column is coded as categories, or is boolean."""
         return name in self.levels
 
 
@@ -118,7 +118,7 @@ def _of_frame(frame: Frame) -> Source:
 
 
 def _truths(columns: Mapping[str, Column]) -> dict[str, tuple[Any, ...]]:
-    """The levels of columns of truth values."""
+    """The levels of boolean columns."""
     return {
         name: (False, True) for name, column in columns.items() if column.values.dtype.kind == "b"
     }

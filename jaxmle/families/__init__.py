@@ -1,5 +1,5 @@
 """Families of distributions: log density, distribution functions, quantiles, samples, moments,
-starts and expected information.
+start values and expected information.
 """
 
 from jaxmle.families.adaptor import from_distribution

@@ -1,4 +1,4 @@
-"""Distributions of other libraries as families: anything made from parameters that has
+"""Distributions from other libraries as families: anything made from parameters that has
 ``log_prob``.
 """
 
@@ -45,10 +45,8 @@ SPREADS = ("scale", "stddev", "sigma")
 
 
 def translated(name: str, foreign: Any) -> Constraint:
-    """One of jaxmle's constraints from another library's."""
-    while hasattr(
-        foreign, "base_constraint"
-    ):  # so many events along an axis, each constrained alike
+    """The jaxmle constraint that corresponds to another library's."""
+    while hasattr(foreign, "base_constraint"):  # several event axes, all with the same constraint
         foreign = foreign.base_constraint
     kind = type(foreign).__name__.lstrip("_")  # numpyro has dropped the underscores
     if kind in NAMED:
@@ -97,7 +95,7 @@ def _asked(
     distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]
 ) -> dict[str, Constraint]:
     """The constraint of every parameter: those given, then those declared for arguments without
-    a default.
+    default.
     """
     declared = _declared(distribution)
     arguments = inspect.signature(distribution).parameters
@@ -120,7 +118,7 @@ def _asked(
 
 
 def _value(made: Any, *names: str) -> Any:
-    """The first attribute of these names, called where it is a method without arguments."""
+    """The first attribute with one of these names, called if it is a method without arguments."""
     for name in names:
         if hasattr(made, name):
             value = getattr(made, name)
@@ -174,12 +172,11 @@ TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
 
 
 def _twin(made: Any) -> tuple[Family, Params] | None:
-    """The family that this object is under another name, with its parameters; None where there is
-    none.
+    """The family of ours equivalent to this object, with its parameters; None if there is none.
 
-    It is computed in place of the library's: densities there have NaN for derivatives far out and
-    at ends, tails are 1 − F above, and of a gamma, a beta or Student's t they have no second
-    derivative in the shapes.
+    It is computed instead of the library's, whose densities have NaN derivatives far out and at the
+    ends, whose upper tails are 1 − F, and whose gamma, beta and Student's t have no second
+    derivatives in the shapes.
     """
     kind = type(made)
     if kind.__module__.split(".")[0] not in DISTRIBUTION_LIBRARIES or kind.__name__ not in TWINS:
@@ -207,8 +204,8 @@ def _bounds(made: Any) -> tuple[Any, Any]:
 
 
 def _inside(made: Any, low: Array, high: Array) -> Array:
-    """A value at which the object's functions are harmless, for those outside: its mean, else
-    its median, else a place in the support.
+    """A value at which the object's functions are well behaved, to stand in for those outside: its
+    mean, else its median, else a point of the support.
     """
     spare = jnp.where(
         jnp.isinf(low),
@@ -222,7 +219,7 @@ def _inside(made: Any, low: Array, high: Array) -> Array:
     ):
         try:
             candidate = jnp.asarray(ask(), spare.dtype)
-        except Exception:  # a method that is there in name only: there is another
+        except Exception:  # a method that exists in name only: try the next
             continue
         spare = jnp.where(
             jnp.isfinite(candidate) & (candidate > low) & (candidate < high), candidate, spare
@@ -240,7 +237,7 @@ def _masked(
     closed: bool,
 ) -> Array:
     """``function`` inside the support; constants outside and at infinity. An end of the support
-    itself is inside where ``closed``.
+    counts as inside if ``closed``.
     """
     low, high = _bounds(made)
     under = (y < low) if closed else (y <= low)
@@ -249,9 +246,9 @@ def _masked(
     over = over | jnp.isposinf(y)
     spare = _inside(made, low, high)
     inside = jnp.where(under | over, spare, y)
-    # Where a library's function comes to such a constant itself, outside a support that the object
-    # does not tell or where a tail has run out, its derivatives may be NaN, and one such row makes
-    # those of a mixture or of a truncated law NaN.
+    # Where a library's function itself reaches such a constant, outside a support that the object
+    # does not report or where a tail has run out, its derivatives may be NaN, and one such row
+    # makes those of a mixture or of a truncated distribution NaN.
     value = jax.lax.stop_gradient(function(inside))
     at_end = (value == below) | (value == above)
     value = jnp.where(at_end, value, function(jnp.where(at_end, spare, inside)))
@@ -276,7 +273,7 @@ def _is_vector(made: Any) -> bool:
 
 
 def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
-    """The first of these methods that the object has of its own."""
+    """The first of these methods that the object itself defines."""
 
     def answers(name: str) -> bool:
         try:
@@ -289,7 +286,7 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
 
 
 def _cdf(made: Any) -> Callable[[Array], Array]:
-    """The distribution function, of either name."""
+    """The distribution function, under either name."""
     plain = _called(made, "cdf")
     logarithm = _called(made, "log_cdf")
     if plain is not None:
@@ -341,7 +338,7 @@ def _quantile(made: Any, q: float | Array) -> Array:
 
 
 def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
-    """Moments for what is named as a location or a scale; NaN, which is put inside its bounds,
+    """Moments for parameters named as a location or a scale; NaN, later moved inside the bounds,
     for the others.
     """
     mean, variance, xp = moments(y)

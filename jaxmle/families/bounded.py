@@ -51,7 +51,7 @@ def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
 
 
 def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    """X/(X + Y), X and Y gamma, from their logs: shapes near 0 underflow neither."""
+    """X/(X + Y) with X and Y gamma, from their logs, which do not underflow at shapes near 0."""
     first_key, second_key = jax.random.split(key)
     return jax.nn.sigmoid(
         jax.random.loggamma(first_key, p["shape1"], shape)

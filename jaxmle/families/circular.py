@@ -24,11 +24,11 @@ MAX_CONCENTRATION_OF_SERIES = 1e-4
 
 
 def wrap(angle: Array) -> Array:
-    """The angle in [−π, π); the turns taken off have no derivative."""
+    """The angle in [−π, π); the whole turns subtracted have no derivative."""
     turned = angle - jax.lax.stop_gradient(
         2 * math.pi * jnp.floor((angle + math.pi) / (2 * math.pi))
     )
-    return jnp.clip(turned, -math.pi, math.pi)  # of 1e300 radians no digit of the angle is left
+    return jnp.clip(turned, -math.pi, math.pi)  # 1e300 radians keep no digit of the angle
 
 
 def _log_normaliser(kappa: Array) -> Array:

@@ -1,5 +1,5 @@
-"""Values that no parameters of a family allow, found by value on the host: outside a support
-that does not move, or not whole where they are counts.
+"""Values that no parameters of a family allow, found on the host: outside a fixed support, or
+counts that are not integers.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MAX_END = 1e150  # its square is finite; a larger number stands for infinity
 
 
 def in_row(index: tuple[int, ...]) -> str:
-    """Where a value stands in the leaf of one data set."""
+    """The position of a value in the leaf of one data set."""
     return f"row {index[0]}" if index else "the value"
 
 
 def check_values(family: Any, data: Tree, place: Place, support: bool = True) -> None:
-    """Raise a ValueError that names the first such value, what is wanted and what to do. NaN
-    passes, and what a trace hides.
+    """Raise a ValueError that names the first such value, what is expected and what to do. NaN and
+    traced values pass.
 
     Args:
-        support: whether values outside the support of a continuous family are refused too. A
-            density of 0 is no matter of coding.
+        support: whether values outside the support of a continuous family are rejected too. A
+            density of 0 is not a coding error.
     """
     y, known = family.parts(data)
     if any(is_traced(leaf) for leaf in jax.tree.leaves((y, known))):
@@ -87,9 +87,7 @@ def _first(name: str, values: np.ndarray, bad: np.ndarray, place: Place) -> str:
 
 
 def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None:
-    """Events are 1 or 0; the ends of an interval are in order, and infinite where nothing is
-    known.
-    """
+    """Events must be 1 or 0; the ends of an interval must be in order, infinite where unknown."""
     if "event" in y:
         event = y["event"]
         bad = (event != 0) & (event != 1) & ~(event != event)
@@ -117,7 +115,7 @@ def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None
 
 
 def _ends(family: Any, known: dict[str, Any]) -> Ends:
-    """The ends of the support where parameters do not move them; infinite else."""
+    """The ends of the support if they do not depend on the parameters; otherwise infinite."""
     if not known:
         return _ends_of(family)
     return _found_ends(family, {name: np.asarray(value) for name, value in known.items()})
@@ -141,7 +139,7 @@ def _found_ends(family: Any, known: dict[str, Any]) -> Ends:
             p = {name: _inside(kind, share) for name, kind in family.constraints.items()}
             try:
                 support = family.law.support(family.read({**constants, **p}))
-            except Exception:  # another library's distribution may want more of its parameters
+            except Exception:  # another library's distribution may need more parameters
                 return nowhere
             ends.append([np.asarray(end)[()] for end in support])
     (low, high), (other_low, other_high) = ends

@@ -1,5 +1,5 @@
-"""Families of what is seen of a family: censored, truncated, rounded; and finite mixtures. All
-from log_prob, log_cdf and log_sf.
+"""Families made from other families: censored, truncated, rounded, and finite mixtures, all
+computed from log_prob, log_cdf and log_sf.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ LOG_HALF = -math.log(2)
 
 
 def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
-    """log F at both ends and log S at both: each function compiled once for the two, or one for
-    all four.
-    """
+    """log F and log S at both ends: each function compiled once for both, or one for all four."""
     ends = jnp.stack(jnp.broadcast_arrays(low, high))
     tails = law.log_tails or (lambda p, y: (law.log_cdf(p, y), law.log_sf(p, y)))
     below, above = jax.vmap(partial(tails, p))(ends)
@@ -41,8 +39,8 @@ def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
     """log P(low < Y ≤ high), from the tail in which both ends lie; −inf where the interval is
     empty.
 
-    The difference of two numbers: its relative error is an ulp of log F over the log ratio of the
-    ends. An infinite end is not evaluated: the other one stands there, since a tail of another
+    As a difference of two numbers, its relative error is an ulp of log F over the log ratio at the
+    ends. An infinite end is not evaluated but replaced by the other, since a tail from another
     library may have no derivative at infinity.
     """
     bottom = jnp.isneginf(low)
@@ -241,8 +239,8 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     law = family.law
 
     def cell(p: Params, y: Array) -> Array:
-        """The upper end of the cell that y lies in or above: y's own where y is a multiple of
-        the width.
+        """The upper end of the cell that contains y, or of the last one below it; that of y itself
+        if y is a multiple of the width.
         """
         return (jnp.floor(y / p["width"]) + 0.5) * p["width"]
 
@@ -332,7 +330,7 @@ def mixture(*families: Family) -> Family:
 
 
 def _mixture_law(families: tuple[Family, ...]) -> Law:
-    """The functions of a mixture; those are missing that a component lacks."""
+    """The functions of a mixture, without those that any component lacks."""
     log_prob = partial(_mixture_log, families, "log_prob")
     log_cdf = partial(_mixture_log, families, "log_cdf")
     log_sf = partial(_mixture_log, families, "log_sf")
@@ -361,7 +359,7 @@ def _mixture_law(families: tuple[Family, ...]) -> Law:
 
 
 def _component_params(families: tuple[Family, ...], p: Params) -> list[Params]:
-    """The parameters of each component, with the known constants of its family."""
+    """The parameters of each component, together with the known constants of its family."""
     return [
         {name: p[name] for name in family.known} | component
         for family, component in zip(families, p["components"], strict=True)
@@ -402,7 +400,7 @@ def _mixture_support(families: tuple[Family, ...], p: Params) -> tuple[Array, Ar
 def _mixture_sample(
     families: tuple[Family, ...], p: Params, key: Array, shape: tuple[int, ...]
 ) -> Array:
-    """A draw of every component, and of these the one whose number is drawn."""
+    """A draw from every component, of which one is picked at random by the weights."""
     component_key, *keys = jax.random.split(key, len(families) + 1)
     draws = [
         family.sample(params, draw_key, shape)

@@ -1,4 +1,4 @@
-"""Families of counts with zeros of their own: zero-inflated and hurdle, of any count family."""
+"""Families of counts with extra zeros: zero-inflated and hurdle versions of any count family."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _log_zero(law: Law, p: Params, like: Array) -> Array:
 
 
 def _positive_start(family: Family, y: Array, known: Params) -> tuple[Params, Array]:
-    """The count family's start with zeros read as the mean of the others, pulled halfway back;
-    and the share of zeros.
+    """The count family's start values with zeros replaced by the mean of the others, pulled halfway
+    back; and the share of zeros.
     """
     y, xp = values(y)
     positive = y > 0
@@ -47,13 +47,13 @@ def _positive_start(family: Family, y: Array, known: Params) -> tuple[Params, Ar
 
 
 def _guess(family: Family, part: float, y: Array, known: Params) -> Params:
-    """Start values; ``zero`` begins at this part of the share of zeros."""
+    """Start values; ``zero`` starts at this fraction of the share of zeros."""
     start, share = _positive_start(family, y, known)
     return start | {"zero": part * share}
 
 
 def _with_zeros(family: Family, what: str, law: Law) -> Family:
-    """The family with the further parameter ``zero``, under the law made of its own."""
+    """The family with the additional parameter ``zero`` and the distribution made from its own."""
     return Family(
         f"{what} {family.name}",
         {**family.constraints, "zero": interval(0.0, 1.0)},
@@ -64,8 +64,8 @@ def _with_zeros(family: Family, what: str, law: Law) -> Family:
 
 
 def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]) -> Array:
-    """The quantile q of zeros with probability ``zero``, and else of a law of the given
-    quantile.
+    """The quantile q of a mixture of zeros, with probability ``zero``, and a distribution with the
+    given quantile function.
     """
     share = (q - p["zero"]) / (1 - p["zero"])
     return jnp.where(share > 0, quantile(p, jnp.where(share > 0, share, 0.5)), 0.0)
@@ -192,7 +192,7 @@ def _hurdle_log_cdf(law: Law, p: Params, y: Array) -> Array:
 
 
 def _positive_quantile(law: Law, p: Params, share: Array) -> Array:
-    """The quantile of the counts above 0."""
+    """The quantile of the positive counts."""
     none = jnp.exp(_log_zero(law, p, share))
     return jnp.maximum(law.quantile(p, none + share * -jnp.expm1(_log_zero(law, p, share))), 1.0)
 
@@ -206,7 +206,7 @@ def _hurdle_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> A
 
 
 def _positive_moment(law: Law, p: Params, moment: Array) -> Array:
-    """A moment about 0 of the counts above 0, from the count family's own."""
+    """A moment about 0 of the positive counts, from that of the count family."""
     return moment / jnp.exp(_log_positive(law, p, moment))
 
 

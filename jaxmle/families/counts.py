@@ -28,7 +28,7 @@ PROBABILITY = interval(0.0, 1.0)
 
 
 def not_whole(y: Array, high: Array) -> Array:
-    """Where y is no whole number of 0, …, high. NaN is not among them: it stays NaN."""
+    """Where y is not an integer from 0 to high. NaN does not count: it stays NaN."""
     return (y < 0) | (y > high) | jnp.isinf(y) | ((y != jnp.floor(y)) & ~jnp.isnan(y))
 
 
@@ -47,8 +47,8 @@ def counting(
     information: Callable[[Params], dict[tuple[str, str], Any]] | None = None,
     known: dict[str, float | None] | None = None,
 ) -> Family:
-    """The family of functions given for whole y in 0, …, high; a distribution function is a
-    step between them.
+    """The family with functions given for integer y from 0 to high; its distribution function is
+    constant between integers.
     """
 
     def density(p: Params, y: Array) -> Array:
@@ -141,7 +141,7 @@ def _binomial_log_prob(p: Params, y: Array) -> Array:
 
 
 def _binomial_guess(y: Array, known: Params) -> Params:
-    """The share of successes, half a success and half a failure added."""
+    """The share of successes, with half a success and half a failure added."""
     y, xp = values(y)
     trials = xp.broadcast_to(xp.asarray(known["trials"]), y.shape)
     return {"prob": (xp.sum(y) + 0.5) / (xp.sum(trials) + 1)}
@@ -233,10 +233,10 @@ document(
 def _negative_binomial(
     name: str, alpha: OfParams, guess: Callable[[Array, Params], Params]
 ) -> Family:
-    """The negative binomial of a mean and of variance mean + alpha·mean²."""
+    """The negative binomial with a given mean and variance mean + alpha·mean²."""
 
     def chance(p: Params) -> tuple[Array, Array]:
-        """Size 1/alpha and the odds that make ``prob`` 1/(1 + odds)."""
+        """The size 1/alpha and the odds for which ``prob`` is 1/(1 + odds)."""
         return 1 / alpha(p), alpha(p) * p["mean"]
 
     def log_cdf(p: Params, y: Array) -> Array:
@@ -253,7 +253,7 @@ def _negative_binomial(
         return below, above
 
     def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-        # A Poisson whose rate is gamma of this mean and of shape 1/alpha.
+        # A Poisson whose rate is gamma with this mean and shape 1/alpha.
         gamma_key, count_key = jax.random.split(key)
         size, odds = chance(p)
         return jax.random.poisson(
@@ -410,7 +410,7 @@ def _categorical_quantile(p: Params, q: Array) -> Array:
 
 
 def _categorical_guess(y: Array, known: Params) -> Params:
-    """The shares of the codes 0, …, max y, half an observation added to each."""
+    """The shares of the codes 0, …, max y, with half an observation added to each."""
     if is_traced(y):
         raise ValueError(
             "categorical cannot count the categories of traced data: give params0={'probs': "

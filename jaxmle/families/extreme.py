@@ -1,9 +1,9 @@
-"""Families of extremes beyond the Gumbel: generalised extreme value, generalised Pareto, Pareto.
-Smooth through shape 0.
+"""Families of extremes other than the Gumbel: generalised extreme value, generalised Pareto,
+Pareto. Smooth through shape 0.
 
 Both generalised families rest on w = log(1 + ξz)/ξ, which is z at ξ = 0: a Gumbel or exponential
-variable. Its factors log(1 + t)/t and (eᵗ − 1)/t are summed as series near t = 0, so that value and
-derivatives keep their digits there.
+variable. Its factors log(1 + t)/t and (eᵗ − 1)/t are summed as series near t = 0, so that the value
+and its derivatives keep their digits there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ZETA = (
     1.0000002384505027, 1.000000119219926, 1.000000059608189, 1.0000000298035034,
     1.0000000149015549,
 )  # fmt: skip
-MIN_RATIO_BESIDE_ONE = 1e18  # beyond it 1 + ratio is the ratio, in either precision
+MIN_RATIO_BESIDE_ONE = 1e18  # beyond it 1 + ratio equals the ratio, in either precision
 
 
 def polynomial(t: Array, coefficients: Iterable[float]) -> Array:
@@ -57,7 +57,7 @@ def _(
     coefficients: tuple[float, ...], primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
     """Σ k cₖ tᵏ⁻¹ is a polynomial too: a third of the operations that differentiating each step
-    makes, which XLA takes ten seconds to simplify.
+    creates, which XLA takes ten seconds to simplify.
     """
     (t,), (dt,) = primals, tangents
     return _polynomial(t, coefficients), _polynomial(t, _slopes(coefficients)) * dt
@@ -68,8 +68,8 @@ def _slopes(coefficients: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _parted(t: Array) -> tuple[Array, Array, Array, Array]:
-    """Whether t is near 0; t where it is, else 0; u = t/(2 + t) there, for log(1 + t) = 2 atanh u;
-    t where it is not, else 1.
+    """Whether t is near 0; t if it is, else 0; u = t/(2 + t) there, for log(1 + t) = 2 atanh u; t
+    if it is not, else 1.
     """
     near = jnp.abs(t) < 0.5
     small = jnp.where(near, t, 0.0)
@@ -141,8 +141,8 @@ def _w(z: Array, shape: Array) -> Array:
 
 @_w.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """∂w/∂z = 1/(1 + ξz), ∂w/∂ξ = z² L′(ξz): half of the operations that differentiating the
-    series makes. One z by itself: z³ L″ may overflow where what it is multiplied by is 0.
+    """∂w/∂z = 1/(1 + ξz), ∂w/∂ξ = z² L′(ξz): half the operations that differentiating the series
+    creates. One factor z is kept apart: z³ L″ may overflow where its multiplier is 0.
     """
     z, shape = primals
     dz, dshape = tangents
@@ -150,7 +150,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return _w(z, shape), dz / (1 + shape * z) + along
 
 
-FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
+FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is finite
 
 
 def _far(p: Params, y: Array) -> Array:
@@ -162,7 +162,7 @@ def _far(p: Params, y: Array) -> Array:
 
 
 def _ends(p: Params) -> tuple[Array, Array]:
-    """Where 1 + ξz = 0, on the side that the sign of the shape says; else infinite."""
+    """The point where 1 + ξz = 0, on the side given by the sign of the shape; else infinite."""
     shape = jnp.where(p["shape"] == 0, 1.0, p["shape"])
     end = p["loc"] - p["scale"] / shape
     return jnp.where(p["shape"] > 0, end, -jnp.inf), jnp.where(p["shape"] < 0, end, jnp.inf)
@@ -172,8 +172,8 @@ def _ends(p: Params) -> tuple[Array, Array]:
 
 
 def _gev_w(p: Params, y: Array) -> tuple[Array, Array]:
-    """w, and whether y is beyond the end of the support, where 1 + ξz ≤ 0, or further than can be
-    computed: w is 0 there.
+    """w, and whether y is beyond the end of the support, where 1 + ξz ≤ 0, or too far out to
+    compute: w is 0 there.
     """
     far = _far(*jax.lax.stop_gradient((p, y)))
     z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
@@ -307,7 +307,7 @@ def _gpd(
 
 
 def _gpd_log_cdf(p: Params, y: Array) -> Array:
-    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), of which no derivative is large
+    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), none of whose derivatives is large
     where w is small.
     """
     under = y <= p["loc"]
@@ -406,7 +406,7 @@ def _pareto(
         under = (y < p["scale"]) if closed else (y <= p["scale"])
         over = jnp.isposinf(y)
         excess = jnp.where(under | over, p["scale"], y - p["scale"])
-        ratio = excess / p["scale"]  # of the excess, so that nothing is lost beside the scale
+        ratio = excess / p["scale"]  # of the excess, so that no digits are lost against the scale
         large = ratio > MIN_RATIO_BESIDE_ONE
         value = inside(
             p,

@@ -1,8 +1,8 @@
-"""A family of distributions: a frozen record of pure functions of its parameters and of values.
+"""A family of distributions: a frozen record of pure functions of parameters and values.
 
-``Law`` holds the mathematics, one function each, of parameters already read and converted.
-``Family`` is what a user holds: it reads parameters and data, says what is wrong with them, and is
-itself a log-likelihood with a start and constraints.
+``Law`` holds the mathematics, functions of parameters already read and converted. ``Family`` is
+what users hold: it reads parameters and data, reports what is wrong with them, and is itself a
+log-likelihood with start values and constraints.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def real(x: ArrayLike) -> jax.Array:
 
 
 def _values(y: Tree) -> Tree:
-    """The values in the precision of the road."""
+    """The values, in the precision of the parameters."""
     return y if tracing() else exact(y)
 
 
 def _either_road(
     method: Callable[Concatenate[Family, Params, Rest], Any],
 ) -> Callable[Concatenate[Family, Params, Rest], Any]:
-    """A method that is plain JAX under a trace, and on the host runs in float64 and returns
-    NumPy arrays; which of the two, no type tells.
+    """A method that is plain JAX under tracing, and on the host runs in float64 and returns NumPy
+    arrays; the types do not show which.
     """
 
     @functools.wraps(method)
@@ -284,7 +284,7 @@ class Family:
         return jax.tree.map(real, p)
 
     def _forms(self) -> str:
-        """The dictionaries that ``data`` may be."""
+        """The dictionaries that ``data`` can be."""
         also = f", and of {' and '.join(map(repr, self.known))} where known" if self.known else ""
         return (
             " or ".join(" and ".join(map(repr, form)) for form in self.fields or (("y",),)) + also
@@ -309,7 +309,7 @@ def masked(
     """``inside(y)`` strictly between low and high, constants at and beyond them; NaN stays NaN.
 
     Outside, ``inside`` is evaluated at ``spare``, so that its derivatives are finite before they
-    are thrown away.
+    are discarded.
     """
     under = y <= low
     over = y >= high
@@ -337,5 +337,5 @@ def by_quantile(
 
 
 def document(family: Family, text: str) -> None:
-    """Give a family a docstring of its own, which ``help`` and notebooks show."""
+    """Give a family its own docstring, shown by ``help`` and notebooks."""
     object.__setattr__(family, "__doc__", inspect.cleandoc(text))

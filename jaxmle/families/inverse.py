@@ -1,5 +1,5 @@
-"""Quantiles of what has a distribution function: Newton's method kept inside a bracket, and
-bisection over whole numbers.
+"""Quantiles from a distribution function: Newton's method inside a bracket, and bisection over
+integers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Params = dict[str, Any]
 Tail = Callable[[Params, Array], Array]
 Bracket = tuple[
     jax.Array, jax.Array, jax.Array, jax.Array, Any
-]  # s, low, high, whether it is found; the count of steps
+]  # s, low, high, whether it is found; the number of steps
 
 MAX_QUANTILE_STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
 WIDEST = 700.0  # exp(±700) is finite in float64
 LONGEST_QUANTILE_STEP = (
-    1e5  # the slope exp(log f − log F) has lost its digits where the two are longer than this
+    1e5  # the slope exp(log f − log F) has lost its digits where both are larger than this
 )
 
 
@@ -46,18 +46,18 @@ def solve(
     """The value y with distribution function q in (0, 1), elementwise.
 
     Solves log F(y) = log q in the lower half and log S(y) = log(1 − q) in the upper, on the scale s
-    where y = exp s, sinh s or a logistic function of s. There log F is close to concave, so that
-    Newton's steps come from one side; a step that leaves the bracket is replaced by bisection.
+    where y = exp s, sinh s or a logistic function of s. There log F is close to concave, so
+    Newton's steps approach from one side; a step that leaves the bracket is replaced by bisection.
     Derivatives are those of the implicit function theorem, dy = (dq − ∂F)/f, not of the loop. A
-    value that rounds to an end of the support is the last number inside ``ends``; there the tail
-    that is not lost in the rounding gives the derivatives.
+    value that rounds to an end of the support becomes the last number inside ``ends``; there the
+    derivatives come from the tail that is not lost to rounding.
     """
     low, high = (jax.lax.stop_gradient(jnp.asarray(end, q.dtype)) for end in ends)
     low = jnp.nextafter(low, jnp.inf)
     high = jnp.nextafter(high, -jnp.inf)
 
     def residual(p: Params, q: Array, y: Array, lower: Array) -> tuple[Array, Array]:
-        """What is left, increasing in y, and the log of its slope in y."""
+        """The residual, increasing in y, and the log of its slope in y."""
         cdf = log_cdf(p, y)
         sf = log_sf(p, y)
         density = log_prob(p, y)
@@ -108,7 +108,7 @@ def _climb(
         newton = s - left * jnp.exp(-log_slope) / slope_y(s)
         near = sound & (
             jnp.abs(newton - s) <= tolerance * (1 + jnp.abs(s))
-        )  # a last step may land a rounding error outside the bracket
+        )  # a last step may land outside the bracket by a rounding error
         inside = sound & (newton > low) & (newton < high)
         new = jnp.where(near, newton, jnp.where(inside, newton, 0.5 * (low + high)))
         return new, low, high, near | (high - low <= tolerance * (1 + jnp.abs(s))), count + 1
@@ -133,10 +133,10 @@ def smallest_count(
     p: Params,
     q: Array,
 ) -> Array:
-    """The smallest whole number y with distribution function at least q, by bisection.
+    """The smallest integer y with distribution function at least q, by bisection.
 
-    Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)). It is
-    compared in the nearer tail.
+    Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)).
+    Probabilities are compared in the nearer tail.
     """
     p, q, mean, variance, low, high = jax.lax.stop_gradient((p, q, mean, variance, low, high))
     shape = _shape(p, q)

@@ -1,5 +1,5 @@
 """Families of loc + scale·Z on the real line: normal, Student's t, Laplace, logistic, Cauchy,
-Gumbel, skew-normal. Each is a standard density.
+Gumbel, skew-normal, each given by its standard density.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PI_SQUARED = math.pi**2
 
 @dataclass(frozen=True)
 class Standard:
-    """The law of Z = (Y − loc)/scale, its functions of (p, z); ``log_sf`` None where Z and −Z have
-    one law.
+    """The distribution of Z = (Y − loc)/scale, as functions of (p, z); ``log_sf`` is None if Z and
+    −Z have the same distribution.
 
-    ``heavy`` where the log density falls like log |z|, so that a value may lie 1e100 scales out.
+    ``heavy`` if the log density falls like log |z|, so that a value may lie 1e100 scales out.
     ``information`` gives the entries (loc, loc), (loc, scale), (scale, scale) for scale 1, and
-    ``beyond`` any with a further parameter.
+    ``beyond`` those of further parameters.
     """
 
     log_prob: Callable[[Params, Array], Array]
@@ -64,10 +64,10 @@ def _standardised(
     *,
     heavy: bool,
 ) -> Array:
-    """``inside`` at z = (y − loc)/scale; constants at ±∞, and beyond 1e149 scales, as if there.
+    """``inside`` at z = (y − loc)/scale; constants at ±∞, and also beyond 1e149 scales.
 
-    A light tail ends where z/scale is that large, too: there the second derivatives in the scale,
-    z²/scale², are no numbers.
+    A light tail also ends where z/scale is that large: there the second derivatives in the scale,
+    z²/scale², overflow.
     """
     furthest = FURTHEST * jnp.log(jnp.finfo(jnp.result_type(float)).max)
     distance = jax.lax.stop_gradient(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
@@ -113,7 +113,7 @@ def location_scale(
         return entries | standard.beyond(p)
 
     def log_tails(p: Params, y: Array) -> tuple[Array, Array]:
-        """F of z and of −z, where Z and −Z have one law."""
+        """F at z and at −z, when Z and −Z have the same distribution."""
 
         def of_side(side: Array) -> Array:
             return standardised(lambda p, z: standard.log_cdf(p, side * z), 0.0, 0.0)(p, y)
@@ -152,8 +152,8 @@ def _by_moments(factor: float) -> Callable[[Array, Params], Params]:
 
 
 def _by_quartiles(factor: float) -> Callable[[Array, Params], Params]:
-    """loc = median, scale = factor · interquartile range, or of the standard deviation where
-    half of the values are one.
+    """loc = median, scale = factor · interquartile range, or the standard deviation if half of the
+    values are equal.
     """
 
     def guess(y: Array, known: Params) -> Params:
@@ -401,8 +401,8 @@ def _skew_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _skew_guess(y: Array, known: Params) -> Params:
-    """The method of moments, with the skewness kept inside ±0.95 of what the family can have,
-    and away from 0, where the information is singular.
+    """The method of moments, with the skewness kept within ±0.95 of the family's limit, and away
+    from 0, where the information is singular.
     """
     mean, variance, xp = moments(y)
     skewness = xp.mean((y - mean) ** 3) / variance**1.5

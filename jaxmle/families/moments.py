@@ -1,5 +1,5 @@
-"""Moments for start values: of NumPy arrays in NumPy, of traced ones in jax, and finite
-whatever the data are.
+"""Moments for start values: in NumPy for NumPy arrays, in jax for traced ones, and finite whatever
+the data.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ EULER_GAMMA = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
 
 
 def values(y: Array) -> tuple[Array, Any]:
-    """y as a floating array (n,), values that are not finite replaced by the mean of the others,
-    and its array module.
+    """y as a floating array (n,), with non-finite values replaced by the mean of the others, and
+    its array module.
 
-    A start must be finite even where the data are not: what is wrong with them is then said by the
-    fit, by row.
+    A start must be finite even if the data are not: the fit then reports the bad rows.
     """
     xp = namespace(y if hasattr(y, "dtype") else np.asarray(y))
     y = xp.asarray(y)
@@ -31,11 +30,11 @@ def values(y: Array) -> tuple[Array, Any]:
 
 
 def moments(y: Array) -> tuple[Array, Array, Any]:
-    """Mean and variance (divisor n), the latter above zero: a constant c counts as c with a tenth
-    of its size for a deviation.
+    """Mean and variance (divisor n), the latter above zero: for a constant c a tenth of |c| is
+    taken as the standard deviation.
 
-    A constant is what deviates by rounding alone, eight ulps: values above a datum of 1e6 have a
-    spread of their own.
+    Values count as constant if they deviate only by rounding, eight ulps: small differences around
+    an offset of 1e6 are genuine.
     """
     y, xp = values(y)
     n = max(len(y), 1)
@@ -65,7 +64,7 @@ def quantiles(y: Array, *probabilities: float) -> tuple[Array, ...]:
 
 
 def finite_start(start: Tree, constraints: Tree) -> Tree:
-    """Start values, of which those that overflowed or left their interval are put inside it."""
+    """Start values; those that overflowed or left their interval are moved inside it."""
     if isinstance(start, dict):
         return {
             name: finite_start(

@@ -24,8 +24,8 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:
-    """((y − loc)'M⁻¹(y − loc), log det M), from the Cholesky factor; M (d, d), or (n, d, d) row
-    by row. NaN where M is not positive definite.
+    """((y − loc)'M⁻¹(y − loc), log det M), from the Cholesky factor; M is (d, d), or (n, d, d), one
+    per row. NaN where M is not positive definite.
     """
     if y.ndim == 0 or y.shape[-1] != matrix.shape[-1]:
         raise ValueError(
@@ -50,8 +50,8 @@ def _correlate(p: Params, matrix: str, key: Array, shape: tuple[int, ...]) -> Ar
 
 
 def _moments(y: Array) -> tuple[Array, Array, Any]:
-    """Mean (d,) and covariance (d, d), made positive definite by a thousandth of its diagonal
-    where there are few rows.
+    """Mean (d,) and covariance (d, d), made positive definite by adding a thousandth of its
+    diagonal if there are few rows.
     """
     mean, spread, xp = moments(y)
     y, _ = values(y)
@@ -62,8 +62,8 @@ def _moments(y: Array) -> tuple[Array, Array, Any]:
 
 
 def _basis(d: int) -> np.ndarray:
-    """The derivative of a symmetric matrix in each entry of its lower triangle, (d(d + 1)/2, d,
-    d), row by row as they are printed.
+    """The derivative of a symmetric matrix in each entry of its lower triangle, (d(d + 1)/2, d, d),
+    row by row, in the order of printing.
     """
     pairs = [(i, j) for i in range(d) for j in range(i + 1)]
     basis = np.zeros((len(pairs), d, d))

@@ -38,12 +38,12 @@ def half_line(
     sample: Callable[[Params, Array, tuple[int, ...]], Array] | None = None,
     **rest: Any,
 ) -> Family:
-    """The family of functions given for y in (0, ∞): −inf or 0 elsewhere, the log density at 0
-    itself from ``at_zero``.
+    """The family with functions given for y in (0, ∞): −inf or 0 elsewhere, and the log density at
+    0 itself from ``at_zero``.
 
-    ``centre`` is a value of these parameters at which every function is harmless: what lies outside
-    is evaluated there, and thrown away. A 1 is not: of a Weibull law of 1e7 hours it is as far out
-    as 1e14 hours.
+    ``centre`` gives a value at which every function is well behaved for these parameters: values
+    outside are evaluated there, and the result is discarded. The value 1 would not do: with a
+    Weibull scale of 1e7 hours it is as far out as 1e14 hours.
     """
 
     def on(function: Pointwise, below: float, above: float) -> Pointwise:
@@ -132,7 +132,7 @@ def _gamma_log_prob(shape: Array, unit: Array, log_x: Array, y: Array) -> Array:
     """log of x^shape e⁻ˣ/(Γ(shape) y): a Poisson probability at a count of ``shape``, which keeps
     its digits at large shapes.
 
-    x is y or 1/y times ``unit``; where x/unit² is no number any more the density is 0.
+    x is y or 1/y times ``unit``; where x/unit² overflows, the density is 0.
     """
     most = 0.95 * jnp.log(jnp.finfo(y.dtype).max)
     far = jax.lax.stop_gradient(log_x - 2 * jnp.minimum(jnp.log(unit), 0.0)) > most
@@ -321,7 +321,7 @@ def _inverse_gaussian_log_cdf(p: Params, y: Array) -> Array:
 
 
 def _inverse_gaussian_log_sf(p: Params, y: Array) -> Array:
-    # A difference: it loses a digit for each factor of ten by which y exceeds the mean.
+    # This difference loses a digit for each factor of ten by which y exceeds the mean.
     r, s = _inverse_gaussian_parts(p, y)
     first = special.log_ndtr(-r)
     second = log_mills(s) - 0.5 * r * r
@@ -329,7 +329,9 @@ def _inverse_gaussian_log_sf(p: Params, y: Array) -> Array:
 
 
 def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
-    """``function`` where r and its derivatives have numbers for squares; beyond, as at 0 or ∞."""
+    """``function`` where the squares of r and its derivatives are finite; beyond that, its value at
+    0 or ∞.
+    """
 
     def of(p: Params, y: Array) -> Array:
         mean, shape = jax.lax.stop_gradient((p["mean"], p["shape"]))

@@ -1,6 +1,4 @@
-"""The distribution function of the skew-normal, by Gauss–Legendre quadrature of a log-concave
-tail.
-"""
+"""The skew-normal distribution function, by Gauss–Legendre quadrature of a log-concave tail."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import jaxmle.special as special
 from jaxmle._types import Array
 from jaxmle.special.normal import upper_hazard
 
-DEPTH = 40.0  # e⁻⁴⁰ = 4e-18 of the integrand is left out
+DEPTH = 40.0  # e⁻⁴⁰ = 4e-18 of the integrand is neglected
 
 
 @functools.cache
@@ -27,8 +25,8 @@ def legendre(nodes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def integral(log_f: Callable[..., Array], width: Array, nodes: int, *constants: Array) -> Array:
-    """log ∫₀^width exp(log_f(u, *constants)) du, elementwise; ``log_f`` sees one more axis,
-    over the nodes.
+    """log ∫₀^width exp(log_f(u, *constants)) du, elementwise; ``log_f`` gets one more axis, over
+    the nodes.
     """
     width, *held = (array[..., None] for array in jnp.broadcast_arrays(width, *constants))
     points, weights = (
@@ -41,7 +39,7 @@ def integral(log_f: Callable[..., Array], width: Array, nodes: int, *constants: 
 
 
 def held(x: Array) -> Array:
-    """x, held where its square is still a number: of log Φ there, −1e298, no more is asked."""
+    """x, clipped so that its square stays finite: log Φ is −1e298 there, which is enough."""
     most = 1e149 if x.dtype == jnp.float64 else 1e18
     return jnp.clip(x, -most, most)
 
@@ -51,7 +49,7 @@ def _lower(z: Array, a: Array) -> Array:
 
     F = 2φ(z) ∫₀^∞ exp(zu − u²/2) Φ(a(z − u)) du. At u = 0 the log of the integrand has slope −r = z
     − a·φ(az)/Φ(az), and its curvature is below −c = −1 − (2/π)a², that of log Φ at 0. Where ru +
-    cu²/2 = DEPTH it has fallen by as much, and the range ends.
+    cu²/2 = DEPTH it has fallen by that much, and the range ends.
     """
     fall = a * upper_hazard(jnp.asarray(held(-a * z))) - z
     c = 1 + 2 / math.pi * a * a
@@ -67,7 +65,7 @@ def _lower(z: Array, a: Array) -> Array:
 
 
 def _small(z: Array, a: Array) -> Array:
-    """log of the tail at z on its own side, for z ≤ 0: F(z; a), of either sign of a.
+    """log of the tail F(z; a) for z ≤ 0, for either sign of a.
 
     For a < 0, F(z; a) = 2Φ(z) − F(z; −a), and F(z; −a) ≤ Φ(z): at most one bit is lost.
     """

@@ -1,1 +1,1 @@
-"""Questions asked of a fit."""
+"""Inference from a fit: tests, intervals, resampling, diagnostics."""

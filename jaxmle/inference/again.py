@@ -1,5 +1,5 @@
-"""The one door back to the data of a fit: they are given again, checked against the record, and a
-quantity is evaluated for one fit or a batch.
+"""Evaluating a likelihood again at a fit: the data are passed again and checked against the fit,
+and a quantity is evaluated for one fit or a batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxmle.record.identity import identity
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.fingerprint import fingerprints
 
-ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated side by side
+ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated together
 
 
 class Again(NamedTuple):
@@ -44,11 +44,11 @@ class Again(NamedTuple):
     fit: Fit
     aligned: tuple[Tree, Any, tuple[Array, ...]]
     shared: tuple[bool, ...]  # for each leaf of ``aligned``, whether all members share it
-    weights: Weights | None  # as they were given
+    weights: Weights | None  # as given
 
     @property
     def weight_kind(self) -> str | None:
-        """The kind of the weights; None without."""
+        """The kind of the weights; None if there are none."""
         return None if self.weights is None else self.weights.kind
 
     @property
@@ -58,7 +58,7 @@ class Again(NamedTuple):
 
     @property
     def weighted(self) -> Loglik:
-        """The likelihood of one fit, with the weights that were given."""
+        """The likelihood of one fit, with the given weights."""
         return self.loglik if self.weights is None else weight(self.loglik, self.weights)
 
     def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
@@ -120,7 +120,7 @@ def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callabl
 
 
 def check_fit(what: str, fit: Any, alone: bool = False) -> None:
-    """Refuse what is not a record of ``fit``, and a batch where ``alone``."""
+    """Raise for anything but a result of ``fit``, and for a batch if ``alone``."""
     if not isinstance(fit, Fit):
         raise TypeError(f"{what} takes the result of fit; got {shown(fit)}")
     if alone and fit.batch_shape:
@@ -136,16 +136,14 @@ def check_fit(what: str, fit: Any, alone: bool = False) -> None:
 
 
 def check_axes(fit: Fit, in_axes: Any) -> None:
-    """Refuse ``in_axes`` for one fit, which has no axis over members."""
+    """Raise for ``in_axes`` with a single fit, which has no axis over members."""
     plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
     if not fit.batch_shape and not (plain and in_axes in (0, None)):
         raise ValueError("in_axes is only for a batch; leave it out for a single fit")
 
 
 def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
-    """Refuse weights, given again or inside the likelihood, that are not of the kind that the
-    record says.
-    """
+    """Raise if weights, passed again or inside the likelihood, are not of the fit's kind."""
     if weights is not None:
         check_weights_given(weights)
     kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
@@ -163,11 +161,11 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
 
 
 def _check_same(fit: Fit, given: Array) -> None:
-    """Refuse data or weights that are not those of the fit; a fit made under a trace has no
+    """Raise if data or weights are not those of the fit; a fit made under a trace has no
     fingerprint to compare.
 
     Args:
-        given: fingerprints (b, 2) of the data and weights that are given now.
+        given: fingerprints (b, 2) of the data and weights passed now.
     """
     known = np.asarray(fit.data_id).reshape(-1, 2)
     other = np.any(known != 0, axis=1) & np.any(given != known, axis=1)
@@ -197,18 +195,18 @@ def again(
     alone: bool = False,
     what: str = "this",
 ) -> Again:
-    """Take the data of a fit again, and check that they are the same.
+    """Check that data are those of a fit, and return everything needed to evaluate the likelihood.
 
     Args:
         data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes``
             as there.
         weights, clusters: as given to the fit.
         check_data: whether fingerprints are compared; under a trace they never are.
-        alone: whether only one fit will do, no batch.
+        alone: whether a batch is refused.
         what: the caller's name, for messages.
 
     Raises:
-        ValueError: where the data, or the weights, are not those of the fit.
+        ValueError: if the data, or the weights, are not those of the fit.
     """
     check_fit(what, fit, alone)
     check_weighting(what, loglik, fit, weights)
@@ -237,7 +235,7 @@ def again(
 def batch_again(
     loglik: Loglik, fit: Fit, data: Tree, base: np.ndarray, weights: Any, in_axes: Any
 ) -> Inputs:
-    """Take the data sets of a batch again, of equal length or not, in float64 and ready for the
+    """Check the data sets of a batch, of equal length or not, and prepare them in float64 for the
     batch engine.
 
     Args:
@@ -249,7 +247,7 @@ def batch_again(
     if inputs.source.members != members:
         raise ValueError(f"the fit has {members} members and the data {inputs.source.members}")
     _check_same(fit, identities(inputs.source, fit.dtype))
-    # ``read_batch`` was given no constraints; the layout of the fit does.
+    # ``read_batch`` was called without constraints; the layout of the fit has them.
     return replace(inputs, layout=fit.layout, base=base)
 
 
@@ -289,7 +287,7 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
 
 
 def _identities(given: Again) -> np.ndarray:
-    """The fingerprints (b, 2) of data and weights as they are given now."""
+    """The fingerprints (b, 2) of the data and weights passed now."""
     fit = given.fit
     if not fit.batch_shape:
         return identity(given.weighted, given.data, fit.dtype)[None]
@@ -322,17 +320,17 @@ def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
 
 
 class Tangent(NamedTuple):
-    """Coordinates of the directions in which the parameters of a likelihood can move, linear in
-    the printed entries.
+    """Coordinates of the directions in which the parameters of a likelihood are free, linear in the
+    printed entries.
     """
 
-    lift: np.ndarray  # (p, k) from a move in them to one of x
+    lift: np.ndarray  # (p, k) from a change in these coordinates to a change in x
     places: np.ndarray  # (k,) the entries of x that are these coordinates
 
 
 def tangent(loglik: Loglik, layout: Layout) -> Tangent:
-    """The entries that ``fix`` and ``tie`` leave free; of a simplex all but the last, which
-    takes up the rest.
+    """The entries that ``fix`` and ``tie`` leave free; for a simplex all but the last, which
+    follows from the others.
     """
     roots = roots_of(loglik, layout)
     free = roots == np.arange(layout.p)
@@ -348,7 +346,7 @@ def tangent(loglik: Loglik, layout: Layout) -> Tangent:
 
 
 def inverse_root(information: Array) -> Array:
-    """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
+    """U (k, k) with UU' the inverse of a matrix; NaN if it is not positive definite."""
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(information)))
     factor = jnp.linalg.cholesky(
         0.5 * (information + information.T) / (scale[:, None] * scale[None, :])

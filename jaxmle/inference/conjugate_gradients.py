@@ -23,11 +23,12 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.tables.notes import BY_CONJUGATE_GRADIENTS
 
-# of the right-hand side, where a column of the inverse is solved: the variance, a quadratic form,
-# is then off by the square of this times the condition of the information
+# relative to the right-hand side, when a column of the inverse is solved for: the relative error of
+# the variance, a quadratic form, is the square of this times the condition number of the
+# information
 RELATIVE_RESIDUAL = 1e-8
-# curvature along a search direction over the largest that was met, below which the information has
-# a null direction
+# curvature along a search direction relative to the largest one seen, below which the information
+# has a null direction
 MIN_RELATIVE_CURVATURE = 1e-12
 MAX_PRODUCTS = 2000
 
@@ -39,8 +40,8 @@ class _Solve(NamedTuple):
     residual: Array
     direction: Array
     square: Array  # (m,) of the residual
-    curvature: Array  # (m,) the largest d'Jd/d'd met
-    singular: Array  # (m,) whether ℓ does not curve downwards along a direction that was met
+    curvature: Array  # (m,) the largest d'Jd/d'd seen
+    singular: Array  # (m,) whether ℓ does not curve downwards along some direction
     products: Array  # ()
 
 
@@ -133,7 +134,7 @@ def _columns(
 
 
 def _solved(information: Any, rows: Array, max_products: int) -> Array:
-    """J⁻¹ of each row (m, k); NaN where J is not positive definite or the steps do not suffice."""
+    """J⁻¹ of each row (m, k); NaN if J is not positive definite or the steps are not enough."""
     target = RELATIVE_RESIDUAL**2 * jnp.sum(rows**2, axis=1)
 
     def is_open(current: _Solve) -> Array:

@@ -90,8 +90,8 @@ class Delta:
         listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
         if self.leaks is not None and np.any(np.asarray(self.leaks) & missing):
             return (
-                f"No standard error for {listed}: it depends on parameters that the data "
-                "do not determine; fit.explain() names them."
+                f"No standard error for {listed}: it depends on parameters without a finite, "
+                "unique estimate; fit.explain() names them."
             )
         if self.vcov_kind == BY_CONJUGATE_GRADIENTS:
             return (
@@ -210,7 +210,7 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
     with explained(params, {}):
         jacobian = jax.jacfwd(flat_g)(x)
     moved: Any = propagated(fit, jacobian)
-    # What leaves the estimable space has the value at the estimate itself, which may be infinite.
+    # A value outside the estimable space is the one at the estimate itself, which may be infinite.
     away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
     return Delta(
@@ -225,12 +225,14 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
 
 
 def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the values of a function: those given, or their places in the tree."""
+    """The names of the values of a function: the given names, or positions in the tree."""
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(value))
     if names is not None:
         given = [names] if isinstance(names, str) else list(names)
         if len(given) != size or not all(isinstance(name, str) for name in given):
-            raise ValueError(f"names are {size} strings, one for each value; got {shown(names)}")
+            raise ValueError(
+                f"names must be {size} strings, one for each value; got {shown(names)}"
+            )
         return tuple(given)
     leaves, _ = jax.tree_util.tree_flatten_with_path(value)
     listed = []
@@ -242,8 +244,8 @@ def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def real_value(name: str, value: Tree) -> Tree:
-    """The value of a user's function of the parameters: numbers, at least one, that can be
-    differentiated.
+    """The value of a user's function of the parameters, checked to be one or more numbers that can
+    be differentiated.
     """
     leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
     if not leaves:

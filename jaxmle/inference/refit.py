@@ -1,4 +1,4 @@
-"""Refits of one fit, many at once: what the bootstrap, the jackknife and calibration share."""
+"""Many refits of one fit at once, shared by the bootstrap, the jackknife and calibration."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from jaxmle.solvers.status import Status
 MEMBERS_A_CHUNK = (
     8,
     1024,
-    # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
+    # refits in one call of the batch engine: its narrowest block, and a size common to all calls so
     # that they compile once
 )
 BYTES_OF_A_CALL = (
     2**24
-    # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to
-    # 2**25, a quarter more with 2**26
+    # numbers of weights or simulated data in one call; 10 000 × 1000 weights took the same time
+    # with 2**23 to 2**25, a quarter more with 2**26
 )
 STATUSES_WITH_ESTIMATE = (
     Status.BOUNDARY,
@@ -44,14 +44,14 @@ STATUSES_WITH_ESTIMATE = (
     Status.CONVERGED,
 )  # statuses with an estimate
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
-MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space, from which it is free
+MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space, from which it is not determined
 
 
 @dataclass(frozen=True)
 class Refit:
     """One fit, ready to be repeated on other weights or other data.
 
-    ``start`` is where every refit begins, the estimate itself where it can be a start.
+    Every refit begins at ``start``, the estimate itself if it can be a start.
     """
 
     loglik: Loglik
@@ -69,7 +69,7 @@ class Refit:
         clusters: Any = None,
         starts: Tree = None,
     ) -> Fit:
-        """The refits of one chunk; from ``starts`` of their own, if given."""
+        """The refits of one chunk; from their own ``starts``, if given."""
         return fit_members(
             self.loglik,
             self.start if starts is None else starts,
@@ -81,8 +81,8 @@ class Refit:
         )
 
     def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
-        """Refuse a likelihood whose terms depend on other rows, or on other clusters: such rows
-        cannot be weighted or left out.
+        """Raise if terms depend on other rows, or on other clusters, because such rows cannot be
+        weighted or left out.
         """
         tree = as_tree(self.loglik)
         with precision(self.options.host_dtype):
@@ -108,7 +108,7 @@ def refit_of(
     params0: Tree,
     options: Options,
 ) -> Refit:
-    """The fit, checked against the likelihood, the data and the weights that are given again."""
+    """The fit, checked against the likelihood, the data and the weights."""
     host_only(what)
     check_fit(what, fit, alone=True)
     if fit.verdict not in STATUSES_WITH_ESTIMATE:
@@ -163,10 +163,10 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
 
 
 def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
-    """Member numbers of each call, all of one length (a shape is a compilation), and how many of
-    them count.
+    """Member numbers of each call, all of the same length (a new shape is a compilation), and how
+    many of them are used.
 
-    The last call is filled up with the numbers that would come next.
+    The last call is padded with the next numbers.
     """
     most = int(np.clip(BYTES_OF_A_CALL / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
     calls = -(-total // most)
@@ -176,7 +176,7 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def known(fits: Fit) -> np.ndarray:
-    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN where there is no
+    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN if there is no
     maximum or the data do not determine the entry.
     """
     status = np.asarray(fits.status)

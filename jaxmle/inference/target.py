@@ -1,4 +1,4 @@
-"""What is studied: the parameters, or a function of them, for many refits at once."""
+"""The quantity studied: the parameters, or a function of them, for many refits at once."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Target:
 
 
 def target_of(fit: Fit, statistic: Callable[[Tree], Tree] | None) -> Target:
-    """What is studied, with the shape of its value found by abstract evaluation."""
+    """The quantity studied, with the shape of its value from abstract evaluation."""
     if statistic is None:
         return Target(fit.layout, None, fit.layout)
     check_function("statistic", statistic, "lambda params: params['a'] / params['b']")

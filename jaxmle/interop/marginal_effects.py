@@ -105,7 +105,7 @@ def _adapter() -> type:
 
         def validation(self) -> None:
             """What the package finds out about a table, known already: release 0.6.0 asks polars
-            whether decimals are among whole numbers, which polars 2 refuses.
+            whether decimals are among integers, which polars 2 refuses.
             """
             self.validate_coef()
             self.validate_response_name()

@@ -1,5 +1,5 @@
-"""Lakes: a fit for every group of a data set that is larger than one table, on whatever engine
-the user has.
+"""Lakes: a fit for every group of a data set larger than one table, on whatever engine the user
+has.
 """
 
 from jaxmle.lake import engines as engines

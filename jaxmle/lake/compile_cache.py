@@ -1,4 +1,4 @@
-"""A folder of compiled programs, which fresh processes load instead of compiling."""
+"""A folder of compiled programs, which new processes load instead of compiling."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import jax
 
 from jaxmle.parameters.arguments import check_path
 
-# Every program is kept, however small: a fit consists of some twenty that compile in 0.1 to 1 s
-# each, most of them below jax's own threshold of one second.
+# Every program is kept, however small: a fit consists of about twenty that each compile in 0.1 to 1
+# s, most of them below jax's own threshold of one second.
 CACHE_SETTINGS = {
     "jax_enable_compilation_cache": True,
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -61,8 +61,8 @@ def compile_cache(folder: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _configured(settings: dict[str, Any]) -> Iterator[None]:
-    """jax's configuration with these settings, and what it was before. jax opens its cache once,
-    so it is told to look again.
+    """jax's configuration with these settings, and what it was before. jax opens its cache only
+    once, so it is reset.
     """
     before = {name: getattr(jax.config, name) for name in settings}
     if before == settings:  # a block inside a block, or the user's own folder

@@ -1,4 +1,4 @@
-"""The one adapter, an executor made of Ray; others are executors already."""
+"""The only adapter needed, an executor made from Ray; other engines are executors already."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def ray(*, num_cpus: float = 1, num_gpus: float = 0, retries: int = 3) -> Execut
         "num_cpus": check_number("num_cpus", num_cpus, 0.0, closed=True),
         "num_gpus": check_number("num_gpus", num_gpus, 0.0, closed=True),
         "max_retries": check_count("retries", retries),
-        # Ray would end the process of a task with a GPU after it, and what was compiled with it.
+        # By default Ray ends the process after a task with a GPU, and loses what was compiled in
+        # it.
         "max_calls": 0,
     }
     return RayExecutor(library, options)

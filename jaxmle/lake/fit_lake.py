@@ -1,5 +1,5 @@
-"""``fit_lake``: a fit for every group of a data set of Parquet files, file by file, here or on an
-engine of the user's.
+"""``fit_lake``: a fit for every group of a data set of Parquet files, file by file, here or on the
+user's engine.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def fit_lake(
 
 
 def _identity(model: Loglik, request: Request, files: Source) -> dict[str, str]:
-    """What a folder of fits must have in common with a call that goes on in it."""
+    """What a folder of fits must have in common with a call that resumes it."""
     read = request.columns() or files.schema.names
     types = [(name, str(files.schema.field(name).type)) for name in read]
     return {
@@ -144,7 +144,7 @@ def _fitted_files(
     cache: Any,
     progress: bool | None,
 ) -> LakeFits:
-    """Skip what is there, fit the rest, and look at all keys together."""
+    """Skip the files already fitted, fit the rest, and check all keys together."""
     gathering = Gathering(folder, files, request.by)
     to_do = gathering.take_what_is_there()
     worker_request = replace(request, missing="drop") if request.missing == "warn" else request
@@ -181,7 +181,7 @@ def _fitted_files(
 def _outcomes(
     work: Work, to_do: list[Partition], engine: Executor | None
 ) -> Iterator[tuple[Partition, Any]]:
-    """Each file with what became of it, as they end."""
+    """Each file with its outcome, as they finish."""
     if engine is None:
         for partition in to_do:
             yield partition, fit_partition(work, partition)
@@ -208,12 +208,12 @@ def _on_engine(
 
 
 def _result(future: Future, partition: Partition) -> Any:
-    """What came back from a worker, or that it did not."""
+    """The result from a worker, or the failure if none came back."""
     try:
         return future.result()
     except BrokenExecutor as error:
         return _lost_worker(error)
-    except Exception as error:  # engines raise errors of their own where a worker is lost
+    except Exception as error:  # engines raise their own errors when a worker is lost
         return Failed("RuntimeError", None, f"{type(error).__name__}: {first_line(error)}")
 
 
@@ -223,7 +223,7 @@ def _lost_worker(error: BaseException) -> Failed:
 
 
 def _failure(partition: Partition, outcome: Failed, gathering: Gathering) -> Exception:
-    """The error of the caller: which file, why, and what is not lost."""
+    """The error for the caller: which file, why, and what is kept."""
     message = (
         f"{partition.path}: {outcome.reason.rstrip('.')}. {len(gathering.taken):,} of "
         f"{len(gathering.partitions):,} files are finished and saved in "

@@ -17,8 +17,8 @@ from jaxmle.runtime.jax_state import host_only
 
 
 class Fitted(NamedTuple):
-    """The fits of one table: their ``table``, the rows ``dropped`` for missing values, and how
-    the columns were ``coded``, as text that is equal where coefficients mean the same.
+    """The fits of one table: their ``table``, the rows ``dropped`` for missing values, and how the
+    columns were ``coded``, as text that is equal when the coefficients mean the same.
     """
 
     table: Any
@@ -100,7 +100,7 @@ def fit_table(
 
 
 def fitted(model: Loglik, table: Any, request: Request) -> Fitted:
-    """The fits of the groups of a table, as they are asked for."""
+    """The fits of the groups of a table, as requested."""
     refuse_absent(request.named_columns(), table.column_names, "the table")
     if not table.num_rows:
         raise ValueError("the table has no rows: there is nothing to fit")
@@ -149,7 +149,7 @@ def _frame(table: Any, request: Request) -> Frame:
 
 
 def _coding(data: Any, groups: GroupFits) -> str:
-    """The names of the parameters, and the levels of each column that was coded as categories."""
+    """The names of the parameters, and the levels of each column coded as categories."""
     facts: dict[str, Any] = {"parameters": groups.fits.names}
     if isinstance(data, Frame):
         levels = {

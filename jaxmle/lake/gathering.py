@@ -1,5 +1,5 @@
-"""What is known of the files that are finished: which, how they ended, how they were coded, and
-their keys.
+"""What is known about the finished files: which they are, how their fits ended, how they were
+coded, and their keys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Gathering:
         self.place = {partition.output: i for i, partition in enumerate(all_files)}
         self.index = KeyIndex()
         self.skipped = 0
-        self.coded: tuple[str, str] | None = None  # how the first file was coded, and its path
+        self.coded: tuple[str, str] | None = None  # the coding of the first file, and its path
 
     def take_what_is_there(self) -> list[Partition]:
-        """Take the files whose fits are in the folder; those that are still to be fitted."""
+        """Take in the files whose fits are in the folder; return those still to be fitted."""
         there = set(self.folder.names())
         to_do = []
         for partition in self.partitions:
@@ -50,7 +50,7 @@ class Gathering:
         return to_do
 
     def _footer(self, partition: Partition, there: set[str]) -> dict[str, Any] | None:
-        """What the fits of a file say of themselves; None where there are none of it as it is."""
+        """The footer of a file's fits; None if there are none of its current version."""
         if partition.output not in there:
             return None
         footer = read_footer(self.folder, partition.output)
@@ -59,7 +59,7 @@ class Gathering:
     def compare_with_others(self) -> None:
         """Look for keys and codings of this part in the finished files of the other parts.
 
-        Each part does so after it has written its own, so that the last one sees all.
+        Each part does this after it has written its own files, so the last one sees all.
         """
         there = set(self.folder.names())
         for partition in self.others:
@@ -74,14 +74,14 @@ class Gathering:
         """Take in a finished file.
 
         Raises:
-            ValueError: it was coded otherwise than another; a key stands in both.
+            ValueError: its coding differs from another's, or they share a key.
         """
         self._refuse_other_coding(partition, footer["coding"])
         self.taken[partition.output] = footer
         self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
 
     def _refuse_other_coding(self, partition: Partition, coding: str) -> None:
-        """Coefficients of one name would mean different things."""
+        """Raise, since coefficients of the same name would mean different things."""
         if not coding:  # a file without rows
             return
         if self.coded is None:
@@ -106,7 +106,7 @@ class Gathering:
         )
 
     def refuse_shared_keys(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Raise for a key that stands in two files; equal hashes alone prove none."""
+        """Raise for a key that is in two files; equal hashes alone are no proof."""
         for left, right in pairs:
             files = [(*self.partitions, *self.others)[i] for i in (left, right)]
             keys = [self._keys(file) for file in files]
@@ -151,7 +151,7 @@ class Gathering:
 
 
 def _is_of(footer: dict[str, Any], partition: Partition) -> bool:
-    """Whether fits are those of the file as it is now."""
+    """Whether fits are those of the current version of the file."""
     sound = all(type(footer.get(name)) is kind for name, kind in FOOTER_KINDS.items())
     return sound and footer.get("source") == partition.facts
 

@@ -1,5 +1,5 @@
-"""The keys of all files, to find one that stands in two of them: its rows were fitted in two parts,
-and neither fit is that of the group.
+"""The keys of all files, to find any that is in two of them: its rows were fitted in two parts, and
+neither fit is that of the group.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ over the golden ratio (Knu
 
 
 def hashes_of(keys: Any) -> np.ndarray:
-    """A hash of 64 bits for each row of a table of keys, (b,)."""
+    """A 64-bit hash for each row of a table of keys, (b,)."""
     total = np.zeros(keys.num_rows, dtype=np.uint64)
     for column in keys.columns:
         digests = (
@@ -26,8 +26,8 @@ def hashes_of(keys: Any) -> np.ndarray:
 
 
 class KeyIndex:
-    """The hashes of the keys of files, which are looked through whenever they have doubled: each
-    once or twice, and a lake whose groups are cut up is found out at its second file.
+    """The hashes of the keys of the files, searched whenever their number has doubled: each is
+    searched once or twice, and a lake whose groups are split is detected at its second file.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class KeyIndex:
         self.count_waiting = 0
 
     def add(self, file: int, hashes: np.ndarray) -> Iterable[tuple[int, int]]:
-        """Take in the keys of a file; pairs of files that may share one."""
+        """Take in the keys of a file; return pairs of files that may share one."""
         self.waiting.append((hashes, file))
         self.count_waiting += len(hashes)
         return self.shared() if self.count_waiting >= len(self.hashes) else ()
 
     def shared(self) -> list[tuple[int, int]]:
-        """Pairs of files that have a hash in common, among all that were taken in."""
+        """Pairs of files with a hash in common, among all that were taken in."""
         parts = [self.hashes, *(hashes for hashes, _ in self.waiting)]
         owners = [self.files]
         owners += [np.full(len(hashes), file, np.int32) for hashes, file in self.waiting]

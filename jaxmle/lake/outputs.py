@@ -1,5 +1,5 @@
-"""The folder of a lake's fits: a manifest, and for each file of the source one Parquet file,
-written whole or not at all.
+"""The folder of a lake's fits: a manifest, and one Parquet file for each file of the source,
+written completely or not at all.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jaxmle.parameters.arguments import shown
 
 MANIFEST_OF_A_LAKE = "manifest.json"
 LAKE_FORMAT = 1
-FOOTER = b"jaxmle"  # the key of the metadata of a file of fits, a text of JSON
+FOOTER = b"jaxmle"  # the metadata key of a file of fits, whose value is JSON
 NANOSECONDS_TO_ABANDON = 3600 * 10**9  # an hour: its process died
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a file system of Arrow: a disk, or an object store."""
+    """A folder on an Arrow file system: a disk, or an object store."""
 
     filesystem: Any
     path: str
@@ -39,13 +39,13 @@ class Folder:
         return [info.base_name for info in self.filesystem.get_file_info(selector)]
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole: a reader, or a crash, sees all of it or none."""
+        """Write a file atomically: readers see all of it or none, even after a crash."""
         temporary = self.file(f".{name}.{uuid.uuid4().hex}")
         try:
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(content)
             self.filesystem.move(temporary, self.file(name))
-        except BaseException:  # an interrupt too leaves nothing half written
+        except BaseException:  # an interrupt must not leave a half-written file either
             self.remove(temporary)
             raise
 
@@ -60,7 +60,7 @@ class Folder:
             return stream.read()
 
     def sweep(self) -> None:
-        """Remove what processes that died have left unfinished."""
+        """Remove unfinished files left by processes that died."""
         fs = needed("pyarrow.fs")
         for info in self.filesystem.get_file_info(fs.FileSelector(self.path)):
             unfinished = re.fullmatch(r"\..+\.[0-9a-f]{32}", info.base_name)
@@ -81,7 +81,7 @@ def folder_of(out: Any) -> Folder:
 
 
 def refuse_own_source(folder: Folder, partitions: tuple[Partition, ...]) -> None:
-    """Fits within the source would be read as a part of it by the next call."""
+    """Reject an output folder within the source: the next call would read the fits as data."""
     for partition in partitions:
         if partition.path.startswith(f"{folder.path}/"):
             raise ValueError(
@@ -91,14 +91,14 @@ def refuse_own_source(folder: Folder, partitions: tuple[Partition, ...]) -> None
 
 
 def open_folder(folder: Folder, identity: dict[str, str], about: dict[str, Any]) -> None:
-    """Go on in a folder that holds fits of the same run, or begin one.
+    """Resume a folder that holds fits of the same run, or start one.
 
     Args:
         identity: digests by name, which must be those of the run that wrote the folder.
-        about: what else the manifest says, for whoever reads it.
+        about: further entries of the manifest, for whoever reads it.
 
     Raises:
-        ValueError: the folder is that of another run, or holds other files.
+        ValueError: the folder belongs to another run, or holds other files.
         OSError: it cannot be made or written.
     """
     try:
@@ -149,7 +149,7 @@ def _compare(folder: Folder, identity: dict[str, str]) -> None:
 
 
 def write_fits(folder: Folder, name: str, table: Any, footer: dict[str, Any]) -> None:
-    """Write the fits of a file of the source, with what they are in the footer."""
+    """Write the fits of a file of the source, with a description in the footer."""
     pa = needed("pyarrow")
     described = table.replace_schema_metadata({FOOTER: json.dumps(footer).encode()})
     buffer = pa.BufferOutputStream()
@@ -158,7 +158,7 @@ def write_fits(folder: Folder, name: str, table: Any, footer: dict[str, Any]) ->
 
 
 def read_footer(folder: Folder, name: str) -> dict[str, Any] | None:
-    """What a file of fits says of itself; None where it says nothing that can be read."""
+    """The footer of a file of fits; None if it has none that can be read."""
     try:
         parquet = needed("pyarrow.parquet")
         schema = parquet.read_schema(folder.file(name), filesystem=folder.filesystem)

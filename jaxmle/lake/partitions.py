@@ -1,6 +1,4 @@
-"""The files of a source: which there are, and whether one is still what it was when it was
-fitted.
-"""
+"""The files of a source: which there are, and whether one has changed since it was fitted."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ CHARACTERS_OF_A_NAME = 80  # of the end of a path, in the name of its output; na
 @dataclass(frozen=True)
 class Partition:
     """One file of the source: the ``fragment`` that reads it, its ``path``, ``size`` in bytes and
-    time of change ``mtime_ns``, and the name of its output.
+    modification time ``mtime_ns``, and the name of its output.
     """
 
     fragment: Any
@@ -30,21 +28,21 @@ class Partition:
 
     @property
     def output(self) -> str:
-        """The name of the file of its fits: readable, and different for different paths."""
+        """The name of the file of its fits: readable, and unique to the path."""
         tail = re.sub(r"\.(parquet|parq|pq)$", "", "/".join(self.path.split("/")[-2:]))
         plain = re.sub(r"[^\w=.-]+", "-", tail)[-CHARACTERS_OF_A_NAME:].lstrip("-._")
         return f"{plain}-{xxhash.xxh3_64_hexdigest(self.path.encode())}.parquet"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What must be the same for its fits to be those of the file."""
+        """What must be unchanged for its fits to be those of the file."""
         return {"path": self.path, "size": self.size, "mtime_ns": self.mtime_ns}
 
 
 @dataclass(frozen=True)
 class Source:
     """A data set of Parquet files with one ``schema``, in the order of their paths: the
-    ``partitions`` that are asked for, and the ``others``.
+    ``partitions`` requested, and the ``others``.
     """
 
     schema: Any
@@ -56,7 +54,7 @@ def source_of(source: Any, part: Any) -> Source:
     """The files of a source, or of one part of it.
 
     Raises:
-        TypeError, ValueError: for what is no data set of Parquet files, or holds none.
+        TypeError, ValueError: it is not a data set of Parquet files, or holds none.
         OSError: it cannot be read.
     """
     dataset = _dataset(source)
@@ -105,12 +103,12 @@ def _absolute(path: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the trace that some put behind it."""
+    """The first line of an error, without the trace that some append."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _facts(paths: list[str], filesystem: Any) -> list[tuple[int, int]]:
-    """Size and time of change of each file."""
+    """Size and modification time of each file."""
     infos = filesystem.get_file_info(paths)
     return [(info.size or 0, info.mtime_ns or 0) for info in infos]
 

@@ -49,7 +49,7 @@ class LakeFits:
         paths = [self.folder.file(name) for name in self.files]
         filesystem = self.folder.filesystem
         made = datasets.dataset(paths, format="parquet", filesystem=filesystem, partitioning=None)
-        # A file of no rows knows no parameters; the fullest schema is that of all.
+        # A file without rows knows no parameters; the fullest schema is used for all.
         whole = max((part.physical_schema for part in made.get_fragments()), key=len)
         return made.replace_schema(whole.remove_metadata())
 

@@ -1,5 +1,5 @@
-"""What is asked for of every table of a lake: how its rows are grouped and coded, and how each
-group is fitted.
+"""What is done with every table of a lake: how its rows are grouped and coded, and how each group
+is fitted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Request:
         )
 
     def columns(self) -> list[str] | None:
-        """The columns that are read; None for all that hold numbers."""
+        """The columns that are read; None for all numeric ones."""
         if self.formula is None:
             return None
         kind = None if self.weights is None else self.weights.kind
@@ -80,14 +80,14 @@ class Request:
         return list(dict.fromkeys(plan.wanted))
 
     def named_columns(self) -> list[str]:
-        """The columns that are named: those of the formula, keys, weights and clusters."""
+        """The columns named by the user: those of the formula, keys, weights and clusters."""
         roles = [self.clusters, None if self.weights is None else self.weights.values]
         extra = [name for name in roles if name is not None]
         return list(dict.fromkeys([*self.by, *extra, *(self.columns() or [])]))
 
     def refuse_learned_terms(self) -> None:
-        """Terms that learn from all rows of a table, a mean or knots, would differ from file to
-        file, and coefficients of one name with them.
+        """Reject terms that learn something, such as a mean or knots, from all rows of a table:
+        they would differ between files, and so would the meaning of coefficients.
         """
         learned = [name for name in STATEFUL if name != "I"]
         for text in (self.formula or "", *(self.also or {}).values()):

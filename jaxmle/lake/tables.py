@@ -1,5 +1,5 @@
-"""Tables in Arrow's memory: what a user gives as one, its columns as the leaves of the data, and
-the fits of its groups as a table.
+"""Arrow tables: the user's input as one, its columns as the leaves of the data, and the fits of its
+groups as a table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VCOV = "vcov"
 
 
 def arrow_table(table: Any) -> Any:
-    """A pyarrow table of what is one, or says how it becomes one (polars, pandas, DuckDB)."""
+    """A pyarrow table from one, or from an object that converts to one (polars, pandas, DuckDB)."""
     pa = needed("pyarrow")
     if isinstance(table, pa.Table):
         return table
@@ -36,14 +36,14 @@ def arrow_table(table: Any) -> Any:
 
 
 def refuse_absent(names: list[str], known: list[str], what: str) -> None:
-    """Raise ``ValueError`` for a name that is no column."""
+    """Raise ``ValueError`` for a name that is not a column."""
     for name in names:
         if name not in known:
             raise ValueError(f"{what} has no column {name!r}; its columns are {', '.join(known)}")
 
 
 def column_values(table: Any, name: str) -> np.ndarray:
-    """A column as an array (n,), or (n, q) where it holds lists of one fixed size."""
+    """A column as an array (n,), or (n, q) if it holds fixed-size lists."""
     pa = needed("pyarrow")
     column = table.column(name).combine_chunks()
     if pa.types.is_dictionary(column.type):
@@ -57,14 +57,14 @@ def column_values(table: Any, name: str) -> np.ndarray:
 
 
 def is_numeric(kind: Any) -> bool:
-    """Whether a type of Arrow is one of numbers, or of lists of numbers of one fixed size."""
+    """Whether an Arrow type is one of numbers, or of fixed-size lists of numbers."""
     types = needed("pyarrow").types
     inner = kind.value_type if types.is_fixed_size_list(kind) else kind
     return bool(types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner))
 
 
 def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
-    """The columns of numbers by name, as the data of a likelihood."""
+    """The numeric columns by name, as the data of a likelihood."""
     names = [
         field.name
         for field in table.schema
@@ -78,8 +78,8 @@ def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
 
 
 def key_type(kind: Any) -> Any:
-    """The type of a key in the table of fits: that of the column, categories as what they are of,
-    and views of strings, which polars hands over, as strings.
+    """The type of a key in the table of fits: that of the column, except that categories take the
+    type of their values, and string views, which polars produces, become strings.
     """
     pa = needed("pyarrow")
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -87,8 +87,8 @@ def key_type(kind: Any) -> Any:
 
 
 def key_columns(by: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
-    """From each key to its column in the table of fits: one that has the name of another column
-    there gets ``group_`` before it.
+    """From each key to its column in the table of fits: a name that is taken by another column
+    there gets the prefix ``group_``.
     """
     taken = {*FACTS_OF_A_GROUP, VCOV}
     taken |= {f"{prefix}{name}" for name in names for prefix in (ESTIMATE, STANDARD_ERROR)}
@@ -102,8 +102,8 @@ def key_columns(by: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
 
 
 def table_of_fits(groups: GroupFits, schema: Any) -> Any:
-    """A row for each group: its keys, n, status, reason, loglik, estimates, standard errors and
-    the covariance.
+    """One row per group: its keys, n, status, reason, loglik, estimates, standard errors and
+    covariance.
 
     Args:
         groups: the fits of one table.
@@ -146,7 +146,7 @@ def _lists(matrices: np.ndarray) -> Any:
 
 
 def key_table(table: Any, by: tuple[str, ...]) -> Any:
-    """The keys of a table of fits, by their own names."""
+    """The keys of a table of fits, under their original names."""
     names = tuple(
         name.removeprefix(ESTIMATE) for name in table.column_names if name.startswith(ESTIMATE)
     )

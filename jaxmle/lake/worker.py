@@ -1,8 +1,6 @@
-"""The one function that every engine calls: the fits of a file of the source, written to their
-place.
-
-It lives in a module, so that engines send it by name, and the model that arrives with it stays in
-the process with all that was compiled for it.
+"""The one function that every engine calls: it fits the groups of a file and writes the fits. It
+lives in a module, so that engines send it by name, and the model that arrives with it stays in the
+process with everything compiled for it.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from jaxmle.workers.payload import unpacked
 
 @dataclass(frozen=True)
 class Work:
-    """What is the same for all files of a source.
+    """What all files of a source have in common.
 
-    ``content`` is the model with its request, packed for other processes or as they are; ``schema``
-    of the source; ``columns`` that are read, None for all; ``folder`` of the fits; ``cache`` of
-    compiled programs.
+    ``content``: the model with its request, packed for other processes or as is; ``schema`` of the
+    source; ``columns`` to read, None for all; ``folder`` of the fits; ``cache`` of compiled
+    programs.
     """
 
     content: bytes | tuple[Loglik, Request]
@@ -43,7 +41,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """A file that was fitted: its footer, and the hash of each key."""
+    """A fitted file: its footer, and the hash of each key."""
 
     footer: dict[str, Any]
     hashes: np.ndarray
@@ -51,8 +49,8 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A file that could not be fitted, and why. An exception of another library need not survive
-    the way back from a worker; its words do.
+    """A file that could not be fitted, and why. The text is kept, since an exception from another
+    library may not survive the way back from a worker.
     """
 
     kind: str
@@ -61,18 +59,18 @@ class Failed:
 
 
 def fit_partition(work: Work, partition: Partition) -> Done | Failed:
-    """Fit the groups of a file and write them. What goes wrong is returned, not raised: an engine
-    would try the same again.
+    """Fit the groups of a file and write the fits. Failures are returned, not raised: an engine
+    would retry.
     """
     end_with_parent()
     try:
         with compile_cache(work.cache):
             return _fitted_partition(work, partition)
-    except MemoryError:  # a smaller file fits
+    except MemoryError:  # a smaller file may fit
         return Failed("MemoryError", None, "out of memory: split it into smaller files")
     except OSError as error:
         return Failed("OSError", error.errno, first_line(error))
-    except Exception as error:  # a user's likelihood may raise anything; it goes to the caller
+    except Exception as error:  # a user's likelihood may raise anything; the caller gets it
         known = next(
             (kind.__name__ for kind in (TypeError, ValueError) if isinstance(error, kind)), ""
         )
@@ -99,7 +97,7 @@ def _fitted_partition(work: Work, partition: Partition) -> Done:
 
 
 def _read(work: Work, partition: Partition) -> Any:
-    """The columns of a file that are used, with those of its path."""
+    """The columns of a file that are used, with those from its path."""
     fragment = partition.fragment
     physical = fragment.physical_schema.names
     datasets = needed("pyarrow.dataset")
@@ -110,13 +108,13 @@ def _read(work: Work, partition: Partition) -> Any:
     types = needed("pyarrow").types
     for i, field in enumerate(table.schema):
         if types.is_dictionary(field.type) and not field.type.ordered:
-            # Each file has a dictionary of its own, whose order says nothing.
+            # Each file has its own dictionary, whose order means nothing.
             table = table.set_column(i, field.name, table.column(i).cast(key_type(field.type)))
     return table
 
 
 def _nothing(table: Any, request: Request) -> Fitted:
-    """The fits of a file without rows: the keys and facts of no group."""
+    """The fits of a file without rows: a table without groups."""
     pa = needed("pyarrow")
     keys = {name: pa.array([], key_type(table.schema.field(name).type)) for name in request.by}
     return Fitted(pa.table(keys | {"status": pa.array([], pa.string())}), 0, "")

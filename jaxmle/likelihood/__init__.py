@@ -1,1 +1,3 @@
-"""Log-likelihoods: the contract, combinators, the declared form, and the accumulating pass."""
+"""Log-likelihoods: the contract, combinators, declared regressions, and the pass that sums over
+rows.
+"""

@@ -1,4 +1,4 @@
-"""Checks of the arguments before anything is compiled: one error naming the
+"""Checks of the arguments before anything is compiled: each mistake raises one error that names the
 leaf, the row and the remedy.
 """
 
@@ -29,7 +29,7 @@ FORMULA_HINT = ". For a formula use jaxmle.from_formula('y ~ x', table).fit(mode
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
     """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
-    non-finite values are refused by name. Functions in the fields of a module are held.
+    non-finite values are refused by name. Functions in the fields of a module are kept as they are.
     """
 
     def convert(path: Any, leaf: Any) -> Any:
@@ -65,7 +65,7 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
 
 
 def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
-    """``convert(path, leaf)`` of every leaf."""
+    """The tree with ``convert(path, leaf)`` for every leaf."""
     try:
         return jax.tree_util.tree_map_with_path(convert, tree)
     except ValueError as error:
@@ -86,9 +86,8 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
-    A frame of numbers means its columns, {name: (n,)}. Integers become int64, or int32 where
-    ``dtype`` is float32: in the width of a byte, 127 + 1 is −128 and the logarithm has three
-    digits.
+    A numeric frame is read as its columns, {name: (n,)}. Integers become int64, or int32 if
+    ``dtype`` is float32: in int8, 127 + 1 is −128 and a logarithm has three digits.
     """
 
     data = columns_of_frame(data) if is_frame(data) else data
@@ -164,7 +163,7 @@ def _refuse_remote(name: str, leaf: Any) -> None:
 
 
 def _no_numbers(name: str, value: Any, kind: str) -> str:
-    """What a leaf of words or objects holds, and the line that makes numbers of it."""
+    """What a leaf of strings or objects holds, and how to convert it to numbers."""
     if value.ndim == 0 and kind == "O":
         return _not_read(name, value.item())
     values = value.ravel().tolist()
@@ -193,7 +192,7 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
 
 
 def _not_read(name: str, value: Any) -> str:
-    """A leaf that is an object and no array, and the line that makes one of it."""
+    """The message for a leaf that is not an array, and how to convert it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
     article = "an" if kind[0] in "aeiou" else "a"
@@ -204,9 +203,7 @@ def _not_read(name: str, value: Any) -> str:
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:
-    """Integers in ``dtype``; one that does not fit there would become another number, and is
-    refused.
-    """
+    """Integers in ``dtype``; an integer that does not fit would change its value and is refused."""
     if value.dtype == dtype:
         return value
     whole = np.asarray(value)
@@ -223,8 +220,8 @@ def _integers(name: str, value: Any, dtype: Any) -> Any:
 
 
 def traced_data(data: Tree, dtype: Any = None) -> Tree:
-    """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in
-    the width of the trace, floats in ``dtype`` if given.
+    """``data`` under a trace, converted like ``host_data`` by type: integers in the width of the
+    trace, floats in ``dtype`` if given.
     """
     data = columns_of_frame(data) if is_frame(data) else data
     whole = (
@@ -247,7 +244,7 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
     flat = np.asarray(value)
     if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
         rows = np.unique(np.argwhere(bad)[:, 0])
-        more = f" ({len(rows)} rows in total)" if len(rows) > 1 else ""
+        more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
         raise ValueError(
             f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every "
             "leaf: a likelihood is not defined for missing values."
@@ -256,7 +253,7 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
 
 
 def in_row(index: tuple[int, ...]) -> str:
-    """Where a value stands in the leaf of one data set."""
+    """The position of a value in a leaf of one data set, in words."""
     return f"row {index[0]}" + "".join(f", column {i}" for i in index[1:])
 
 
@@ -266,12 +263,12 @@ def check_coding(
     """Check the data with every likelihood that knows their coding, inside any combinators: see
     ``models.common.coding``.
 
-    A likelihood knows it that has a method ``check_data(data, place)``. Values that a trace hides
-    are left alone.
+    A likelihood knows its coding if it has a method ``check_data(data, place)``. Traced values are
+    not checked.
 
     Args:
-        where: from the part of a pool (0 else) and the index of a value in its leaf to words; by
-            default the row.
+        where: describes a value, given the part of a pool (otherwise 0) and the index of the value
+            in its leaf; by default by its row.
     """
 
     def shown(node: Any, rows: Tree, part: int) -> None:
@@ -290,7 +287,7 @@ def check_coding(
 
 
 def check_start(layout: Layout, params: Tree) -> None:
-    """A start outside its bounds is an error, not something to project."""
+    """Raise for a start outside its bounds; it is not projected."""
     for leaf, value in zip(layout.leaves, layout.treedef.flatten_up_to(params), strict=True):
         wrong = leaf.constraint.violation(np.asarray(value))
         if wrong:
@@ -301,8 +298,8 @@ def check_start(layout: Layout, params: Tree) -> None:
 
 
 def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree = None) -> None:
-    """A value held by ``fix`` is finite and inside the bounds of its entry; or on one of them,
-    where parameters are given and the likelihood is finite there.
+    """Raise unless a value held by ``fix`` is finite and inside the bounds of its entry, or on a
+    bound if parameters are given and the likelihood is finite there.
     """
     for name, value, low, high in _outside(loglik, layout):
         held = np.asarray(value, dtype=float)
@@ -328,7 +325,7 @@ def _outside(loglik: Loglik, layout: Layout) -> list[tuple[str, Any, float, floa
 
 
 def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:
-    """Whether every term is finite where ``fix`` holds what it holds."""
+    """Whether every term is finite at the values held by ``fix``."""
     dtype = jax.tree.leaves(params)[0].dtype
     with precision(dtype), np.errstate(all="ignore"):
         terms = compiled(loglik, "terms", lambda tree: partial(terms_of, tree))(params, data)
@@ -336,7 +333,7 @@ def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:
 
 
 def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
-    """Weights are one for each row."""
+    """Raise unless there is one weight for each row."""
     if isinstance(loglik, Weight):
         n = rows_of(loglik.loglik, data)
         shape = np.shape(loglik.weights.values)
@@ -354,16 +351,16 @@ def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
 
 
 def check_values(loglik: Loglik, data: Tree) -> None:
-    """What is known of the values of one data set on the host: the coding that a built-in model
-    reads, and the weights.
+    """Check the values of one data set on the host: the coding that a built-in model expects, and
+    the weights.
     """
     check_coding(loglik, data)
     check_weights(loglik, data)
 
 
 def check_weights(loglik: Loglik, data: Tree) -> None:
-    """Weights are finite, not negative, as many as there are rows; frequency weights are whole
-    numbers.
+    """Raise unless weights are finite, non-negative and one for each row, and frequency weights are
+    integers.
     """
     match loglik:
         case Pool():

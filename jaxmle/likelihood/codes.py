@@ -1,10 +1,10 @@
-"""Which leaves of the data, and which arrays that a likelihood closes over, index something: read
-off the program that jax traces of it.
+"""Which leaves of the data, and which arrays that a likelihood closes over, are used as indices,
+read from the program that jax traces.
 
-Both are followed through what keeps their values: conversions, shapes, columns picked, a whole
-number added, and the step by which jax counts a negative index from the end. Where such an array is
-an index of a gather or a scatter, the leaf is an index. Closed-over arrays are numbered on from the
-leaves.
+Both are followed through operations that keep their values: conversions, changes of shape, selected
+columns, an added integer, and the step by which jax counts a negative index from the end. If such
+an array is the index of a gather or a scatter, the leaf is an index. Closed-over arrays are
+numbered after the leaves.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from jaxmle.parameters.tree import Layout
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
 
-# What a code has been put into: at least 0, as ``bincount`` does; or the range of the branches of
-# ``switch``.
+# How a code has been limited: to at least 0, as by ``bincount``; or to the branches of ``switch``.
 Limit = Literal["none", "floor", "clamp"]
 # What an index chooses: an entry, an entry where it is at least 0, a branch, a column of 0 and 1.
 Choice = Literal["entry", "floored", "branch", "one_hot"]
@@ -33,7 +32,7 @@ Choice = Literal["entry", "floored", "branch", "one_hot"]
 
 class Code(NamedTuple):
     """An array of the program whose values are those of a leaf plus a constant, before any limit;
-    ``axes`` are the leaf's axes along which it runs.
+    ``axes`` are the corresponding axes of the leaf.
     """
 
     leaf: int
@@ -50,18 +49,18 @@ class Index(NamedTuple):
     picks: tuple[Pick, ...]
     shift: int
     size: int
-    of_data: bool  # whether what is indexed depends on the data itself
-    looped: bool = False  # whether it is read inside of a loop
+    of_data: bool  # whether the indexed array itself depends on the data
+    looped: bool = False  # whether it is read inside a loop
     choice: Choice = "entry"
 
 
-# What is known of an array: a code, several of them side by side in its last axis, a whole number,
-# or nothing.
+# What is known about an array: a code, several codes side by side in its last axis, an integer, or
+# nothing.
 Known = Code | tuple[Code | None, ...] | int | None
 
 
 class Var(NamedTuple):
-    """What is known of an array, and whether it depends on the data."""
+    """What is known about an array, and whether it depends on the data."""
 
     known: Known
     of_data: bool
@@ -77,14 +76,14 @@ def indices_of(
     loglik: Loglik, layout: Layout, base: Any, data: Tree
 ) -> tuple[tuple[Index, ...], dict[int, np.ndarray]]:
     """The places where the program of a log-likelihood indexes an axis by a leaf of the data or by
-    an array that it closes over, and these arrays by their numbers; none where it cannot be traced.
+    an array that it closes over, and these arrays by their numbers; nothing if it cannot be traced.
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
     try:
         program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
             base, shapes
         )
-    except Exception:  # an error of the function itself is raised where it is summed
+    except Exception:  # an error of the function itself is raised when it is summed
         return (), {}
     first = len(jax.tree.leaves(data))
     constants = dict(enumerate(program.consts, first))
@@ -111,13 +110,13 @@ def _code(number: int, leaf: Any) -> Code | None:
 
 
 def literal(atom: Any) -> Var:
-    """A number that stands in the program; its value is kept where it is one whole number."""
+    """A literal number in the program; its value is kept if it is a single integer."""
     value = np.asarray(atom.val)
     return Var(int(value) if value.ndim == 0 and value.dtype.kind in "iu" else None, False)
 
 
 def called(equation: Any) -> Any:
-    """The program that an operation runs once on its own arguments."""
+    """The program that an operation calls once with its own arguments."""
     if equation.primitive.name in ("scan", "cond", "while"):
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -132,7 +131,7 @@ def called(equation: Any) -> Any:
 def _results(
     jaxpr: Any, arguments: list[Var], constants: dict[Any, Var] | None = None
 ) -> tuple[list[Var], list[Index]]:
-    """What is known of the results of a program, and the indices in it."""
+    """What is known about the results of a program, and the indices in it."""
     table = (constants or {}) | dict(zip(jaxpr.invars, arguments, strict=True))
     indices: list[Index] = []
 
@@ -141,7 +140,7 @@ def _results(
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
-        if equation.primitive.name != "cond":  # its branches are followed where it is applied
+        if equation.primitive.name != "cond":  # its branches are followed when it is applied
             indices += indexed(equation, ins)
         outs, inner = applied(equation, ins)
         indices += inner
@@ -150,7 +149,7 @@ def _results(
 
 
 def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
-    """What is known of the results of an operation, and the indices in the programs that it
+    """What is known about the results of an operation, and the indices in the programs that it
     calls.
     """
     name = equation.primitive.name
@@ -187,8 +186,8 @@ def _program(closed: Any) -> Any:
 
 
 def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
-    """What a turn of a scan is given: a row of what it runs over; of the rest only whether it
-    depends on the data, since it may change.
+    """What one iteration of a scan receives: a row of the arrays it runs over; about the rest only
+    whether it depends on the data, because it may change.
     """
     given = []
     for atom, inner, var in zip(equation.invars, body.invars, ins, strict=True):
@@ -201,8 +200,8 @@ def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
 
 
 def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
-    """The indices that an operation takes: pairs of a code and the number of entries it may
-    name.
+    """The indices that an operation takes: pairs of a code and the number of entries that it
+    indexes.
     """
     name = equation.primitive.name
     params = equation.params
@@ -239,7 +238,9 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
 
 
 def _filled_on_purpose(params: Any) -> bool:
-    """Whether what is read out of range was given: ``at[…].get(mode="fill", fill_value=0)``."""
+    """Whether the value read out of range was given explicitly: ``at[…].get(mode="fill",
+    fill_value=0)``.
+    """
     value = params.get("fill_value")
     return value is not None and value == value
 
@@ -262,7 +263,7 @@ def _branch(equation: Any, ins: list[Var]) -> Iterator[Index]:
 
 
 def one_hot_entries(equation: Any) -> int | None:
-    """The number of columns where an equation is a call of ``jax.nn.one_hot``; None elsewhere."""
+    """The number of columns if an equation is a call of ``jax.nn.one_hot``; otherwise None."""
     if equation.params.get("name") != "_one_hot":
         return None
     inner = called(equation)
@@ -311,7 +312,7 @@ def _clamped(equation: Any, ins: list[Known]) -> Known:
 
 
 def _selected(equation: Any, ins: list[Known]) -> Known:
-    """``select(i < 0, i, i + n)``, by which jax counts from the end, is i itself here."""
+    """``select(i < 0, i, i + n)``, by which jax counts from the end, is treated as i."""
     _, *cases = ins
     first = cases[0]
     same = all(isinstance(c, Code) and c[:2] == first[:2] for c in cases)  # type: ignore[index]
@@ -332,7 +333,7 @@ def _broadcast(equation: Any, ins: list[Known]) -> Known:
 
 
 def _reshaped(equation: Any, ins: list[Known]) -> Known:
-    """Axes of one entry come and go; any other reshape forgets which axis is which."""
+    """Axes of length one may be added or dropped; after any other reshape the axes are unknown."""
     known = ins[0]
     if not isinstance(known, Code):
         return known if isinstance(known, int) else None
@@ -353,8 +354,8 @@ def _transposed(equation: Any, ins: list[Known]) -> Known:
 
 
 def _sliced(equation: Any, ins: list[Known]) -> Known:
-    """Columns of a leaf are picked; a slice of rows, and a second one, may name more values
-    than are read, and what does not count is found out later.
+    """Columns of a leaf are selected. A slice of rows, or a second slice, may contain more values
+    than are read; what does not matter is found out later.
     """
     known = ins[0]
     params = equation.params

@@ -1,5 +1,5 @@
-"""Combinators: functions from likelihoods to likelihoods, as frozen registered dataclasses that
-the engine can read.
+"""Combinators: functions from likelihoods to likelihoods, as frozen registered dataclasses, so that
+their structure can be read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxmle.runtime.opaque import LikelihoodTree
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])
 @dataclass(frozen=True)
 class Weights(LikelihoodTree):
-    """Observation weights (n,) that know what they mean: ``frequency`` or ``sampling``."""
+    """Observation weights (n,) with their meaning, ``frequency`` or ``sampling``."""
 
     values: Any
     kind: str
@@ -80,8 +80,8 @@ def sampling(w: Any) -> Weights:
 
 
 def _weight_values(w: Any) -> Any:
-    """Weights as they are given, a column's as an array; the name of a column stays, for
-    ``from_formula`` to read. Masks, which would be lost, are refused.
+    """Weights as given, a column as an array; a column name is kept for ``from_formula``. Masked
+    arrays are refused, because their mask would be lost.
     """
     if isinstance(w, str):
         return w
@@ -123,8 +123,8 @@ class Weight(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "prior"], meta_fields=[])
 @dataclass(frozen=True)
 class Penalize(LikelihoodTree):
-    """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and
-    prior apart.
+    """A likelihood plus a log prior. A call returns one scalar; a fit treats terms and prior
+    separately.
     """
 
     loglik: Loglik
@@ -142,8 +142,8 @@ class Penalize(LikelihoodTree):
     def log_prior(
         self, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
-        """The log prior at x: of the parameters alone, or (``jeffreys``) of the likelihood and
-        its data too.
+        """The log prior at x; it depends on the parameters alone or, for ``jeffreys``, also on the
+        likelihood and its data.
         """
         if hasattr(self.prior, "of_likelihood"):
             return self.prior.of_likelihood(self.loglik, layout, x, data, weights)
@@ -217,7 +217,7 @@ class Fix(LikelihoodTree):
         return rows_of(self.loglik, data)
 
     def substitute(self, layout: Layout, x: Array) -> Array:
-        """x (p,) with the fixed entries put in."""
+        """x (p,) with the fixed entries substituted."""
         for name, value in zip(self.names, self.values, strict=True):
             where = np.array(layout.find(name))
             new = jnp.ravel(jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(x.dtype)))
@@ -277,7 +277,7 @@ class Tie(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "law"], meta_fields=[])
 @dataclass(frozen=True)
 class WithResponse(LikelihoodTree):
-    """A likelihood that also knows the law of its response, and so has an expected information."""
+    """A likelihood with the distribution of its response, and so an expected information."""
 
     loglik: Any
     law: Any
@@ -310,7 +310,7 @@ def weight(loglik: Loglik, weights: Weights) -> Any:
 
 
 def check_weights_given(weights: Any) -> None:
-    """Refuse weights that do not say what they mean, or that name a column of a table."""
+    """Refuse weights without a meaning, or weights that name a column of a table."""
     if not isinstance(weights, Weights):
         raise TypeError(
             "say what the weights mean: jaxmle.frequency(w) for repeated rows, "
@@ -326,7 +326,7 @@ def check_weights_given(weights: Any) -> None:
 
 
 def _weigh(loglik: Any, weights: Weights) -> Any:
-    """Weights belong on the terms, so they go below a prior and whatever stands above it."""
+    """Apply weights to the terms, that is, inside any prior and everything outside it."""
     inside = getattr(loglik, "loglik", None)
     while (
         inside is not None and not isinstance(loglik, Penalize) and not isinstance(inside, Penalize)
@@ -393,8 +393,7 @@ def pool(*logliks: Loglik) -> Any:
 
 
 def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
-    """The likelihood with named entries held fixed: ``fix(loglik, {"sigma": 1.0, "beta[2]":
-    0.0})``.
+    """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
     The parameter tree keeps its shape, so a fit prints the held value, which does not count in df
     and has no standard error. A value may lie on a bound if the likelihood is finite there:
@@ -426,7 +425,7 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
 
 
 def _check_held(name: str, value: Any) -> None:
-    """A value that ``fix`` holds is a number or an array of numbers."""
+    """Raise unless a value held by ``fix`` is a number or an array of numbers."""
     if is_traced(value):
         return
     masked = isinstance(value, np.ma.MaskedArray)
@@ -485,7 +484,8 @@ def with_response(loglik: Loglik, law: Law) -> Any:
     >>> model = jm.with_response(bernoulli, jm.enumeration("y", [0, 1]))
     >>> data = {"y": np.array([1.0, 0.0, 0.0, 1.0])}
     >>> information = jm.information(model, "expected")({"p": 0.2}, data)
-    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses 25.0
+    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses
+    25.0
     """
     if isinstance(law, Exact):
         raise TypeError(

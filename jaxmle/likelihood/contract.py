@@ -1,5 +1,5 @@
-"""The contract: ``loglik(params, data)`` returns one term per observation, and what is checked
-of it at trace time.
+"""The contract: ``loglik(params, data)`` returns one term per observation, and its checks at trace
+time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TERMS_OF_ANOTHER_TYPE = {
 
 @runtime_checkable
 class ReadyModel(Protocol):
-    """A model that carries its log-likelihood, beside a start, constraints, predictions."""
+    """A model that has a log-likelihood as well as a start, constraints and predictions."""
 
     @property
     def likelihood(self) -> Loglik:
@@ -37,8 +37,8 @@ class ReadyModel(Protocol):
 
 @runtime_checkable
 class HandsOn(Protocol):
-    """A built-in model that keeps its start, its bounds and its predictions for a likelihood that a
-    combinator made of its own.
+    """A built-in model that keeps its start, its bounds and its predictions when a combinator
+    changes its likelihood.
     """
 
     def with_likelihood(self, tree: Any) -> Any: ...
@@ -46,7 +46,7 @@ class HandsOn(Protocol):
 
 @runtime_checkable
 class FitsItself(Protocol):
-    """Data that know how a likelihood is fitted to them, such as a formula's ``Frame``."""
+    """Data with their own ``fit``, such as a formula's ``Frame``."""
 
     def given(self, weights: Any, clusters: Any) -> tuple[Any, Any]: ...
 
@@ -55,16 +55,17 @@ class FitsItself(Protocol):
 
 @runtime_checkable
 class CountsRows(Protocol):
-    """A combinator: it knows how many terms its parts have."""
+    """A combinator that knows how many terms its parts have."""
 
     def rows(self, data: Tree) -> int | None: ...
 
 
 def as_tree(loglik: Loglik) -> Any:
-    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready
-    model as the likelihood it carries, any other callable as ``Opaque``.
+    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a built-in
+    model as its likelihood, any other callable as ``Opaque``.
 
-    A built-in model is any callable object with an attribute ``likelihood``, of any package.
+    Any callable object with an attribute ``likelihood``, also of another package, counts as a
+    built-in model.
     """
     if not callable(loglik) or isinstance(loglik, type):
         got = repr(loglik) if isinstance(loglik, str) else type(loglik).__name__
@@ -86,8 +87,8 @@ def as_tree(loglik: Loglik) -> Any:
 
 
 def handed_on(loglik: Loglik, tree: Any) -> Any:
-    """A tree that a combinator made of ``loglik``: as the built-in model that ``loglik`` is, else
-    as it is.
+    """A tree that a combinator made from ``loglik``: as a built-in model if ``loglik`` is one,
+    otherwise as it is.
     """
     if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
         return loglik.with_likelihood(tree)
@@ -95,8 +96,8 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
 
 
 def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
-    """What a built-in model's function brings beside itself as an attribute called ``name``, with
-    what a partial application of it holds; None for other likelihoods.
+    """The attribute ``name`` of a built-in model's function, with the arguments of a partial
+    application of it; None for other likelihoods.
 
     ``row_terms(params, data)`` (n,) are terms whose gradients are the scores of the rows;
     ``second_order(params, data)`` is ℓ with its score (p,) and Hessian (p, p), or None.
@@ -114,7 +115,7 @@ def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
 
 
 def pooled_on(logliks: tuple[Loglik, ...], tree: Any) -> Any:
-    """A pool of likelihoods: of built-in models alone as a pool that keeps what they know."""
+    """A pool of likelihoods; if all are built-in models, it is a model too."""
     pooled = getattr(logliks[0], "pooled_with", None)
     ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
     return tree if pooled is None or not ready else pooled(logliks, tree)
@@ -149,8 +150,8 @@ def data_length(data: Tree) -> int | None:
 
 
 def rows_of(loglik: Any, data: Tree) -> int | None:
-    """How many terms the data suggest: the length of their leading axis, added up over the
-    members of a pool; None where there is no data.
+    """How many terms the data suggest: the length of their leading axis, summed over the members of
+    a pool; None where there is no data.
     """
     return loglik.rows(data) if isinstance(loglik, CountsRows) else data_length(data)
 
@@ -192,7 +193,7 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
 
 
 def _without_value(params: Tree) -> str | None:
-    """The first place of a tree of parameters where there is None; None where there is none."""
+    """The path of the first None in a tree of parameters; None if there is none."""
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None)
     for path, leaf in leaves:
         if leaf is None:
@@ -201,7 +202,7 @@ def _without_value(params: Tree) -> str | None:
 
 
 def need_terms(terms: Array, what: str) -> Array:
-    """``terms``, or an error where the likelihood is one scalar and so has none."""
+    """``terms``; raises if the likelihood is one scalar and so has none."""
     if terms.ndim == 0:
         raise ValueError(
             f"{what} needs one log-likelihood term per independent observation, but "
@@ -213,7 +214,7 @@ def need_terms(terms: Array, what: str) -> Array:
 
 def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
     """The leaf of a tree called ``name``: a dictionary key, a field of a named tuple or
-    dataclass, or the place in a tuple such as ``"0"``.
+    dataclass, or the position in a tuple such as ``"0"``.
     """
     if isinstance(data, dict) and name in data:
         if data[name] is None:

@@ -1,16 +1,13 @@
-"""Derivatives of a user's function where jax has no forward mode, or no reverse mode, for a part of
+"""Derivatives of a user's function if jax has no forward mode, or no reverse mode, for a part of
 it.
 
-A ``custom_vjp`` has a reverse rule only; whether that can be differentiated once more depends on
-what the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. What
-a function lacks shows while it is traced, as an error that jax raises by name. So the usual order
-of modes is tried first and costs nothing more, and others follow where it fails. The result says
-which one ran.
+A ``custom_vjp`` has a reverse rule only; whether that can be differentiated again depends on what
+the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. A missing
+mode shows up while tracing, as an error raised by jax. So the usual order of modes is tried first,
+at no extra cost, and others only if it fails. The result says which one was used.
 
-Differences of the score come last, and nothing need come after them. They evaluate the score and
-ask for no other mode, and the score of each row exists in the same mode as their sum, forward or
-reverse: where there are scores of which to take outer products, there is a score to take
-differences of.
+Differences of the score come last, and they always exist: they need only the score, and the scores
+of rows exist in the same mode as their sum, forward or reverse.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ DIFFERENTIATION_MODES = (
     FORWARD_OVER_FORWARD,
     DIFFERENCES,
 )  # in order of preference
-# How jax 0.8 to 0.12 words it that a mode does not exist for an operation.
+# How jax 0.8 to 0.12 says that a mode does not exist for an operation.
 SIGNS_OF_A_MISSING_MODE = (
     "can't apply forward-mode",
     "do not support JVP",
@@ -53,11 +50,12 @@ SIGNS_OF_A_MISSING_MODE = (
 REFUSAL = "jax cannot differentiate this likelihood"
 # The step of a difference in standard errors of one coordinate: eight times the fifth root of the
 # unit roundoff, 0.006 in double precision. With the differences over 1, 2 and 4 steps extrapolated,
-# that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
+# this leaves an error near 1e-11 at 50 rows, and distinguishes noise of 1e-8 in a score from
+# curvature.
 STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
 DIFFERENCE_STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
-# rounding that two extrapolations share does not show in what they differ by: a quarter of it was
-# seen once
+# rounding that two extrapolations share is not part of their difference: in one case a quarter of
+# it was seen
 SAFETY_OF_THE_ERROR = 4.0
 ROUNDS_FOR_THE_STEP = (
     4  # the last gives the differences, those before it the scale of each coordinate
@@ -68,7 +66,7 @@ SHRINK_OUTSIDE_THE_DOMAIN = 1 / 32  # of a step whose end has no finite score
 @partial(jax.tree_util.register_dataclass, data_fields=["error"], meta_fields=["method"])
 @dataclass(frozen=True)
 class Differentiation:
-    """How a Hessian was found where it was not by the usual modes; static but for its error."""
+    """How a Hessian was computed if not by the usual modes; static except for its error."""
 
     method: str
     error: Array | None  # (p, p) measured absolute error of each entry; None where it is rounding
@@ -95,8 +93,8 @@ def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *a
     """The result of the first function that jax can differentiate.
 
     Raises:
-        TypeError: where it can go none, naming the parts of ``function(*args)`` with rules of their
-            own.
+        TypeError: if no mode exists; it names the parts of ``function(*args)`` that have their own
+            rules.
     """
     errors = []
     for road in roads:
@@ -124,7 +122,7 @@ def _refusal(error: BaseException, function: Function, *args: Any) -> str:
 
 
 def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
-    """The names of the operations in a function that bring rules of their own, or have none."""
+    """The names of the operations in a function that have their own rules, or none."""
 
     def walk(jaxpr: Any) -> Iterator[str]:
         for equation in jaxpr.eqns:
@@ -146,8 +144,8 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
 
 @jax.custom_jvp
 def without_derivative(tree: Any) -> Any:
-    """The tree itself, for a result that has no derivative in it: to ask for one is an error by
-    name.
+    """The tree itself, marked as not differentiable: asking for its derivative raises a named
+    error.
     """
     return tree
 
@@ -215,9 +213,9 @@ def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) 
 def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
     """∂function/∂x, (…, p), of a function from x (p,) to an array.
 
-    Forward mode, a pass for each parameter. Where there is none, the reverse rule is transposed,
-    which is again a pass for each parameter, whatever rows an entry looks at; where that rule
-    cannot be, a reverse pass for each entry.
+    Forward mode takes one pass for each parameter. If it does not exist, the reverse rule is
+    transposed, which again takes one pass for each parameter, whatever rows an entry depends on; if
+    that rule cannot be transposed, there is one reverse pass for each entry.
     """
     return first_that_exists(
         (
@@ -247,8 +245,8 @@ def matrix_of(linear: Callable[[Array], Array], x: Array, method: str | None) ->
     """The matrix (q, p) of a linear map from x (p,) to (q,), part of a derivative of the score, by
     columns or, where the Hessian is of reverse mode only, by rows.
 
-    Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: how the Hessian was found tells.
+    Newer versions of jax raise for a missing mode when compiling, not when tracing; so the method
+    of the Hessian decides.
     """
     if method != REVERSE_OVER_REVERSE:
         return jax.jacfwd(linear)(jnp.zeros_like(x))
@@ -258,8 +256,8 @@ def matrix_of(linear: Callable[[Array], Array], x: Array, method: str | None) ->
 
 
 def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
-    """A reverse pass for each entry, one after the other: a callback need not be able to take
-    many at once.
+    """One reverse pass for each entry, one after the other, because a callback may not accept many
+    points at once.
     """
     out, pull_back = jax.vjp(function, x)
 
@@ -273,8 +271,8 @@ def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def second_order(function: Callable[[Array], tuple[Array, Array]], x: Array) -> SecondOrder:
-    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by
-    the first of ``METHODS`` that exists.
+    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by the
+    first of ``METHODS`` that exists.
     """
 
     def by(
@@ -343,16 +341,16 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
 def central_differences(
     function: Callable[[Array], tuple[Array, Any]], x: Array, score_of: Function = lambda out: out
 ) -> tuple[tuple[Array, Any], Array, Array]:
-    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error:
-    what two extrapolations differ by.
+    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error,
+    the difference of two extrapolations.
 
-    The steps are a share of the scale 1/√|H_jj| of each coordinate, which the rounds before the
-    last find. All evaluations are one call in the program, one after the other: what needs this is
-    long to compile, and a callback need not be able to take many at once.
+    The steps are a fraction of the scale 1/√|H_jj| of each coordinate, which the rounds before the
+    last determine. All evaluations are one call in the program, one after the other: such functions
+    take long to compile, and a callback may not accept many points at once.
 
     Args:
-        function: from x (p,) to what is differentiated, and what else is wanted at x.
-        score_of: from what is differentiated to the score (p,).
+        function: from x (p,) to the quantity to differentiate, and anything else wanted at x.
+        score_of: from that quantity to the score (p,).
 
     Returns:
         ``function(x)``, the derivatives and their error.
@@ -432,7 +430,7 @@ def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
 
 
 def joined(*parts: Differentiation | None) -> Differentiation | None:
-    """How a sum of Hessians was found: by the last of ``METHODS`` among its parts, with the sum
+    """How a sum of Hessians was computed: by the last of ``METHODS`` among its parts, with the sum
     of their errors.
     """
     known = [part for part in parts if part is not None]

@@ -1,10 +1,10 @@
-"""The one accumulating pass: value, score and Hessian of a likelihood are sums over the rows, whole
+"""The pass over the rows: value, score and Hessian of a likelihood are sums over the rows, at once
 or in blocks.
 
-Dispatch is on the type of the likelihood. An opaque function goes the general road (``grad`` and
-``hessian`` of the summed terms); a ``Regression`` goes by X'WX; every combinator passes its sense
-inward: weights multiply, a prior's derivatives are added, fixed and tied entries are E'(·)E, a pool
-is a sum over its members.
+Dispatch is on the type of the likelihood. An opaque function uses the general method (``grad`` and
+``hessian`` of the summed terms); a ``Regression`` uses X'WX; every combinator is applied to the
+result for its inner likelihood: weights multiply, a prior's derivatives are added, fixed and tied
+entries are E'(·)E, a pool is a sum over its members.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.shards import over_automatic_mesh
 
-CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
-# the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of
-# 4096
+CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s in blocks, 1.21 s at once
+# the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s with these, 0.17 s in
+# blocks of 4096
 CACHED_WIDE = 1024
-# the same of a user's function, whose Hessian holds rows for each parameter: a Weibull fit of 1e5 ×
-# 5 takes 33 ms so, 56 ms whole
+# the same for a user's function, whose Hessian stores rows for each parameter: a Weibull fit of 1e5
+# × 5 takes 33 ms in blocks, 56 ms at once
 CACHED_OPAQUE = 1024
-# The same on an accelerator, which has no such cache, and for which a turn of a loop is a dozen
-# kernels of some 10 µs each. Not measured: so many rows of twenty columns are 50 MB.
+# The same on an accelerator, which has no such cache, and on which an iteration of a loop is a
+# dozen kernels of about 10 µs each. Not measured: this many rows of twenty columns are 50 MB.
 ROWS_ON_ACCELERATOR = 2**18
 ROWS_OPAQUE_ON_ACCELERATOR = 2**16
 
@@ -58,7 +58,7 @@ class Sums(NamedTuple):
 
 
 class Accumulated(NamedTuple):
-    """``Sums`` together with the mode of differentiation that gave the Hessian."""
+    """``Sums`` with the mode of differentiation of the Hessian."""
 
     value: Array  # ()     ℓ
     absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
@@ -101,8 +101,7 @@ def sums(
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
             bare = uncounted(
                 loglik
-                # Jeffreys's prior looks at other data: every value of the response, or simulated
-                # ones
+                # Jeffreys's prior uses other data: every value of the response, or simulated ones
             )
             prior = Accumulated(
                 *second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
@@ -145,8 +144,8 @@ def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | Non
 
 
 def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | None:
-    """Rows of a regression are independent by declaration, so a long pass is always taken in
-    blocks that stay in the cache; but not where devices may share the rows, for each of them would
+    """Rows of a regression are independent by declaration, so a long pass is always done in blocks
+    that fit in the cache, except if the rows may be spread over devices, because each device would
     gather every block.
     """
     if over_automatic_mesh(data):
@@ -156,14 +155,14 @@ def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | 
 
 
 def usual_block_rows(p: int) -> int:
-    """Rows of a block of a regression with p parameters, on the device that jax computes on."""
+    """Rows of a block of a regression with p parameters, on jax's current device."""
     if jax.default_backend() != "cpu":
         return ROWS_ON_ACCELERATOR
     return CACHED_ROWS if p <= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT else CACHED_WIDE
 
 
 def usual_opaque_rows() -> int:
-    """The same of a user's function."""
+    """The same for a user's function."""
     return CACHED_OPAQUE if jax.default_backend() == "cpu" else ROWS_OPAQUE_ON_ACCELERATOR
 
 
@@ -208,7 +207,7 @@ def _with_counts(
     weights: Array | None,
     block_rows: int | None,
 ) -> Any:
-    """The pass over the rows, and over the counts of histograms."""
+    """The pass over the rows and over the counts of histograms."""
     rest, counts = loglik.apart()
     total = by_blocks(
         partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows)
@@ -229,7 +228,7 @@ def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array | None]:
-    """Weights of a pool, cut at its members."""
+    """Weights of a pool, split by its members."""
     if weights is None:
         return [None] * len(lengths)
     cuts = np.cumsum([0, *((n or 1) for n in lengths)])
@@ -242,8 +241,8 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 def _general(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Accumulated:
-    """The general road: automatic differentiation of the summed terms, but for a built-in model
-    that brings its sums.
+    """The general method: automatic differentiation of the summed terms, except for a built-in
+    model that provides its sums.
     """
     own_sums = carried(loglik, "second_order")
     brought = own_sums(layout.unravel(x), data) if own_sums is not None else None
@@ -300,7 +299,7 @@ def _declared_slopes(
     eta, columns, _ = loglik.predictors(layout, x, data)
     terms, slope, _ = loglik.derivatives(
         layout.unravel(x), eta, data
-    )  # what is not asked for is never computed
+    )  # unused results are never computed
     if weights is not None:
         terms, slope = jax.tree.map(lambda entry: weights * entry, (terms, slope))
     return Slopes(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p))
@@ -313,7 +312,7 @@ def by_blocks(
     block_rows: int | None,
 ) -> Any:
     """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at
-    n; rows seen twice get weight 0.
+    n; rows that occur twice get weight 0.
     """
     n = data_length(data)
     if block_rows is None or n is None or n <= block_rows:

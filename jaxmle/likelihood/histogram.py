@@ -1,10 +1,10 @@
-"""Terms of a count and of constant predictors alone, such as log Γ(y + size): a sum over the counts
-that occur, not over the rows.
+"""Terms that depend only on a count and constant predictors, such as log Γ(y + size): a sum over
+the distinct counts instead of the rows.
 
 A regression names such terms (``regression(…, counts=…)``). On the host, where the data are known,
-it is given how often each count occurs; the pass that sums the likelihood then leaves those terms
-out of the rows and takes them once for each count. Whatever looks at single rows, or at other data
-or weights, takes the regression without histograms and finds the terms in its rows.
+it is given how often each count occurs; the pass over the rows then leaves these terms out and
+evaluates them once for each count. Everything that needs single rows, or other data or weights,
+uses the regression without histograms, which includes these terms.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
 
-HISTOGRAM_LENGTH_FACTORS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
-WORTH = 2  # rows for each entry of a histogram from which it is less work
-# counts below so many times the rows of a member are counted by a table of all: no more memory
-# than the data
+HISTOGRAM_LENGTH_FACTORS = (
+    4,
+    6,
+)  # lengths of histograms are 2ᵏ times these: so few shapes are compiled
+WORTH = 2  # rows for each entry of a histogram from which it saves work
+# counts below this multiple of the rows of a member are counted with a complete table, which takes
+# no more memory than the data
 DENSE = 2
 
 
 def counts_of(loglik: Loglik) -> tuple[str, ...]:
-    """The leaves of counts of the regression in ``loglik``; none where it stands in a pool."""
+    """The leaves of counts of the regression in ``loglik``; none if it is in a pool."""
     if isinstance(loglik, Regression):
         return tuple(name for name, _ in loglik.counts)
     inner = getattr(loglik, "loglik", None)
@@ -36,8 +39,8 @@ def counts_of(loglik: Loglik) -> tuple[str, ...]:
 
 
 def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for
-    all where y holds other numbers too.
+    """The number of distinct counts in each of consecutive parts of y (N,) with this many rows,
+    (b,); 0 for all if y also holds other numbers.
     """
     finite = _zeroed(y)
     if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31:
@@ -56,7 +59,7 @@ def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _zeroed(y: Array) -> Array:
-    """y with zeros where it is not finite; y itself where all of it is."""
+    """y with zeros for non-finite values; y itself if all values are finite."""
     known = np.isfinite(y)
     return y if known.all() else np.where(known, y, 0)
 
@@ -69,12 +72,12 @@ def _occurring(keys: Array, number: int) -> Array:
 
 
 def counted(loglik: Loglik, data: Tree, distinct_counts: tuple[int, ...], dtype: Any) -> Any:
-    """The likelihood with histograms, where they are less work than the rows.
+    """The likelihood with histograms, if they are less work than the rows.
 
     Args:
         data: NumPy leaves (n, …), or (b, n, …) for the members of a batch; so too the weights
             inside the likelihood.
-        found: for each leaf of counts how many of them occur, at most; 0 where it holds other
+        found: for each leaf of counts the largest number of distinct counts; 0 if it holds other
             numbers.
     """
 
@@ -131,8 +134,8 @@ def uncounted(loglik: Loglik) -> Any:
 def _at_regression(
     loglik: Any, change: Callable[[Regression, Array | None], Regression], weights: Array | None
 ) -> Any:
-    """The likelihood with a change to the regression inside, which also sees the product of the
-    weights above it.
+    """The likelihood with the regression inside changed by a function, which also receives the
+    product of the weights outside it.
     """
     if isinstance(loglik, Regression):
         return change(loglik, weights)
@@ -150,8 +153,8 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
     """The counts that occur in y and the weight on each, (m,) or (b, m): of counts (n,) or (b, n)
     and weights that broadcast to them.
 
-    Entries to spare hold a count that occurs, at weight 0. Where a count is not finite a weight is
-    NaN: such a fit has no value.
+    Unused entries hold a count that occurs, with weight 0. If a count is not finite, a weight is
+    NaN, so the likelihood is NaN.
     """
     y, w = np.broadcast_arrays(y, 1.0 if weights is None else weights)
     lead = y.shape[:-1]

@@ -1,4 +1,4 @@
-"""Whether a code out of range matters: a program is run again with what it reads there changed,
+"""Whether a code out of range matters: a program is run again with the values read there changed,
 and its terms are compared.
 """
 
@@ -30,8 +30,8 @@ from jaxmle.runtime.compile import compiled
 
 
 def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
-    """Whether the terms depend on what is read, or lost, at the codes out of range: not where
-    the function masks them.
+    """Whether the terms depend on what is read, or lost, at codes out of range; they do not if the
+    function masks them.
     """
 
     def make(loglik: Loglik) -> Callable[..., Any]:
@@ -48,7 +48,7 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     x = np.asarray(base)
     moved = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     piece = compiled(loglik, ("code counts", layout), make)
-    for point in (x, moved):  # at the start alone a factor may be 0
+    for point in (x, moved):  # at the start alone, a factor may be 0
         first, second = (np.asarray(terms) for terms in piece(point, data))
         if np.all(np.isfinite(first)) and not np.array_equal(first, second):
             return True
@@ -56,8 +56,8 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
 
 
 def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: int) -> Array:
-    """The terms of a program when ``change`` is read out of range; what is added out of range
-    is lost or goes to the last entry at 1, and to the first at 2.
+    """The terms of a program when ``change`` is read out of range. Additions out of range are lost,
+    or go to the last entry if ``change`` is 1 and to the first if it is 2.
     """
     state = [Seen(var, value, value) for var, value in zip(known, inputs, strict=True)]
     captured = [
@@ -71,7 +71,7 @@ def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: i
 
 
 class Seen(NamedTuple):
-    """An array of a running program: what is known of it, its value, and the value of a code
+    """An array of a running program: what is known about it, its value, and the value of a code
     before jax counts it from the end.
     """
 
@@ -143,7 +143,9 @@ def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -
         most = [shape[axis] - 1 for axis in places]
     beyond = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
     out = jnp.any((code < 0) | beyond, axis=-1)
-    if primitive.name != "gather" and change == 1:  # bincount puts what is negative first
+    if (
+        primitive.name != "gather" and change == 1
+    ):  # bincount counts negative codes in the first entry
         last = jnp.where(code < 0, jnp.asarray(most, values[1].dtype), values[1])
         return primitive.bind(values[0], last, *values[2:], **params)
     if primitive.name != "gather":
@@ -157,7 +159,7 @@ def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -
     return jnp.where(gone, jnp.asarray(change, result.dtype), result)
 
 
-# Operations that put a code into a range, and the place of the code among their arguments.
+# Operations that limit a code to a range, and the position of the code among their arguments.
 BEFORE_LIMITS = {"select_n": 1, "clamp": 1, "max": 0}
 
 
@@ -168,7 +170,7 @@ def _limited(ins: list[Seen], place: int) -> Seen:
 
 
 def _changed_branch(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
-    """What ``switch`` chooses, changed where the code names no branch."""
+    """The result of ``switch``, changed if the code is not a branch."""
     result = equation.primitive.bind(*values, **equation.params)
     code = jnp.broadcast_to(ins[0].code, jnp.shape(values[0]))
     out = jnp.reshape((code < 0) | (code >= len(ins) - 1), jnp.shape(values[0]))
@@ -176,7 +178,7 @@ def _changed_branch(equation: Any, ins: list[Seen], values: list[Array], change:
 
 
 def _changed_columns(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
-    """The columns of ``one_hot``, changed where the code has none."""
+    """The columns of ``one_hot``, changed if the code has no column."""
     inner = called(equation)
     given = [Seen(NO_CODE, entry.value, entry.value) for entry in ins]
     captured = [Seen(NO_CODE, value, value) for value in inner.consts]

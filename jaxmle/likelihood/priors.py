@@ -1,6 +1,4 @@
-"""Log priors for ``penalize``: pure functions of the parameters whose hyperparameters are
-leaves.
-"""
+"""Log priors for ``penalize``: pure functions of the parameters, with hyperparameters as leaves."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ from jaxmle.runtime.opaque import LikelihoodTree
 @partial(jax.tree_util.register_dataclass, data_fields=["strength"], meta_fields=["leaf"])
 @dataclass(frozen=True)
 class Ridge(LikelihoodTree):
-    """Minus half the strength times the squared length of the parameters, or of the one leaf
-    named.
-    """
+    """Minus half the strength times the squared norm of the parameters, or of the named leaf."""
 
     strength: Any
     leaf: str | None = None
@@ -60,7 +56,7 @@ class NormalPrior(LikelihoodTree):
 
 
 def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
-    """Mean and sd broadcast against the parameter, and no further."""
+    """Raise unless mean and sd broadcast to the shape of the parameter."""
     for name, shape in zip(("mean", "sd"), hyper, strict=True):
         if shape not in ((), value):
             raise ValueError(
@@ -126,10 +122,10 @@ def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
 
 
 def _check(name: str, value: Any, positive: bool | None) -> None:
-    """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is
-    judged by its type alone.
+    """Raise unless a hyperparameter is finite, and a strength or an sd has the right sign; of a
+    traced value only the type is checked.
     """
-    rule = {None: "finite", False: "finite and non-negative", True: "finite and positive"}[positive]
+    rule = {None: "finite", False: "finite, non-negative", True: "finite, positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
     if is_traced(value):
         return

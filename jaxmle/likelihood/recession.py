@@ -1,11 +1,10 @@
-"""Which ways a likelihood can rise for ever: for every term, directions in parameter space of which
-it loses something.
+"""The directions in which a likelihood can rise for ever, bounded by the gradients of its terms.
 
 A concave term ℓ_i does not fall along d, however far, if and only if s_i(θ)'d ≥ 0 at every θ: its
 score never points away from d. So the scores of concave terms at many points bound the cone of
-recession from outside, and where terms are functions of few linear predictors they give it exactly:
-far out, the gradient in the predictors takes the few values that matter (y − p is 1, 0 or −1),
-whatever the parameters.
+recession from outside. If terms are functions of few linear predictors, the bound is exact: far
+out, the gradient in the predictors takes only a few limiting values (y − p is 1, 0 or −1), whatever
+the parameters.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from jaxmle.likelihood.terms import row_scores, term_rows
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 
-FAR_PREDICTOR = (
-    40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
+FAR_PREDICTOR = 40.0  # in units of a predictor: 1 + e⁻⁴⁰ is one, and e⁴⁰ is finite in float32
+RANDOM_POINTS = (
+    24  # random points in addition to the axes: enough for five cut points around a mean
 )
-RANDOM_POINTS = 24  # random points beside the axes: enough for five cut points around a mean
-# at which the curvature of a declared density is looked at, in units of a predictor
+# points at which the curvature of a declared density is checked, in units of a predictor
 CURVATURE_REACH = (0.5, 3.0, 10.0, FAR_PREDICTOR)
 CURVATURE_POINTS = 32
 OPAQUE_REACH = (
@@ -37,20 +36,20 @@ OPAQUE_REACH = (
     10.0,
     100.0,
 )  # in units of the rows' own scale, for terms known only as functions
-# a gradient in the predictors within this of whole numbers, once its largest entry is one, is a
-# limit seen from a finite distance
+# a gradient in the predictors within this distance of integers, scaled so that its largest entry is
+# one, is taken to be at its limit
 PURE = 1e-6
-CONCAVITY_TOLERANCE = 1e-6  # curvature over its scale that still counts as concave
+CONCAVITY_TOLERANCE = 1e-6  # relative curvature that still counts as concave
 
 
 class Ways(NamedTuple):
     """Gradients of the terms at many points, (q, n, p), on the user's scale."""
 
     gradients: Array
-    pure: Array  # (q, n)  gradients that are exact: whole numbers times the design
+    pure: Array  # (q, n) gradients that are exact: integers times the design
     alive: Array  # (n,)  terms of positive weight
-    # ()  no term of a declared density curves upwards where it was asked; of a function that is
-    # not known here
+    # () no term of a declared density curves upwards at the checked points; not known here for a
+    # function
     concave: Array
 
 
@@ -67,8 +66,8 @@ def straight(layout: Layout) -> np.ndarray:
 
 
 def is_exact(loglik: Loglik) -> bool:
-    """Whether every part is a regression whose predictors are all linear, so that the ways are
-    the whole cone.
+    """Whether every part is a regression with only linear predictors, so that the gradients give
+    the cone exactly.
     """
     match loglik:
         case Weight() | WithResponse() | Fix() | Tie():
@@ -81,7 +80,7 @@ def is_exact(loglik: Loglik) -> bool:
 
 
 def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
-    """The gradients of every term at many points about x (p,)."""
+    """The gradients of every term at many points around x (p,)."""
     match loglik:
         case Weight():
             inner = ways(loglik.loglik, layout, x, data)
@@ -146,8 +145,8 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
 
 
 def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
-    """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made
-    so; and which they are, (n,).
+    """Slopes (m, n), with those that are integer multiples of one entry up to the effect of finite
+    distance made exact; and which these are, (n,).
     """
     top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
     ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]
@@ -157,8 +156,8 @@ def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
-    """Points (q, m) of the predictors: the middle, far out along each axis both ways, and
-    random ones; ordered predictors stay ordered.
+    """Points (q, m) of the predictors: the centre, points far out along each axis in both
+    directions, and random points; ordered predictors stay ordered.
     """
     axes = np.concatenate([np.zeros((1, m)), FAR_PREDICTOR * np.eye(m), -FAR_PREDICTOR * np.eye(m)])
     random = FAR_PREDICTOR * np.random.default_rng(0).standard_normal(
@@ -168,9 +167,7 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
 
 
 def _near(m: int, ordered: list[list[int]]) -> np.ndarray:
-    """Points (q, m) of the predictors at all distances, at which curvature may be seen that is
-    gone far out.
-    """
+    """Points (q, m) of the predictors at all distances: curvature may vanish far out."""
     random = np.random.default_rng(1).standard_normal((CURVATURE_POINTS, m))
     return _in_order(random * np.resize(CURVATURE_REACH, CURVATURE_POINTS)[:, None], ordered)
 
@@ -197,7 +194,7 @@ def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
 
 
 def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
-    """The scores of all terms at points about x, each entry moved in units in which a row's
+    """The scores of all terms at points around x, with each entry changed in units in which a row's
     score is one.
     """
     free = straight(layout)

@@ -1,4 +1,4 @@
-"""The declared form: a density of a few predictors. Derivatives are scalar; score and Hessian
+"""Declared regressions: a density of a few predictors. Derivatives are scalar; score and Hessian
 are X'r and X'WX.
 """
 
@@ -72,7 +72,7 @@ Predictor = Linear | str | Callable[[Tree, Tree], Array]
 
 
 class Predictors(NamedTuple):
-    """All predictors at one point: values (m, n), their Jacobians, and whether any is curved in
+    """All predictors at one point: values (m, n), their Jacobians, and whether any is nonlinear in
     the parameters.
     """
 
@@ -82,18 +82,18 @@ class Predictors(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Counts that occur among the rows, and the weight on each."""
+    """The distinct counts among the rows, and the weight of each."""
 
     values: Any  # (m,)
     weights: Any  # (m,)
 
 
 class OfRows(ABC):
-    """A density of many rows at once, each kept apart from the others."""
+    """A density of many independent rows at once."""
 
     @abstractmethod
     def __call__(self, eta: Mapping[str, Array], rows: Tree) -> Array:
-        """The terms (n,), for predictors (n,) or (n, K), () or (K,) where they are constant."""
+        """The terms (n,), for predictors (n,) or (n, K), () or (K,) if they are constant."""
 
 
 @partial(
@@ -106,23 +106,22 @@ class Regression(LikelihoodTree):
     """A log-likelihood declared as ``density(eta, row)``, the log density of one row, through named
     predictors.
 
-    To the density come the terms ``counts`` of one leaf and of the constant predictors.
+    The terms ``counts``, which depend on one leaf and the constant predictors, are added to the
+    density.
     """
 
-    density: Callable[
-        [Mapping[str, Array], Tree], Array
-    ]  # of one row; of many where it is ``OfRows``
+    density: Callable[[Mapping[str, Array], Tree], Array]  # of one row; of many for ``OfRows``
     names: tuple[str, ...]
     forms: tuple[Predictor, ...]
     response: Law | None = None
     counts: tuple[tuple[str, Callable[[Mapping[str, Array], Array], Array]], ...] = ()
     histograms: tuple[Histogram, ...] | None = (
-        None  # one for each of ``counts``; only sums over these very rows may use them
+        None  # one for each of ``counts``; only for sums over exactly these rows
     )
     shared: tuple[
         str, ...
-    ] = ()  # designs that all members of a batch share: their products of columns are formed once
-    concave: bool = False  # as the user, or the built-in model, says
+    ] = ()  # designs shared by a batch: products of their columns are computed once
+    concave: bool = False  # as declared by the user or the built-in model
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)
@@ -134,7 +133,7 @@ class Regression(LikelihoodTree):
         return self._terms(self._parted(shapes, values), data)
 
     def _terms(self, etas: tuple[Array, ...], data: Tree) -> Array:
-        """The terms (n,) at predictors as ``_parted`` gives them."""
+        """The terms (n,) for the predictors returned by ``_parted``."""
         if isinstance(self.density, OfRows):
             return self.density(dict(zip(self.names, etas, strict=True)), data)
         return jax.vmap(self._row, in_axes=(self._axes, 0))(etas, data)
@@ -194,7 +193,7 @@ class Regression(LikelihoodTree):
 
     @property
     def _constants(self) -> dict[str, str]:
-        """The constant predictors, and the parameter that each of them is."""
+        """The constant predictors, and the parameter of each."""
         return {
             name: form
             for name, form in zip(self.names, self.forms, strict=True)
@@ -217,14 +216,14 @@ class Regression(LikelihoodTree):
 
     @property
     def _axes(self) -> tuple[int | None, ...]:
-        """The axis of the rows in each predictor of ``_parted``: what a constant predictor
-        alone enters is computed once, not once a row.
+        """The axis of the rows in each predictor of ``_parted``; anything that depends only on
+        constant predictors is computed once instead of for each row.
         """
         return tuple(None if isinstance(form, str) else 0 for form in self.forms)
 
     def _parted(self, shapes: tuple[tuple[int, ...], ...], values: Array) -> tuple[Array, ...]:
-        """Each predictor by itself from the stacked values (m, n): (n,) or (n, K), and () or
-        (K,) where it is constant.
+        """The single predictors from the stacked values (m, n): (n,) or (n, K), and () or (K,) if
+        constant.
         """
         cuts = np.cumsum([0, *(shape[0] if shape else 1 for shape in shapes)])
         parts = [
@@ -279,8 +278,8 @@ class Regression(LikelihoodTree):
         """Terms (n,), and the density's gradient, m of (n,), and Hessian, m by m of (n,), in the
         predictors.
 
-        Not stacked: each entry goes into a sum of its own, and what XLA stacks first it computes
-        one row at a time.
+        They are not stacked: each entry enters its own sum, and XLA would compute a stack one row
+        at a time.
         """
 
         def row(
@@ -400,7 +399,7 @@ def _named_eta(
 
 
 def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Where the parameter leaf ``name`` stands in x, and its shape."""
+    """The position of the parameter leaf ``name`` in x, and its shape."""
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if leaf.path == name:
             if leaf.size != int(np.prod(leaf.shape)):

@@ -1,8 +1,8 @@
-"""Laws of the response: how an expectation over y given the parameters is taken, for the expected
-information.
+"""Distributions of the response: how an expectation over y given the parameters is computed, for
+the expected information.
 
-Three ways: exactly, by a closed form; exactly, by summing over a finite support; or by simulation
-from a stated key.
+There are three methods: exactly, in closed form; exactly, by summing over a finite support; or by
+simulation with a given key.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from jaxmle.parameters.arguments import check_count, check_function, shown
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.opaque import LikelihoodTree
 
-TOLERANCE_OF_TOTAL_MASS = 1e-4  # of the probability of all values, about one
+TOLERANCE_OF_TOTAL_MASS = 1e-4  # of the total probability, which should be one
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Exact(LikelihoodTree):
     """``information(eta, row)`` is the expected information of one row in its predictors, (m, m),
-    or a scalar where m is 1.
+    or a scalar if m is 1.
 
     ``cross(eta, row)``, (m, m, m), is E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c); only the bias of the
-    estimate asks for it.
+    estimate needs it.
     """
 
     information: Callable[[Any, Tree], Array]
@@ -55,8 +55,8 @@ class Enumeration(LikelihoodTree):
         }
 
     def expectation(self, of: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
-        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; one compiled loop
-        however many values there are.
+        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; a single compiled loop
+        for any number of values.
         """
         values = jnp.asarray(self.values)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, values[0]))
@@ -65,8 +65,8 @@ class Enumeration(LikelihoodTree):
         )[0]
 
     def whole(self, total: Array, mass: Array) -> Array:
-        """``total`` where the values exhaust the response, NaN where part of its support is
-        missing: such a number only looks like one.
+        """``total`` if the values are the whole support of the response, otherwise NaN, because the
+        number would be wrong.
         """
         return jnp.where(
             jnp.broadcast_to(jnp.abs(mass - 1) < TOLERANCE_OF_TOTAL_MASS, total.shape),
@@ -78,8 +78,8 @@ class Enumeration(LikelihoodTree):
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
 @dataclass(frozen=True)
 class Simulation(LikelihoodTree):
-    """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data
-    sets are averaged.
+    """``sampler(key, params, data)`` returns data with a new response; ``draws`` data sets are
+    averaged.
     """
 
     sampler: Callable[[jax.Array, Tree, Tree], Tree]
@@ -167,7 +167,7 @@ def simulation(
     """The distribution of a response that can be simulated: expectations are means over ``draws``
     data sets.
 
-    Their Monte-Carlo error shrinks as 1/√draws; ``information_error`` gives it.
+    Their Monte Carlo error shrinks as 1/√draws; ``information_error`` gives it.
 
     Args:
         sampler: ``sampler(key, params, data)``, which returns the data with a new response.
@@ -191,7 +191,7 @@ def simulation(
     True
     """
     check_function("sampler", sampler, "lambda key, params, data: {**data, 'y': …}")
-    check_count("draws", draws, 2)  # two, to know their own error
+    check_count("draws", draws, 2)  # two, for an error estimate
     if not isinstance(key, jax.Array | np.ndarray):
         key = typed_key(key)
     return Simulation(sampler, key, int(draws))

@@ -1,5 +1,5 @@
-"""The structure of a likelihood tree: its parts, its weights, which entries move, how many
-observations it has, which leaves are designs.
+"""The structure of a likelihood tree: its parts, its weights, its free entries, its number of
+observations, its designs.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def parts_of(loglik: Loglik) -> tuple[Any, ...]:
 
 
 def has(loglik: Loglik, kind: type) -> bool:
-    """Whether a combinator of this kind stands anywhere in the likelihood."""
+    """Whether the likelihood contains a combinator of this kind."""
     return isinstance(loglik, kind) or any(has(part, kind) for part in parts_of(loglik))
 
 
 def has_law(loglik: Loglik) -> bool:
-    """Whether every part of the likelihood knows the law of its response, and so has an
+    """Whether every part of the likelihood knows the distribution of its response, and so has an
     expected information.
     """
     if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:
@@ -60,8 +60,8 @@ def weights_of(loglik: Loglik) -> list[Any]:
 
 
 def jeffreys_of(loglik: Loglik) -> Any:
-    """Jeffreys's prior where the likelihood carries one: a prior that is made of the likelihood
-    itself; else None.
+    """Jeffreys's prior, a prior computed from the likelihood itself, if the likelihood has one;
+    otherwise None.
     """
     if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
         return loglik.prior
@@ -75,9 +75,7 @@ def jeffreys_of(loglik: Loglik) -> Any:
 
 
 def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
-    """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data,
-    −1 where it is fixed.
-    """
+    """For each printed entry the entry it follows under ``fix`` and ``tie``; −1 if it is fixed."""
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
@@ -103,7 +101,7 @@ def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Char
     """The chart of the entries that ``fix`` and ``tie`` leave to the solver.
 
     Raises:
-        ValueError: where they leave none, unless ``may_be_empty``.
+        ValueError: if they leave none, unless ``may_be_empty``.
     """
     held = roots_of(loglik, layout) != np.arange(layout.p)
     chart = Chart(layout, tuple(held.tolist()))
@@ -113,14 +111,14 @@ def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Char
 
 
 def core_of(loglik: Loglik) -> Any:
-    """The likelihood inside all combinators that hold one; a pool as it is."""
+    """The likelihood inside all combinators of a single likelihood; a pool as it is."""
     while parts_of(loglik) and not isinstance(loglik, Pool):
         loglik = parts_of(loglik)[0]
     return loglik
 
 
 def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:
-    """x (p,) with the values of fixed and tied entries put in."""
+    """x (p,) with the values of fixed and tied entries substituted."""
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
             x = loglik.substitute(layout, x)
@@ -158,8 +156,8 @@ def _rows(loglik: Loglik, data: Tree) -> int:
 
 
 def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
-    """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of
-    its data: () where it is one number for dependent data.
+    """The shape of the terms at ``base`` (p,), determined once for each shape of the data; () if it
+    is one number for dependent data.
     """
 
     def find(loglik: Loglik) -> tuple[int, ...]:
@@ -173,7 +171,7 @@ def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[i
 
 
 def shapes_of(data: Tree) -> tuple[Any, ...]:
-    """What a program knows of its data: their tree, shapes and types, hashable."""
+    """Everything a program depends on in its data: tree, shapes and types, as a hashable value."""
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
     return jax.tree.structure(data), shapes
 
@@ -182,8 +180,8 @@ def linear_designs(loglik: Any, data: Tree) -> Tree:
     """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a
     tree like ``data``.
 
-    Held as (q, n), with the transpose taken where the likelihood is evaluated, X'WX costs up to
-    half: XLA folds the transpose into the product.
+    If they are stored as (q, n) and transposed when the likelihood is evaluated, X'WX costs down to
+    half as much: XLA folds the transpose into the product.
     """
     if isinstance(loglik, Regression):
         wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}

@@ -1,5 +1,5 @@
-"""What is one per observation: terms, scores, and the information of each row, with the weights
-that go with them.
+"""Quantities with one value per observation: terms, scores, and the information of each row, with
+their weights.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def term_rows(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Rows:
 
 
 def row_terms_of(loglik: Loglik) -> Callable[[Tree, Tree], Array] | None:
-    """The function ``row_terms(params, data) -> (n,)`` that a likelihood without terms brings for
-    scores of its rows, under any ``fix``, ``tie`` or prior; None for others.
+    """The function ``row_terms(params, data) -> (n,)`` with which a likelihood without terms
+    provides scores of its rows, inside any ``fix``, ``tie`` or prior; None for others.
     """
     inner = parts_of(loglik)
     if inner:
@@ -66,9 +66,9 @@ def row_terms_of(loglik: Loglik) -> Callable[[Tree, Tree], Array] | None:
 def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """The gradient of each term, (n, p).
 
-    Forward mode is right whatever rows a term looks at (a series conditions on the row before);
-    reverse mode row by row is not. A partial likelihood has no terms; its ``row_terms``, the
-    derivatives of ℓ by the weights of the rows, have its score residuals as gradients.
+    Forward mode is right whatever rows a term depends on (a time series conditions on the row
+    before); reverse mode row by row is not. A partial likelihood has no terms; its ``row_terms``,
+    the derivatives of ℓ with respect to the row weights, have its score residuals as gradients.
     """
 
     of_rows = row_terms_of(loglik)
@@ -89,16 +89,16 @@ def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     return first_that_exists((declared, lambda: jacobian(terms, x)), terms, x)
 
 
-ROWS_AT_ONCE = 256  # rows whose Hessians are held together while a row is looked for
+ROWS_AT_ONCE = 256  # number of rows whose Hessians are computed together while searching for a row
 
 
 def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """Whether each row, taken alone, has a term, score or Hessian at x that is not finite, (n,);
-    False throughout where rows cannot be taken alone.
+    all False if rows cannot be evaluated alone.
 
-    The passes of a fit are in reverse mode, in which the branch that ``where`` leaves out gives NaN
-    too: so a row is differentiated as a fit does it, but as data of one row. A function that looks
-    at other rows gives a row other terms then, and is not judged.
+    The passes of a fit use reverse mode, in which the branch that ``where`` does not select can
+    also give NaN. So a row is differentiated as in a fit, but as a data set of one row. If a
+    function depends on other rows, its terms then change and nothing is concluded.
     """
     match loglik:
         case Weight() | WithResponse() | Penalize():
@@ -120,11 +120,9 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
 
     try:
         value, finite = jax.lax.map(alone, jax.tree.map(jnp.asarray, data), batch_size=ROWS_AT_ONCE)
-    except (
-        Exception
-    ):  # arrays beside the data have all their rows: what a row does alone is not known
+    except Exception:  # other arrays have all their rows, so a row cannot be evaluated alone
         return ~jnp.isfinite(terms)
-    noise = 1e-6 * (1.0 + jnp.abs(terms))  # a row that sees others differs by far more
+    noise = 1e-6 * (1.0 + jnp.abs(terms))  # a row that depends on others differs by far more
     apart = jnp.all(~jnp.isfinite(terms) | (jnp.abs(value - terms) <= noise))
     return ~jnp.isfinite(terms) | (apart & ~finite)
 
@@ -132,8 +130,8 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
 def row_information(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, kind: str = "expected"
 ) -> Array:
-    """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the
-    response, or ``"observed"``.
+    """The information of each row (n, p, p), unweighted: ``"expected"`` under the distribution of
+    the response, or ``"observed"``.
     """
     match loglik:
         case Weight() | Penalize():
@@ -225,16 +223,16 @@ def _expected_rows(
 
 
 class Expected(NamedTuple):
-    """Expected information (p, p), and the simulated draws (R, p, p) whose mean it is (R = 0
-    where it is exact).
+    """Expected information (p, p), and the simulated draws (R, p, p) whose mean it is (R = 0 if it
+    is exact).
     """
 
     information: Array
     draws: Array
 
     def stderr_error(self, root: Array, transform: Array) -> Array:
-        """Monte-Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U'
-        with U ``root``, T ``transform``.
+        """Monte Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U'
+        with U ``root`` and T ``transform``.
 
         dV = −V (dI) V, so that d(SE_j) = −(V dI V)_jj / (2 SE_j).
         """
@@ -249,8 +247,8 @@ class Expected(NamedTuple):
 def expected_information(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
 ) -> Expected:
-    """Expected information of the whole likelihood at x, under the law of the response that it
-    carries.
+    """Expected information of the whole likelihood at x, under the distribution of the response
+    that it carries.
     """
     match loglik:
         case Weight():
@@ -260,7 +258,7 @@ def expected_information(
             )
         case Penalize() if hasattr(
             loglik.prior, "information_of"
-        ):  # standard errors after Jeffreys's penalty are those without it
+        ):  # standard errors with Jeffreys's penalty are those of the unpenalised likelihood
             return Expected(
                 loglik.prior.information_of(loglik.loglik, layout, x, data, weights),
                 jnp.zeros((0, layout.p, layout.p), x.dtype),

@@ -297,8 +297,8 @@ def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: in
 
 
 def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
-    """The fit from an end of EM, with components in order; once more from there where the
-    finish changed the order.
+    """The fit from an end of EM, with components in order; again from there where the finish
+    changed the order.
     """
     fitted = climb(model.ordered(params), newton_steps)
     if not fitted.converged:

@@ -28,8 +28,9 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     Parameters are ``weights`` (k,), ``loc`` (k, d), and, depending on ``covariance``:
 
     - ``"full"``: ``covariance``, a tuple of k matrices (d, d);
-    - ``"tied"``: ``covariance`` (d, d), shared by all components; - ``"diagonal"``: ``variance``
-    (k, d); - ``"spherical"``: ``variance`` (k,).
+    - ``"tied"``: ``covariance`` (d, d), shared by all components;
+    - ``"diagonal"``: ``variance`` (k, d);
+    - ``"spherical"``: ``variance`` (k,).
 
     Args:
         components: number of components, k.

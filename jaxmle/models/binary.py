@@ -27,8 +27,8 @@ from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
 
 
 class Link(NamedTuple):
-    """A binary link: log p and log(1 − p) of the predictor, p itself, and the size of a logit
-    on this scale.
+    """A binary link: log p and log(1 − p) as functions of the predictor, p itself, and the size of
+    one logit on this scale.
     """
 
     log_p: Callable[[Array], Array]

@@ -44,8 +44,8 @@ def _check_classes(classes: int, least: int) -> None:
 
 
 def multinomial_logpmf(eta: Tree, row: Tree) -> Array:
-    """η_y − log(1 + Σ e^{η_k}), classes 1 … K − 1 against class 0; NaN for a response that is
-    no class.
+    """η_y − log(1 + Σ e^{η_k}), classes 1 … K − 1 against class 0; NaN for a response that is not a
+    class.
     """
     value = eta["eta"]
     y = row["y"]
@@ -108,7 +108,7 @@ def _multinomial_natural(params: Tree, data: Tree) -> tuple[Array]:
 
 
 def _start_multinomial(data: Tree, classes: int) -> Tree:
-    """For each class the linear step of its logit against the base."""
+    """For each class, a linear approximation to its logit against the base."""
     y = column(data, "y")
     xp = namespace(y)
     base = (y == 0).astype(y.dtype)
@@ -125,13 +125,13 @@ LOG_OF_ZERO = -1e18  # the log of 0, as a number: sums and differences of it are
 
 
 def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) -> Array:
-    """One term for each stratum: log of e^{Σ_cases η} over its sum for every choice of as many
-    members.
+    """One term for each stratum: the log of e^{Σ_cases η} over the sum of the same for every choice
+    of as many members.
     """
     eta = leaf_of(data, "x") @ params["beta"]
     member = jnp.ones_like(eta) if real is None else leaf_of(data, real).astype(eta.dtype)
     chosen = leaf_of(data, "y") * member
-    # The largest predictor is taken out of all: of as many cases as are chosen it changes both sums
+    # Subtract the largest predictor from all: as the number of cases is fixed, it changes both sums
     # alike.
     top = jax.lax.stop_gradient(
         jnp.max(jnp.where(member > 0, eta, -jnp.inf), axis=1, keepdims=True)
@@ -149,8 +149,8 @@ def _log_choices(log_odds: jax.Array, cases: int) -> jax.Array:
     """Logs of the elementary symmetric functions of order 0, …, cases of the odds (strata,
     members), member by member.
 
-    Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703. Of 1 200 members there are 1e360 choices
-    of 600, so they are counted in logs.
+    Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703. There are 1e360 ways to choose 600 of 1
+    200 members, so the counts are kept as logs.
     """
     if cases == 1:
         return jnp.stack([jnp.zeros_like(log_odds[:, 0]), logsumexp(log_odds, axis=1)], axis=1)
@@ -234,8 +234,8 @@ def _start_conditional(data: Tree) -> Tree:
 
 
 class Cumulative(NamedTuple):
-    """F on the latent scale: log F, log(1 − F), the log of a difference, F itself, and the
-    scale of a logit.
+    """The distribution on the latent scale: log F, log(1 − F), the log of a difference, F itself,
+    and the size of one logit on its scale.
     """
 
     log_below: Callable[[Array], Array]
@@ -259,7 +259,7 @@ CUMULATIVE = {
 
 
 def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
-    """log P(y = k) = log(F(cut_k − η) − F(cut_{k−1} − η)), the cuts at both ends infinite."""
+    """log P(y = k) = log(F(cut_k − η) − F(cut_{k−1} − η)), with infinite cuts at both ends."""
     F = CUMULATIVE[link]
     y = row["y"]
     cuts = eta["cut"]

@@ -1,5 +1,5 @@
-"""A normal regression seen through limits: censored at them (tobit), or with nothing recorded
-beyond them (truncated).
+"""Normal regression with limits: the response is censored at them (tobit), or rows beyond them are
+not recorded at all (truncated).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
 
 
 def _limit(name: str, value: Any, none: float) -> float:
-    """A limit as a number; None and a huge number where infinity is meant are refused."""
+    """A limit as a number; None, and a huge number meant as infinity, are rejected."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number; got {value!r}. No limit is {name}={none}")
     limit = float(value)
@@ -96,9 +96,7 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
 
 
 def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
-    """What is recorded at a limit lies there or beyond; the mean of the law is that of what is
-    recorded.
-    """
+    """A value recorded at a limit lies there or beyond; the mean is that of the recorded values."""
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
         mu = eta_of(params, data, offset)

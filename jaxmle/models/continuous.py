@@ -1,7 +1,7 @@
 """Regression of a continuous response: normal (also with a modelled scale), gamma, inverse
 Gaussian, beta.
 
-The design ``data["x"]`` (n, q) holds every column, the intercept's too.
+The design ``data["x"]`` (n, q) holds every column, including the intercept's.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def gamma_logpdf(eta: Tree, row: Tree) -> Array:
     shape = eta["shape"]
     y = row["y"]
     log_ratio = jnp.log(y) - eta["log_mu"]
-    # k(log k + log r − r) − log Γ(k) − log y, log Γ by Stirling: a large k leaves nothing large.
+    # k(log k + log r − r) − log Γ(k) − log y, with Stirling's formula for log Γ: large terms cancel
+    # at a large k.
     constant = 0.5 * jnp.log(shape) - HALF_LOG_2PI - stirling_error(1 / shape)
     return constant - shape * exp_excess(log_ratio) - jnp.log(y)
 
@@ -251,8 +252,8 @@ def beta_logpdf(eta: Tree, row: Tree) -> Array:
     y = row["y"]
     a = sigmoid(logit) * phi
     b = sigmoid(-logit) * phi
-    # The gamma functions by Stirling, whose large parts make −φ times the divergence of y from the
-    # mean.
+    # The gamma functions by Stirling's formula; their large parts combine to −φ times the
+    # divergence of y from the mean.
     constant = 0.5 * (jnp.log(phi) + log_sigmoid(logit) + log_sigmoid(-logit)) - HALF_LOG_2PI
     errors = stirling_error(1 / phi) - stirling_error(1 / a) - stirling_error(1 / b)
     return constant + errors - phi * bernoulli_divergence(logit, y) - jnp.log(y) - jnp.log1p(-y)

@@ -1,4 +1,4 @@
-"""Regression of counts: Poisson and negative binomial, also zero-inflated or with a hurdle at
+"""Regression of counts: Poisson and negative binomial, plain, zero-inflated or with a hurdle at
 zero.
 """
 
@@ -41,11 +41,11 @@ def _log_mean(eta: Array, row: Tree, exposure: str | None) -> Array:
 
 
 def plain_poisson(y: Array, log_mu: Array) -> Array:
-    """The Poisson term y log μ − μ − log y!: its cancellation at large counts, 1e-9 of a term at y
-    = 10⁶, is in no derivative.
+    """The Poisson term y log μ − μ − log y!: the cancellation at large counts, 1e-9 of a term at y
+    = 10⁶, affects no derivative.
 
-    Not ``special.poisson_logpmf``, whose terms stay small: 200 000 rows by 5 columns take 45 ms to
-    fit so, 80 ms with it.
+    ``special.poisson_logpmf`` would avoid it, but is slower: a fit of 200 000 rows by 5 columns
+    takes 45 ms this way and 80 ms with it.
     """
     return y * log_mu - jnp.exp(log_mu) - gammaln(y + 1)
 
@@ -173,7 +173,7 @@ def _shift(data: Tree, y: Array, offset: str | None, exposure: str | None) -> Ar
 
 
 def _ceiling(y: Array) -> Array:
-    """A bound on fitted log means, which are never far above the largest count."""
+    """An upper bound on fitted log means, which are never far above the largest count."""
     xp = namespace(y)
     return xp.log(xp.max(y, axis=-1, keepdims=True) + 1.0) + 1.0
 
@@ -183,8 +183,8 @@ def _start_poisson(data: Tree, offset: str | None, exposure: str | None) -> Tree
 
 
 def _start_negative_binomial(data: Tree, offset: str | None, exposure: str | None) -> Tree:
-    """The Poisson fit after four steps, and the α that one step of scoring from 0 gives there; or
-    the best of several α where that leaves it open on which side of the bend the maximum is.
+    """The Poisson fit after four steps, and the α from one scoring step from 0; or the best of
+    several α if that step does not tell on which side of the bend the maximum lies.
     """
     y, beta, mu = _poisson_step(data, offset, exposure)
     for _ in range(3):
@@ -210,8 +210,8 @@ def dispersion(y: Array, mu: Array) -> Array:
     """The dispersion α from E (y − μ)² = μ + αμ², one step of scoring from the Poisson limit; at
     least a tenth of its standard error √(2/Σμ²) there.
 
-    Not more: ℓ is level in log α towards 0, and a climb that starts beyond the bend may leap over
-    the maximum onto that plain.
+    Not more: ℓ is flat in log α towards 0, and a climb that starts beyond the bend may jump over
+    the maximum onto that plateau.
     """
     xp = namespace(y)
     square = xp.sum(mu**2, axis=-1)
@@ -221,7 +221,7 @@ def dispersion(y: Array, mu: Array) -> Array:
     )
 
 
-# Within so many standard errors of 0 the score in α does not tell a maximum at 0 from one inside.
+# Within this many standard errors of 0, the score in α cannot tell a maximum at 0 from one inside.
 _DOUBTFUL_DISPERSION = 4.0
 _ODDS_TRIED = (0.5, 2.0, 8.0)  # α times the mean: variances of 1.5, 3 and 9 means
 _STEPS_AT_A_DISPERSION = 3
@@ -232,10 +232,10 @@ def _with_dispersion(
 ) -> tuple[Array, Array]:
     """Coefficients and α to start from, given the Poisson fit.
 
-    In a small sample with many columns the means follow the counts, so that ℓ falls in α at 0 and
-    has its maximum inside all the same: there the α that scoring gives is compared with others by
-    the value of ℓ, each with its own coefficients. On the host that is done for the members of a
-    batch that need it; a trace does it for all.
+    In a small sample with many columns the fitted means follow the counts, so ℓ decreases in α at 0
+    although its maximum is inside. There the α from scoring is compared with others by the value of
+    ℓ, each with its own coefficients. On the host this is done only for the members of a batch that
+    need it; under tracing, for all.
     """
     xp = namespace(y)
     alpha = dispersion(y, mu)
@@ -257,7 +257,7 @@ def _with_dispersion(
 def _best_dispersion(
     y: Array, x: Array, shift: Array, beta: Array, alpha: Array
 ) -> tuple[Array, Array]:
-    """The best of α and of those tried, and its coefficients after a few steps of scoring there."""
+    """The best of α and the values tried, with its coefficients after a few scoring steps."""
     xp = namespace(y)
     mean = xp.maximum(xp.mean(y, axis=-1), 1e-3)
     tried = xp.stack([alpha, *(clip(odds / mean, 1e-6, 1e3) for odds in _ODDS_TRIED)])
@@ -275,7 +275,7 @@ def _best_dispersion(
 def _at_dispersion(
     y: Array, x: Array, shift: Array, beta: Array, alpha: Array
 ) -> tuple[Array, Array]:
-    """Coefficients after a few steps of scoring at a given α, and ℓ there but for Σ log y!."""
+    """Coefficients after a few scoring steps at a given α, and ℓ there without Σ log y!."""
     xp = namespace(y)
     alpha = alpha[..., None]
     for _ in range(_STEPS_AT_A_DISPERSION):
@@ -286,7 +286,7 @@ def _at_dispersion(
 
 
 def _negative_binomial_terms(y: Array, eta: Array, alpha: Array) -> Array:
-    """ℓ but for log y!, plainly: 1e-9 of it at the least α tried, 1e-6."""
+    """ℓ without log y!, by the plain formula: accurate to 1e-9 at the smallest α tried, 1e-6."""
     gamma_function = scipy.special.gammaln if namespace(y) is np else gammaln
     size = 1 / alpha
     odds = alpha * namespace(y).exp(eta)
@@ -305,8 +305,8 @@ def _zero_inflated_poisson(eta: Tree, row: Tree) -> Array:
 
 
 def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
-    """The zero-inflated term without its clumping, which is 0 for a count of 0 and so may be added
-    to the other counts and to the mixture at 0 alike.
+    """The zero-inflated term without its clumping part, which is 0 for a count of 0 and so can be
+    added both to the other counts and to the mixture at 0.
     """
     zero = eta["zero"]
     count = negative_binomial_kernel(row["y"], eta["log_mu"], eta["alpha"])
@@ -314,14 +314,14 @@ def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
 
 
 def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
-    crossed = row["y"] != 0  # a missing count is none, and no zero either
+    crossed = row["y"] != 0  # a missing count is neither zero nor positive
     log_mu = eta["log_mu"]
     positive = plain_poisson(row["y"], log_mu) - log_cloglog(log_mu)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 
 def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
-    """The hurdle term without its clumping, which is 0 for a count of 0."""
+    """The hurdle term without its clumping part, which is 0 for a count of 0."""
     crossed = row["y"] != 0
     log_mu = eta["log_mu"]
     alpha = eta["alpha"]
@@ -424,8 +424,8 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
 def _two_parts(
     name: str, density: Any, law: Any, part: str, design: str, offset: str | None, *, plain: bool
 ) -> Model:
-    """The model of a density in two predictors: log μ, and ``part`` by a design of its own.
-    ``plain`` is without α.
+    """The model of a density in two predictors: log μ, and ``part`` with a design of its own.
+    ``plain`` is the version without α.
     """
     eta: dict[str, Any] = {"log_mu": linear("x", "beta", offset), part: linear(design, "gamma")}
     return Model(
@@ -452,19 +452,21 @@ def _two_part_natural(
 
 
 def _start_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hurdle: bool) -> Tree:
-    """Positive counts by least squares of their logs; the zeros by a linear step of their logit."""
+    """Positive counts by least squares of their logs; the zeros by a linear approximation to their
+    logit.
+    """
     y = column(data, "y")
     xp = namespace(y)
     some = (y > 0).astype(y.dtype)
     shift = xp.zeros_like(y) if offset is None else column(data, offset)
     beta, eta = regress(data, "x", xp.log(xp.maximum(y, 0.5)) - shift, some * y + 1e-3)
     mu = xp.exp(xp.minimum(eta + shift, xp.log(xp.max(y, axis=-1, keepdims=True) + 1.0)))
-    expected = xp.exp(-mu)  # zeros that the counts explain
+    expected = xp.exp(-mu)  # zeros explained by the counts
     target = some if hurdle else (1 - some) * clip(1 - expected, 0.1, 0.9)
     gamma, _ = regress(data, part, 4 * (target - 0.5))
     starts = {"beta": beta, "gamma": gamma}
-    # Each from trials with α between 0.15 and 0.6: the climb must not leap over a small α onto the
-    # plain towards 0 (``dispersion``).
+    # Both from trials with α between 0.15 and 0.6: the climb must not jump over a small α onto the
+    # plateau towards 0 (``dispersion``).
     return (
         starts
         if plain

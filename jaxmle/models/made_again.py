@@ -1,4 +1,4 @@
-"""A built-in model made again from the call that a record keeps."""
+"""Rebuild a built-in model from the call that a record keeps."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ ROOMS = (
 
 
 def made_again(call: str) -> Model | None:
-    """The built-in model that ``call`` makes, such as ``"poisson(offset='offset')"``; None where it
-    is no call of one, as in the record of another likelihood, where it is "".
+    """The built-in model that ``call`` makes, such as ``"poisson(offset='offset')"``; None if it is
+    not such a call, as in the record of any other likelihood, where it is "".
 
-    The text is read, never evaluated: a name of a built-in model, and options that are constants.
+    The text is parsed, never evaluated: the name of a built-in model, and constant options.
 
     >>> from jaxmle import models
     >>> made_again("poisson(exposure='years')") is models.poisson(exposure="years")
@@ -48,7 +48,7 @@ def made_again(call: str) -> Model | None:
         options: dict[str, Any] = {
             str(word.arg): ast.literal_eval(word.value) for word in node.keywords
         }
-    except (SyntaxError, ValueError):  # no call that a record holds
+    except (SyntaxError, ValueError):  # not a call that a record holds
         return None
     name = node.func.id
     make = next((getattr(room, name) for room in ROOMS if name in vars(room)), None)

@@ -1,5 +1,5 @@
-"""Cox's proportional hazards: the partial likelihood, with ties, strata, late entry, weights and
-an offset.
+"""Cox's proportional hazards model: the partial likelihood, with ties, strata, late entry, weights
+and an offset.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from jaxmle.models.survival import LATE_ENTRY
 from jaxmle.models.time_order import time_order
 from jaxmle.parameters.arguments import check_choice
 
-ROWS_OF_A_TIE = 16  # in the mean, from which sums over ties are shorter than those over rows
-MIN_ROWS_TO_COUNT_TIES = 2**14  # below, nothing is gained
+ROWS_OF_A_TIE = 16  # on average; from here on sums over ties are shorter than sums over rows
+MIN_ROWS_TO_COUNT_TIES = 2**14  # below it, nothing is gained
 
 
 class CoxOptions(NamedTuple):
-    """How a Cox model treats ties, and the names of the leaves that it reads beside x, time and
-    event.
-    """
+    """How a Cox model treats ties, and which leaves it reads besides x, time and event."""
 
     ties: str
     strata: str | None
@@ -41,7 +39,7 @@ class CoxOptions(NamedTuple):
 class _Sorted(NamedTuple):
     """The rows in the order of stratum, time and events first: arrays (n,).
 
-    ``eta`` is the predictor less the largest one of the stratum, so that no sum overflows.
+    ``eta`` is the predictor minus the largest one of the stratum, so that no sum overflows.
     """
 
     order: Array
@@ -64,10 +62,11 @@ class _Sorted(NamedTuple):
         return jax.ops.segment_sum(values, self.tie, self.eta.shape[0])[self.tie]
 
     def shares(self, ties: str) -> tuple[Array, Array]:
-        """What a row that has the event stands for, (n,) each: the share of the risk of its tie's
-        events that is gone by then, and its weight.
+        """For each row with an event, (n,) each: the share of the risk of its tie's events that is
+        gone by then, and its weight.
 
-        Efron: the j-th of d tied events finds the share j/d gone, and has their mean weight.
+        Efron: for the j-th of d tied events (from 0) the share j/d is gone, and its weight is their
+        mean.
         """
         total_event = self.w * self.event
         if ties == "breslow":
@@ -105,8 +104,8 @@ def _sorted(
 
 
 def _is_missing(data: Tree, options: CoxOptions) -> Array:
-    """Whether a time, an event, an entry or a stratum of any row is NaN. Sorting puts it
-    somewhere and comparing takes it for a number, so that nothing else would show it.
+    """Whether the time, event, entry or stratum of any row is NaN. Sorting and comparisons treat a
+    NaN as a number, so nothing else would reveal it.
     """
     names = ("time", "event", options.entry, options.strata)
     leaves = [jnp.asarray(data[name]) for name in names if name is not None]
@@ -139,11 +138,11 @@ def second_order(
     params: Tree, data: Tree, options: CoxOptions
 ) -> tuple[Array, Array, Array] | None:
     """ℓ, its score (q,) and its Hessian (q, q) in ``beta``, by sums over the risk sets; None with
-    late entry, where derivatives are automatic.
+    late entry, where automatic derivatives are used.
 
-    With x̄ the mean of x in the risk set of an event, of mass m and risk S0, the score is
-    Σ w x − Σ m x̄, and the Hessian Σ m x̄x̄' − Σ_j r_j E_j x_j x_j', E_j = Σ m/S0 over the events
-    up to the time of j. All but the last is added up by whole ties.
+    With x̄ the mean of x in the risk set of an event of weight m and risk S0, the score is Σ w x −
+    Σ m x̄, and the Hessian Σ m x̄x̄' − Σ_j r_j E_j x_j x_j', E_j = Σ m/S0 over the events up to the
+    time of j. All but the last sum run over whole ties.
     """
     x = jnp.asarray(data["x"])
     if options.entry is not None or x.ndim != 2 or jnp.shape(params["beta"]) != (x.shape[1],):
@@ -162,13 +161,13 @@ def second_order(
 
 
 def _by_ties(rows: _Sorted, x: Array, ties: str, count: int) -> tuple[Array, Array, Array]:
-    """ℓ, its score and its Hessian from sums over the ties, of which there are at most ``count``.
+    """ℓ, its score and its Hessian from sums over at most ``count`` ties.
 
-    The risk set of an event of which a share s of its tie's events is gone is R + (1 − s)E, with E
-    the tie's events and R all others at risk: sums of positive numbers.
+    When a share s of a tie's events is gone, the risk is R + (1 − s)E, with E that of the tie's
+    events and R that of all others at risk: sums of positive numbers.
 
     Args:
-        x: (n, q) the design about its mean, in the order of the data.
+        x: (n, q) the centred design, in the order of the data.
     """
     n = x.shape[0]
 
@@ -213,11 +212,11 @@ def _by_ties(rows: _Sorted, x: Array, ties: str, count: int) -> tuple[Array, Arr
 
 
 def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
-    """Sums of ``values`` (n, …) from each row to the end of its stratum, added up from the end:
-    differences of cumulated sums would lose the small ones.
+    """Sums of ``values`` (n, …) from each row to the end of its stratum, accumulated from the end:
+    differences of cumulative sums would lose the small ones.
 
-    The rows are laid out in √n blocks of √n rows, which are added up side by side; what follows a
-    block is added where no stratum ends between. So n rows take 2√n steps and not n.
+    The rows are laid out in √n blocks of √n rows, summed side by side; then the sum that follows
+    each block is added where no stratum ends in between. So n rows take 2√n steps, not n.
 
     Args:
         fresh: (n,) whether a row is the first of its stratum.
@@ -254,12 +253,12 @@ def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
 def _risk_not_entered(
     risk: Array, data: Tree, entry: str, order: Array, time: Array, group: Array
 ) -> Array:
-    """The risk, for each time, of those in the stratum who enter at that time or later."""
+    """For each time, the risk of those in the stratum who enter at that time or later."""
     enters = jnp.asarray(data[entry])[order]
     by_entry = jnp.lexsort((enters, group))
     fresh = jnp.concatenate([jnp.ones(1, bool), group[by_entry][1:] != group[by_entry][:-1]])
     later = jnp.append(_sums_to_the_end(risk[by_entry], fresh), 0.0)
-    # The first of the stratum's sorted entries that is not before the time, by merging both lists.
+    # The first of the stratum's sorted entries not before the time, found by merging both lists.
     n = time.shape[0]
     both = jnp.lexsort(
         (
@@ -278,7 +277,7 @@ def row_terms(params: Tree, data: Tree, options: CoxOptions) -> Array:
     """The derivative of ℓ by the logarithm of each row's weight, (n,).
 
     Its gradient in beta is the row's score residual times its weight: ∫ (x − x̄) dM, summed over a
-    row's time at risk (Lin & Wei 1989, JASA 84, 1074). They add up to the score.
+    row's time at risk (Lin & Wei 1989, JASA 84, 1074). They sum to the score.
     """
     ones = jnp.ones(jnp.shape(data["time"]), jnp.result_type(float))
     return jax.grad(lambda m: cox_loglik(params, data, options, m))(ones)

@@ -1,6 +1,4 @@
-"""Regression of the centre and of quantiles that outliers do not carry away: Student's t,
-Laplace, quantile regression.
-"""
+"""Regression robust to outliers: Student's t, Laplace, quantile regression."""
 
 from __future__ import annotations
 
@@ -214,8 +212,8 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
 
 
 def _start_check(data: Tree, level: float, offset: str | None) -> Tree:
-    """The median's line, and its mean check loss; for another quantile moved by that of the
-    residuals, as far as the design can.
+    """The median regression and its mean check loss; for another quantile it is shifted by that
+    quantile of the residuals, as far as the design allows.
     """
     beta, residual, _ = _reweighted(data, offset, 1.0)
     xp = namespace(residual)
@@ -231,7 +229,7 @@ def _start_check(data: Tree, level: float, offset: str | None) -> Tree:
 
 
 def asymmetric_laplace(level: float) -> PredictiveLaw:
-    """The asymmetric Laplace law without rounding, whose ``level`` quantile is mu."""
+    """The asymmetric Laplace distribution, unsmoothed, whose ``level`` quantile is mu."""
 
     def cdf(y: Array, mu: Array, scale: Array) -> Array:
         z = (y - mu) / scale

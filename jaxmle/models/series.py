@@ -1,6 +1,4 @@
-"""Time series in the order of their rows: regression with first-order autoregressive errors,
-and GARCH(1, 1).
-"""
+"""Time series, ordered by row: regression with AR(1) errors, and GARCH(1, 1)."""
 
 from __future__ import annotations
 
@@ -109,8 +107,8 @@ def ar1() -> Model:
 
 # ---------------------------------------------------------------- GARCH(1, 1)
 
-# RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package
-# takes too
+# RiskMetrics' daily decay over the first 75 values: the initial variance that the arch package uses
+# too
 DECAY_OF_BACKCAST = 0.94
 ROWS_OF_BACKCAST = 75
 
@@ -167,7 +165,7 @@ def _garch_sample(
 
 
 def _garch_begin(data: Tree) -> Tree:
-    """A tenth of the variance constant, a tenth from the last shock, the rest remembered."""
+    """A tenth of the variance is constant, a tenth comes from the last shock, the rest persists."""
     y = column(data, "y")
     mu = namespace(y).mean(y, axis=-1)
     variance = spread(y - mu[..., None], y) ** 2

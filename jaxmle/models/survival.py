@@ -1,4 +1,6 @@
-"""Times to an event: accelerated failure time regressions, censored and truncated in every way."""
+"""Times to an event: accelerated failure time regression with every kind of censoring and
+truncation.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ from jaxmle.special.normal import ndtri
 
 
 class Error(NamedTuple):
-    """The law of the standardised log time: its log density, log survival, log distribution,
-    log difference and quantile; mean and SD.
+    """The distribution of the standardised log time: its log density, log survival function, log
+    distribution function, log difference and quantile; mean and SD.
     """
 
     log_density: Callable[[Array], Array]
@@ -212,7 +214,9 @@ def _aft_coding(
 def _aft_censoring(
     law: str, entry: str | None, upper: str | None, natural: Callable[..., tuple[Array, ...]]
 ) -> Censoring:
-    """The log survival at both ends of what is known of each time, less that at its entry."""
+    """The log survival at both ends of the interval known to contain each time, minus that at
+    entry.
+    """
     F = ERROR_LAWS[law]
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
@@ -264,8 +268,8 @@ def _start_values(
     offset: str | None,
     design: str | None,
 ) -> Tree:
-    """Log times regressed on x, a censored one moved by half an SD, then centre and scale of
-    the error taken out.
+    """Log times regressed on x, censored ones moved by half an SD; then the centre and scale of the
+    error are taken out.
     """
     time = column(data, "time")
     event = column(data, "event")
@@ -290,8 +294,8 @@ def _start_values(
 
 
 def _interval_size(data: Tree, time: Array, event: Array, upper: str) -> Array:
-    """The SD of a log time that is uniform on its interval, from the mean square of all rows: an
-    error much smaller would leave ℓ level at its supremum where all intervals hold the mean.
+    """The SD of a log time uniform on its interval, from the mean square over all rows: with a much
+    smaller error scale ℓ would be flat at its supremum if all intervals contain the mean.
     """
     xp = namespace(time)
     end = xp.where(event == INTERVAL, xp.maximum(column(data, upper), time), time)
@@ -300,7 +304,7 @@ def _interval_size(data: Tree, time: Array, event: Array, upper: str) -> Array:
 
 
 def _times(F: Error) -> PredictiveLaw:
-    """The law of the time, with location eta and scale of its log."""
+    """The distribution of the time, with location eta and scale of its log."""
 
     def mean(eta: Array, scale: Array) -> Array:
         return jnp.exp(eta + F.moment(scale))

@@ -1,5 +1,5 @@
-"""The order of rows by stratum, time and event, by two sorts of whole numbers where these hold 64
-bits: XLA sorts one array of them three times as fast as several arrays of floating numbers.
+"""The order of rows by stratum, time and event, from two sorts of 64-bit integers where these are
+available: XLA sorts one integer array three times as fast as several floating-point arrays.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def time_order(group: Array | None, time: Array, event: Array) -> jax.Array:
 
 
 def _ordered_bits(x: Array) -> jax.Array:
-    """Whole numbers without a sign that are ordered as float64 numbers are: the bits of a negative
-    one are turned over, of others the sign; −0 is 0.
+    """Unsigned integers ordered like float64 numbers: all bits of a negative number are flipped,
+    and the sign bit of the others; −0 is 0.
     """
     bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint64)
     sign = jnp.uint64(2 ** (WORD - 1))

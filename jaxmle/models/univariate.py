@@ -60,7 +60,7 @@ def distribution(family: Family) -> Model:
 
 
 def _outside(family: Family, data: Tree, where: Place) -> str | None:
-    """What is wrong with a value that no parameters of the family allow."""
+    """The problem with a value that no parameters of the family allow."""
     try:
         check_values(family, data, where)
     except ValueError as error:

@@ -1,9 +1,8 @@
-"""Checks of single arguments that every room asks for: counts, numbers, levels, choices, flags,
-names and folders.
+"""Checks of single arguments used by every room: counts, numbers, levels, choices, flags, names and
+folders.
 
-Each returns the plain Python value, so that NumPy's integers and 0-d arrays are taken where they
-mean a number. Each refuses before anything is compared with an array, whose comparison has no truth
-value.
+Each returns the plain Python value, so NumPy integers and 0-d arrays are accepted as numbers. Each
+rejects bad values before any comparison with an array, which has no truth value.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short ones as they are written, arrays and long ones by their kind."""
+    """A value as shown in a message: short ones as written, arrays and long ones by their kind."""
     if isinstance(value, np.ndarray) or hasattr(value, "shape"):
         kind = getattr(value, "dtype", "")
         return f"{type(value).__name__} of {kind} {np.shape(value)}"
@@ -34,9 +33,7 @@ def shown(value: Any) -> str:
 
 
 def _scalar(value: Any) -> Any:
-    """The Python number of a NumPy scalar or a 0-d array of NumPy or jax; anything else as it
-    is.
-    """
+    """The Python number in a NumPy scalar or a 0-d NumPy or jax array; anything else unchanged."""
     if isinstance(value, np.generic):
         return value.item()
     is_array = isinstance(value, np.ndarray) or type(value).__module__.startswith("jax")
@@ -46,7 +43,7 @@ def _scalar(value: Any) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 0, most: int = LARGEST_COUNT) -> int:
-    """A whole number of at least ``least``, as a Python integer.
+    """An integer of at least ``least``, as a Python integer.
 
     >>> check_count("draws", np.int64(10), 1)
     10
@@ -153,7 +150,7 @@ def check_flag(name: str, value: Any, may_be_none: bool = False) -> bool | None:
 
 
 def check_function(name: str, value: Any, example: str) -> Callable[..., Any]:
-    """Something that can be called, and is not a class.
+    """Something callable that is not a class.
 
     >>> check_function("g", abs, "lambda x: x") is abs
     True
@@ -182,7 +179,7 @@ def check_path(name: str, value: Any, what: str) -> Path:
 
 
 def check_seed(name: str, value: Any) -> int:
-    """A seed: a whole number, zero or more."""
+    """A seed: an integer, zero or more."""
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""A data frame in the place of a dictionary of arrays: its columns by name."""
+"""A data frame instead of a dictionary of arrays: its columns by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def is_frame(data: Any) -> bool:
-    """Whether data are a frame of pandas, polars or pyarrow."""
+    """Whether data are a pandas, polars or pyarrow frame."""
     module = type(data).__module__.partition(".")[0]
     return module in ("pandas", "polars", "pyarrow") and hasattr(data, "columns")
 
@@ -18,7 +18,7 @@ def columns_of_frame(data: Any) -> dict[str, np.ndarray]:
     """The columns of a frame as arrays (n,), each by its name; a missing number is NaN.
 
     Raises:
-        TypeError: a column that does not hold numbers, by its name; a lazy frame; a name that is no
+        TypeError: a column that is not numeric, by its name; a lazy frame; a name that is not a
             string.
     """
     try:
@@ -56,4 +56,4 @@ def _numbers(name: str, series: Any, narwhals: Any) -> np.ndarray:
 
 
 def _what(value: Any) -> str:
-    return "words" if isinstance(value, str) else f"values of type {type(value).__name__}"
+    return "text" if isinstance(value, str) else f"values of type {type(value).__name__}"

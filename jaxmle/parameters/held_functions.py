@@ -1,5 +1,5 @@
-"""Functions inside the parameters, such as the activation of an equinox module: they are no
-parameters, and stay where they are.
+"""Functions inside the parameters, such as the activation of an equinox module: they are not
+parameters, and are left in place.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jaxmle._types import Tree
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class HeldFunction:
-    """A function that stands among the parameters of a module, called as itself; to jax a part of
-    the tree's structure.
+    """A function among the parameters of a module, which can be called as before; jax sees it as
+    part of the tree's structure.
 
     >>> import jax
     >>> jax.tree.leaves({"w": 1.0, "activation": HeldFunction(abs)})
@@ -39,7 +39,7 @@ def is_function_of_module(path: tuple[Any, ...], leaf: Any) -> bool:
 
 
 def with_held_functions(params: Tree) -> Tree:
-    """The tree with functions in fields of classes as parts of its structure."""
+    """The tree, with functions in fields of classes made part of its structure."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: HeldFunction(leaf) if is_function_of_module(path, leaf) else leaf, params
     )

@@ -1,4 +1,4 @@
-"""Short names of coefficients that a formula named: ``age`` for ``beta[age]``, ``race[black]`` for
+"""Short names of coefficients named by a formula: ``age`` for ``beta[age]``, ``race[black]`` for
 ``beta[race[T.black]]``, ``race`` for all its levels.
 """
 
@@ -12,7 +12,7 @@ _FACTOR = re.compile(r"\bC\((\w+)\)")
 
 
 def short_names(path: str, label: str) -> tuple[str, ...]:
-    """The names that one entry has beside its label, the plainest last.
+    """The names that one entry has besides its label, the plainest last.
 
     >>> short_names("beta", "beta[C(race)[T.black]]")
     ('C(race)[T.black]', 'C(race)[black]', 'race[black]')
@@ -27,7 +27,7 @@ def short_names(path: str, label: str) -> tuple[str, ...]:
 
 
 def term_of(name: str) -> str:
-    """The factor that a name of a level is of, or "".
+    """The factor to which the name of a level belongs, or "".
 
     >>> term_of("race[black]"), term_of("age:race[black]"), term_of("age")
     ('race', '', '')
@@ -37,8 +37,8 @@ def term_of(name: str) -> str:
 
 
 def brief_names(layout: Any) -> list[str]:
-    """The entries of a layout as tables of several fits and plots call them: without the leaf where
-    a formula named them and no two are alike, ``age`` for ``beta[age]``.
+    """The names of a layout's entries in tables of several fits and in plots: without the leaf if a
+    formula named them and no two coincide, ``age`` for ``beta[age]``.
     """
     brief = [
         label.removeprefix(f"{leaf.path}[").removesuffix("]") if label != place else label

@@ -33,8 +33,8 @@ from jaxmle.parameters.short_names import short_names, term_of
 
 @dataclass(frozen=True)
 class Leaf:
-    """One leaf of the parameter tree: where it is, its shape, its constraint, and what its
-    entries are called where not by their places.
+    """One leaf of the parameter tree: where it is, its shape, its constraint, and the names of its
+    entries if they are not named by position.
     """
 
     path: str
@@ -61,7 +61,7 @@ class Leaf:
 
     @property
     def places(self) -> list[str]:
-        """The names of the entries by their places, such as ``beta[1]``."""
+        """The names of the entries by position, such as ``beta[1]``."""
         stem = self.path or "theta"
         return [f"{stem}[{','.join(map(str, entry))}]" if entry else stem for entry in self.entries]
 
@@ -88,7 +88,7 @@ class Layout:
 
     @cached_property
     def places(self) -> tuple[str, ...]:
-        """The names by places in the tree, such as ``beta[1]``, whatever the entries are called."""
+        """The names by position in the tree, such as ``beta[1]``, even for named entries."""
         return tuple(name for leaf in self.leaves for name in leaf.places)
 
     @cached_property
@@ -141,8 +141,8 @@ class Layout:
         return jax.tree.unflatten(self.treedef, values)
 
     def unravel_entries(self, x: Array, structural: float = math.nan) -> Tree:
-        """The tree that wears one number per printed entry, such as a standard error;
-        structural constants get ``structural``.
+        """The tree with one number per printed entry, such as a standard error; structural
+        constants get ``structural``.
         """
         values = []
         for leaf, span in zip(self.leaves, self.spans, strict=True):
@@ -162,7 +162,7 @@ class Layout:
 
     @cached_property
     def short(self) -> dict[str, list[int]]:
-        """From each short name of coefficients that a formula named to what it may mean."""
+        """From each short name of coefficients named by a formula to its possible meanings."""
         meanings: dict[str, list[int]] = {}
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             for offset, label in enumerate(leaf.labels or ()):
@@ -177,7 +177,7 @@ class Layout:
         factor.
 
         Raises:
-            ValueError: no parameter is called so, or several are.
+            ValueError: no parameter has this name, or several do.
         """
         if not isinstance(name, str):
             raise TypeError(
@@ -196,12 +196,12 @@ class Layout:
         near = get_close_matches(name, [*self.names, *self.short], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"there is no parameter called {name!r}; the parameters are "
+            f"no parameter is called {name!r}; the parameters are "
             f"{', '.join(self.names[:20])}.{hint}"
         )
 
     def _one_meaning(self, name: str, places: list[int]) -> list[int]:
-        """The places of a short name: one, or those of all levels of one factor."""
+        """The positions of a short name: one, or those of all levels of one factor."""
         ends = [span.stop for span in self.spans]
         leaves = [self.leaves[int(np.searchsorted(ends, place, "right"))] for place in places]
         named = zip(leaves, places, strict=True)
@@ -297,8 +297,8 @@ class Chart:
 
     @cached_property
     def gaps(self) -> np.ndarray:
-        """The index of the entry whose distance to the entry before it a free coordinate stands
-        for, (k,); −1 where it stands for none.
+        """For each free coordinate that represents the distance of an entry from the one before it,
+        the index of that entry, (k,); otherwise −1.
         """
         which = np.full(self.k, -1)
         start = 0
@@ -409,7 +409,7 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
 
 
 def _step(tree: Tree, key: Any) -> Tree:
-    """The subtree of a constraint tree under one key of a path; None where it says nothing."""
+    """The subtree of a constraint tree under one key of a path; None if it has none."""
     if isinstance(key, jax.tree_util.DictKey):
         return tree.get(key.key) if isinstance(tree, dict) else None
     if isinstance(key, jax.tree_util.SequenceKey):
@@ -434,8 +434,8 @@ def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
 
 
 def _check_all_used(constraints: Tree, params: Tree) -> None:
-    """A constraint that no parameter takes is a misspelling or a tree of another form, not a
-    wish.
+    """Raise for a constraint that matches no parameter: it is a misspelling or a tree of a
+    different form.
     """
     if constraints is None or isinstance(constraints, CONSTRAINT_KINDS):
         return
@@ -468,9 +468,9 @@ def _other_form(constraints: Tree, has: str) -> str:
 
 
 def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
-    """Two parameters with one printed name could not be distinguished by fix, tie, profile or a
-    reader. Names are alike only where they are so before the first bracket, and are made only then:
-    a tree may have a hundred thousand.
+    """Raise for two parameters with the same printed name, which fix, tie, profile or a reader
+    could not tell apart. Names can coincide only if they agree before the first bracket, and are
+    built only then: a tree may have a hundred thousand.
     """
     heads = Counter(leaf.path.partition("[")[0] for leaf in leaves)
     labelled = any(leaf.labels for leaf in leaves)

@@ -1,5 +1,5 @@
-"""Pictures of fits, in matplotlib: every function takes ``ax=None`` and returns the ``Axes`` it
-drew on.
+"""Plots of fits, in matplotlib: every function takes ``ax=None`` and returns the ``Axes`` it drew
+on.
 """
 
 from jaxmle.plots.climbs import Climb, path_of, trace

@@ -1,5 +1,5 @@
-"""What all pictures share: the axes, three greys with their lines and marks, and the checks of
-what is drawn.
+"""What all plots share: the axes, three greys with their lines and marks, and the checks of
+arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _new_axes(size: tuple[float, float]) -> Axes:
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
-    """The axes given, or those of a new figure of that size in inches."""
+    """The given axes, or those of a new figure of that size in inches."""
     if ax is None:
         return _new_axes(size)
     if not hasattr(ax, "plot") or not hasattr(ax, "set_xlabel"):
@@ -47,7 +47,7 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
 
 
 def remark(ax: Axes, lines: list[str]) -> None:
-    """Write in small type above the picture what the reader must know beside it."""
+    """Write a remark in small type above the plot."""
     if lines:
         ax.set_title("\n".join(lines), loc="left", fontsize="small", color=GREY)
 
@@ -65,7 +65,7 @@ def one_fit(fit: Any) -> Fit:
 
 
 def entry(layout: Layout, name: str) -> int:
-    """The place of the one printed entry called ``name``."""
+    """The position of the printed entry called ``name``."""
     entries = layout.find(name)
     if len(entries) != 1:
         raise ValueError(
@@ -97,7 +97,7 @@ def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
 
 
 def counted(number: int, singular: str, plural: str) -> list[str]:
-    """A remark on a number of things; none where there are none."""
+    """A remark with a count; none if the count is zero."""
     return [f"{number:,} {singular if number == 1 else plural}"] if number else []
 
 

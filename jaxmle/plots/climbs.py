@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 EPS = float(np.finfo(np.float64).eps)
-TOP_TOLERANCE = 1e-6  # over one and |ℓ|, by which a trace may exceed the top given
+TOP_TOLERANCE = 1e-6  # relative to 1 + |ℓ|, by which a trace may exceed the given top
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -187,7 +187,7 @@ def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarra
 
 
 def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
-    """Hollow marks where a step is nearer than rounding shows, and the line of rounding."""
+    """Draw hollow marks for steps closer than rounding error, and the line of rounding error."""
     steps = np.flatnonzero(left <= floor)
     ax.plot(
         steps,
@@ -203,7 +203,7 @@ def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
 
 
 def _name_floor(ax: Axes, floor: float) -> None:
-    """Label the line of rounding."""
+    """Label the line of rounding error."""
     ax.annotate(
         "rounding of ℓ",
         (0.0, floor),

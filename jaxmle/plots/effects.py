@@ -83,7 +83,7 @@ def effects(
 
 
 def _flat(tree: Any, last_axis: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """The numbers of a tree, (q,) or (q, last_axis), and where each stands in it."""
+    """The numbers of a tree, (q,) or (q, last_axis), and the position of each in it."""
     import jax
 
     pieces = []

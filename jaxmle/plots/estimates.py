@@ -20,8 +20,8 @@ from jaxmle.tables.notes import printed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, that the fits side by side take
-MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would be a mass
+SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, used by the fits side by side
+MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would overlap too much
 MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
@@ -124,9 +124,7 @@ def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, x
 
 
 class Scale(NamedTuple):
-    """What is drawn of an estimate, the name of that function, and the edges of the picture before
-    it.
-    """
+    """The transform of estimates, its name, and the untransformed edges of the plot."""
 
     shown: Callable[[Any], Any]
     name: str
@@ -134,7 +132,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float]) -> Scale:
-    """The scale of a picture; a transform that does not increase between the edges is refused."""
+    """The scale of a plot; raises if the transform does not increase between the edges."""
     if transform is None:
         return Scale(float, "", edges)
     check_function("transform", transform, "numpy.exp")
@@ -180,7 +178,7 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
 
 
 def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) -> list[str]:
-    """The parameters that a name means, short or whole: ``age``, or all levels of ``race``."""
+    """The parameters that a name means, short or full: ``age``, or all levels of ``race``."""
     if name in known:
         return [name]
     for item in items.values():
@@ -190,9 +188,7 @@ def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) ->
             continue
         if all(full in known for full in entries):
             return entries
-    raise ValueError(
-        f"there is no parameter called {name!r}; the parameters are {', '.join(known[:20])}"
-    )
+    raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
 
 
 def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
@@ -215,7 +211,7 @@ def _axis(items: dict[str, Fit | Profile], level: float) -> str:
 
 
 def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
-    """The edges of the picture, around what is finite."""
+    """The edges of the plot, around all finite values."""
     values = np.array([value for row in rows for value in row])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -225,7 +221,7 @@ def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
     spread = high - low if high > low else max(1.0, abs(low))
     if (
         reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
-    ):  # near enough to be worth the room
+    ):  # close enough to be worth the space
         low = min(low, reference)
         high = max(high, reference)
     return float(low - 0.06 * spread), float(high + 0.06 * spread)
@@ -281,7 +277,7 @@ def series(
 
 
 def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour: str) -> None:
-    """Draw one side of an interval, to its end or to the edge of the picture."""
+    """Draw one side of an interval, to its end or to the edge of the plot."""
     first, last = (
         float(scale.shown(float(np.clip(value, *scale.edges)))) for value in (estimate, end)
     )
@@ -291,7 +287,7 @@ def _reach(ax: Axes, estimate: float, end: float, y: float, scale: Scale, colour
 
 
 def _tip(ax: Axes, end: float, y: float, scale: Scale, colour: str) -> None:
-    """Draw an arrow head at the edge of the picture."""
+    """Draw an arrow head at the edge of the plot."""
     side = float(scale.shown(scale.edges[1] if end > 0 else scale.edges[0]))
     ax.plot(
         [side],
@@ -387,8 +383,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
 def _height(
     x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
 ) -> tuple[float, float]:
-    """The edges of the picture: around the regular members, or around all that are finite where
-    none is regular.
+    """The edges of the plot: around the regular members, or around all finite members if none is
+    regular.
     """
     regular = np.isin(status, [int(code) for code in REGULAR_STATUSES])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARGIN_TO_BOUND = (
-    0.02  # of the distance from the estimate to a bound: how near to the bound a picture goes
+    0.02  # of the distance from the estimate to a bound: how close to the bound a plot goes
 )
 POINTS_OF_A_SIDE = 61  # points along each side of a surface
 REGIONS = (0.5, 0.8, 0.95, 0.99, 0.999)  # levels of the joint regions on a surface
@@ -38,8 +38,8 @@ FALLS_BEYOND_REGIONS = (
     1e3,
     3e3,
     1e4,
-)  # falls in ℓ beyond those, without labels
-MAX_GROWTH_FOR_PATH = 3.0  # times its own width that a picture grows on each side to hold a path
+)  # lower contours, without labels
+MAX_GROWTH_FOR_PATH = 3.0  # times its own width that a plot may grow on each side to contain a path
 TERMS_IN_MEMORY = 2**20  # terms in the memory at a time
 
 
@@ -56,7 +56,7 @@ class Slices:
         return np.asarray(self.fit.x, dtype=np.float64)
 
     def place(self, name: str) -> int:
-        """The entry that moves when ``name`` moves."""
+        """The entry that ``name`` refers to."""
         layout = self.fit.layout
         j = entry(layout, name)
         roots = roots_of(self.tree, layout)
@@ -87,8 +87,8 @@ class Slices:
             return np.asarray(compiled(self.tree, ("slices", layout, at_once), make)(rows, data))
 
     def fall(self, rows: np.ndarray, last: bool) -> np.ndarray:
-        """ℓ less its value at the estimate, (m,), NaN where it is not finite. ``last``: the last
-        row is the estimate.
+        """ℓ minus its value at the estimate, (m,), NaN if it is not finite. ``last``: the last row
+        is the estimate.
 
         An estimate at infinity, or on a bound where ℓ cannot be evaluated, has the value that the
         fit recorded.
@@ -120,8 +120,8 @@ class Slices:
         return rows
 
     def window(self, j: int, width: float, span: Any) -> tuple[float, float]:
-        """Where a picture goes along entry j: the span asked for, or so many standard errors on
-        each side, within the bounds.
+        """The range of a plot along entry j: the given span, or a number of standard errors on each
+        side, within the bounds.
         """
         (low, high) = self.fit.bounds[j]
         name = self.fit.names[j]
@@ -384,8 +384,8 @@ def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, poin
 
 
 def _short_of(bound: float, inside: float, share: float) -> float:
-    """The value a share of the distance from a bound towards a value inside it; the bound itself
-    where it is infinite.
+    """A value at a fraction of the distance from a bound to a value inside it; the bound itself if
+    it is infinite.
     """
     return bound + share * (inside - bound) if np.isfinite(bound) else bound
 

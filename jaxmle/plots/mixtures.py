@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 POINTS_OF_ELLIPSE = 181  # points of an ellipse
 POINTS_OF_DENSITY = 400  # points of a density
 COMPONENT_REACH_IN_SD = (
-    4.0  # standard deviations of a component that a picture holds, where no data are
+    4.0  # standard deviations of a component that a plot contains, beyond the data
 )
-WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, about one
+WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, which should be one
 SYMMETRY_TOLERANCE = 1e-8  # of a covariance, relative to its largest entry
 
 
@@ -205,7 +205,7 @@ def _ellipses(
 def _log_densities(
     y: np.ndarray, weight: np.ndarray, mean: np.ndarray, variance: np.ndarray
 ) -> np.ndarray:
-    """log wⱼ fⱼ(y) but for a constant, (n, k)."""
+    """log wⱼ fⱼ(y) up to a constant, (n, k)."""
     off = y[:, None, :] - mean
     distance = np.einsum("nki,kij,nkj->nk", off, np.linalg.inv(variance), off)
     return np.log(weight) - 0.5 * (distance + np.log(np.linalg.det(variance)))
@@ -216,7 +216,7 @@ def _component_label(number: int, weight: np.ndarray) -> str:
 
 
 def _legend(ax: Axes, items: int) -> None:
-    """Draw the legend above the picture, where no data are."""
+    """Draw the legend above the plot, away from the data."""
     ax.legend(
         frameon=False,
         loc="lower left",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BAND_OPACITY = 0.18
 COLUMNS_OF_PREDICTIONS = ("estimate", "conf_low", "conf_high")
 MOST_BINS_OF_MEANS = 1000
-SPREAD_OF_POINTS = 0.12  # of the distance between two groups, over which their points lie
+SPREAD_OF_POINTS = 0.12  # of the distance between two groups, over which their points are spread
 
 
 def predictions(
@@ -227,14 +227,14 @@ def residuals(
 
 
 def _equal_bins(x: np.ndarray, bins: int) -> list[np.ndarray]:
-    """Rows in the order of x, cut into bins of as many rows each."""
+    """Rows sorted by x, split into bins with equally many rows."""
     return [part for part in np.array_split(np.argsort(x, kind="stable"), bins) if len(part)]
 
 
 def _means(
     ax: Axes, x: np.ndarray, values: np.ndarray, parts: list[np.ndarray], joined: bool
 ) -> None:
-    """Draw the mean of each part, with a bar of two standard errors where it has two rows."""
+    """Draw the mean of each part, with a bar of two standard errors if it has at least two rows."""
     place = np.array([x[part].mean() for part in parts])
     mean = np.array([values[part].mean() for part in parts])
     stderr = np.array(
@@ -254,7 +254,7 @@ def _means(
 
 
 def _labels(name: str, values: Any, n: int | None) -> np.ndarray:
-    """Numbers or words, (n,)."""
+    """Numbers or strings, (n,)."""
     column = np.asarray(values)
     if column.dtype.kind == "O":
         column = column.astype(str)

@@ -1,4 +1,4 @@
-"""Profile likelihood of one parameter, and the joint region of two, beside Wald's approximation."""
+"""Profile likelihood of one parameter, and the joint region of two, with Wald's approximation."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _which(record: Any, name: str | None) -> int:
 def _entries(layout: Any, name: str) -> list[int]:
     try:
         return list(layout.find(name))
-    except ValueError:  # the caller says which names there are
+    except ValueError:  # the caller lists the names
         return []
 
 
@@ -158,10 +158,10 @@ def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -> None:
-    """Draw Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
+    """Draw Wald's ((ψ − ψ̂)/SE)², within the plot."""
     one_fit(fit)
     if name not in fit.names:
-        return  # a function of the parameters: its standard error is not the fit's to tell
+        return  # a function of the parameters: the fit does not have its standard error
     j = fit.names.index(name)
     centre = float(fit.x[j])
     se = float(fit.se[j])
@@ -251,7 +251,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
 
 
 def _ellipse(fit: Fit, contour: Contour) -> np.ndarray | None:
-    """Wald's ellipse (181, 2), or None where the two have no covariance."""
+    """Wald's ellipse (181, 2), or None if the two have no covariance."""
     places = [entry(fit.layout, name) for name in contour.names]
     vcov = np.asarray(fit.vcov)[np.ix_(places, places)]
     centre = np.asarray(fit.x)[places]

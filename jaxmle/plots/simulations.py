@@ -1,4 +1,4 @@
-"""Coverage of intervals in simulated data whose truth is known."""
+"""Coverage of intervals in simulated data with known truth."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jaxmle.plots.canvas import GREY, MARKS, SHADES, axes, percent, remark
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COVERAGE_LEVEL = 0.95  # level of the Monte-Carlo interval of a coverage
+COVERAGE_LEVEL = 0.95  # level of the Monte Carlo interval of a coverage
 
 
 def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     """The proportion of intervals that contain the truth, for each parameter and kind of interval,
-    with its Monte-Carlo interval.
+    with its Monte Carlo interval.
 
     Args:
         calibration: the result of ``calibrate``.

@@ -15,7 +15,7 @@ from jaxmle.tables.notes import printed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_CURVES = 12  # lines that an eye can still tell apart
+MAX_CURVES = 12  # lines that can be distinguished
 BAND_OPACITY = 0.18
 LABEL_OF_QUANTITY = {
     "survival": "survival",

@@ -1,5 +1,5 @@
-"""Residuals against the law that they have when the model is right: normal quantiles, and
-uniform integral transforms.
+"""Residuals against their distribution if the model is right: normal quantiles, and uniform
+integral transforms.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jaxmle.plots.canvas import GREY, INK, PALE, axes, counted, numbers, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_POINTS_OF_BAND = 400  # residuals up to which the band is worked out at every one of them
-MAX_RANKS_DRAWN = 200  # beyond that, ranks from each end, closer together in the tails
+MAX_POINTS_OF_BAND = 400  # residuals up to which the band is computed at each of them
+MAX_RANKS_DRAWN = 200  # beyond that, this many ranks, closer together in the tails
 
 MOST_DRAWS = 10_000_000
 MOST_BINS = 10_000
@@ -99,11 +99,11 @@ def qq(
 
 
 def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.ndarray:
-    """Ends (2, m) between which the order statistics of n uniform values lie, all of them at
-    once with probability ``level``.
+    """Ends (2, m) between which the order statistics of n uniform values lie, all at once with
+    probability ``level``.
     """
     rng = np.random.default_rng(seed)
-    # Spacings of order statistics are gamma variables over their sum, so that some ranks can be
+    # Spacings of order statistics are gamma variables divided by their sum, so some ranks can be
     # drawn without the others.
     spacing = np.diff(np.concatenate([[0], ranks, [n + 1]]))
     sums = np.cumsum(rng.gamma(spacing, size=(draws, len(spacing))), axis=1)

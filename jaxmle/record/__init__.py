@@ -1,1 +1,1 @@
-"""The record of a fit: its fields, the sentence of its verdict, its file."""
+"""The record of a fit: its fields, the explanation of its verdict, its file."""

@@ -1,6 +1,4 @@
-"""What a ``Fit`` calls what other software calls otherwise: the hint of an attribute that it has
-not.
-"""
+"""Hints for attributes that a ``Fit`` does not have but other software does."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ HINTS = {name: hint for hint, names in NAMES_OF_OTHER_SOFTWARE.items() for name 
 
 
 def missing_attribute(fit: Any, name: str) -> Any:
-    """Raise for an attribute that a ``Fit`` has not, with the name that it may be known by.
+    """Raise for an attribute that a ``Fit`` does not have, with its name here.
 
     Raises:
         AttributeError: always.

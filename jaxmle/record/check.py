@@ -1,4 +1,6 @@
-"""``Fit.check``: a fit that converged, or an error that says which did not, and why."""
+"""``Fit.check``: return a converged fit, or raise an error that says which fits did not converge,
+and why.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,8 @@ def check(fit: AnyRecord) -> AnyRecord:
 
 
 def _failures(fit: Record, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
-    """Counts by status, the worst first, with the sentence of the first member of each: two
-    lines for each, whatever the batch.
+    """Counts by status, the worst first, with the explanation of the first member of each: two
+    lines for each status.
     """
     indices = np.stack(members, axis=1).tolist()
     codes = status[members]
@@ -84,7 +86,7 @@ def _fits(count: int) -> str:
 
 
 def outside_of_traces(fit: Record, what: str) -> None:
-    """A ``TypeError`` where the fit's values are not known yet."""
+    """Raise a ``TypeError`` if the fit's values are not known yet."""
     if any(is_traced(leaf) for leaf in jax.tree.leaves(fit)):
         raise TypeError(
             f"{what}() needs the values of the fit, which do not exist under a trace "

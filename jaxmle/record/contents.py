@@ -1,5 +1,5 @@
-"""What the functions beside a record read of it. They stand below the record, and a record of
-another package with these attributes would do.
+"""The attributes of a record that other functions read. They are on a lower floor than the record;
+any record with these attributes would do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sentence of a verdict, formed from the witness and the parameter names on demand."""
+"""The explanation of a verdict, formed on demand from the witness and the parameter names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jaxmle.solvers.status import (
 )
 from jaxmle.tables.notes import covariance_note, printed
 
-# a parameter that has a standard error then is orthogonal to the direction of the witness
+# statuses for which a parameter with a standard error is orthogonal to the direction of the witness
 WITHOUT_ESTIMATE = (Status.UNIDENTIFIED, Status.SEPARATED)
 NOISE = (
     "the apparent maximum is within the rounding error of the log-likelihood in this "
@@ -73,7 +73,7 @@ BRANCH_RULE = (
     "jax.scipy.stats.norm.logcdf), and 0·log 0 as jax.scipy.special.xlogy."
 )
 MIN_RELATIVE_PART = 1e-6  # of a direction, below which an entry is not named
-COEFFICIENT_OF_ONE = 5e-4  # about one: such a coefficient is not printed
+COEFFICIENT_OF_ONE = 5e-4  # distance from one: such a coefficient is not printed
 
 
 def explain(fit: Record) -> str:
@@ -118,13 +118,13 @@ def explain(fit: Record) -> str:
     if status == Status.CONVERGED:
         sentence = _maximum(int(w.certificate)) + _kink(fit) + covariance_note(fit) + _withheld(fit)
     sentence += _second_derivatives(fit)
-    if status == Status.CONVERGED:  # of a failure the sentence is what a table has room for
+    if status == Status.CONVERGED:  # for a failure a table has room only for the sentence
         sentence += _road(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
 def _second_derivatives(fit: Record) -> str:
-    """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
+    """How second derivatives were computed, as a sentence; "" if by the usual modes."""
     if fit.hessian_by == FORWARD_OVER_REVERSE:
         return ""
     contradicted = fit.converged and int(fit.witness.certificate) & HESSIAN_CONTRADICTED
@@ -158,9 +158,7 @@ STARTS = {
 
 
 def _road(fit: Record) -> str:
-    """How the terms were summed and where the climb began, in sentences; "" where that is not
-    known.
-    """
+    """How the terms were summed and where the search began, in sentences; "" if not known."""
     words = fit.road.split(", ") if fit.road else []
     roads = [ROADS[word] for word in words if word in ROADS]
     starts = "".join(STARTS[word] for word in words if word in STARTS)
@@ -168,8 +166,8 @@ def _road(fit: Record) -> str:
 
 
 def _maximum(certificate: int) -> str:
-    """Which maximum was found: the only one, the highest of several starts, or one that was
-    compared with no other.
+    """Which maximum was found: the only one, the highest of several starts, or one that was not
+    compared with others.
     """
     if certificate & CONCAVE_FLAG:
         sentence = "The maximum was found."
@@ -186,7 +184,7 @@ def _maximum(certificate: int) -> str:
 
 
 def _kink(fit: Record) -> str:
-    """Where the maximum is at a kink, and what that means for standard errors; "" elsewhere."""
+    """For a maximum at a kink, what that means for standard errors; otherwise ""."""
     certificate = int(fit.witness.certificate)
     if not certificate & AT_A_KINK:
         return ""
@@ -212,7 +210,7 @@ def _kink(fit: Record) -> str:
 def _withheld(fit: Record) -> str:
     """Why a maximum has no standard error although its information is definite; "" if it has."""
     if int(fit.witness.certificate) & AT_A_KINK:
-        return ""  # said there
+        return ""  # explained there
     variance = np.diagonal(np.asarray(fit.witness.vcov))
     listed = _listed(fit, np.isnan(fit.se) & np.isfinite(variance) & (variance > 0))
     if not listed:
@@ -232,9 +230,9 @@ def combination(
     limit: int = 4,
     is_oriented: bool = False,
 ) -> str:
-    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one, or
-    minus one where the sense counts (``is_oriented``), those small in units of ``scale`` are left
-    out, and the others are measured by these.
+    """A direction as a readable sum: ``a - b``, ``0.5*a + b``. Its largest coefficient is one, or
+    minus one where the sense counts (``is_oriented``). Coefficients that are small in units of
+    ``scale`` are left out.
     """
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
@@ -270,7 +268,7 @@ def _bounds(fit: Record) -> str:
 
 
 def _free(fit: Record) -> str:
-    """The parameters that a flat direction moves."""
+    """The parameters that change along a flat direction."""
     return _listed(fit, np.isnan(fit.se))
 
 
@@ -281,9 +279,9 @@ def _listed(fit: Record, chosen: np.ndarray) -> str:
 
 
 def _direction(fit: Record) -> str:
-    """The witness's direction in words; "" where there is none. What counts as small is judged in
-    standard units, √|H_jj|, not in those of the parameters; and what has a standard error is
-    no part of a direction without an estimate.
+    """The witness's direction in words; "" if there is none. Entries are compared in standard
+    units, √|H_jj|, not in those of the parameters; and a parameter with a standard error is not
+    part of a direction without an estimate.
     """
     along = np.asarray(fit.witness.direction, dtype=float)
     if fit.verdict in WITHOUT_ESTIMATE and np.any(along[np.isnan(fit.se)]):
@@ -292,9 +290,9 @@ def _direction(fit: Record) -> str:
         return ""
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
-    if (
-        fit.verdict == Status.SEPARATED
-    ):  # far out the curvature of what recedes is gone: what is large either way counts
+    if fit.verdict == Status.SEPARATED:
+        # Far out the curvature along a receding direction is zero, so entries that are large
+        # in either unit count.
         d = np.abs(along)
         scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
     is_oriented = fit.verdict in (Status.SEPARATED, Status.UNBOUNDED)

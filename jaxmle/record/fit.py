@@ -1,4 +1,4 @@
-"""The record of a fit: what was found, how sure it is, and the verdict. It holds no data and no
+"""The record of a fit: estimates, their uncertainty, and the verdict. It holds no data and no
 function.
 """
 
@@ -111,7 +111,7 @@ class Fit:
     hessian_by: str = FORWARD_OVER_REVERSE
     road: str = ""
     model: str = ""
-    # __post_init__ puts zeros where it is not given
+    # __post_init__ uses zeros if it is not given
     response_id: Array = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -142,7 +142,7 @@ class Fit:
         return namespace(self.loglik).concatenate(pieces, axis=-1)
 
     def _tree(self, flat: Array) -> Tree:
-        """Flat quantities (..., p, *rest) as a tree: rest stays behind each leaf's shape."""
+        """Flat quantities (..., p, *rest) as a tree: rest follows each leaf's shape."""
         lead = flat.shape[: len(self.batch_shape)]
         rest = flat.shape[len(self.batch_shape) + 1 :]
         columns = flat.reshape(-1, len(self.names), *rest)
@@ -203,7 +203,7 @@ class Fit:
         z = float(scipy.special.ndtri(0.5 + level / 2))
         with np.errstate(
             all="ignore"
-        ):  # an estimate on its bound, an infinite one: the ends say so
+        ):  # an estimate on its bound or an infinite one: the ends show it
             return wald_interval(self.x, self.se, self.bounds, z, scale)
 
     def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
@@ -240,8 +240,8 @@ class Fit:
         return self.vcov / (se[..., :, None] * se[..., None, :])
 
     def _criterion(self, penalty: float | Array) -> Array:
-        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights,
-        whose ℓ is no likelihood.
+        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and with sampling weights, for
+        which ℓ is not a likelihood.
         """
         value = -2 * self.loglik + penalty
         return value if self.mode == "ML" and self.weighting != "sampling" else value * np.nan

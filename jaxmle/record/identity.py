@@ -1,8 +1,7 @@
-"""What a fit was made from: fingerprints of its data with their weights, and of its response with
-its weights.
+"""Fingerprints of the data of a fit with their weights, and of its response with its weights.
 
-Two fits of one response, with the same rows and weights, can be compared whatever their designs
-are; a procedure that takes the data again checks that they are those of the fit.
+Two fits of the same response, rows and weights can be compared whatever their designs are; a
+procedure that takes the data again checks that they are those of the fit.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ DESIGNS_OF_A_MODEL = frozenset(
 
 
 def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
-    """The fingerprint (2,) of data and of the weights that the likelihood carries."""
+    """The fingerprint (2,) of the data and of the weights in the likelihood."""
     weights = [np.asarray(values).astype(dtype) for values in weights_of(loglik)]
     return fingerprint((data, weights))
 
@@ -43,8 +42,8 @@ def call_of(loglik: Loglik) -> str:
 
 
 def designs_of(loglik: Loglik) -> frozenset[str] | None:
-    """The leaves of the data that are designs and offsets, where the likelihood says so; None
-    where it does not.
+    """The leaves of the data that are designs and offsets, if the likelihood says so; otherwise
+    None.
     """
     if isinstance(loglik, Weight | Penalize | Fix | Tie | WithResponse):
         return designs_of(loglik.loglik)
@@ -59,8 +58,8 @@ def designs_of(loglik: Loglik) -> frozenset[str] | None:
 
 
 def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
-    """The leaves of the data that are the response and what goes with it (an event, trials), by
-    name; None where that is not known.
+    """The leaves of the data that belong to the response (also an event or trials), by name; None
+    if not known.
     """
     if not isinstance(data, dict):
         return None

@@ -1,5 +1,5 @@
-"""A record as ArviZ reads it: draws by the names of the parameters, and the log-likelihood of each
-row at each draw.
+"""A fit for ArviZ: draws by the names of the parameters, and the log-likelihood of each row at each
+draw.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REPLICATES = "bootstrap replicates of the estimate, which are not a posterior"
 def inference_data(
     fit: Any, given: tuple[Loglik | None, Tree, Any], draws: int, key: Any, bootstrap: Any
 ) -> Any:
-    """What ``Fit.to_arviz`` returns."""
+    """The result of ``Fit.to_arviz``."""
     arviz = _arviz()
     if fit.batch_shape:
         raise ValueError("to_arviz takes one fit; this is a batch: give fits[i]")
@@ -69,8 +69,8 @@ def _arviz() -> Any:
 
 
 def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
-    """Draws (draws, p) of the asymptotic normal distribution on the free scale z, mapped back: z
-    has the covariance T⁺V(T⁺)', T = ∂x/∂z. Entries that are held keep their value.
+    """Draws (draws, p) of the asymptotic normal distribution on the free scale z, transformed back:
+    z has the covariance T⁺V(T⁺)', T = ∂x/∂z. Held entries keep their value.
     """
     check_count("draws", draws, 1)
     if not fit.converged:
@@ -90,7 +90,7 @@ def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
     with precision(fit.dtype):
         z = jnp.asarray(chart.to_free(x))
         jacobian = np.asarray(jax.jacfwd(lambda z: chart.to_user(z, jnp.asarray(x)))(z))
-        # the left inverse: x moves in a smaller space where a leaf is constrained as a whole
+        # the left inverse: x lies in a smaller space if a leaf is constrained as a whole
         inverse = np.linalg.solve(jacobian.T @ jacobian, jacobian.T)
         vcov = np.where(held[:, None] | held[None, :], 0.0, fit.vcov)
         values, vectors = np.linalg.eigh(inverse @ vcov @ inverse.T)

@@ -1,5 +1,5 @@
-"""The covariance of a fit carried through a function of its estimates: the delta method, where some
-directions have no estimate.
+"""The covariance of a function of the estimates: the delta method, if some directions have no
+estimate.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from jaxmle._types import Array
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
-MAX_SHARE_OUTSIDE = 1e-6  # of a gradient, outside the estimable space, that rounding explains
+MAX_SHARE_OUTSIDE = 1e-6  # of a gradient, outside the estimable space, up to which it is rounding
 
 
 class Propagated(NamedTuple):
-    """Covariance (q, q) and standard errors (q,) of a function; ``leaks`` (q,) where it leaves the
-    estimable space, and has none.
+    """Covariance (q, q) and standard errors (q,) of a function; ``leaks`` (q,) says where it leaves
+    the estimable space and so has none.
     """
 
     vcov: Array
@@ -29,11 +29,11 @@ class Propagated(NamedTuple):
 def propagated(fit: Fit, jacobian: Array) -> Propagated:
     """G V G' for the Jacobian G (q, p) of a function of the printed entries of one fit.
 
-    A row that leaves the estimable space is NaN, and so is a variance that is negative. The
-    variance of a constant, such as the sum of a simplex, is zero but for rounding.
+    A row that leaves the estimable space is NaN, as is a negative variance. The variance of a
+    constant, such as the sum of a simplex, is zero up to rounding.
     """
     xp = namespace(jacobian)
-    # An entry that the function does not look at may be NaN or infinite and still leave it alone.
+    # An entry that the function does not use may be NaN or infinite without affecting it.
     used = xp.any(jacobian != 0, axis=0)
     vcov = xp.where(used[:, None] & used[None, :], xp.asarray(fit.witness.vcov), 0.0)
     outside = xp.linalg.norm(jacobian @ xp.asarray(fit.witness.projector), axis=1)
@@ -55,8 +55,8 @@ class PropagatedRows(NamedTuple):
 
 
 def propagated_rows(fit: Fit, jacobian: Array) -> PropagatedRows:
-    """The standard errors of ``propagated`` alone, for so many functions (m, p) that their
-    covariance (m, m) would not fit; NumPy.
+    """The standard errors of ``propagated`` alone, for too many functions (m, p) for their
+    covariance (m, m); in NumPy.
     """
     vcov = np.asarray(fit.witness.vcov)
     unknown = np.isnan(vcov)
@@ -67,14 +67,14 @@ def propagated_rows(fit: Fit, jacobian: Array) -> PropagatedRows:
     size = np.sum((np.abs(jacobian) @ np.abs(known)) * np.abs(jacobian), axis=1)
     variance = np.where(np.abs(variance) <= 8 * np.finfo(jacobian.dtype).eps * size, 0.0, variance)
     used = (jacobian != 0).astype(jacobian.dtype)
-    # What saturates, such as a probability of 1, has no variance left to report.
+    # A saturated value, such as a probability of 1, has no variance to report.
     lost = leaks | (np.sum((used @ unknown) * used, axis=1) > 0) | ~(variance > 0)
     return PropagatedRows(np.sqrt(np.where(lost, np.nan, variance)), leaks)
 
 
 def finite_point(fit: Fit) -> Array:
-    """The estimate (…, p); of a separated fit the finite point at which the likelihood is at its
-    limit, so that a combination of infinite estimates that the data determine has its value.
+    """The estimate (…, p); for a separated fit the finite point at which the likelihood is at its
+    limit, so that combinations of infinite estimates that the data determine have their value.
     """
     xp = namespace(fit.loglik)
     known = (fit.status == int(Status.SEPARATED))[..., None] & xp.isfinite(fit.witness.point)

@@ -1,5 +1,5 @@
-"""Scales on which an interval is symmetric: the identity, and the links that keep what is positive,
-or a probability, where it belongs.
+"""Scales on which an interval is symmetric: the identity, and links for positive values and
+probabilities.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _normal_density(z: Array) -> Array:
     return np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
 
 
-# On the host only, as SciPy has them: the scales of models with these links.
+# Only on the host, from SciPy: the scales of models with these links.
 HOST_LINK_SCALES = {
     "probit": Scale(
         scipy.special.ndtri,
@@ -58,7 +58,7 @@ INTERVAL_SCALES = {
 
 
 def interval_on(scale: str, estimate: Array, stderr: Array, z: float) -> Array:
-    """The interval g⁻¹(g(m) ± z g'(m) SE), a last axis (lower, upper); NaN where g is not defined.
+    """The interval g⁻¹(g(m) ± z g'(m) SE), a last axis (lower, upper); NaN if g is not defined.
 
     >>> interval_on("log", np.array(2.0), np.array(0.5), 1.96).round(4).tolist()
     [1.2252, 3.2646]
@@ -74,8 +74,8 @@ def interval_on(scale: str, estimate: Array, stderr: Array, z: float) -> Array:
 def wald_interval(
     x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str
 ) -> Array:
-    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each
-    entry, by its bounds.
+    """The interval (..., p, 2) from estimate and standard error, on the identity, log or logit
+    scale of each entry, depending on its bounds.
     """
     xp = namespace(x)
     ends = []

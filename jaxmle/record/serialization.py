@@ -1,4 +1,4 @@
-"""A record on disk: one npz file without code in it."""
+"""A fit on disk: one npz file that contains no code."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from jaxmle.runtime.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, wri
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
-DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
+DIGEST = "digest"  # files without one are older and use an older fingerprint of data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
 WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road", "model")
-# older files do not have them
+# older files do not have these
 LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": "", "model": ""}
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
@@ -154,8 +154,8 @@ def _content(path: Path) -> bytes:
 
 
 def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
-    """A description may not promise more than there is: names are made of it before any array
-    is.
+    """Raise if a description claims more than the file can hold, because names are made from it
+    before any array is read.
     """
     numbers = sum(math.prod(leaf.shape) for leaf in leaves)
     if numbers > bytes_of_file:
@@ -165,7 +165,7 @@ def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
 
 
 def _digest(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
-    """Of the description and of all arrays with their names."""
+    """The digest of the description and of all arrays with their names."""
     names = sorted(arrays)
     text = json.dumps([description, names], sort_keys=True).encode()
     return digest_of_arrays([np.frombuffer(text, np.uint8), *(arrays[name] for name in names)])
@@ -194,8 +194,8 @@ def _arrays(fit: Record) -> dict[str, np.ndarray]:
 def _agree(
     arrays: Mapping[str, np.ndarray | Member], layout: Layout, static: Mapping[str, Any]
 ) -> None:
-    """Names, bounds, layout and arrays say the same sizes. Of arrays only shapes and types are
-    read.
+    """Raise unless names, bounds, layout and arrays have matching sizes. Only shapes and types of
+    arrays are read.
     """
     p = len(static["names"])
     bounds = len(static["bounds"])
@@ -233,7 +233,7 @@ def _agree(
 
 
 def _check_names(names: Sequence[str], layout: Layout) -> None:
-    """Each entry has a name of its own, and none has the place of another for a name."""
+    """Raise unless each entry has its own name, which is not the position of another entry."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"two of its parameters have the name {twice[0]!r}")
@@ -242,7 +242,7 @@ def _check_names(names: Sequence[str], layout: Layout) -> None:
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
-    """The arrays of a file, not made yet, and its description, in a format that this version
+    """The arrays of a file, not yet loaded, and its description, in a format that this version
     reads.
     """
     try:
@@ -271,7 +271,7 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
 
 
 def _complete(stored: dict[str, Member]) -> None:
-    """Add the leaves that older versions did not write, with values that say "not known"."""
+    """Add the leaves that older versions did not write, with values that mean "not known"."""
     if "data_id" in stored and "response_id" not in stored:
         stored["response_id"] = replace(stored["data_id"], content=memoryview(b""))
     if "score" in stored and "witness.point" not in stored:
@@ -283,9 +283,9 @@ def _complete(stored: dict[str, Member]) -> None:
 
 
 def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
-    """The layout with the names of the record, where these are not the places."""
+    """The layout with the names of the record, if these differ from positions."""
     if names == layout.places or len(names) != layout.p:
-        return layout  # a wrong number of names is said by _agree
+        return layout  # _agree reports a wrong number of names
     return Layout(
         layout.treedef,
         tuple(
@@ -302,7 +302,7 @@ def _assemble(
     static: dict[str, Any],
     layout: Layout,
 ) -> AnyRecord:
-    """The record made of the arrays of a file."""
+    """The record made from the arrays of a file."""
     trees = {
         tree: jax.tree.unflatten(
             layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]
@@ -322,7 +322,7 @@ def _assemble(
 
 
 def _description(fit: Record) -> dict[str, Any]:
-    """What is static in a record, in the words of JSON."""
+    """The static part of a record as JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
         raise ValueError(
             "params and stderr must have the tree structure that was fitted; a record "
@@ -346,8 +346,8 @@ def _description(fit: Record) -> dict[str, Any]:
 
 
 def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
-    """Static fields, leaves of the layout, and the structure of the tree; None for the last
-    where it holds classes.
+    """Static fields, leaves of the layout, and the structure of the tree; None for the last if it
+    holds classes.
     """
     try:
         description = LATER_WORDS | description
@@ -368,7 +368,7 @@ def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...
         )
         zeros = skeleton(description["tree"])
         treedef = None if zeros is CLASSES else jax.tree.structure(zeros)
-        # A dictionary's keys come sorted from jax; in another order, values would change places.
+        # jax sorts the keys of a dictionary; in another order values would be exchanged.
         sound = sound and (
             treedef is None
             or (treedef.num_leaves == len(leaves) and tree_words(treedef) == description["tree"])

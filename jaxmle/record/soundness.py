@@ -1,5 +1,5 @@
-"""Whether a record can be one of a fit: its status is known, and a fit that converged has
-estimates, a log-likelihood and a covariance.
+"""Whether a record can belong to a fit: its status is known, and a converged fit has estimates, a
+log-likelihood and a covariance.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.record.contents import Record
 from jaxmle.solvers.status import Status
 
-# A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
+# A covariance computed in float32 is symmetric, and positive, to about 1e-6 of its diagonal.
 MAX_ASYMMETRY = 1e-5
 MAX_NEGATIVE_EIGENVALUE = 1e-5
 
 
 def check_sound(fit: Record) -> None:
-    """Raise ``ValueError``, with a clause that says why, where a record with NumPy leaves is
-    none of a fit.
-    """
+    """Raise ``ValueError``, with the reason, if a NumPy record cannot belong to a fit."""
     if not np.isin(fit.status, [int(status) for status in Status]).all():
         raise ValueError("it has a status that this version of jaxmle does not know")
     p = len(fit.names)
@@ -37,7 +35,7 @@ def check_sound(fit: Record) -> None:
         finite = np.isfinite(leaf).reshape(count, math.prod(np.shape(leaf)[len(fit.batch_shape) :]))
         _refuse(fit, converged & ~finite.all(axis=1), "an estimate is not finite")
     # Rounding errors of an inverse grow with the condition of the information: a third of the
-    # digits is far beyond them.
+    # digits is far more than these.
     rounding = float(np.finfo(fit.vcov.dtype).eps) ** (1 / 3)
     _check_covariance(fit, converged, vcov, rounding)
 
@@ -45,7 +43,7 @@ def check_sound(fit: Record) -> None:
 def _check_covariance(
     fit: Record, converged: np.ndarray, vcov: np.ndarray, rounding: float
 ) -> None:
-    """Where a converged fit has standard errors, its covariance is finite, symmetric and
+    """Raise unless the covariance of a converged fit with standard errors is finite, symmetric and
     positive semi-definite.
     """
     variance = np.diagonal(vcov, axis1=1, axis2=2)
@@ -61,7 +59,7 @@ def _check_covariance(
     correlation = block / scale[:, :, None] / scale[:, None, :]
     gap = np.abs(correlation - np.swapaxes(correlation, 1, 2))
     _refuse(fit, np.any(gap > rounding, axis=(1, 2)), "the covariance is not symmetric")
-    if not fit.vcov_kind.startswith("CR"):  # one clustered two ways is a difference of covariances
+    if not fit.vcov_kind.startswith("CR"):  # a two-way clustered one is a difference of covariances
         indefinite = _indefinite(correlation, rounding)
         _refuse(fit, indefinite, "the covariance is not positive semi-definite")
 
@@ -89,12 +87,13 @@ def _place(index: Iterable[Any]) -> str:
 
 
 def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
-    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction.
-    Entries without an estimate, or without a variance at all, are NaN in whole rows and columns.
+    """Raise unless a covariance (…, p, p) is real, symmetric and without a negative variance in any
+    direction. Entries without an estimate, or without a variance at all, are NaN in whole rows and
+    columns.
 
     Args:
         shape: the expected shape.
-        se: standard errors of the fit, (…, p); NaN where there is no estimate.
+        se: standard errors of the fit, (…, p); NaN if there is no estimate.
     """
     array = np.asarray(vcov)
     if isinstance(vcov, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
@@ -114,7 +113,7 @@ def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
 
 
 def _not_a_covariance(matrix: np.ndarray) -> str:
-    """What keeps a matrix from being a covariance; "" where nothing does."""
+    """Why a matrix is not a covariance; "" if it is one."""
     known = ~np.isnan(np.diagonal(matrix))
     part = matrix[np.ix_(known, known)]
     if not np.all(np.isfinite(part)) or not np.all(np.isnan(matrix[~known])):

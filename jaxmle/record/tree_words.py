@@ -1,4 +1,4 @@
-"""The structure of a tree of parameters in the words of JSON, and back."""
+"""The structure of a parameter tree as JSON, and back."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CLASSES = object()  # stands for a tree that cannot be rebuilt without its class
 
 
 def tree_words(treedef: Any) -> Any:
-    """The structure of a tree in the words of JSON: dictionaries, lists and tuples as such, any
-    other node by its name.
+    """The structure of a tree as JSON: dictionaries, lists and tuples as such, any other node by
+    its name.
     """
     node = treedef.node_data()
     if node is None:
@@ -35,7 +35,7 @@ def tree_words(treedef: Any) -> Any:
 
 
 def skeleton(words: Any) -> Any:
-    """A tree of that structure with zeros for leaves, or CLASSES."""
+    """A tree with that structure and zeros as leaves, or CLASSES."""
     if words is None or words == LEAF:
         return None if words is None else 0
     children = [skeleton(child) for child in words["children"]]
@@ -50,12 +50,12 @@ def skeleton(words: Any) -> Any:
 
 
 def structure_of(words: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any:
-    """The structure of the parameters: that of ``like`` where it is given and agrees with the file,
-    else that of the file.
+    """The structure of the parameters: that of ``like`` if it is given and agrees with the file,
+    otherwise that of the file.
 
     Args:
         words: the tree, as ``tree_words`` describes it.
-        plain: its structure; None where it holds classes.
+        plain: its structure; None if it holds classes.
         leaves: the leaves of the layout in the file.
     """
     if like is None and plain is not None:

@@ -1,4 +1,4 @@
-"""The evidence for a verdict, as a record keeps it."""
+"""The evidence for a verdict, as stored in a record."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Witness:
     digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
     gain: Array  # ()     the last gain in ℓ
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
-    # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of
-    # a simulated information, the measured error of differences
+    # (p,) error of each standard error, 0 where it is rounding: the Monte Carlo standard error of a
+    # simulated information, the measured error of differences
     stderr_error: Array
     # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
     # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of

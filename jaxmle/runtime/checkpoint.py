@@ -1,5 +1,5 @@
 """Checkpoints: a folder with one JSON manifest and one npz for each finished piece of work, every
-file written whole or not at all.
+file written as a whole or not at all.
 
 A kill at any moment leaves a folder from which the same call goes on. What is read back is checked
 first: that it belongs to this run, that it is the piece of that name, and that no bit of it has

@@ -14,8 +14,8 @@ the function depends on (``watch``), and uses what was compiled before only if i
 codes, values and bytes. A rebound name, an attribute, an element or an array changed in place makes
 new copies and a new trace. What cannot be watched is traced and compiled again by each procedure,
 with a warning where that takes long.
-Not seen are changes made while a procedure runs, inside of the libraries named in ``bytecode``, and
-by the function itself while it is traced.
+Not seen are changes made while a procedure runs, inside the libraries named in ``bytecode``, and by
+the function itself while it is traced.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _once_differentiable(node: Any) -> Any:
 
 
 def closes_over_integers(loglik: Any) -> bool:
-    """Whether a function in the likelihood closes over an array of whole numbers."""
+    """Whether a function in the likelihood closes over an array of integers."""
     return any(_memo(function).seen.integers for function in functions_of(loglik))
 
 

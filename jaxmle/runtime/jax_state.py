@@ -82,8 +82,8 @@ def exact_products() -> contextlib.AbstractContextManager[Any]:
 
 
 def exact(tree: Any) -> Any:
-    """The numbers of a tree as float64 arrays, inside of ``precision(float64)``; what is no
-    number stays.
+    """The numbers of a tree as float64 arrays, inside ``precision(float64)``; what is no number
+    stays.
     """
 
     def convert(leaf: Any) -> Any:

@@ -12,7 +12,7 @@ from jaxmle._types import Array
 
 
 def typed_key(key: Any) -> Array:
-    """A typed jax key from a whole number or a key of either kind."""
+    """A typed jax key from an integer or a key of either kind."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         if not -(2**63) <= int(key) < 2**63:
             raise ValueError("key is an integer of more than 64 bits: use a smaller one")

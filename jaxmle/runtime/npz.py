@@ -1,4 +1,4 @@
-"""Npz files that are not trusted: written whole or not at all, and read without code and in no
+"""Npz files that are not trusted: written as a whole or not at all, and read without code and in no
 more memory than the file has bytes.
 """
 

@@ -43,8 +43,7 @@ class ById(LikelihoodTree):
 class Opaque(LikelihoodTree):
     """A user's function as a leafless tree, so that combinators over it are trees of arrays.
 
-    ``discover`` is False where nothing may be read off its program: see
-    ``jaxmle.opaque``.
+    ``discover`` is False where nothing may be read from its program: see ``jaxmle.opaque``.
     """
 
     function: Loglik

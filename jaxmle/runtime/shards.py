@@ -18,7 +18,7 @@ UNNAMED_AXES = ("<axis ", "_internal_pmap_axis_name")
 def refuse_shards() -> None:
     """Refuse a fit in the body of a ``shard_map``.
 
-    The body over rows and that over members look alike, whether a ``vmap`` stands inside of the
+    The body over rows and that over members look alike, whether a ``vmap`` stands inside the
     ``shard_map`` or around it: a program sees the shape of its shard and not which axis was cut.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Built-in models as estimators of scikit-learn, which is imported when one of them is asked for."""
+"""Built-in models as scikit-learn estimators; scikit-learn is imported only when one is used."""
 
 import lazy_loader
 

@@ -205,7 +205,7 @@ def _ready(model: Any, names: tuple[str, ...], classes: int = 2) -> Model:
 
 
 def _weights(estimator: Any, sample_weight: Any, X: np.ndarray) -> Weights | None:
-    """Weights as ``fit`` takes them: whole numbers count rows."""
+    """Weights as ``fit`` takes them: integers count rows."""
     if sample_weight is None:
         return None
     w = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

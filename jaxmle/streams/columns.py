@@ -1,4 +1,4 @@
-"""Which columns of a table make the data of a likelihood, and how."""
+"""Which columns of a table form the data of a likelihood, and how."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Columns:
 
     @property
     def key(self) -> Hashable:
-        """What a compiled program knows of the columns."""
+        """What a compiled program knows about the columns."""
         leaves, treedef = jax.tree.flatten(self.tree, is_leaf=_is_leaf)
         return tuple(leaves), treedef, self.weights
 
@@ -76,8 +76,8 @@ def columns_of(columns: Any) -> Tree:
     """The tree of ``Columns`` from what a user gives, its lists as tuples.
 
     Raises:
-        TypeError: for a leaf that is no name and no list of names and constants.
-        ValueError: where no column is named.
+        TypeError: for a leaf that is neither a name nor a list of names and constants.
+        ValueError: if no column is named.
     """
     read = jax.tree_util.tree_map_with_path(_leaf, columns, is_leaf=_is_leaf)
     if not Columns(read).names:
@@ -90,7 +90,7 @@ def columns_of(columns: Any) -> Tree:
 
 
 def names_in(leaf: Any) -> tuple[str, ...]:
-    """The columns that one leaf is made of."""
+    """The columns that form one leaf."""
     entries = leaf if isinstance(leaf, tuple) else (leaf,)
     return tuple(entry for entry in entries if isinstance(entry, str))
 

@@ -1,8 +1,8 @@
-"""Who reads the files of a pass: this process, or the workers of an engine.
+"""Which processes read the files of a pass: this one, or the workers of an engine.
 
-An engine is any ``concurrent.futures.Executor``. A pass is then a map over the files; what comes
-back is added in the order of the files, so that it does not matter who read which, or how often a
-lost task was done again.
+An engine is any ``concurrent.futures.Executor``. A pass is then a map over the files, and the
+results are added in the order of the files, so it does not matter which worker read which file, or
+how often a lost task was retried.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def results_by(engine: Any, work: Work, prepare: Prepare) -> Results:
     """From a request to what it finds in each file, in the order of the files.
 
     Args:
-        prepare: makes ``work`` again in another process. What was discovered in a likelihood does
-            not travel; the likelihood does.
+        prepare: makes ``work`` again in another process. The likelihood is sent, but not what was
+            discovered about it.
     """
     if engine is None:
         return partial(_in_this_process, work)
@@ -61,7 +61,7 @@ def _mapped(engine: Any, content: bytes, work: Work, request: Request) -> Iterat
 
 
 def result_of_file(content: bytes, index: int, request: Request) -> FileResult:
-    """What a pass finds in one file, in whatever process this is."""
+    """What a pass finds in one file, in this process or a worker's."""
     end_with_parent()
     with precision(np.float64), np.errstate(all="ignore"):
         try:
@@ -79,10 +79,10 @@ def result_of_file(content: bytes, index: int, request: Request) -> FileResult:
 
 @functools.lru_cache(maxsize=WORKS_HELD)
 def _unpacked(content: bytes) -> Work:
-    """The work in these bytes; the same object each time, so that it is compiled once.
+    """The work unpacked from these bytes; the same object each time, so that it is compiled once.
 
-    The bytes come from the process that the user started, by the engine's own channel, which
-    pickles as well; nothing is unpickled from a file.
+    The bytes come from the process that the user started, through the engine's own channel, which
+    also uses pickle; nothing is unpickled from a file.
     """
     prepare: Prepare = unpacked(content)
     return prepare()

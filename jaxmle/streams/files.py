@@ -1,5 +1,5 @@
-"""The Parquet files of a data set: which there are, how many rows, and whether they have the
-columns that are wanted, all from their footers.
+"""The Parquet files of a data set: which there are, how many rows they have, and whether they have
+the required columns, all from their footers.
 """
 
 from __future__ import annotations
@@ -138,12 +138,11 @@ def reason_of(error: BaseException) -> str:
 def check_columns(
     files: Sequence[SourceFile], numbers: Sequence[str], labels: Sequence[str]
 ) -> None:
-    """Refuse a column that a file lacks, that holds no numbers, or that is of another kind in
-    another file.
+    """Reject a column that a file lacks, that is not numeric, or whose kind differs between files.
 
     Args:
         numbers: the columns that are read as numbers.
-        labels: the columns that are read as labels, of which any kind will do.
+        labels: the columns that are read as labels, of any kind.
     """
     kinds: dict[str, tuple[str, str]] = {}  # of each column, and the first file that has it
     checked = set()

@@ -1,5 +1,5 @@
-"""``fit`` of a source: the search, the verdict and the record are those of rows in memory; only the
-passes over the rows are others.
+"""``fit`` of a source: the search, the verdict and the record are those for rows in memory; only
+the passes over the rows differ.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def fit_source(
 
 
 def _sample(reading: Reading, few: int) -> Data:
-    """The rows that a climb begins with: more than in memory, where a pass costs less."""
+    """The rows that a climb starts with: more than for rows in memory, where a pass is cheaper."""
     names = len(reading.columns.names)
     most = min(reading.rows // MIN_ROWS_A_STREAMED_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
     return reading.columns.data(reading.sample(max(few, most)))
@@ -91,7 +91,7 @@ def _sample(reading: Reading, few: int) -> Data:
 
 @dataclass(frozen=True)
 class Task:
-    """A fit as it was asked for: what travels to a worker, who prepares the same as the caller."""
+    """A fit as requested, which is sent to a worker that prepares the same problem."""
 
     reading: Reading
     loglik: Loglik
@@ -99,7 +99,7 @@ class Task:
     options: Options
 
     def prepared(self) -> tuple[Posed, Problem, Work]:
-        """The problem with a sample in the place of the data, and what a pass needs."""
+        """The problem with a sample instead of the data, and what a pass needs."""
         reading = self.reading
         sample = reading.sample(ROWS_OF_SAMPLE)
         weights = self.options.weights
@@ -107,7 +107,7 @@ class Task:
         try:
             posed = self._posed(sample)
         except ValueError:
-            # Of a value that is not taken, the file and the row are said.
+            # For a rejected value, the message gives the file and the row.
             reading.sample(ROWS_OF_SAMPLE, lambda chunk: coding.check(chunk, sample))
             raise
         try:
@@ -145,7 +145,7 @@ def _work(task: Task) -> Work:
 def _fitted(
     quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, manner: Manner
 ) -> Fit:
-    """The fit, with what all rows together say beside."""
+    """The fit, together with what depends on all rows."""
     fitted = concluded(quantities, loglik, posed, manner, STREAMED)
     fitted = _with_cone(fitted, quantities, runner.work.reading)
     fitted = _with_response_id(fitted, loglik, runner)
@@ -153,8 +153,8 @@ def _fitted(
 
 
 def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
-    """The record with the cone of its recession, where all rows fit into memory for it. Of more
-    rows the climb's own path says what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the climb's own path
+    shows what is infinite.
     """
     if fit.verdict != Status.SEPARATED:
         return fit

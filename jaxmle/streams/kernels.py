@@ -1,8 +1,8 @@
-"""What is computed of one chunk of rows, each as one compiled program.
+"""What is computed for one chunk of rows, each as one compiled program.
 
 A chunk is padded to one of a few lengths with copies of a row; ``mask`` (n,) is 0 there. The
-columns are stacked to matrices inside a block, in the cache: a chunk that is stacked whole costs as
-much again as its Hessian.
+columns are stacked into matrices block by block, in the cache: stacking a whole chunk at once costs
+as much as its Hessian.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RowArrays(Protocol):
 
 @dataclass(frozen=True)
 class Form:
-    """What is static about the programs of a likelihood whose rows are summed in pieces."""
+    """The static part of the programs of a likelihood whose rows are summed in pieces."""
 
     layout: Layout
     columns: RowArrays
@@ -178,7 +178,7 @@ def _scores(form: Form, loglik: Loglik) -> Program:
 
 
 def _search(of_rows: Callable[..., tuple[Array, Array]]) -> Callable[[Form, Loglik], Program]:
-    """The program of a search: of each row, whether it is bad and its level, (n,) and (n,)."""
+    """The program of a search: for each row, whether it is bad, and its level, (n,) and (n,)."""
 
     def make(form: Form, loglik: Loglik) -> Program:
         def program(rows: Arrays, mask: Array, x: Array, *args: Array) -> tuple[Array, Array]:
@@ -192,13 +192,13 @@ def _search(of_rows: Callable[..., tuple[Array, Array]]) -> Callable[[Form, Logl
 
 
 def _terms(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
-    """Terms that are not finite; the level is the term."""
+    """Rows whose terms are not finite; the level is the term."""
     terms = terms_of(loglik, form.layout.unravel(x), data)
     return ~jnp.isfinite(terms), terms
 
 
 def _changes(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
-    """The level is what a term changes by a little way off; beyond an edge it is infinite."""
+    """The level is the change of a term at a nearby point; beyond an edge it is infinite."""
 
     def terms_at(x: Array) -> Array:
         return terms_of(loglik, form.layout.unravel(x), data)
@@ -210,7 +210,7 @@ def _changes(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple
 
 
 def _rough(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
-    """Rows of which a term or a derivative is not finite."""
+    """Rows with a non-finite term or derivative."""
     bad = not_finite(loglik, form.layout, x, data)
     return bad, jnp.zeros(bad.shape)
 
@@ -240,5 +240,5 @@ CHUNK_KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}
 
 
 def kernel(form: Form, name: str) -> Callable[[Any], Program]:
-    """From a likelihood to one of the ``CHUNK_KERNELS`` of it."""
+    """The function from a likelihood to one of its ``CHUNK_KERNELS``."""
     return partial(CHUNK_KERNELS[name], form)

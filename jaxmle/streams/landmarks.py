@@ -1,4 +1,4 @@
-"""The checkpoint of a climb whose rows are summed in pieces: where it was last, its trust radius
+"""The checkpoint of a climb whose rows are summed in pieces: its last position, its trust radius
 and its steps, less than a kilobyte for twenty parameters.
 """
 
@@ -25,7 +25,7 @@ PIECE = "climb"
 
 
 def about_files(reading: Reading) -> dict[str, Any]:
-    """What a checkpoint knows of the files that are read."""
+    """What a checkpoint records about the files that are read."""
     files = [
         (PurePath(file.path).name, file.size, file.modified, file.groups) for file in reading.files
     ]
@@ -40,10 +40,10 @@ def about_files(reading: Reading) -> dict[str, Any]:
 def identity(
     problem: Problem, base: Array, sample: Data, about_rows: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a checkpoint must agree with before it is gone on from.
+    """What a checkpoint must match before it is resumed.
 
     Args:
-        about_rows: what it knows of the rows.
+        about_rows: what it records about the rows.
     """
     layout = problem.layout
 
@@ -61,7 +61,7 @@ def identity(
 
 
 def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
-    """Where the climb of an earlier run was; None where it had not begun.
+    """Where the climb of an earlier run was; None where it had not started.
 
     Args:
         k: free coordinates.
@@ -79,10 +79,10 @@ def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
 
 
 def keeper(store: Checkpoint, before: Landmark | None) -> Callable[[Landmark], None] | None:
-    """What keeps the landmarks of a climb; None without a folder.
+    """The function that saves the landmarks of a climb; None without a folder.
 
     Args:
-        before: the landmark that the climb goes on from.
+        before: the landmark that the climb resumes from.
     """
     if store.folder is None:
         return None

@@ -1,4 +1,4 @@
-"""``parquet``: the rows of Parquet files as what a fit is made from."""
+"""``parquet``: the rows of Parquet files as the source of a fit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """One pass over all rows: sums of each file, added in the order of the files.
 
-The order is the same whoever reads the files, this process or the workers of an engine, so that the
-bits of a sum are.
+The order does not depend on which process reads the files, so sums are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SECONDS_BETWEEN_FILES_SAID = 10.0  # lines of progress within a pass
 
 
 class Request(NamedTuple):
-    """What a pass is to find."""
+    """What a pass must find."""
 
     name: str  # one of ``CHUNK_KERNELS``
     args: tuple[np.ndarray, ...]
@@ -62,7 +61,7 @@ def total_of(work: Work, name: str) -> Any:
 
 
 def results_of(work: Work, request: Request, indices: Sequence[int]) -> Generator[FileResult]:
-    """What the pass finds in each of some files, one after the other."""
+    """The results of the pass for each of some files, one after the other."""
     key = ("streamed", request.name, *work.form.key)
     program = compiled(work.loglik, key, kernel(work.form, request.name))
     chunks = work.reading.ahead(indices)
@@ -91,9 +90,7 @@ def _result_of_file(
 
 
 def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """The columns of a chunk with copies of its last row behind them, and the mask (n,) that is 0
-    there.
-    """
+    """The columns of a chunk padded with copies of its last row, and a mask (n,), 0 there."""
     length = chunk_rows
     while length >= STEP_OF_LENGTHS * max(chunk.rows, MIN_PADDED_ROWS):
         length //= STEP_OF_LENGTHS
@@ -141,7 +138,7 @@ class SourceRunner:
 
     @property
     def census(self) -> Census:
-        """What is known of all rows, after the first pass."""
+        """What is known about all rows after the first pass."""
         return self.censuses[0]
 
     @property
@@ -155,7 +152,7 @@ class SourceRunner:
         return fingerprint_of(*self.census.digests)
 
     def row(self, place: Any) -> int:
-        """The place of a row among all, from its file and its place there; −1 for None."""
+        """The index of a row among all, from its file and its index there; −1 for None."""
         if place is None:
             return -1
         return sum(file.rows for file in self.work.reading.files[: place.file]) + place.row

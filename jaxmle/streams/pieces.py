@@ -1,5 +1,5 @@
-"""What fits of rows that are summed in pieces have in common, chunks of a source or shards of
-devices: which likelihoods and options they take, and the end of a search.
+"""What fits whose rows are summed in pieces (chunks of a source, shards of devices) have in common:
+the likelihoods and options they accept, and the end of a search.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are held in memory f
 
 
 class Pieces(NamedTuple):
-    """What the pieces are, in the words of a refusal."""
+    """What the pieces are, in the words of an error message."""
 
     call: str  # "fit(source=…)"
     rows: str  # what holds the rows: "a source"
@@ -49,10 +49,10 @@ class Pieces(NamedTuple):
 
 
 def refuse_in_pieces(loglik: Loglik, options: Options, pieces: Pieces) -> None:
-    """What a fit in pieces does not do, from the arguments alone.
+    """Reject what a fit in pieces cannot do, from the arguments alone.
 
     Raises:
-        ValueError: for a pool, weights inside of the likelihood, Jeffreys's prior, or a solver that
+        ValueError: for a pool, weights inside the likelihood, Jeffreys's prior, or a solver that
             does not step by Newton's method.
     """
     tree = as_tree(loglik)
@@ -77,15 +77,15 @@ def refuse_in_pieces(loglik: Loglik, options: Options, pieces: Pieces) -> None:
 def problem_in_pieces(
     posed: Posed, options: Options, lengths: Sequence[int], pieces: Pieces
 ) -> Problem:
-    """What is static about the fit, with what is seen in the program of the likelihood.
+    """The static part of the fit, with what is found in the program of the likelihood.
 
     Args:
-        posed: the problem with a sample in the place of the data.
-        lengths: of rows together, of which the last is all rows.
+        posed: the problem with a sample instead of the data.
+        lengths: numbers of rows, of which the last is that of all rows.
 
     Raises:
         ValueError: a covariance that needs rows beside each other, or a likelihood whose rows are
-            not proved to be kept apart.
+            not proved to be independent.
     """
     solver = Newton() if options.solver is None else options.solver
     problem = problem_of(posed.loglik, posed.chart, replace(options, solver=solver))
@@ -97,7 +97,7 @@ def problem_in_pieces(
 
 
 def form_of(problem: Problem, columns: RowArrays) -> Form:
-    """What is static about the programs of such a problem."""
+    """The static part of the programs of such a problem."""
     block_rows = problem.block_rows or usual_opaque_rows()
     return Form(problem.layout, columns, problem.weighting, block_rows, problem.kind)
 
@@ -131,7 +131,7 @@ def _refuse_covariance(problem: Problem, pieces: Pieces) -> None:
 def _need_rows_apart(
     problem: Problem, posed: Posed, lengths: Sequence[int], pieces: Pieces
 ) -> None:
-    """Refuse a likelihood whose rows are not proved to be kept apart: it is summed in pieces."""
+    """Refuse a likelihood whose rows are not proved to be independent: it is summed in pieces."""
     shape = term_shape(core_of(problem.loglik), problem.layout, posed.base, posed.data)
     if not shape:
         need_terms(np.zeros(()), pieces.call)
@@ -149,18 +149,18 @@ def _need_rows_apart(
 def concluded(
     quantities: Quantities, loglik: Loglik, posed: Posed, manner: Manner, word: str
 ) -> Fit:
-    """Search, and make the record, marked with what is known beside.
+    """Search, and make the record, with what else is known.
 
     Args:
         loglik: the likelihood as the user gave it.
-        word: what the road of the record says of the pieces.
+        word: what the road of the record says about the pieces.
     """
     problem = quantities.problem
     passes = quantities.passes()
     verdict, reached, steps_before, head = search_on_host(passes, manner)
     points = [verdict.point.aux.x, posed.base][: 2 - (verdict.status == Status.CONVERGED)]
     rules = check_rules(problem.loglik, problem.layout, points, posed.data)
-    if rules.hessian:  # the climb used a wrong one; from now on differences are taken
+    if rules.hessian:  # the climb used a wrong one; from now on use differences
         verdict, reached, steps_before, head = search_on_host(passes, manner)
     runner = quantities.runner
     if not runner.n > 0:

@@ -1,5 +1,5 @@
-"""The passes of a fit whose rows are summed in pieces: what ``fitting.passes`` asks of rows in
-memory, as sums over the chunks of a source or over the shards of devices.
+"""The passes of a fit whose rows are summed in pieces: what ``fitting.passes`` computes from rows
+in memory, as sums over the chunks of a source or the shards of devices.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Runner(Protocol):
     """What runs a pass over all rows."""
 
     def run(self, name: str, *args: Any) -> Any:
-        """What one of the ``CHUNK_KERNELS`` finds in all rows."""
+        """The result of one of the ``CHUNK_KERNELS`` over all rows."""
         ...
 
     def row(self, place: Any) -> int:
-        """The number of a row among all, from what a search says of it; −1 for None."""
+        """The index of a row among all, from the result of a search; −1 for None."""
         ...
 
     @property
@@ -68,9 +68,7 @@ class Runner(Protocol):
 
 
 def without_prior(loglik: Any) -> Any:
-    """The likelihood whose terms are those of the rows: no prior, and no weights, which are a
-    column.
-    """
+    """The likelihood of the rows alone: without a prior or weights, which are a column."""
     if not parts_of(loglik):
         return loglik
     inner = without_prior(loglik.loglik)
@@ -113,7 +111,7 @@ def _slope(chart: Chart, base: Array, z: Array, total: Any) -> Slope:
 
 @dataclass(frozen=True)
 class Quantities:
-    """The quantities of ``fitting.passes`` in pieces, by the names they have there."""
+    """The quantities of ``fitting.passes`` in pieces, under the names they have there."""
 
     problem: Problem
     base: Array  # (p,) values of the entries that do not move
@@ -122,7 +120,7 @@ class Quantities:
     runner: Runner
 
     def passes(self) -> Passes:
-        """The passes of a fit, of which each sees every row."""
+        """The passes of a fit, each over every row."""
         by_name: dict[str, Callable[..., Any]] = {
             "evaluate": self.evaluate,
             "slopes": self.slopes,
@@ -195,8 +193,8 @@ class Quantities:
         return Covariance(factor * (lift @ meat.opg @ lift.T), np.asarray(row))
 
     def _clustered(self, x: Array, lift: Array, k: int) -> Covariance:
-        """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes
-        their crossing off.
+        """Σ_g S_g S_g', each dimension with its own factor; two-way clustering adds the dimensions
+        and subtracts their intersection.
         """
         kind = str(self.problem.kind)
         n = self.runner.n
@@ -213,7 +211,7 @@ class Quantities:
     # ------------------------------------------------------------ the row to blame
 
     def first_bad(self, x: Array) -> np.ndarray:
-        """As in memory, but that middle and spread of the terms are those of the sample."""
+        """As in memory, except that the middle and spread of the terms are those of the sample."""
         result = self.runner.run("terms", x)
         if result.bad is not None:
             return np.asarray(self.runner.row(result.bad))
@@ -224,7 +222,7 @@ class Quantities:
         return np.asarray(self.runner.row(result.top) if alone else -1)
 
     def sharpest(self, x: Array) -> np.ndarray:
-        """As in memory, but that the change of the others is that of the sample."""
+        """As in memory, except that the change of the other terms is that of the sample."""
         result = self.runner.run("changes", x)
         step = SMALL_STEP * (1.0 + np.abs(x))
         change = np.abs(self._terms_of_sample(x + step) - self._terms_of_sample(x))

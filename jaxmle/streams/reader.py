@@ -1,7 +1,5 @@
-"""Rows of Parquet files as NumPy columns, some at a time, read ahead by one thread.
-
-What is held at once is bounded: the chunk that is summed, those in the queue, and the one that is
-being read.
+"""Rows of Parquet files as NumPy columns, a chunk at a time, read ahead by one thread. Memory is
+bounded: the chunk being summed, those in the queue, and the one being read.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ class Reading:
         """The chunks of some files, one file after the other.
 
         Raises:
-            OSError: a file cannot be read, or is not what it was.
+            OSError: a file cannot be read, or has changed.
             ValueError: a value is missing.
         """
         for index in indices:
@@ -97,7 +95,7 @@ class Reading:
             )
 
     def _unreadable(self, file: SourceFile, error: BaseException) -> OSError:
-        """The error for a file that breaks off, with the first column that cannot be read."""
+        """The error for a truncated file, with the first column that cannot be read."""
         pa = pyarrow_module()
         damaged = ""
         for name in self.columns.all_names:
@@ -152,7 +150,7 @@ class Reading:
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def refuse_nan(self, chunk: Chunk) -> None:
-        """Raise a ValueError where a column of a chunk has a NaN."""
+        """Raise a ValueError if a column of a chunk has a NaN."""
         for name, array in zip(self.columns.names, chunk.arrays, strict=True):
             if array.dtype.kind != "f" or not np.isnan(np.sum(array)):
                 continue
@@ -166,7 +164,7 @@ class Reading:
 
 
 def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
-    """A column as floats of 64 bits, integers of 64 bits or booleans."""
+    """A column as 64-bit floats, 64-bit integers or booleans."""
     _refuse_null(name, column, place)
     pa = pyarrow_module()
     if pa.types.is_dictionary(column.type):
@@ -220,9 +218,9 @@ class _Failed(NamedTuple):
 
 
 def read_ahead(chunks: Generator[Chunk], ahead: int = CHUNKS_AHEAD) -> Generator[Chunk]:
-    """The same chunks, made by a thread of their own up to ``ahead`` before they are asked for.
+    """The same chunks, made by a separate thread up to ``ahead`` chunks before they are needed.
 
-    An error of the reader is raised here; a caller that stops ends the thread.
+    An error in the reader is raised here; the thread ends when the caller stops.
     """
     box: queue.Queue[Any] = queue.Queue(maxsize=ahead)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""What one look at each row says: that its values are what the likelihood reads, how many
+"""What one look at each row finds: whether its values are valid for the likelihood, how many
 observations there are, and a fingerprint of the columns.
 """
 
@@ -22,7 +22,7 @@ from jaxmle.streams.reader import Chunk, Reading
 
 
 class Census(NamedTuple):
-    """What is known of a file, or of all, once each row has been seen."""
+    """What is known about a file, or all files, once each row has been seen."""
 
     rows: int
     n: float  # observations: rows, the sum of frequency weights, or rows of positive weight
@@ -31,7 +31,7 @@ class Census(NamedTuple):
 
 @dataclass(frozen=True)
 class Coding:
-    """The values that a likelihood and its weights take."""
+    """The values that a likelihood and its weights accept."""
 
     reading: Reading
     user_loglik: Loglik  # as it was given: a built-in model knows its coding
@@ -55,7 +55,7 @@ class Coding:
             raise ValueError(f"{error}{self._column_named(str(error))}") from None
 
     def _holds_among(self, chunk: Chunk, sample: Sequence[np.ndarray]) -> bool:
-        """Whether the coding holds where a chunk and the sample are looked at together."""
+        """Whether the coding is valid for a chunk and the sample together."""
         pairs = zip(chunk.arrays, sample, strict=True)
         together = self._coded_leaves([np.concatenate(pair) for pair in pairs])
         try:
@@ -65,7 +65,7 @@ class Coding:
         return True
 
     def place(self, chunk: Chunk) -> Callable[..., str]:
-        """From the index of a value in a chunk to words."""
+        """The position of a value in a chunk, in words."""
         path = self.reading.files[chunk.file].path
 
         def where(*index: Any) -> str:
@@ -76,7 +76,7 @@ class Coding:
         return where
 
     def _column_named(self, message: str) -> str:
-        """Which column a leaf is that a message names by another name."""
+        """The column that is a leaf which a message names differently."""
         tree = self.reading.columns.tree
         for name, leaf in tree.items() if isinstance(tree, dict) else ():
             if f"data[{name!r}]" in message and leaf != name:
@@ -84,7 +84,7 @@ class Coding:
         return ""
 
     def _coded_leaves(self, arrays: Sequence[np.ndarray]) -> Tree:
-        """The data without its designs, which have no coding and are the most of it."""
+        """The data without its designs, which have no coding and are most of the data."""
         columns = self.reading.columns
         designs = designs_of(self.user_loglik)
         if not isinstance(columns.tree, dict) or designs is None:
@@ -122,7 +122,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class Screening:
-    """How the rows of a source are looked at."""
+    """How the rows of a source are checked."""
 
     coding: Coding
     loglik: Loglik  # as a tree, without the weights
@@ -137,7 +137,7 @@ class Screening:
             self._check_functions(chunk)
 
     def _check_functions(self, chunk: Chunk) -> None:
-        """Codes that index, and built-in models that a user's function calls."""
+        """Check codes used as indices, and built-in models called by a user's function."""
         reading = self.coding.reading
         data = reading.columns.data(chunk.arrays)
         where = self.coding.place(chunk)
@@ -159,7 +159,7 @@ class Tally:
         self.n = 0.0
 
     def add(self, chunk: Chunk) -> None:
-        """Check a chunk, and count it."""
+        """Check a chunk, and count its rows."""
         self.screening.check(chunk)
         for hasher, array in zip(self.hashers, chunk.arrays, strict=True):
             hasher.update(np.ascontiguousarray(array).view(np.uint8).data)
@@ -179,7 +179,7 @@ class Tally:
 
 
 def joined(censuses: Sequence[Census]) -> Census:
-    """The census of all files from those of each, in their order."""
+    """The census of all files from that of each, in their order."""
     columns = zip(*(census.digests for census in censuses), strict=True)
     lengths = np.array([census.rows for census in censuses]).tobytes()
     digests = tuple(xxhash.xxh3_64(b"".join(column) + lengths).digest() for column in columns)

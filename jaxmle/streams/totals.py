@@ -1,5 +1,5 @@
-"""Sums over chunks and files, always in the order of the rows: sums of arrays, of clusters, and the
-search for a row.
+"""Sums over chunks and files, always in the order of the rows: sums of arrays and of clusters, and
+the search for a row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Sum:
         self.treedef: Any = None
 
     def add(self, tree: Any) -> None:
-        """Add a tree, which has the structure of those before."""
+        """Add a tree with the same structure as those before."""
         leaves, treedef = jax.tree.flatten(tree)
         terms = [np.asarray(leaf) for leaf in leaves]
         if self.treedef is None:
@@ -44,7 +44,7 @@ class Sum:
             self.leaves[j] = new
 
     def take(self, chunk: Chunk, out: Any) -> None:
-        """Add what a program found in a chunk."""
+        """Add the result of a program for a chunk."""
         self.add(out)
 
     @property
@@ -100,7 +100,7 @@ class ClusterSums:
 
 
 class ClusterTotals:
-    """The sums over the clusters of each dimension and, for two, of their crossing."""
+    """The sums over the clusters of each dimension and, for two, of their intersection."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         crossing = [f"the crossing of {names[0]!r} and {names[1]!r}"] if len(names) == 2 else []
@@ -123,7 +123,7 @@ class ClusterTotals:
 
 
 def clusters_of(labels: tuple[Any, ...], scores: Array, positive: Array) -> list[Clusters]:
-    """The sums of some rows by each dimension of clusters and, for two, by their crossing.
+    """The sums of some rows by each dimension of clusters and, for two, by their intersection.
 
     Args:
         labels: pyarrow arrays (n,), one or two.
@@ -161,7 +161,7 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The first row of which something is wrong, and the one of the highest level."""
+    """The first bad row, and the row with the highest level."""
 
     bad: Row | None
     top: Row | None
@@ -169,13 +169,13 @@ class Found(NamedTuple):
 
 
 class RowSearch:
-    """The search for the first bad row, and for the row of the highest level."""
+    """The search for the first bad row, and for the row with the highest level."""
 
     def __init__(self) -> None:
         self.value = Found(None, None, -np.inf)
 
     def take(self, chunk: Chunk, out: tuple[Array, Array]) -> None:
-        """Look at a chunk: whether each row is bad (n,), and its level (n,)."""
+        """Process a chunk: whether each row is bad (n,), and its level (n,)."""
         bad, level = (np.asarray(part)[: chunk.rows] for part in out)
         first = Row(chunk.file, chunk.first + int(np.argmax(bad))) if np.any(bad) else None
         known = np.where(np.isnan(level), -np.inf, level)
@@ -184,7 +184,7 @@ class RowSearch:
         self.add(Found(first, top, float(known[highest])))
 
     def add(self, later: Found) -> None:
-        """Add what was found in later rows."""
+        """Add the results for later rows."""
         bad = self.value.bad or later.bad
         higher = later.level > self.value.level
         top, level = (later.top, later.level) if higher else (self.value.top, self.value.level)

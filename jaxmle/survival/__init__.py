@@ -1,5 +1,5 @@
-"""Survival after and beside a fit: estimators of curves, curves of fitted models with bands,
-residuals, and the test of proportional hazards.
+"""Survival analysis: estimators of curves, curves of fitted models with bands, residuals, and the
+test of proportional hazards.
 """
 
 from jaxmle.survival.competing import aalen_johansen, cause_specific

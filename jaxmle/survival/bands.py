@@ -1,6 +1,4 @@
-"""Pointwise bands of survival functions and cumulative hazards, symmetric on the scale that is
-asked for.
-"""
+"""Pointwise bands of survival functions and cumulative hazards, symmetric on a chosen scale."""
 
 from __future__ import annotations
 
@@ -21,23 +19,23 @@ def band_of(
     """The lower and upper ends of pointwise intervals.
 
     With σ the standard error of θ̂ and z the normal quantile: ``"plain"`` θ̂ ± zσ;
-    ``"log"`` θ̂·exp(±zσ/θ̂). Of a probability S also ``"log-log"``, S^exp(±zσ/(S log S));
-    ``"logit"``, logit S ± zσ/(S(1 − S)); ``"arcsin"``, arcsin √S ± zσ/(2√(S(1 − S))). Ends of
-    probabilities are cut at 0 and 1, hazards at 0 (Klein & Moeschberger 2003, section 4.3; the log
-    band is the default of R's ``survfit``, log-log that of lifelines).
+    ``"log"`` θ̂·exp(±zσ/θ̂). For a probability S also ``"log-log"``, S^exp(±zσ/(S log S));
+    ``"logit"``, logit S ± zσ/(S(1 − S)); ``"arcsin"``, arcsin √S ± zσ/(2√(S(1 − S))). Ends are
+    limited to [0, 1] for probabilities and to 0 from below for hazards (Klein & Moeschberger 2003,
+    section 4.3; the log band is the default of R's ``survfit``, log-log that of lifelines).
 
     Args:
         quantity: ``"survival"``, ``"incidence"`` (a probability of an event) or a hazard.
-        estimate, stderr: of that quantity, of one shape.
+        estimate, stderr: of that quantity, with the same shape.
         level: coverage of each interval.
         band: the scale.
 
     Returns:
-        Two arrays of that shape. A band on a logarithmic scale is NaN where S is 0, and where
-        there is no standard error.
+        Two arrays of that shape. A band on a logarithmic scale is NaN if S is 0 or there is no
+        standard error.
 
     Raises:
-        ValueError: for a scale that the quantity has not.
+        ValueError: for a scale that the quantity does not have.
 
     >>> low, high = band_of("survival", np.array([0.5]), np.array([0.1]), 0.95, "plain")
     >>> round(float(low[0]), 3), round(float(high[0]), 3)

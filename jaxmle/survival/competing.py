@@ -1,4 +1,4 @@
-"""Competing risks: Aalen & Johansen's estimator of the incidence of each cause, and cause-specific
+"""Competing risks: the Aalen–Johansen estimator of the incidence of each cause, and cause-specific
 models.
 """
 
@@ -95,13 +95,14 @@ def _variance(
     """The variance (m,) of the incidence of one cause.
 
     The increments at a time s, dA_j = d_j/n, have the covariance (diag(dA) − dA dA')/n. The
-    incidence at t moves with dA_j by S(s−)·1{j is the cause} − D/(1 − dA), where D is what it gains
-    after s, P(t) − P(s). So s adds S²a(1 − a)/n − 2 S a D/n + D² dA/(n(1 − dA)), a the cause's own
-    increment. Expanding D gives a quadratic in P(t) with running sums as coefficients.
+    derivative of the incidence at t with respect to dA_j is S(s−)·1{j is the cause} − D/(1 − dA),
+    where D = P(t) − P(s) is its gain after s. So s adds S²a(1 − a)/n − 2 S a D/n + D² dA/(n(1 −
+    dA)), a the cause's own increment. Expanding D gives a quadratic in P(t) with running sums as
+    coefficients.
     """
     linear = before * own_jump / n
     with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.where(jump < 1, jump / (n * (1 - jump)), 0.0)  # D = 0 where nobody is left
+        square = np.where(jump < 1, jump / (n * (1 - jump)), 0.0)  # D = 0 if nobody is left
     fixed = np.cumsum(before**2 * own_jump * (1 - own_jump) / n)
     fixed += np.cumsum(2 * linear * incidence + square * incidence**2)
     slope = np.cumsum(linear + square * incidence)

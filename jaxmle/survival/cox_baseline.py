@@ -15,16 +15,16 @@ from jaxmle.survival.risk_sets import RiskSets, risk_sets
 from jaxmle.survival.robust_baseline import influence
 
 BASELINES = ("breslow", "efron", "kalbfleisch-prentice")
-ROWS_AT_ONCE = 256  # rows whose curves are worked out together
+ROWS_AT_ONCE = 256  # rows whose curves are computed together
 
 
 class Baseline(NamedTuple):
     """Cumulative sums over the event times of one stratum, at covariates ``centre``.
 
     ``times`` (k,) event times; ``hazard`` (k,) cumulative hazard; ``variance`` (k,) its part for
-    known coefficients, and ``cross`` (k, q) its covariance with the coefficients, None where it is
-    0; ``breslow`` (k,) and ``slope`` (k, q), Σ dΛ and Σ (x̄ − centre) dΛ, of which the part for
-    estimated ones is made; ``end`` the last observed time.
+    known coefficients, and ``cross`` (k, q) its covariance with the coefficients, None if it is 0;
+    ``breslow`` (k,) and ``slope`` (k, q), Σ dΛ and Σ (x̄ − centre) dΛ, from which the part for
+    estimated coefficients is computed; ``end`` the last observed time.
     """
 
     times: np.ndarray
@@ -131,7 +131,7 @@ def _counts(
 
 
 def baselines(cox: CoxFit, kind: str | None) -> Baselines:
-    """The baselines of all strata, at the mean of the covariates, where no sum overflows."""
+    """The baselines of all strata, at the mean of the covariates, so that no sum overflows."""
     kind = cox.options.ties if kind is None else check_choice("kind", kind, BASELINES)
     _check_vcov(cox, kind)
     rows = cox.rows
@@ -164,7 +164,7 @@ def baselines(cox: CoxFit, kind: str | None) -> Baselines:
 
 
 def _check_vcov(cox: CoxFit, kind: str) -> None:
-    """Refuse a covariance for which there is no variance of the baseline."""
+    """Raise for a covariance for which the baseline has no variance."""
     if not cox.is_robust:
         return
     if cox.vcov_kind not in ROBUST:
@@ -182,8 +182,8 @@ def _check_vcov(cox: CoxFit, kind: str) -> None:
 
 
 def _greenwood(sets: RiskSets) -> np.ndarray:
-    """d/(S0(S0 − D0)) of each event time, (k,). R has the number of events in place of their risk
-    D0, and a variance that changes with the origin of the covariates.
+    """d/(S0(S0 − D0)) of each event time, (k,). R uses the number of events instead of their risk
+    D0, so its variance depends on the origin of the covariates.
     """
     with np.errstate(divide="ignore"):
         variance = sets.weight / (sets.at_risk * np.maximum(sets.at_risk - sets.dying, 0.0))
@@ -216,7 +216,7 @@ def _product_limit(sets: RiskSets) -> np.ndarray:
 
 
 def _log_probability(weighted: np.ndarray, risk: np.ndarray, at_risk: float) -> float:
-    """u = −log α with Σ w r/(1 − e^{−ru}) = S0; infinite where nobody is left."""
+    """u = −log α with Σ w r/(1 − e^{−ru}) = S0; infinite if nobody is left."""
     if weighted.sum() >= at_risk * (1 - 4 * np.finfo(float).eps):
         return np.inf
     if len(risk) == 1:
@@ -243,8 +243,8 @@ def predicted(
     """The cumulative hazard of rows at times, (n, m), and its standard error.
 
     H = r H0 with r = e^{xβ}; its variance is r² {Var(Ĥ0 | β) + q'Vq}, q = x Λ0 − Σ x̄ dΛ0 (Tsiatis
-    1981; Therneau & Grambsch 2000, section 10.2), and after a robust fit r² {ΣA² + 2q'ΣAD + q'Vq}
-    of ``influence``. NaN beyond the last observed time of a stratum.
+    1981; Therneau & Grambsch 2000, section 10.2), and for a robust fit r² {ΣA² + 2q'ΣAD + q'Vq} of
+    ``influence``. NaN beyond the last observed time of a stratum.
     """
     relative = x - bases.centre
     risk = np.exp(relative @ cox.beta + offset - bases.level)
@@ -269,7 +269,7 @@ def predicted(
         moved -= 2 * (across @ slope.T) * breslow
         moved += np.einsum("mq,qr,mr->m", slope, cox.vcov, slope)
         if base.cross is None:
-            moved = np.maximum(moved, 0.0)  # of rounding
+            moved = np.maximum(moved, 0.0)  # removes rounding
         else:
             cross = np.concatenate([np.zeros((1, x.shape[1])), base.cross])[step]
             moved += 2 * (relative[rows] @ cross.T) * breslow - 2 * np.sum(slope * cross, axis=1)

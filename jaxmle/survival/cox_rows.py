@@ -1,4 +1,4 @@
-"""A Cox model with its estimate and its rows: what everything after the fit starts from."""
+"""A Cox model with its estimate and its rows, the input of everything after the fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from jaxmle.record.fit import Fit
 from jaxmle.survival.risk_sets import RiskSets, Rows, risk_sets
 
 MODEL_BASED = ("observed", "expected")
-# Sums over rows or clusters, whose infinitesimal jackknife gives a curve its variance.
+# Kinds that are sums over rows or clusters, for which the infinitesimal jackknife gives the
+# variance of a curve.
 ROBUST = ("HC0", "HC1", "CR0", "CR1", "CR1S")
 
 
@@ -29,7 +30,7 @@ ROBUST = ("HC0", "HC1", "CR0", "CR1", "CR1S")
 class CoxFit:
     """A Cox model at an estimate, with its rows and their risk sets.
 
-    ``vcov`` (q, q) is None where parameters were given and not a fit; ``strata`` are the codes of
+    ``vcov`` (q, q) is None if parameters were given instead of a fit; ``strata`` are the codes of
     the strata, in the order of ``sets.rows.stratum``; ``clusters`` (n,) codes or None.
     """
 
@@ -53,7 +54,7 @@ class CoxFit:
         return self.sets.rows
 
     def new_rows(self, new: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Design (m, q), offset (m,) and places of the strata (m,) of rows to predict for."""
+        """Design (m, q), offset (m,) and strata (m,) of rows to predict for."""
         x = design_of(new, len(self.beta))
         m = len(x)
         offset = np.zeros(m)
@@ -75,7 +76,7 @@ class CoxFit:
 
 
 def is_cox(model: Any) -> bool:
-    """Whether a model is one that ``models.cox`` made."""
+    """Whether a model was made by ``models.cox``."""
     return isinstance(model, Model) and isinstance(_options(model), CoxOptions)
 
 
@@ -90,7 +91,7 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
         fit: the ``Fit`` of these data, or parameters ``{"beta": (q,)}``.
         data: the data of the fit: a dictionary, or a ``Frame``.
         what: the caller's name, for messages.
-        clusters: those of a clustered fit, where ``data`` is no ``Frame`` that has them.
+        clusters: those of a clustered fit, unless ``data`` is a ``Frame`` that has them.
 
     Raises:
         TypeError: for another model.
@@ -132,7 +133,7 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
 
 
 def _codes(clusters: Any, n: int) -> np.ndarray | None:
-    """Whole-number codes (n,) of one-way clusters; None without, and for two-way ones."""
+    """Integer codes (n,) of one-way clusters; None without clusters or for two-way clusters."""
     if clusters is None:
         return None
     dimensions = cluster_codes(clusters, n)
@@ -164,7 +165,7 @@ def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Any, ...
 
 
 def design_of(data: Tree, q: int) -> np.ndarray:
-    """The design (n, q) of rows; a lone column (n,) counts as one."""
+    """The design (n, q) of rows; a single column (n,) counts as a matrix."""
     x = np.asarray(leaf_of(data, "x"), float)
     x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2 or x.shape[1] != q:

@@ -43,8 +43,8 @@ class StepCurve:
     variance: str = "greenwood"
 
     def __call__(self, times: Any) -> np.ndarray:
-        """The estimate at ``times``; NaN beyond the last observed time, where nothing is known,
-        unless a survival function has come down to 0.
+        """The estimate at ``times``; NaN beyond the last observed time, unless a survival function
+        has reached 0.
         """
         return self._held(self.estimate, times, self._initial)
 
@@ -156,8 +156,8 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
-    """The first time at which a curve is at ``level`` or below; the middle of the stretch where
-    it is level there.
+    """The first time at which a curve is at or below ``level``; the midpoint if it is constant at
+    ``level``.
     """
     below = np.flatnonzero(curve < level + TOLERANCE_OF_LEVEL)
     if not len(below):
@@ -223,7 +223,7 @@ class Curve:
 
 
 def check_times(times: Any, name: str = "times") -> np.ndarray:
-    """Times, or other numbers from 0 on, as an array (m,)."""
+    """Times, or other non-negative numbers, as an array (m,)."""
     try:
         values = np.atleast_1d(np.asarray(times, float))
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Kaplan & Meier's and Nelson & Aalen's estimators, with late entry and weights."""
+"""The Kaplan–Meier and Nelson–Aalen estimators, with late entry and weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Observed(NamedTuple):
     """Times and kinds of events, checked: arrays (n,)."""
 
     time: np.ndarray
-    event: np.ndarray  # 0 for a censored time, else 1, or the code of a cause
+    event: np.ndarray  # 0 for a censored time, otherwise 1 or the code of a cause
     entry: np.ndarray | None
     weight: np.ndarray
-    is_sampled: bool  # weights of a survey, whose variance is robust
+    is_sampled: bool  # survey weights, with a robust variance
 
 
 class Table(NamedTuple):
@@ -30,7 +30,7 @@ class Table(NamedTuple):
     n_risk: np.ndarray
     n_event: np.ndarray
     n_censored: np.ndarray
-    events: np.ndarray  # rows with an event, not weighted
+    events: np.ndarray  # rows with an event, unweighted
     place: np.ndarray  # (n,) the time of each row
     place_of_entry: np.ndarray | None  # (n,) times at or before each row's entry
 
@@ -164,7 +164,7 @@ def nelson_aalen(
 
 
 def _one_after_the_other(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Jumps and their variances (m,) where m tied events of total weight d leave the risk set one
+    """Jumps and their variances (m,) if m tied events with total weight d leave the risk set one
     after the other, each with d/m.
     """
     steps = table.events.astype(int)

@@ -1,5 +1,5 @@
 """Curves of accelerated failure time models with standard errors by the delta method, at every row
-and time alone.
+and time separately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated_rows
 from jaxmle.runtime.compile import compiled, precision
 
-ROWS_OF_GRADIENTS = 1024  # rows whose derivatives are held together
+ROWS_OF_GRADIENTS = 1024  # rows whose derivatives are in memory together
 
 
 def values_of(
@@ -28,8 +28,8 @@ def values_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A quantity of each row at each time or level of ``grid``, (n, m), and its standard errors.
 
-    Var g = ∇g' V ∇g for each entry; NaN where the gradient leaves the space that the data
-    determine, and everywhere where parameters were given and not a fit.
+    Var g = ∇g' V ∇g for each entry; NaN if the data do not determine the value, or if parameters
+    were given instead of a fit.
     """
     curve = partial(CURVE_OF[quantity], model)
     with precision(np.float64):
@@ -57,7 +57,7 @@ def values_of(
 
 
 def _blocks(rows: Tree) -> list[Tree]:
-    """The rows in blocks whose derivatives are held together."""
+    """Blocks of rows whose derivatives are in memory together."""
     n = len(jax.tree.leaves(rows)[0])
     cuts = [slice(low, low + ROWS_OF_GRADIENTS) for low in range(0, n, ROWS_OF_GRADIENTS)]
     return [{name: leaf[cut] for name, leaf in rows.items()} for cut in cuts]
@@ -66,10 +66,10 @@ def _blocks(rows: Tree) -> list[Tree]:
 def _with_stderr(
     fit: Fit, value: np.ndarray, gradient: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values (n, m) and, of their gradients (n, m, p), standard errors (n, m)."""
+    """Values (n, m) and, from their gradients (n, m, p), standard errors (n, m)."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     stderr = propagated_rows(fit, rows).stderr.reshape(value.shape)
-    # What does not depend on the parameters, such as S at 0, is known.
+    # A value that does not depend on the parameters, such as S at 0, has standard error 0.
     return value, np.where(np.any(gradient != 0, axis=-1), stderr, 0.0)
 
 

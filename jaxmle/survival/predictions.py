@@ -218,7 +218,7 @@ def _of_law(
     level: float,
     band: str,
 ) -> Curve:
-    """A curve of a model that has a law of its times."""
+    """A curve of a model with a parametric distribution of times."""
     rows = _rows(model, data, new, quantity)
     _refuse("kind", kind)
     if times is None:
@@ -229,7 +229,7 @@ def _of_law(
 
 
 def _rows(model: Any, data: Any, new: Any, what: str) -> Tree:
-    """The rows to predict for, of a model that has a law of its times."""
+    """The rows to predict for, for a model with a parametric distribution of times."""
     if not isinstance(model, Model) or model.law.log_survival is None:
         raise TypeError(
             f"{what} needs a model of times, models.aft(…) or models.cox(…); got {shown(model)}"

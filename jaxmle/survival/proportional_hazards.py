@@ -131,7 +131,7 @@ def proportional_hazards_test(
 def _members(
     cox: CoxFit, fit: Any, terms: Mapping[str, Sequence[str]] | None
 ) -> dict[str, np.ndarray]:
-    """The places of the coefficients of each term."""
+    """The positions of the coefficients of each term."""
     if terms is None:
         return {name: np.array([j]) for j, name in enumerate(cox.names)}
     if not isinstance(terms, Mapping) or not terms:
@@ -168,7 +168,7 @@ def _transformed(cox: CoxFit, transform: str) -> np.ndarray:
 
 
 def _score_statistic(score: np.ndarray, blocks: list[np.ndarray], places: np.ndarray) -> float:
-    """U'(I22 − I21 I11⁻¹ I12)⁻¹U of the tested entries; NaN where the information is singular."""
+    """U'(I22 − I21 I11⁻¹ I12)⁻¹U of the tested entries; NaN if the information is singular."""
     plain, mixed, square = blocks
     across = mixed[:, places]
     try:

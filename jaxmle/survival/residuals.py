@@ -89,7 +89,7 @@ def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarr
 
 
 def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Events (n,) and cumulative hazards from entry to time (n,) of a model with a law of times."""
+    """Events (n,) and cumulative hazards from entry to time (n,), for a parametric model."""
     if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
         raise TypeError(f"residuals need models.cox(…) or models.aft(…); got {shown(model)}")
     rows = host_data(data.data if isinstance(data, Frame) else data, np.float64)
@@ -109,7 +109,7 @@ def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray
 
 
 def _expected(model: Model, params: Tree, rows: Tree) -> np.ndarray:
-    """−log of the probability of lasting to the time, given that of lasting to the entry."""
+    """−log of the probability of surviving to the time, given survival to the entry."""
     with precision(np.float64):
         rows = jax.tree.map(jnp.asarray, rows)
         exact = {**rows, "event": jnp.ones_like(rows["event"])}
@@ -164,7 +164,7 @@ def _inverse_information(cox: CoxFit) -> np.ndarray:
     matrix = information(cox)
     try:
         return np.linalg.inv(matrix)
-    except np.linalg.LinAlgError:  # nothing is known of a covariance then
+    except np.linalg.LinAlgError:  # the covariance is then unknown
         return np.full_like(matrix, np.nan)
 
 

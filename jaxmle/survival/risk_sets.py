@@ -2,9 +2,9 @@
 and weights.
 
 At an event time t of a stratum with m events of total weight d, the risk set has S0 = Σ w r and
-S1 = Σ w r x, and the events among it D0 and D1. Breslow takes one step, of hazard d/S0. Efron takes
-m steps: the j-th finds the share j/m of the events' own risk gone, so that its hazard is
-(d/m)/(S0 − (j/m) D0). Whatever is summed over a row's time at risk is summed over these steps.
+S1 = Σ w r x, and the events among it D0 and D1. Breslow's method has one step, with hazard d/S0.
+Efron's has m steps: at step j the fraction j/m of the events' own risk has left, so the hazard is
+(d/m)/(S0 − (j/m) D0). Sums over a row's time at risk are sums over these steps.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class RiskSets:
-    """What the steps of a Cox model find at risk, at given coefficients.
+    """The risk sets of the steps of a Cox model, at given coefficients.
 
     Event times, in the order of stratum and time, (k,): ``time``, ``stratum``, ``events`` (m),
     ``weight`` (d), ``at_risk`` (S0), ``dying`` (D0). Steps, (s,): ``tie`` (to which event time one
     belongs), ``share`` (j/m), ``mass`` (d/m, or d), ``hazard``, ``mean`` (s, q). Rows, (n,):
     ``risk`` r; ``start`` the first step of a row's stratum; ``first`` and ``last``, the steps
-    between which it is at risk; ``own_tie`` the event time of its own event, −1 where it has none.
+    between which it is at risk; ``own_tie`` the event time of its own event, −1 if it has none.
     """
 
     rows: Rows
@@ -68,7 +68,7 @@ class RiskSets:
 
     def over_steps(self, values: np.ndarray) -> np.ndarray:
         """Sums of ``values`` (s, …) over the steps at which each row is at risk, (n, …): in its own
-        tie a row that has the event counts with what is left of its risk, 1 − j/m.
+        tie a row with the event counts with its remaining risk, 1 − j/m.
         """
         running = np.zeros((len(values) + 1, *values.shape[1:]))
         for low, high in _segments(self.stratum[self.tie]):
@@ -162,7 +162,7 @@ def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
 
 
 def _segments(codes: np.ndarray) -> list[tuple[int, int]]:
-    """The first and the last place but one of each run of equal codes."""
+    """The start and end positions of each run of equal codes."""
     start = np.flatnonzero(np.diff(codes, prepend=-1)).tolist()
     return list(zip(start, [*start[1:], len(codes)], strict=True))
 
@@ -175,8 +175,8 @@ def _where_any(condition: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _sums_from(columns: np.ndarray, key: np.ndarray, wanted: np.ndarray, span: int) -> np.ndarray:
     """Sums of rows (n, c) of the same stratum with ``key`` ≥ each key of ``wanted``, (k, c).
 
-    They are added up from the end, each stratum apart: differences of cumulated sums would lose
-    the small ones.
+    They are summed from the end, separately for each stratum: differences of cumulative sums would
+    lose the small ones.
     """
     order = np.argsort(key, kind="stable")
     sorted_key = key[order]

@@ -73,8 +73,8 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def _gains(sets: RiskSets) -> np.ndarray:
-    """What the event of a row adds to the hazard by its weight, Σ 1/(m S0), and what Efron's steps
-    give back of its risk, (n,).
+    """The contribution of a row's event to the hazard per unit of weight, Σ 1/(m S0), and the part
+    of its risk that Efron's steps return, (n,).
     """
     steps = np.bincount(sets.tie, minlength=len(sets.time))
     per_event = sets.in_ties(_ratio(1.0 / steps[sets.tie], sets.left))
@@ -97,9 +97,9 @@ def _sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Σ A² (k,) and Σ A D (k, q) of one stratum.
 
-    At an event time with G = Σ rate up to it, A_g = C_g − R_g G: R_g is the risk of the cluster
-    that is under observation, C_g what those who have left, and entered, have fixed. Both are steps
-    of time, so that Σ C², Σ CR and Σ R² change only where a row enters or leaves.
+    At an event time with G = Σ rate up to it, A_g = C_g − R_g G: R_g is the risk of the cluster's
+    rows under observation, C_g the fixed contribution of rows that have left or entered. Both are
+    step functions of time, so Σ C², Σ CR and Σ R² change only where a row enters or leaves.
     """
     total = np.cumsum(rate[ties])
     grown = np.concatenate([[0.0], total])

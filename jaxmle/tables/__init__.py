@@ -1,1 +1,1 @@
-"""What a fit looks like: text, HTML, LaTeX, Markdown and tidy frames."""
+"""Output of a fit: text, HTML, LaTeX, Markdown and tidy frames."""

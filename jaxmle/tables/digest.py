@@ -20,12 +20,11 @@ WORST_MEMBERS_SHOWN = 5  # members shown
 
 
 def digest(fit: Any, level: float = 0.95) -> str:
-    """The digest of a batch of fits as text: one screen, whatever the number of members and of
-    parameters.
+    """The digest of a batch of fits as text: one screen, for any number of members and parameters.
 
     Args:
         fit: the record of a batch, with a leading axis on every leaf.
-        level: share of the members between the two quantiles, between 0 and 1.
+        level: fraction of the members between the two quantiles, between 0 and 1.
 
     Returns:
         The text: how many converged; counts by status; mean, standard deviation, quantiles and
@@ -55,7 +54,7 @@ def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
 
 
 def facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """Labels and values of what the members share; `n` as a range where they differ."""
+    """Labels and values of what the members have in common; `n` as a range if it differs."""
     n = np.asarray(fit.n, dtype=float)
     low, high = (numerals.count(float(end)) for end in (n.min(), n.max())) if n.size else ("0", "0")
     return (
@@ -124,7 +123,7 @@ def _row(name: str, values: tuple[float, ...], style: Style) -> tuple[str, ...]:
 
 
 def worst(fit: Any, status: np.ndarray) -> tuple[Grid, ...]:
-    """The grid of the worst members; none where all converged."""
+    """The grid of the worst members; none if all converged."""
     distance = distances(fit)
     shown = worst_members(status, distance)
     if shown.size == 0:

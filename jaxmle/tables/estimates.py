@@ -36,7 +36,7 @@ class Estimates(NamedTuple):
         return 2 * scipy.special.ndtr(-np.abs(self.zvalues))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The columns of a tidy data frame, but for the names."""
+        """The columns of a tidy data frame, without the names."""
         tests = {"statistic": self.zvalues, "p_value": self.pvalues} if self.tests else {}
         return {
             "estimate": self.estimate,

@@ -23,18 +23,18 @@ def frame(fit: Any, view: View | float = 0.95, backend: str | None = None) -> An
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the Wald intervals alone.
+        view: what is shown, or only the coverage of the Wald intervals.
         backend: "pandas", "polars" or "pyarrow"; by default the first of them that is installed.
 
     Returns:
         A native frame with the columns term, estimate, std_error, statistic (the z value), p_value,
         conf_low and conf_high, p rows; for a batch of b members, members in order, b·p rows and two
-        leading columns: member (counted over all batch axes) and status. What is NaN in the record
-        is NaN here.
+        leading columns: member (counted over all batch axes) and status. NaN in the record is NaN
+        here.
 
     Raises:
-        ImportError: narwhals or the backend is not installed.
-        ValueError: a backend that is none of the three.
+        ImportError: if narwhals or the backend is not installed.
+        ValueError: for any other backend.
     """
     return native(columns(fit, view if isinstance(view, View) else View(view)), backend)
 
@@ -56,8 +56,8 @@ def native(columns: Mapping[str, Any], backend: str | None) -> Any:
 
 
 def installed(backend: str | None) -> str:
-    """The backend asked for, or the first that is installed; an error that says what to install
-    if there is none.
+    """The requested backend, or the first that is installed; raises an error that says what to
+    install if there is none.
     """
     if backend is not None:
         check_choice("backend", backend, BACKENDS)
@@ -74,8 +74,8 @@ def installed(backend: str | None) -> str:
 
 
 def columns(fit: Any, view: View) -> dict[str, Any]:
-    """The columns of the frame by name, each as long as there are parameters shown, times the
-    members of a batch.
+    """The columns of the frame by name, each with one value for each shown parameter and each
+    member of a batch.
     """
     members = int(np.prod(fit.batch_shape, dtype=int))
     names = view.names(fit)

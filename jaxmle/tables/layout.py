@@ -13,7 +13,7 @@ from jaxmle.tables.numerals import aligned
 
 PAGE_COLUMNS = 100
 COLUMN_GAP = "  "
-NAME_ROOM = 20  # columns a name may ask for before the numbers give way
+NAME_ROOM = 20  # columns that a name may take before numbers are shortened
 LEAST_ROOM = 10  # columns a name always has
 ELLIPSIS = "..."
 
@@ -30,7 +30,7 @@ class Grid:
     words: tuple[int, ...] = (0,)
 
     def columns(self) -> list[tuple[str, ...]]:
-        """The cells by column, without the header; numbers padded to their decimal points."""
+        """The cells by column, without the header; numbers aligned at their decimal points."""
         columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.header)
         return [cells if j in self.words else aligned(cells) for j, cells in enumerate(columns)]
 
@@ -67,7 +67,7 @@ def text(page: Page) -> str:
 
 
 def first_fitting(pages: Iterable[Page]) -> Page:
-    """The first page whose grids leave room for their names, else the last."""
+    """The first page whose grids leave room for their names, otherwise the last."""
     remaining = iter(pages)
     page = next(remaining)
     while not _names_fit(page):
@@ -149,7 +149,7 @@ def _character_columns(character: str) -> int:
 
 
 def elided(names: Sequence[str], room: int) -> list[str]:
-    """Names shortened in the middle to `room` columns; those that would read alike end in their
+    """Names shortened in the middle to `room` columns; those that would look the same end in their
     position.
 
     >>> elided(["coefficient_of_the_north[12]", "sigma"], 16)

@@ -47,7 +47,7 @@ def html(fit: Any, view: View | float = 0.95) -> str:
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the intervals alone.
+        view: what is shown, or only the coverage of the intervals.
 
     Returns:
         A `<div class="jaxmle">` with the status, the facts, a `<table>` per grid, and the notes.
@@ -100,10 +100,10 @@ def markdown(fit: Any, view: View | float = 0.95) -> str:
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the intervals alone.
+        view: what is shown, or only the coverage of the intervals.
 
     Returns:
-        The text, numbers aligned in the source too.
+        The text, with numbers also aligned in the source.
     """
     return markdown_page(page(fit, view))
 
@@ -132,7 +132,7 @@ def _markdown_grid(grid: Grid) -> str:
 
 
 def _markdown_column(cells: list[str], words: bool) -> list[str]:
-    """The header, the rule that sets the side, and the cells, padded to one width."""
+    """The header, the rule that sets the alignment, and the cells, padded to the same width."""
     width = max(3, *map(columns_of, cells))
     rule = ":" + "-" * (width - 1) if words else "-" * (width - 1) + ":"
     blanks = [" " * (width - columns_of(cell)) for cell in cells]
@@ -143,14 +143,14 @@ def _markdown_column(cells: list[str], words: bool) -> list[str]:
 
 
 def latex(fit: Any, view: View | float = 0.95) -> str:
-    """The summary as LaTeX; it needs `booktabs` and nothing else.
+    """The summary as LaTeX; it needs only `booktabs`.
 
-    Numbers stand in pairs of columns `r@{.}l`, so their decimal points align. The status stands
-    above the table, or in a comment where the fit converged.
+    Numbers are in pairs of columns `r@{.}l`, so their decimal points align. The status is above the
+    table, or in a comment if the fit converged.
 
     Args:
         fit: the record of one fit or of a batch.
-        view: what is shown, or the coverage of the intervals alone.
+        view: what is shown, or only the coverage of the intervals.
 
     Returns:
         The source of one `tabular` per grid, followed by the facts and the notes.
@@ -197,8 +197,8 @@ def _latex_grid(grid: Grid) -> str:
 
 
 def _latex_kind(column: int, cells: tuple[str, ...], grid: Grid) -> str:
-    """The column specification: words left, whole numbers right, decimals in two columns around
-    their point.
+    """The column specification: text left, integers right, decimals in two columns around their
+    point.
     """
     if column in grid.words:
         return "l"

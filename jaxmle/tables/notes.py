@@ -25,7 +25,7 @@ def printed(text: str) -> str:
 
 
 def covariance_note(fit: Any) -> str:
-    """Why a robust covariance does not exist, a sentence; "" where it does."""
+    """Why a robust covariance does not exist, as a sentence; "" if it does."""
     row = int(fit.witness.row)
     kind = printed(fit.vcov_kind)
     clustered = kind.startswith("CR")

@@ -10,7 +10,7 @@ from functools import partial
 
 MISSING_TEXT = "n/a"
 DIGITS_OF_STDERR = 4  # significant digits of a standard error, as R's summary tables give
-# outside these, the exponent form
+# outside these limits the exponent form is used
 MAX_FOR_EXPONENT_FORM = 1e-4
 MIN_FOR_EXPONENT_FORM = 1e7
 
@@ -82,7 +82,7 @@ def p_value(value: float) -> str:
 
 
 def z_value(value: float) -> str:
-    """A z value to two decimals; beyond 1e5 only its size matters and it takes the exponent form.
+    """A z value to two decimals; beyond 1e5 only its size matters and the exponent form is used.
 
     >>> z_value(-2.3456), z_value(1.5e9)
     ('-2.35', '1.50e+09')
@@ -101,7 +101,7 @@ def likelihood(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A count as text, without decimals where it is whole.
+    """A count as text, without decimals if it is an integer.
 
     >>> count(150.0), count(12.5)
     ('150', '12.5')
@@ -134,8 +134,8 @@ def scaled(
 
 
 def _places(values: Sequence[float], scale: float, digits: int) -> int:
-    """Decimals for a row: set by `scale`, or by the leading value where there is no scale;
-    2·digits digits at most.
+    """Decimals for a row: set by `scale`, or by the leading value if there is no scale; at most
+    2·digits digits.
     """
     leading = next((value for value in values if math.isfinite(value)), 0.0)
     known = math.isfinite(scale) and scale > 0.0
@@ -153,7 +153,7 @@ def _cell(value: float, scale: float, places: int, digits: int) -> str:
 
 
 def exponents(values: Sequence[float], scale: float) -> tuple[str, ...]:
-    """Cells all in the exponent form, the narrowest that holds any scale; `scale` does not matter.
+    """Cells all in the exponent form, the narrowest form for any scale; `scale` is ignored.
 
     >>> exponents((0.5, -2e200), 1.0)
     ('5.000e-01', '-2.000e+200')
@@ -162,13 +162,12 @@ def exponents(values: Sequence[float], scale: float) -> tuple[str, ...]:
     return tuple(exponent(value) for value in values)
 
 
-# From the roomiest to the narrowest; a table takes the first that fits the page.
+# From the widest to the narrowest; a table uses the first that fits the page.
 STYLES: tuple[Style, ...] = (scaled, partial(scaled, digits=3), exponents)
 
 
 def aligned(cells: Sequence[str]) -> tuple[str, ...]:
-    """Cells padded to one width with their decimal points in one column; words stand at the right
-    edge.
+    """Cells padded to one width with their decimal points in one column; text is at the right edge.
 
     >>> aligned(("-1.25", "10.5", "n/a"))
     ('-1.25', '10.5 ', '  n/a')

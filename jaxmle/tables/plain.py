@@ -1,4 +1,4 @@
-"""Columns of text for records that print themselves."""
+"""Columns of text for printing records."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def listing(head: list[str], rows: list[list[str]]) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number to so many significant digits; ``n/a`` for NaN."""
+    """A number with a given number of significant digits; ``n/a`` for NaN."""
     return "n/a" if np.isnan(value) else f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""``table``: several fits side by side, as a paper shows them."""
+"""``table``: several fits side by side, as in a paper."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Table:
         return Page("", True, (), (grid,), self._notes())
 
     def _column(self, i: int) -> dict[str, tuple[str, str]]:
-        """From each name to the cell of its estimate and the one below."""
+        """From each name to the cell of its estimate and the one below it."""
         fit = self.fits[i]
         view = self.views[i]
         numbers = {name: values.tolist() for name, values in view.numbers(fit).items()}
@@ -99,7 +99,9 @@ class Table:
         return f"({self._number(row['std_error'])})"
 
     def _number(self, value: float) -> str:
-        """So many decimals; so many significant digits of what they would not show."""
+        """A fixed number of decimals; or as many significant digits if these would not show
+        anything.
+        """
         small = np.isfinite(value) and 0 < abs(value) < 0.5 * 10.0**-self.digits
         if small:
             return numerals.exponent(value, 2)
@@ -199,7 +201,9 @@ def table(
             )
     heads = [f"({i + 1})" for i in range(len(records))] if names is None else list(names)
     if len(heads) != len(records) or not all(isinstance(head, str) for head in heads):
-        raise ValueError(f"names are {len(records)} strings, one for each fit; got {shown(names)}")
+        raise ValueError(
+            f"names must be {len(records)} strings, one for each fit; got {shown(names)}"
+        )
     check_choice("below", below, BELOW)
     check_flag("stars", stars)
     check_count("digits", digits, 0, 15)
@@ -207,19 +211,19 @@ def table(
     views = tuple(_view_of(fit, whole) for fit in records)
     for wanted in (*(whole.labels or {}), *(whole.terms or ())):
         if not any(_has(fit, wanted) for fit in records):
-            records[0].layout.find(wanted)  # says which names there are
+            records[0].layout.find(wanted)  # raises an error that lists the names
     return Table(records, tuple(heads), views, below, stars, digits)
 
 
 def _listed(fits: Any, names: Any) -> tuple[tuple[Any, ...], Any]:
-    """The fits in a row, and the heads of their columns where a dictionary gives them."""
+    """The fits as a sequence, and their column headings if a dictionary gives them."""
     if isinstance(fits, Mapping):
         return tuple(fits.values()), list(fits) if names is None else names
     return tuple(fits) if isinstance(fits, list | tuple) else (fits,), names
 
 
 def _view_of(fit: Any, whole: View) -> View:
-    """What is asked of all fits, as far as one of them has it."""
+    """The requested view, restricted to what one fit has."""
     labels = {name: label for name, label in (whole.labels or {}).items() if _has(fit, name)}
     terms = None if whole.terms is None else [name for name in whole.terms if _has(fit, name)]
     return View(whole.level, whole.exponentiate, labels, terms)
@@ -228,7 +232,7 @@ def _view_of(fit: Any, whole: View) -> View:
 def _has(fit: Any, name: str) -> bool:
     try:
         fit.layout.find(name)
-    except ValueError:  # a parameter of another of the fits
+    except ValueError:  # a parameter of another fit
         return False
     return True
 

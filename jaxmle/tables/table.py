@@ -52,14 +52,14 @@ def status_line(fit: Any) -> str:
     name = fit.verdict.name
     if (
         fit.converged and fit.witness.row < 0
-    ):  # a row of leverage one is explained in a converged fit too
+    ):  # a row with leverage one is explained even in a converged fit
         return name
     sentence = covariance_note(fit).strip() if fit.converged else fit.explain()
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"
 
 
 def facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """Labels and values of what belongs to the whole fit."""
+    """Labels and values of the facts about the whole fit."""
     return (
         ("n", numerals.count(float(fit.n))),
         ("df", str(fit.df)),
@@ -71,7 +71,7 @@ def facts(fit: Any) -> tuple[tuple[str, str], ...]:
 
 
 def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """The kind of covariance, the dtype unless float64, the label of a MAP fit: alike for one
+    """The kind of covariance, the dtype unless float64, the label of a MAP fit: the same for one
     fit and a batch.
     """
     dtype = np.dtype(fit.dtype).name
@@ -106,8 +106,8 @@ def _row(name: str, numbers: Sequence[float], style: Style) -> tuple[str, ...]:
 def shortened(
     rows: Sequence[tuple[str, ...]], first: int, last: int
 ) -> tuple[tuple[str, ...], ...]:
-    """The rows, or the first and the last few around a row of dots where there are more than
-    `first + last`.
+    """The rows, or the first and the last few around a row of dots if there are more than `first +
+    last`.
     """
     if len(rows) <= first + last:
         return tuple(rows)
@@ -116,7 +116,7 @@ def shortened(
 
 
 def notes(fit: Any) -> tuple[str, ...]:
-    """Sentences on what a reader of this table could misread."""
+    """Notes on what a reader of the table could misread."""
     se = np.asarray(fit.se, dtype=float)
     known = np.isfinite(se) & (se > 0.0)
     bounded = bool(np.isfinite(np.asarray(fit.bounds, dtype=float)).any() and known.any())

@@ -1,4 +1,4 @@
-"""How a fit is shown: which parameters, under which labels, as they are or exponentiated."""
+"""How a fit is shown: which parameters, with which labels, exponentiated or not."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ EXPONENTIATED = (
 class View:
     """What a table shows of a fit.
 
-    ``exponentiate``: estimates and intervals of unbounded parameters by exp (odds ratios, rate
-    ratios, hazard ratios); ``labels``: from names to what is printed in their place; ``terms``: the
-    names shown, in their order; None for all.
+    ``exponentiate``: exponentiate estimates and intervals of unbounded parameters (odds ratios,
+    rate ratios, hazard ratios); ``labels``: from names to labels; ``terms``: the names to show, in
+    order; None for all.
     """
 
     level: float = 0.95

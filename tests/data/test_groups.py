@@ -444,10 +444,10 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
 @pytest.mark.parametrize(
     ("error", "says", "options"),
     [
-        (ValueError, "NaN in row 2 (1 in total)", {"by": np.array([1, 1, np.nan, 1, 1, 1, 1, 1])}),
+        (ValueError, "NaN in row 2 (1 in all)", {"by": np.array([1, 1, np.nan, 1, 1, 1, 1, 1])}),
         (ValueError, "NaN in row 7", {"by": LATE}),
         (ValueError, "NaN in row 7", {"by": [1] * 7 + [float("nan")]}),
-        (ValueError, "None in row 1 (4 in total)", {"by": MISSING}),
+        (ValueError, "None in row 1 (4 in all)", {"by": MISSING}),
         (ValueError, "by['state'] is None in row 1", {"by": {"year": np.ones(8), "state": MISSING}}),
         (ValueError, "the 8 rows of data; got 7", {"by": np.ones(7)}),
         (ValueError, "by['year'] must hold one code for each of the 8 rows of data; got 9", {"by": {"year": np.ones(9)}}),
@@ -460,7 +460,7 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
         (ValueError, "more than 64 bits", {"by": [2**80] * 8}),
         (ValueError, "by='sit' is not a leaf of data; it has ['site', 'y']", {"by": "sit", "data": DATA}),
         (TypeError, "must then be a dict; got ndarray", {"by": "site", "data": Y}),
-        (ValueError, "nothing but 'site'", {"by": "site", "data": {"site": DATA["site"]}}),
+        (ValueError, "data contains only 'site'", {"by": "site", "data": {"site": DATA["site"]}}),
         (ValueError, "empty dict", {"by": {}}),
         (TypeError, "names of keys must be strings", {"by": {1: np.ones(8)}}),
         (TypeError, "mixes strings and numbers, which cannot be sorted: row 0 holds 'a', row 1 holds 1", {"by": ["a", 1] * 4}),

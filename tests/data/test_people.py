@@ -148,7 +148,7 @@ def test_a_frame_of_numbers_means_its_columns(kind):
     assert_allclose(fit.x, plain.x, rtol=1e-12)
     assert np.array_equal(fit.data_id, plain.data_id)
     words = kind({**columns, "site": ["a", "b", "a"]})
-    with pytest.raises(TypeError, match=r"data\['site'\] holds words .*jaxmle.codes"):
+    with pytest.raises(TypeError, match=r"data\['site'\] holds text .*jaxmle.codes"):
         jm.fit(loglik, {"a": 0.0, "b": 0.0}, words)
     gap = kind({"y": [1.0, None, 4.0], "x": [0.0, 1.0, 2.0]})
     with pytest.raises(ValueError, match=r"data\['y'\] is NaN in row 1"):

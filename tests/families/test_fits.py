@@ -244,7 +244,7 @@ def test_missing_values_are_told_by_row():
 @pytest.mark.parametrize(
     ("family", "data", "words"),
     [
-        (jf.poisson, np.array([1.0, 0.5, 2.0]), "is 0.5 in row 1; Poisson takes whole numbers from 0 on"),
+        (jf.poisson, np.array([1.0, 0.5, 2.0]), "is 0.5 in row 1; Poisson takes (whole numbers from 0 on|integers)"),
         (jf.bernoulli, np.array([1.0, 2.0, 2.0]), r"is 2 in row 1 \(2 such values\); .*y = \(y == 2\).astype"),
         (jf.bernoulli, np.array([1.0, -1.0]), r"y = \(y \+ 1\) / 2"),
         (jf.binomial, {"y": np.array([1.0, 9.0]), "trials": np.array([4.0, 8.0])}, r"data\['y'\] is 9 in row 1"),

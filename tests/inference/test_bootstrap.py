@@ -398,7 +398,7 @@ def test_mistakes_are_named_before_anything_runs(fit):
         ),
         (
             ValueError,
-            "as they are",
+            "returned the data unchanged",
             {"kind": "parametric", "sample": lambda key, params, data: data},
         ),
         (
@@ -417,7 +417,7 @@ def test_mistakes_are_named_before_anything_runs(fit):
         (TypeError, "say what the weights mean", {"weights": np.ones(N)}),
         (ValueError, "constraints differ", {"constraints": {"mu": jm.positive}}),
         (ValueError, "params0 has the entries", {"params0": {"mu": 1.0}}),
-        (ValueError, "takes one fit", {"fit": batch, "data": Y}),
+        (ValueError, "takes a single fit", {"fit": batch, "data": Y}),
         (TypeError, "the result of fit", {"fit": START}),
     ]
     for error, message, options in cases:

@@ -543,7 +543,7 @@ def test_the_end_of_a_profile_has_forward_derivatives_where_data_go_through_a_wh
 
 def test_an_end_that_has_no_derivative_is_refused(fitted):
     found = profile(normal_kernel, fitted, Y, points=0)
-    with pytest.raises(ValueError, match="no parameter"):
+    with pytest.raises(ValueError, match="not a parameter"):
         profile_end(normal_kernel, fitted, found, Y, "tau")
     with pytest.raises(ValueError, match="side"):
         profile_end(normal_kernel, fitted, found, Y, "mu", "left")

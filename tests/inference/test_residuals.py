@@ -149,7 +149,7 @@ def test_residuals_of_exact_times_need_no_key_and_keep_both_tails():
 @pytest.mark.parametrize("kind", ["response", "pearson"])
 def test_residuals_against_the_mean_refuse_censored_rows(kind):
     data = {"x": np.ones((4, 1)), "time": np.ones(4), "event": np.array([1, 0, 0, 1])}
-    with pytest.raises(ValueError, match="and 2 rows are censored .* kind='quantile'"):
+    with pytest.raises(ValueError, match="but 2 rows are censored .* kind='quantile'"):
         models.aft("exponential").residuals({"beta": np.zeros(1)}, data, kind)
     exact = {**data, "event": np.ones(4)}
     found = models.aft("exponential").residuals({"beta": np.zeros(1)}, exact, kind)

@@ -237,7 +237,7 @@ def test_score_tests_that_cannot_be_made_are_refused_or_say_why(null, batch):
         score_test(logit, null, {"y": DATA["y"], "x": X + 1})
     with pytest.raises(ValueError, match="give the full likelihood"):
         score_test(jm.fix(logit, SMOKE_HT), null, DATA)
-    with pytest.raises(ValueError, match="law of the response"):
+    with pytest.raises(ValueError, match="distribution of the response"):
         score_test(logit, null, DATA, vcov="expected")
     with pytest.raises(ValueError, match="without its prior"):
         score_test(jm.penalize(logit, jm.ridge(1.0)), null, DATA)

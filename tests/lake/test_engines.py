@@ -123,7 +123,7 @@ def test_a_killed_worker_of_a_pool_is_one_error_and_the_same_call_goes_on(lake, 
     with ProcessPoolExecutor(2, mp_context=SPAWN) as pool:
         killer = threading.Thread(target=kill_a_worker, args=(pool, out))
         killer.start()
-        with pytest.raises(RuntimeError, match=r"a worker of the engine died .* kept in"):
+        with pytest.raises(RuntimeError, match=r"a worker of the engine died .* saved in"):
             fit(lake, out, model=Slow(WAIT), engine=pool)
         killer.join()
     finished = len(outputs(out))

@@ -85,7 +85,7 @@ def test_a_batch_without_failures_names_the_member_farthest_from_its_optimum():
     fit = batch(100)
     fit.decrement[41] = 5e-13
     text = digest(fit)
-    assert "Worst" not in text and "member 41: 1.0e-06 SE" in text
+    assert "Worst" not in text and "is 41: 1.0e-06 SE" in text
 
 
 def test_a_batch_in_which_nothing_converged_shows_no_moments():

@@ -72,7 +72,7 @@ def test_fits_side_by_side_share_their_rows(fits):
 def test_a_mistake_in_a_table_is_one_sentence(fits):
     with pytest.raises(TypeError, match="number 1 is 3"):
         jm.table([fits[0], 3])
-    with pytest.raises(ValueError, match="names are 2 words"):
+    with pytest.raises(ValueError, match="names must be 2 strings"):
         jm.table(fits, names=["one"])
     with pytest.raises(ValueError, match="no parameter is called 'sex'"):
         jm.table(fits, terms=["sex"])

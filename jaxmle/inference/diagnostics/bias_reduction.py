@@ -27,7 +27,7 @@ from jaxmle.record.identity import identity, with_response_id
 from jaxmle.runtime.compile import cached_under_trace, compiled, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
-SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
+SHARE_OF_WAY_TO_BOUND = 0.9  # largest fraction of the distance to a bound for one step
 DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
 DECREMENT_TO_CONVERGE = 5e-13
@@ -155,7 +155,7 @@ class _AdjustedScore(NamedTuple):
 
 class _State(NamedTuple):
     point: _AdjustedScore
-    share: Array  # of the full step that is tried next
+    share: Array  # fraction of the full step that is tried next
     steps: Array
     done: Array
 
@@ -174,7 +174,7 @@ def _adjusted_score(
 
 
 def _room(layout: Layout, x: Array, step: Array) -> Array:
-    """The largest share of the step, at most one, that stays inside the bounds."""
+    """The largest fraction of the step, at most one, that stays inside the bounds."""
     low, high = (np.array([bound[side] for bound in layout.bounds]) for side in (0, 1))
     left = jnp.where(step < 0, x - low, high - x)
     return jnp.minimum(
@@ -192,11 +192,11 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     def step(state: _State) -> _State:
         move = state.share * _room(layout, state.point.x, state.point.step) * state.point.step
         trial = _adjusted_score(loglik, layout, roots, state.point.x + move, data)
-        better = trial.decrement < state.point.decrement  # False where the trial is not finite
+        better = trial.decrement < state.point.decrement  # False if the trial is not finite
         point = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.point)
         share = jnp.where(better, 1.0, state.share / 2)
-        # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
-        # do not help are the end.
+        # At the level of rounding the full step no longer improves; otherwise the iteration ends
+        # after twenty halvings without improvement.
         stuck = (share < MIN_SHARE_OF_STEP) | (
             ~better & ((point.decrement <= DECREMENT_TO_CONVERGE) | (state.steps == 0))
         )
@@ -204,8 +204,8 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
             point, share, state.steps + 1, stuck | (point.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
         )
 
-    # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
-    # once.
+    # The start is treated as the first trial, a step of length zero, so that the equation is
+    # compiled only once.
     nowhere = _AdjustedScore(
         x,
         jnp.zeros_like(x),
@@ -239,8 +239,8 @@ def _status(end: _State, eps: float) -> Array:
 def _record(
     loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
-    """The ``Fit`` of a root: like that of a maximum, except for the mode and for the decrement,
-    which is that of the adjusted score.
+    """The ``Fit`` of a root: like that of a maximum, except for the mode and the decrement, which
+    is that of the adjusted score.
     """
     layout = chart.layout
     x = end.point.x

@@ -1,4 +1,4 @@
-"""What one observation, or one cluster, does to the estimate: one Newton step without it, from
+"""The effect of one observation, or one cluster, on the estimate: one Newton step without it, from
 derivatives at the estimate alone.
 """
 
@@ -147,8 +147,8 @@ def influence(
 
 
 def _check_rows(given: Again, codes: tuple[Array, ...]) -> None:
-    """Refuse a likelihood in which a term depends on rows outside its own row or cluster: such a
-    unit cannot be left out. Of a batch the first member is checked.
+    """Raise if a term depends on rows outside its own row or cluster, because such a unit cannot be
+    left out. For a batch the first member is checked.
     """
     batched = bool(given.fit.batch_shape)
     flags = iter(given.shared)

@@ -1,5 +1,5 @@
-"""Residuals from what a fitted model says of each response: its mean and variance, its log
-density, or its distribution function.
+"""Residuals from the fitted distribution of each response: its mean and variance, its log density,
+or its distribution function.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def _normal_quantile(xp: Any, u: Array) -> Array:
 
 
 def _arrays(**named: Any) -> tuple[Any, list[Array]]:
-    """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays
-    elsewhere.
+    """The arguments as floating-point arrays of the same shape; JAX arrays under a trace, otherwise
+    NumPy arrays.
     """
     xp: Any = jnp if tracing() or any(is_traced(value) for value in named.values()) else np
     arrays = [xp.asarray(value) for value in named.values()]

@@ -26,7 +26,7 @@ class Linear(NamedTuple):
 
 
 class Equations(NamedTuple):
-    """Rows (q, p) and what they equal, (q,), with the text as it reads."""
+    """Rows (q, p) and their right-hand sides, (q,), with the original text."""
 
     rows: np.ndarray
     targets: np.ndarray
@@ -34,8 +34,8 @@ class Equations(NamedTuple):
 
 
 class _Reader(NamedTuple):
-    """A text without blanks, the names that may stand in it (longest first), and ``position``,
-    which holds where the reading is.
+    """A text without blanks, the possible names (longest first), and ``position``, the current
+    position.
     """
 
     text: str
@@ -47,7 +47,7 @@ class _Reader(NamedTuple):
         return self.text[self.position[0] :]
 
     def take(self, characters: str) -> str:
-        """The next character, where it is one of these; else ""."""
+        """The next character, if it is one of these; otherwise ""."""
         following = self.rest()[:1]
         if following and following in characters:
             self.position[0] += 1
@@ -58,11 +58,11 @@ class _Reader(NamedTuple):
 def equations_of(layout: Layout, texts: list[str]) -> Equations:
     """Linear equations in the names of parameters, separated by semicolons.
 
-    A name is any that ``layout.find`` takes. Numbers, ``+ - * /`` and parentheses may stand with
-    them; ``a = b = 0`` is two equations.
+    A name is any that ``layout.find`` accepts. Numbers, ``+ - * /`` and parentheses are allowed;
+    ``a = b = 0`` is two equations.
 
     Raises:
-        ValueError: no equation, an unknown name, what is not linear.
+        ValueError: for anything but an equation, an unknown name, or a nonlinear expression.
 
     >>> from jaxmle.parameters.tree import layout_of
     >>> found = equations_of(layout_of({"a": np.zeros(()), "b": np.zeros(())}), ["2*a - b = 1"])
@@ -78,14 +78,14 @@ def equations_of(layout: Layout, texts: list[str]) -> Equations:
 
 
 def _names(layout: Layout) -> dict[str, list[int]]:
-    """Every spelling without blanks, the longest first, with the positions that it means."""
+    """Every spelling without blanks, the longest first, with the positions it refers to."""
     known = [*layout.names, *layout.places, *layout.short]
     known += [leaf.path or "theta" for leaf in layout.leaves]
     positions = {}
     for name in sorted(set(known), key=len, reverse=True):
         try:
             positions["".join(name.split())] = layout.find(name)
-        except ValueError:  # a short name of several parameters, refused where it is used
+        except ValueError:  # a short name of several parameters, refused if it is used
             positions["".join(name.split())] = []
     return positions
 
@@ -149,7 +149,7 @@ def _product(reader: _Reader, layout: Layout, text: str) -> Linear:
 
 
 def _atom(reader: _Reader, layout: Layout, text: str) -> Linear:
-    """A number, a name, or what stands in parentheses."""
+    """A number, a name, or an expression in parentheses."""
     rest = reader.rest()
     number = NUMBER.match(rest)
     name = next((name for name in reader.names if _begins(rest, name)), "")
@@ -167,12 +167,12 @@ def _atom(reader: _Reader, layout: Layout, text: str) -> Linear:
         return inner
     word = re.match(r"[^+\-*/=();]*", rest)
     if word and word[0]:
-        layout.find(word[0])  # says which names there are
+        layout.find(word[0])  # raises an error that lists the names
     raise ValueError(f"cannot read {text!r}: a name or a number is missing")
 
 
 def _begins(rest: str, name: str) -> bool:
-    """Whether a text begins with a name that ends there."""
+    """Whether a text begins with a whole name."""
     if not rest.startswith(name):
         return False
     following = rest[len(name) : len(name) + 1]

@@ -1,5 +1,5 @@
-"""The Hauck-Donner effect: where a Wald statistic falls although the estimate moves away from
-the value under H0.
+"""The Hauck-Donner effect: a Wald statistic falls although the estimate moves away from the value
+under H0.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def hauck_donner(
           z    slope
     a  3.31  -0.0257  falls
     <BLANKLINE>
-    Where z falls its p-value is too large; take a likelihood-ratio test of a instead.
+    Where z falls, its p-value is too large; use a likelihood-ratio test of a instead.
     """
     value = check_number("value", value)
     given = again(loglik, fit, data, weights=weights, in_axes=in_axes, what="hauck_donner")
@@ -174,7 +174,9 @@ def _slopes(
     zero = jnp.zeros(len(places), x.dtype)
     root = inverse_root(information(zero))
     v = root @ root.T
-    derivative = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
+    derivative = jax.jacfwd(information)(
+        zero
+    )  # (k, k, k): the last axis is the coordinate of differentiation
     change = -jnp.einsum("ja,abj,bj->j", v, derivative, v)
     variance = jnp.diagonal(v)
     away = x[places] - value

@@ -28,9 +28,11 @@ from jaxmle.runtime.keys import typed_key
 
 MIN_REPLICATES = 19  # replicates with which a p-value can be as small as 0.05
 RELATIVE_ROUNDING_OF_TIES = (
-    1e-9  # of a simulated statistic, within which it ties with that observed
+    1e-9  # relative to a simulated statistic: closer ones tie with the observed one
 )
-MIN_RELATIVE_SIZE_OF_INDICATOR = 1e-10  # below it an indicator is rounding of its two parts
+MIN_RELATIVE_SIZE_OF_INDICATOR = (
+    1e-10  # below it an indicator is only the rounding error of its two parts
+)
 
 
 def information_matrix_test(
@@ -89,8 +91,8 @@ def information_matrix_test(
     else:
         simulated = _simulated(loglik, given, sample, key, replicates)
         usable = len(simulated)
-        # Ties count as beyond, rounding included: a statistic can be the same in many data sets of
-        # a discrete response.
+        # Ties, up to rounding, count as more extreme: for a discrete response the statistic can be
+        # the same in many data sets.
         exceedances = int(np.sum(simulated >= observed * (1 - RELATIVE_ROUNDING_OF_TIES)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
@@ -171,8 +173,8 @@ def _statistics(given: Again) -> tuple[Array, Array]:
 def _ones_on_indicators(
     loglik: Loglik, layout: Layout, x: Array, data: Tree
 ) -> tuple[Array, Array]:
-    """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever
-    repeats among them.
+    """1'Z(Z'Z)⁻Z'1: the squared length of the projection of ones on the columns of Z = (d, s),
+    which may be linearly dependent.
     """
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift
@@ -182,8 +184,8 @@ def _ones_on_indicators(
     i, j = np.tril_indices(scores.shape[1])
     z = jnp.concatenate([scores[:, i] * scores[:, j] + curvature[:, i, j], scores], axis=1)
     size = jnp.sqrt(jnp.sum(z**2, axis=0))
-    # An indicator that is zero for every row (s² = −∂²ℓ of a dummy with itself) is rounding next to
-    # its two parts.
+    # An indicator that is zero for every row (s² = −∂²ℓ for a dummy with itself) is only rounding
+    # error relative to its two parts.
     parts = jnp.concatenate(
         [
             jnp.sqrt(jnp.sum((scores[:, i] * scores[:, j]) ** 2 + curvature[:, i, j] ** 2, axis=0)),
@@ -202,8 +204,8 @@ def _ones_on_indicators(
 def _drawn(
     given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
 ) -> tuple[Tree, Tree]:
-    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the
-    sampler leaves as it is.
+    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for leaves that
+    the sampler does not change.
     """
     data = given.data
     layout = given.fit.layout

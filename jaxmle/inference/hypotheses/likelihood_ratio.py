@@ -1,4 +1,4 @@
-"""The likelihood-ratio test of two records, and its law where H0 lies on a bound."""
+"""The likelihood-ratio test of two fits, and its distribution if H0 lies on a bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.solvers.status import Status
 
-# Ends whose ℓ is the supremum and whose df counts the directions that the likelihood knows.
+# Statuses for which ℓ is the supremum and df counts the directions that the likelihood determines.
 STATUSES_WITH_SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 
 
@@ -114,8 +114,8 @@ def _bounded(full: Fit, name: str) -> int:
 
 
 def _noise(restricted: Fit, full: Fit) -> Array:
-    """A bound on the numerical error of 2Δℓ: what both fits have not climbed yet, and the rounding
-    of two sums of n terms.
+    """A bound on the numerical error of 2Δℓ: the remaining gain of both fits, and the rounding of
+    two sums of n terms.
     """
     xp = namespace(full.loglik)
     shortfall = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
@@ -129,7 +129,7 @@ def _noise(restricted: Fit, full: Fit) -> Array:
 def _reasons(
     restricted: Fit, full: Fit, higher: Array, j: int | None, df: int
 ) -> list[tuple[Reason, Any]]:
-    """The reasons why the statistic may have no known law, the gravest first."""
+    """The reasons why the distribution of the statistic may be unknown, the most serious first."""
     xp = namespace(full.loglik)
     robust = any(fit.vcov_kind.startswith(("HC", "CR")) for fit in (restricted, full))
     on_bound = full.witness.bound != 0
@@ -157,7 +157,7 @@ def found_supremum(fit: Fit) -> Array:
 
 
 def same_data(fits: Sequence[Fit]) -> None:
-    """Refuse fits that cannot be compared: of different data, sizes, weights or batches."""
+    """Raise for fits that cannot be compared: of different data, sizes, weights or batches."""
     first = fits[0]
     for place, fit in enumerate(fits):
         if not isinstance(fit, Fit):
@@ -180,9 +180,7 @@ def same_data(fits: Sequence[Fit]) -> None:
 
 
 def _same_rows(first: Fit, fit: Fit, place: int) -> None:
-    """Refuse fits that are not of one data set, nor of one response with one set of weights,
-    whatever the designs.
-    """
+    """Raise unless fits have the same data, or the same response and weights with any designs."""
     known, same = _compared(first.data_id, fit.data_id)
     has_response, same_response = _compared(first.response_id, fit.response_id)
     other = known & ~same & ~(has_response & same_response)
@@ -203,7 +201,7 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
 
 
 def _differ(first: Array, second: Array) -> Array:
-    """Whether numbers differ; two that are NaN, and so not known, do not."""
+    """Whether numbers differ; two NaN, which are unknown, do not."""
     first = np.asarray(first)
     second = np.asarray(second)
     return (first != second) & ~(np.isnan(first) & np.isnan(second))

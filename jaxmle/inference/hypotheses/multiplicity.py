@@ -1,4 +1,4 @@
-"""Many p-values at once: adjusted so that a batch of tests keeps its error rate."""
+"""Adjusted p-values, which keep the error rate of a family of tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The record of a hypothesis test: a statistic, its degrees of freedom, a p-value, and why
-there is none where there is none.
+"""The record of a hypothesis test: a statistic, its degrees of freedom, and a p-value or the reason
+why there is none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxmle._types import Array
 
 
 class Reason(IntEnum):
-    """Why a test has no p-value; NONE where it has one."""
+    """Why a test has no p-value; NONE if it has one."""
 
     NONE = 0
     NOT_CONVERGED = 1
@@ -238,8 +238,8 @@ def outcome(
     df_residual: float = math.inf,
     broken: Any = 0,
 ) -> Test:
-    """The record of a statistic with a law of its own. Where ``code`` is not 0 the p-value is
-    NaN, and where ``broken`` the statistic too.
+    """The record of a statistic with its own distribution. If ``code`` is not 0 the p-value is NaN,
+    and if ``broken`` the statistic too.
     """
     xp = namespace(statistic)
     statistic = xp.where(xp.asarray(broken, dtype=bool), xp.nan, statistic)

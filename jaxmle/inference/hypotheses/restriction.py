@@ -1,4 +1,4 @@
-"""A null hypothesis as r(θ) = 0, with its Jacobian: of names, of a matrix, of a function."""
+"""A null hypothesis as r(θ) = 0, with its Jacobian: from names, a matrix or a function."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jaxmle.record.propagation import finite_point
 from jaxmle.runtime.compile import portable_copy, precision, tracing
 
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
-SUM_TOLERANCE = 1e-9  # of the entries of a simplex under H0, about one
+SUM_TOLERANCE = 1e-9  # of the sum of a simplex under H0, which should be one
 RANK_TOLERANCE = 1e-10  # of rows of length one
 
 
@@ -44,7 +44,8 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
     Args:
         restriction: names, equations, names with their values, a matrix (q, p), or a function of
             the parameters.
-        value: what the restriction is under the hypothesis, a number or (q,); not with a mapping.
+        value: the value of the restriction under the hypothesis, a number or (q,); not with a
+            mapping.
     """
     if isinstance(restriction, str):
         restriction = [restriction]
@@ -136,7 +137,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 
 
 def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
-    """The hypothesis that entries have given values; whole simplexes in log ratios to their last
+    """The hypothesis that entries have given values; whole simplexes as log ratios to their last
     entry.
     """
     xp = namespace(fit.loglik)
@@ -224,9 +225,7 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
         )
     _refuse_repeats(r)
     target = _targets(value, len(r))
-    used = np.broadcast_to(
-        np.any(r != 0, axis=0), x.shape
-    )  # an entry that no row looks at may be NaN
+    used = np.broadcast_to(np.any(r != 0, axis=0), x.shape)  # an entry that no row uses may be NaN
     value = xp.where(used, x, 0.0) @ r.T.astype(x.dtype)
     gap = value - np.broadcast_to(target, value.shape)
     hypothesis = ", ".join(
@@ -242,7 +241,7 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
 
 
 def _refuse_repeats(r: np.ndarray) -> None:
-    """Refuse a matrix with a row that is a combination of those above it."""
+    """Raise for a matrix with a row that is a linear combination of the rows above it."""
     scaled = r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), np.finfo(float).tiny)
     for i in range(len(r)):
         if np.linalg.matrix_rank(scaled[: i + 1], tol=RANK_TOLERANCE) <= i:

@@ -126,7 +126,8 @@ def satterthwaite(
     >>> found = satterthwaite(
     ...     normal, jm.fit(normal, {"mean": 0.0}, y), y, clusters=[0, 0, 1, 1, 2, 2]
     ... )
-    >>> round(float(found.df[0]), 6)  # three clusters of equal size: G − 1 2.0
+    >>> round(float(found.df[0]), 6)  # three clusters of equal size: G − 1
+    2.0
     """
     check_fit("satterthwaite", fit, alone=True)
     if clusters is None and fit.weighting == "frequency":

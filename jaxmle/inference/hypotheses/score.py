@@ -1,5 +1,5 @@
-"""The score test: whether the slope of the full likelihood at the restricted estimate is more
-than chance.
+"""The score test: whether the slope of the full likelihood at the restricted estimate is larger
+than by chance.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def score_test(
 
 
 def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) -> None:
-    """Refuse what can be seen without the likelihood."""
+    """Raise for mistakes that can be seen without the likelihood."""
     check_kind(vcov, clusters)
     if constraints is not None and params is None:
         raise ValueError("constraints go with params: the fit already has its own")
@@ -142,13 +142,13 @@ def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) ->
 
 
 def _hypothesis(q: int, kind: str) -> str:
-    """How many restrictions are tested, with the covariance where it is not the model's."""
+    """The number of restrictions in words, with the covariance if it is not the model's."""
     words = f"{q} restriction{'s' if q > 1 else ''}"
     return words if kind in ("expected", "observed") else f"{words} ({kind})"
 
 
 def _reason(statistic: Array, restricted: Fit, robust: bool) -> Array:
-    """The code of the reason why a test has no p-value, (...); 0 where it has one."""
+    """The code of the reason why a test has no p-value, (...); 0 if it has one."""
     xp = namespace(statistic)
     odd = xp.where(
         xp.isnan(statistic), int(Reason.INDEFINITE if not robust else Reason.SINGULAR), 0
@@ -224,12 +224,12 @@ def _statistic(
     x: Array,
     *robust: Array,
 ) -> Array:
-    """The score statistic at the restricted estimate ``x`` (p,); NaN where a matrix is not positive
+    """The score statistic at the restricted estimate ``x`` (p,); NaN if a matrix is not positive
     definite.
 
     Args:
-        robust: for the robust form, the covariance of the restricted fit, after the derivative of x
-            in its parameters where they are others.
+        robust: for the robust form, the covariance of the restricted fit, and before it the
+            derivative of x with respect to the restricted parameters if these differ.
     """
     basis, places = tangent(loglik, layout)
     lift = jnp.asarray(basis, x.dtype)
@@ -254,8 +254,8 @@ def _statistic(
 
 
 def _complement(covariance: Array, q: int) -> Array:
-    """A' (k, q): a basis of what the restricted fit could not move, the null space of the
-    covariance (k, k) of its estimate.
+    """A' (k, q): a basis of the directions that are fixed in the restricted fit, the null space of
+    the covariance (k, k) of its estimate.
     """
     variance = jnp.diagonal(covariance)
     scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 1.0)

@@ -64,7 +64,7 @@ def vuong_test(
     >>> two = lambda p, d: norm.logpdf(d, 0.0, p["s"])
     >>> fits = [jm.fit(f, {"s": 1.0}, y, constraints={"s": jm.positive}) for f in (one, two)]
     >>> print(vuong_test(one, fits[0], two, fits[1], y))
-    Vuong test of two models equally near the truth
+    Vuong test of two models equally close to the truth
     z = 1.408, p = 0.159
     """
     check_choice("correction", correction, ("none", "aic", "bic"))

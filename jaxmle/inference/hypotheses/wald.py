@@ -22,8 +22,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point
 from jaxmle.solvers.status import Status
 
-# Statuses that leave no estimate with a covariance; after the others the witness says which
-# combinations have one.
+# Statuses without any covariance; for the others the witness says which combinations have one.
 STATUSES_WITHOUT_ESTIMATE = (
     Status.NONFINITE,
     Status.UNBOUNDED,
@@ -32,7 +31,9 @@ STATUSES_WITHOUT_ESTIMATE = (
     Status.MAX_STEPS,
     Status.STATIONARY,
 )
-MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
+MAX_NULL_SHARE_OF_GRADIENT = (
+    1e-6  # relative to its length, beyond which it involves directions that are not estimable
+)
 
 
 def wald_test(
@@ -108,16 +109,16 @@ def wald_test(
 
 
 def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
-    """The statistic r'(G V G')⁻¹r, and the reason why there is none, where G involves an entry
-    without an estimate.
+    """The statistic r'(G V G')⁻¹r, and the reason why there is none, if G involves an entry without
+    an estimate.
     """
     xp = namespace(fit.loglik)
     g = gap.jacobian
     used = xp.any(g != 0, axis=-2)
     known = xp.isfinite(fit.se)
     vcov = xp.where(used[..., :, None] & used[..., None, :], fit.witness.vcov, 0.0)
-    # An entry with a standard error of its own is orthogonal to what is not estimable, whatever
-    # rounding left of it in the projector.
+    # An entry with a standard error is orthogonal to the directions that are not estimable, apart
+    # from rounding in the projector.
     null = xp.where(known[..., :, None] | known[..., None, :], 0.0, fit.witness.projector)
     size = xp.sqrt(xp.sum(g**2, axis=-1))
     leak = xp.any(
@@ -129,8 +130,8 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     )
     covariance = g @ vcov @ xp.swapaxes(g, -1, -2)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
-    # A combination that is constant by construction, such as the sum of a simplex, has rounding for
-    # a variance.
+    # The variance of a combination that is constant by construction, such as the sum of a simplex,
+    # is rounding error.
     most = (
         xp.sum(
             abs(g) * xp.sqrt(xp.abs(xp.diagonal(vcov, axis1=-2, axis2=-1)))[..., None, :], axis=-1
@@ -154,8 +155,8 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
 
 
 def _form(r: Array, covariance: Array, fine: Array) -> tuple[Array, Array]:
-    """The quadratic form r'C⁻¹r, (...), and whether C is regular; ``fine`` is False where that
-    cannot be computed.
+    """The quadratic form r'C⁻¹r, (...), and whether C is regular; ``fine`` is False if that cannot
+    be computed.
     """
     xp = namespace(covariance)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
@@ -166,8 +167,8 @@ def _form(r: Array, covariance: Array, fine: Array) -> tuple[Array, Array]:
         xp.broadcast_to(xp.eye(scale.shape[-1], dtype=covariance.dtype), covariance.shape),
     ) / (scale[..., :, None] * scale[..., None, :])
     values, axes = xp.linalg.eigh(correlation)
-    # Restrictions that repeat each other leave an eigenvalue of rounding: ε cond(V), far below ε^⅔
-    # where the fit is CONVERGED.
+    # Redundant restrictions give an eigenvalue at the level of rounding: ε cond(V), far below ε^⅔
+    # if the fit is CONVERGED.
     regular = fine & (values[..., 0] > xp.finfo(correlation.dtype).eps ** (2 / 3))
     turned = (xp.swapaxes(axes, -1, -2) @ (r / scale)[..., None])[..., 0]
     return xp.sum(turned**2 / xp.where(regular[..., None], values, 1.0), axis=-1), regular

@@ -1,1 +1,1 @@
-"""``lint``: whether a log-likelihood is what it seems, before it is fitted."""
+"""``lint``: checks of a log-likelihood before it is fitted."""

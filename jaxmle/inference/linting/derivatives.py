@@ -1,5 +1,5 @@
-"""Checks by differences: score and Hessian against the values they belong to, and parameters
-that change nothing.
+"""Checks by differences: score and Hessian against finite differences, and parameters without an
+effect.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from jaxmle.solvers.state import Point
 
 
 def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, Any, Any]:
-    """Central differences of ℓ and of the score in coordinate j, by Richardson, each with the
-    change from its own last refinement.
+    """Central differences of ℓ and of the score in coordinate j, by Richardson extrapolation, each
+    with the change in its last refinement.
     """
     step = np.zeros_like(z)
     step[j] = h
@@ -45,8 +45,8 @@ class _Errors(NamedTuple):
 
 
 def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
-    """The score in coordinate j, and column j of the Hessian, against differences. Errors count
-    in row units.
+    """The score in coordinate j, and column j of the Hessian, against differences. Errors are
+    measured in row units.
     """
     unit = probe.unit
     grain = (
@@ -80,7 +80,7 @@ def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
 
 def check_derivatives(probe: Probe) -> Finding:
     """Compare score and Hessian with central differences, in row units, at two points: a kink
-    within one step of one is not within one of the other.
+    within one step of one point is not within one step of the other.
     """
     if probe.trouble:
         sentence = (
@@ -125,7 +125,7 @@ def check_parameters(probe: Probe) -> Finding:
     z = probe.z
 
     def moved(j: int, size: float) -> bool:
-        """Whether ℓ changes when coordinate j alone moves by ``size``, either way."""
+        """Whether ℓ changes if only coordinate j changes by ``size``, in either direction."""
         step = np.where(np.arange(z.size) == j, size * max(1.0, abs(z[j])), 0.0)
         values = [float(probe.bare(z + sign * step, probe.data).value) for sign in (1.0, -1.0)]
         return any(np.isfinite(value) and value != float(points[0].value) for value in values)

@@ -1,10 +1,10 @@
-"""``lint``: look for the usual mistakes in a log-likelihood one by one, and say each in a sentence,
-with the remedy.
+"""``lint``: look for the usual mistakes in a log-likelihood one by one, and report each with its
+remedy.
 
-Everything is seen from outside: the likelihood is evaluated near the start, on rows that are
-permuted, replaced or doubled, on other values of its response, and on data from its own simulator.
-The measure of a step is the *row unit* 0.3/√(|∂²ℓ/∂z²|/n): a step on the free scale z that bends
-one term by about 0.05, whatever the scale of the columns and however many rows there are.
+The likelihood is treated as a black box: it is evaluated near the start, on rows that are permuted,
+replaced or doubled, on other values of its response, and on data from its own simulator. The
+measure of a step is the *row unit* 0.3/√(|∂²ℓ/∂z²|/n): a step on the free scale z that changes one
+term by about 0.05 through curvature, whatever the scale of the columns and the number of rows.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.runtime.compile import precision, tracing
 from jaxmle.runtime.keys import typed_key
 
-# level of the test of mean scores on fresh data; after its first level, one sound likelihood in a
-# million fails both
+# level of the test of mean scores on new data; together with the first level, one correct
+# likelihood in a million fails both
 LEVEL_TO_CONFIRM_SCORE_TEST = 1e-2
 
 
@@ -171,7 +171,7 @@ def _filled(findings: list[Finding], reason: str) -> list[Finding]:
 
 
 def _over_members(probe: Probe, check: Callable[[Probe, MemberInputs], Finding]) -> Finding:
-    """The finding of the member in which most is wrong."""
+    """The worst finding among the members."""
     findings = [check(probe, member) for member in probe.members]
     worst = min(
         range(len(findings)),

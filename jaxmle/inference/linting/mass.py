@@ -1,4 +1,4 @@
-"""The mass of a density over its support: a series, a sum over values, or an integral over the
+"""The integral of a density over its support: a series, a sum over values, or an integral over the
 line; for several rows at once.
 """
 
@@ -18,7 +18,7 @@ MAX_RELATIVE_ERROR_OF_MASS = 1e-6  # of an integral, up to which it is used
 
 
 def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.ndarray, bool]:
-    """log Σ or log ∫ of the density of each row over the support, and whether it settled. NaN
+    """log Σ or log ∫ of the density of each row over the support, and whether it converged. NaN
     counts as outside the support.
     """
 
@@ -84,7 +84,7 @@ def _log_integral(
     mode = _mode(integrand, grid[np.argmax(coarse, axis=0)], grid[1] - grid[0])
     peak = integrand(mode)
     width = _width(integrand, mode, peak)
-    # What lies beyond the grid may count.
+    # The part beyond the grid may matter.
     if np.any(np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16):
         return np.full(k, np.nan), False
 
@@ -107,8 +107,8 @@ def _log_integral(
 def _mode(
     integrand: Callable[[np.ndarray], np.ndarray], mode: np.ndarray, spacing: float
 ) -> np.ndarray:
-    """The mode of each integrand, from the best point of a grid: grids of nine about the best
-    point, each a quarter as wide as the one before.
+    """The mode of each integrand, from the best point of a grid: grids of nine points around the
+    best one, each a quarter as wide as the one before.
     """
     half = np.full(len(mode), spacing)
     for _ in range(8):
@@ -122,7 +122,9 @@ def _mode(
 def _width(
     integrand: Callable[[np.ndarray], np.ndarray], mode: np.ndarray, peak: np.ndarray
 ) -> np.ndarray:
-    """How far from its mode each integrand has fallen by e^½, to within a factor of two."""
+    """The distance from its mode at which each integrand has fallen by e^½, to within a factor of
+    two.
+    """
     width = np.full(len(mode), 1e-6)
     for _ in range(24):
         wide = np.maximum(integrand(mode + width), integrand(mode - width)) < peak - 0.5
@@ -133,8 +135,8 @@ def _width(
 def change_of_variable(
     support: Interval, observed: np.ndarray
 ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """y = T(w) and log T'(w): sinh about the observed responses on the line, the map of the
-    constraint elsewhere.
+    """y = T(w) and log T'(w): sinh around the observed responses on the line, otherwise the
+    transform of the constraint.
     """
     if support.is_identity:
         middle = float(np.median(observed))

@@ -1,4 +1,4 @@
-"""The check that exp(term) is a density: its mass over the response, at two points."""
+"""The check that exp(term) is a density: its integral over the response, at two points."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.constraints import Interval
 from jaxmle.runtime.compile import compiled
 
-MASS_TOLERANCE = (
-    1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
-)
-# rows whose density is integrated, among the first so many
+MASS_TOLERANCE = 1e-5  # of an integral from one: ten times the error of the quadrature
+# number of rows whose density is integrated, among this many first rows
 ROWS_INTEGRATED = 5
 ROWS_LOOKED_AT = 512
 
-Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
+Base = Callable[
+    [np.ndarray], Any
+]  # from values of the response to the log of a factor that depends only on them
 
 
 def _density(
@@ -33,8 +33,8 @@ def _density(
     """For parameters z, the log density of a few rows at other values of their response; and those
     responses.
 
-    Where terms look at their own row ``alone``, the rows are changed together; else one at a time,
-    and a scalar is given one row only.
+    If terms depend only on their own row (``alone``), the rows are changed together; otherwise one
+    at a time, and a scalar likelihood gets a single row.
     """
     leaves, treedef = jax.tree.flatten(_head(probe, member))
     if isinstance(probe.support, Interval):
@@ -58,14 +58,14 @@ def _density(
 
 
 def _head(probe: Probe, member: MemberInputs) -> Tree:
-    """The first rows of the data, where they can be evaluated alone."""
+    """The first rows of the data, if they can be evaluated alone."""
     if (data_length(member.data) or 0) <= ROWS_LOOKED_AT:
         return member.data
     head = jax.tree.map(lambda array: array[:ROWS_LOOKED_AT], member.data)
     try:
         member.terms(probe.base, head)
     except (TypeError, ValueError):
-        return member.data  # an array of n rows is closed over
+        return member.data  # the likelihood closes over an array of n rows
     return head
 
 
@@ -142,8 +142,8 @@ def _mass_verdict(
     wide: np.ndarray,
     scores: Finding,
 ) -> Finding:
-    """The finding from the masses at two points; where they are not one, from the mass of the
-    inverted density, of the term itself, and with a factor of the response put back.
+    """The finding from the integrals at two points; if they are not one, from the integral of the
+    inverted density, of the term itself, and with a factor of the response added.
     """
 
     def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
@@ -160,7 +160,7 @@ def _mass_verdict(
     evidence = {
         "mass": np.exp(logs),
         "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
-    }  # possible at the start, and not near it
+    }  # possible at the start, but not near it
     if _are_one(integrals):
         return Finding(
             "normalised", True, "exp(term) integrates to one over the response", evidence
@@ -203,14 +203,14 @@ def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
 def _across(
     probe: Probe, density_at: Callable[[np.ndarray], Density], observed: np.ndarray
 ) -> np.ndarray:
-    """Terms at the start and at two points near it (3, values, rows), for values all over an
+    """Terms at the start and at two points near it (3, values, rows), for values throughout an
     interval; nothing for other supports.
     """
     if not isinstance(probe.support, Interval):
         return np.zeros((3, 0, len(observed)))
     values = change_of_variable(probe.support, observed)[0](
         np.linspace(-12.0, 12.0, 121)
-    )  # closer than the least move of a scale, 0.7 · 0.3
+    )  # closer than the smallest change of a scale, 0.7 · 0.3
     return np.array(
         [
             [density_at(z)(np.full(len(observed), value)) for value in values]
@@ -224,7 +224,7 @@ def _tilted(density: Density, sign: float, base: Base) -> Density:
 
 
 def _logged(density: Density) -> Density:
-    """The log of a density that was given as such."""
+    """The log of a density."""
 
     def log(v: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -235,7 +235,7 @@ def _logged(density: Density) -> Density:
 
 
 def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -> Finding:
-    """The finding where the masses (points, rows) are not all one."""
+    """The finding if the integrals (points, rows) are not all one."""
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
     whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
     if np.any(whole):
@@ -269,9 +269,9 @@ def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -
 
 
 def _left_out(support: Any) -> list[tuple[str, Base]]:
-    """Factors of the response alone that are often left out on purpose."""
+    """Factors that depend only on the response and are often left out on purpose."""
     if isinstance(support, np.ndarray):
-        return []  # a listed support: every factor shows
+        return []  # a listed support: every factor is visible
     if isinstance(support, str):
         return [("-log y!", lambda v: -scipy.special.gammaln(v + 1))]
     if support == SUPPORTS["positive"]:

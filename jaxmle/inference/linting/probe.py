@@ -1,4 +1,4 @@
-"""What the checks of ``lint`` look at: a likelihood taken apart, its response, a few points
+"""The input of the checks of ``lint``: a likelihood split into parts, its response, a few points
 near the start, and its noise there.
 """
 
@@ -25,7 +25,7 @@ from jaxmle.solvers.state import Point
 
 
 class MemberInputs(NamedTuple):
-    """One likelihood below weights, priors and pools, with its own data."""
+    """One likelihood without weights, priors and pools, with its own data."""
 
     loglik: Loglik
     data: Tree
@@ -34,7 +34,9 @@ class MemberInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """The likelihood as the checks see it: functions of the free scale z (k,), and a few points."""
+    """The likelihood in the form used by the checks: functions of the free scale z (k,), and a few
+    points.
+    """
 
     chart: Chart
     base: np.ndarray
@@ -52,7 +54,7 @@ class Probe:
     n: int = 1
     unit: np.ndarray = field(default_factory=lambda: np.zeros(0))  # the row unit of each coordinate
     near: tuple[np.ndarray, ...] = ()
-    generic: tuple[np.ndarray, ...] = ()  # those of them at which everything is finite
+    generic: tuple[np.ndarray, ...] = ()  # the points at which everything is finite
     noise: float = 0.0  # of the worst term, relative to 1 + |term|
 
     def x(self, z: np.ndarray) -> np.ndarray:
@@ -71,7 +73,7 @@ class Probe:
 
 
 def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
-    """Simulator, response and support of a likelihood that carries the law of its response."""
+    """Simulator, response and support, if a likelihood knows its response's distribution."""
     while not isinstance(loglik, Pool | WithResponse) and parts_of(loglik):
         loglik = parts_of(loglik)[0]
     law = getattr(loglik, "law", getattr(loglik, "response", None))
@@ -90,7 +92,7 @@ SUPPORTS: dict[str, Any] = {
 
 
 def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> int | None:
-    """The position of the response among the leaves of data; None where none is named."""
+    """The position of the response among the leaves of data; None if none is named."""
     if response is None and support is None:
         return None
     if support is None:
@@ -114,9 +116,7 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
 
 
 def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
-    """Each likelihood with its data: fix and tie stay on top of it; weights, priors and pools are
-    taken off.
-    """
+    """Each likelihood with its data; fix and tie are kept; weights, priors, pools are removed."""
     if isinstance(loglik, Pool):
         return [
             member_inputs
@@ -148,7 +148,7 @@ def prepare(
     support: Any,
     key: Any,
 ) -> Probe:
-    """The likelihood taken apart for the checks: the whole of it at points z (k,), each
+    """The likelihood split into parts for the checks: the whole of it at points z (k,), each
     member's terms (n,), the response, and a seed.
     """
     layout = chart.layout
@@ -195,8 +195,8 @@ def prepare(
 
 
 def with_points(probe: Probe) -> Probe:
-    """The probe with its row unit, two pairs of points about the start (each coordinate 0.7 to
-    1 row unit away), and its noise.
+    """The probe with its row unit, two pairs of points around the start (each coordinate 0.7 to 1
+    row unit away), and its noise.
     """
     z = probe.z
     n = sum(
@@ -208,8 +208,8 @@ def with_points(probe: Probe) -> Probe:
         trouble = ""
         probe.bare(z, probe.data)
     except (TypeError, ValueError, NotImplementedError) as error:
-        # The terms were evaluated above, so this is about derivatives alone: the check of that name
-        # says it.
+        # The terms were evaluated above, so this error is about derivatives and is reported by that
+        # check.
         first = None
         trouble = _first_line(error)
     unit = (
@@ -252,8 +252,8 @@ def is_finite(point: Point) -> bool:
 
 def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
     """The step (k,) that matters to one row: 0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller.
-    No printed entry other than zero moves by more than 30 %, so that a scale without a constraint
-    stays positive.
+    No nonzero printed entry changes by more than 30 %, so that a scale without a constraint stays
+    positive.
     """
     bend = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
     is_curved = np.isfinite(bend) & (bend > 0)
@@ -269,8 +269,8 @@ def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
 def _roughness(probe: Probe, z: np.ndarray) -> float:
     """Rounding noise of the worst term, relative to 1 + |term|.
 
-    Fourth differences of a smooth function at steps h vanish as h⁴; of independent noise their root
-    mean square is √70 times the noise's.
+    Fourth differences of a smooth function at steps h vanish as h⁴; for independent noise their
+    root mean square is √70 times that of the noise.
     """
     steps = [probe.rows(z + 1e-4 * step * probe.unit) for step in range(-4, 5)]
     worst = 0.0

@@ -26,8 +26,8 @@ REPORT_COLUMNS = 100  # of the printed table
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: ``passed`` is None where it could not be checked; ``note`` marks
-    something to know of a sound likelihood.
+    """What one check found: ``passed`` is None if it could not be checked; ``note`` marks a remark
+    about a correct likelihood.
     """
 
     check: str
@@ -82,7 +82,7 @@ class LintReport:
 
 
 def _lines(finding: Finding) -> list[str]:
-    """One finding as text, its sentence wrapped beside the name of the check."""
+    """One finding as text, with its sentence wrapped next to the name of the check."""
     wrapped = textwrap.wrap(finding.sentence, REPORT_COLUMNS - 15)
     return [
         f"{finding.mark} {finding.check:<12} {wrapped[0]}",

@@ -1,4 +1,4 @@
-"""Checks on data of the likelihood's own simulator: mean scores, a support that moves, the sign."""
+"""Checks on simulated data: mean scores, a support that depends on parameters, the sign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxmle.solvers.trust_region import maximise
 
 LEVEL_OF_SCORE_TEST = 1e-4  # of the test of mean scores
 MIN_RELATIVE_VARIANCE = 1e-10  # of a combination of scores, below which it is constant
-MIN_SCALED_CURVATURE = 1e-6  # of ℓ in each direction, from which a climb has ended at a maximum
+MIN_SCALED_CURVATURE = 1e-6  # of ℓ in each direction, from which a search has ended at a maximum
 
 
 class Draws(NamedTuple):
@@ -36,10 +36,10 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
     at least 64 and 4k + 16 of them.
 
     Args:
-        fold: another number gives other data sets.
+        fold: different numbers give different data sets.
 
     Raises:
-        ValueError: where the simulator returns data of another tree or other shapes.
+        ValueError: if the simulator returns data with a different tree or shapes.
     """
     z = probe.generic[0]
     params = jax.tree.map(jnp.asarray, probe.chart.layout.unravel(probe.x(z)))
@@ -146,8 +146,8 @@ def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
 
 
 def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
-    """Check that the function is ℓ and not −ℓ: by its mass, by the mean Hessian at the simulated
-    truth, or by whether it has an interior maximum or minimum.
+    """Check that the function is ℓ and not −ℓ: by its integral, by the mean Hessian at the
+    parameters of the simulation, or by whether it has an interior maximum or minimum.
     """
     wrong = "wrong sign: this is a negative log-likelihood; return +ℓ, because jaxmle maximises"
     if mass.evidence.get("turned"):

@@ -1,4 +1,4 @@
-"""Checks of the terms themselves: their shape, whether they are numbers, what they do when rows
+"""Checks of the terms themselves: their shape, whether they are finite, and how they change if rows
 are doubled, moved or replaced.
 """
 
@@ -17,7 +17,7 @@ from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.row_axes import proof_of
 
-TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 some 3e-8
+TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 about 3e-8
 
 
 def check_shape(probe: Probe) -> Finding:
@@ -52,7 +52,7 @@ def check_shape(probe: Probe) -> Finding:
 
 def check_finite(probe: Probe) -> Finding:
     """Check that terms, score and Hessian are numbers, at the start and near it. Terms of −inf near
-    the start are the business of ``support``.
+    the start are handled by ``support``.
     """
     for number, z in enumerate((probe.z, *probe.near)):
         place = "a point near the start" if number else "the start"
@@ -94,9 +94,7 @@ def check_finite(probe: Probe) -> Finding:
 
 
 def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
-    """Which of score and Hessian hold a value that is no number, and the first parameter in
-    which they do.
-    """
+    """Which of score and Hessian have non-finite values, and the first such parameter."""
     point = probe.whole(z, probe.data)
     parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
     return [
@@ -112,7 +110,7 @@ def _twice(data: Tree) -> Tree:
 
 def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     """Check by giving every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples;
-    and the terms of the first copy stay.
+    and the terms of the first copy do not change.
     """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
@@ -123,7 +121,10 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     once = member.terms(x, member.data)
     try:
         doubled = member.terms(x, _twice(member.data))
-    except (TypeError, ValueError):  # an array of n rows is closed over, as the finding says
+    except (
+        TypeError,
+        ValueError,
+    ):  # the likelihood closes over an array of n rows, as the finding says
         return Finding(
             "sum",
             None,
@@ -191,8 +192,8 @@ def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> F
 
 
 def check_rows(probe: Probe, member: MemberInputs) -> Finding:
-    """Find out whether term i depends on row i alone, on some other rows, as in a series, or on all
-    of them.
+    """Find out whether term i depends only on row i, on some other rows, as in a series, or on all
+    rows.
     """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
@@ -217,10 +218,10 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
 
 
 def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) -> Finding:
-    """The finding from which terms changed with each replaced row."""
+    """The finding, from the terms that changed with each replaced row."""
     row, changed = max(felt, key=lambda felt_rows: int(felt_rows[1].sum()))
     evidence = {"row": row, "felt_by": int(changed.sum()), "permutes": permutes}
-    # A series feels a replaced row in later terms only, however far.
+    # In a series a replaced row changes only later terms, at any distance.
     if any(
         changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any()
         for j, changed in felt
@@ -249,8 +250,8 @@ def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) ->
 
 
 def _replaced(data: Tree, n: int) -> list[int]:
-    """Rows to replace: some all over the data, and those with an extreme value, on which a maximum
-    or a minimum depends.
+    """Rows to replace: some throughout the data, and those with an extreme value, on which a
+    maximum or a minimum depends.
     """
     extreme = [
         int(pick(leaf))

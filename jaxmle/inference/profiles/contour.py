@@ -1,4 +1,4 @@
-"""Contours of the profile likelihood of two parameters: the edge of their joint region."""
+"""Contours of the profile likelihood of two parameters: the boundary of their joint region."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 
-MIN_COMPONENT_OF_DIRECTION = 1e-12  # below it a coordinate does not move
+MIN_COMPONENT_OF_DIRECTION = 1e-12  # below it a coordinate does not change
 
 
 @partial(
@@ -189,7 +189,7 @@ def _edge(
     angle: np.ndarray,
     cut: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The edge (m, 2) of the region along one ray of each search, with its status and error."""
+    """The boundary (m, 2) of the region along one ray of each search, with its status and error."""
     entries, (i, j) = places
     z, values, _, _, row = maxima(posed, members, evaluate, free)
     values = tuple(leaf[row] for leaf in values)
@@ -237,7 +237,7 @@ def _shown(posed: ProfileProblem, entry: int, psi: np.ndarray) -> Array:
 
 def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
     """For each search the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
-    plane of i and j, evenly around the Wald ellipse.
+    plane of i and j, evenly spaced around the Wald ellipse.
     """
     m, k = hessian.shape[:2]
     vcov = np.linalg.inv(-0.5 * (hessian + np.swapaxes(hessian, 1, 2)))
@@ -251,8 +251,8 @@ def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
 
 
 def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> ProfilePoint:
-    """The likelihood in the coordinates w of each search's basis; ψ is the last of them, the place
-    on the ray.
+    """The likelihood in the coordinates w of each search's basis; ψ is the last of them, the
+    position on the ray.
     """
     value, noise, score, hessian = values
     gradient = np.zeros_like(w)

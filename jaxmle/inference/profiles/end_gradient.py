@@ -115,12 +115,12 @@ def profile_end(
 
 
 def _plain_name(fit: Fit, name: Any) -> str:
-    """The printed name of one entry, from any name of it; any other text as it is."""
+    """The printed name of one entry, from any of its names; any other text as it is."""
     if not isinstance(name, str):
         raise TypeError(f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}")
     try:
         places = fit.layout.find(name)
-    except ValueError:  # the caller says which names there are
+    except ValueError:  # the caller lists the names
         return name
     return fit.names[places[0]] if len(places) == 1 else name
 

@@ -1,5 +1,5 @@
-"""The endpoints of a profile: the maxima from which the searches start, the walks, and the curve
-between.
+"""The endpoints of a profile: the maxima from which the searches start, the searches, and the curve
+in between.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxmle.inference.profiles.walk import (
 # fit is within 1e-6)
 DECREMENT_OF_OTHER_DATA = 1e-2
 CURVE_REACH = 1.2  # how far the curve goes, in distances from the estimate to the end
-DECREMENT_OF_ROUNDING = 1e-12  # up to which the estimate is the maximum
+DECREMENT_OF_ROUNDING = 1e-12  # up to which the estimate counts as the maximum
 MIN_DECREMENT_TO_POLISH_IN_NOISE = 1e-3  # of the noise of ℓ, above which another step gains
 MIN_SCALED_EIGENVALUE = 1e-13  # below it a direction is flat
 DECREMENT_TO_STOP_ASCENT = 1e-9
@@ -50,8 +50,8 @@ def part_of(searches: Searches, index: np.ndarray) -> Searches:
 def maxima(
     posed: ProfileProblem, member: np.ndarray, evaluate: Any, free: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """The maxima of the members that are searched, and the likelihood there; where a maximum is at
-    infinity or on a bound, units and distance climbed; for each search the row of its member.
+    """The maxima of the members that are searched, and the likelihood there; if a maximum is at
+    infinity or on a bound, also units and the distance gone; for each search the row of its member.
     """
     members, first, place = np.unique(member, return_index=True, return_inverse=True)
     z = free[members].copy()
@@ -60,8 +60,8 @@ def maxima(
     before = z.copy()
     at_limit = np.flatnonzero(posed.at_limit[members])
     if at_limit.size:
-        # A coordinate without an estimate of its own has no standard error: its unit is that of the
-        # stand-in, at most an e-fold of a logarithm.
+        # A coordinate without an estimate has no standard error: its unit is that of the substitute
+        # value, at most a factor e on a log scale.
         natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][at_limit], axis1=1, axis2=2)))
         natural = np.where(posed.problem.chart.nonlinear, np.minimum(natural, 1.0), natural)
         unit[at_limit] = np.where(_without_estimate(posed, members[at_limit]), natural, np.nan)
@@ -91,8 +91,8 @@ def _newton_polished(
     values: tuple[np.ndarray, ...],
     evaluate: Any,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Take Newton steps to the last digit, which a fit in float32 left to do; refuse an estimate
-    that is not near the maximum.
+    """Take the Newton steps to the last digit that a fit in float32 left out; raise if the estimate
+    is not near the maximum.
     """
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
@@ -178,11 +178,11 @@ def _goal(
         np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan)
         for leaf in (unit, distance)
     )
-    # From far out on a plateau the profile is flat on the way back too, at least to where the climb
-    # began: that says nothing.
+    # From far out on a plateau the profile is also flat on the way back, at least to where the
+    # search began: that proves nothing.
     plateau = np.where(np.isnan(own_unit), 0.9 * np.sqrt(cut), 20 + 2 * own_distance / own_unit)
-    # At infinity ℓ̂ is a supremum: what the climb has left of it is no other maximum, and the
-    # nuisance still gains it e-fold by e-fold.
+    # At infinity ℓ̂ is a supremum: the remaining gain is not another maximum, and the nuisance
+    # parameters still gain it, a factor e at a time.
     slack = np.maximum(
         BETTER_MAXIMUM_GAIN, np.where(at_limit, 10 * np.abs(top - evaluated.value), 0.0)
     )
@@ -270,11 +270,11 @@ def ascend(
     z: np.ndarray,
     steps: int = 60,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Climb from z (m, k) until the decrement is below 1e-9, or for so many steps: the point, and
-    the likelihood there.
+    """Maximise from z (m, k) until the decrement is below 1e-9, or for this many steps: the point,
+    and the likelihood there.
 
-    For maxima at infinity, where each step goes as far as the one before and ℓ nears its supremum
-    e-fold by e-fold.
+    For maxima at infinity, where each step is as long as the one before and ℓ approaches its
+    supremum by a factor e each time.
     """
     z = z.copy()
     evaluated = tuple(np.array(leaf) for leaf in evaluate(index, z))

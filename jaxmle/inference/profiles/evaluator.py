@@ -1,4 +1,4 @@
-"""The likelihood of a fit, evaluated at many points: for one data set point after point, for a
+"""The likelihood of a fit, evaluated at many points: for one data set one point at a time, for a
 batch in the blocks of ``fit_batch``.
 """
 
@@ -33,7 +33,9 @@ Values = tuple[
 Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # index (m,) of searches, z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
-SHARE_TO_RELOAD = 0.5  # share of the loaded searches still open, below which they are reloaded
+SHARE_TO_RELOAD = (
+    0.5  # fraction of the loaded searches that are unfinished, below which they are reloaded
+)
 PROFILED_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 STATUSES_AT_A_LIMIT = (Status.BOUNDARY, Status.SEPARATED)
 
@@ -51,7 +53,7 @@ class ProfileProblem:
 
     problem: Problem
     fit: Fit
-    base: np.ndarray  # (p,) values of the entries that do not move
+    base: np.ndarray  # (p,) values of the entries that are not free
     x: np.ndarray  # (b, p) estimates
     status: np.ndarray  # (b,)
     top: np.ndarray  # (b,) ℓ̂
@@ -72,8 +74,8 @@ class ProfileProblem:
         return np.isin(self.status, [int(s) for s in STATUSES_AT_A_LIMIT])
 
     def free(self) -> np.ndarray:
-        """Estimates on the free scale (b, k); a stand-in inside where an entry lies on its
-        bound, is infinite or has no estimate.
+        """Estimates on the free scale (b, k); a substitute inside the bounds if an entry lies on
+        its bound, is infinite or has no estimate.
         """
         x = np.where(self.usable[:, None], self.x, np.nan)
         for j, (low, high) in enumerate(self.fit.bounds):
@@ -96,7 +98,7 @@ class ProfileProblem:
         return np.asarray(for_members(_to_free, (chart,))(x))
 
     def groups(self, member: np.ndarray) -> Iterator[Group]:
-        """Searches (m,), one for each entry of ``member``, cut into groups that fit the memory."""
+        """Searches (m,), one for each entry of ``member``, split into groups that fit in memory."""
         if not member.size:
             return
         if self.inputs is None:
@@ -117,8 +119,8 @@ class ProfileProblem:
                     )
 
     def _one_by_one(self) -> Evaluate:
-        """The compiled evaluation of ``fit`` itself, point after point, so that nothing is compiled
-        again.
+        """The compiled evaluation of ``fit`` itself, one point at a time, so that nothing is
+        compiled again.
         """
         base = self.base
         on_device = jax.tree.map(jax.device_put, self.data)
@@ -137,7 +139,7 @@ class ProfileProblem:
         return evaluate
 
     def _schedule(self, data: float, length: tuple[int, ...], searches: int) -> Schedule:
-        """The cut of searches over members of so many bytes and rows."""
+        """The schedule of searches over members with this many bytes and rows."""
         k = self.problem.chart.k
         p = self.problem.layout.p
         record = 8.0 * (3 * k * k + 3 * p * p + p * k + 20)
@@ -159,7 +161,7 @@ def _to_free(chart: Any, x: np.ndarray) -> Any:
 
 @dataclass
 class _Blocks:
-    """Searches on the device. Those still open are moved together, so that a block without one
+    """Searches on the device. Unfinished searches are moved together, so that a block without any
     costs nothing.
     """
 
@@ -228,8 +230,8 @@ class _Blocks:
 def profile_problem_of(
     loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any
 ) -> ProfileProblem:
-    """The fit with its likelihood and data, checked as far as shapes and types allow. Call it where
-    float64 is on.
+    """The fit with its likelihood and data, checked as far as shapes and types allow. Call it with
+    float64 on.
     """
     check_fit("a profile", fit)
     check_weighting("a profile", loglik, fit, weights)
@@ -266,7 +268,9 @@ def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> ProfileProble
     data = host_data(data, np.float64)
     problem = problem_of(tree, chart_of(tree, fit.layout), Options(max_steps=0))
     base = _base(fit, tree)
-    term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
+    term_shape(
+        tree, fit.layout, base, data
+    )  # raises if the data do not have the likelihood's shape
     none = np.zeros(0)
     return ProfileProblem(problem, fit, base, none, none, none, data=data)
 
@@ -281,8 +285,8 @@ def _batch(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> 
 
 
 def _base(fit: Fit, tree: Any) -> np.ndarray:
-    """Values (p,) of an estimate within the bounds, with what is fixed put in: the value of
-    every entry that does not move.
+    """Values (p,) of an estimate within the bounds, with fixed values substituted: the value of
+    every entry that is not free.
     """
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
     good = np.flatnonzero(

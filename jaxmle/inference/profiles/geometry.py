@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MIN_UNIT = 1e-150  # of a coordinate: the square of a smaller one is no number
-# of a scaled score along a negative curvature, up to which it sees nothing of it
+MIN_UNIT = 1e-150  # of a coordinate: the square of a smaller one underflows
+# of a scaled score along a direction of negative curvature, up to which it counts as zero
 MAX_SCORE_AT_SADDLE = 1e-8
-PUSH_OFF_SADDLE = 1e-4  # the score put in its place
+PUSH_OFF_SADDLE = 1e-4  # the score used instead
 
 
 class ProfilePoint(NamedTuple):
@@ -35,7 +35,7 @@ class Geometry(NamedTuple):
     tangent: np.ndarray  # (m, k)  ∂z/∂ψ along the curve
     slope: np.ndarray  # (m,)  ∂ℓ_p/∂ψ
     curvature: np.ndarray  # (m,)  −∂²ℓ_p/∂ψ²
-    decrement: np.ndarray  # (m,)  ℓ to be gained by the step
+    decrement: np.ndarray  # (m,)  gain in ℓ predicted for the step
     sound: np.ndarray  # (m,)  everything is finite and the information given ψ positive definite
     scale: np.ndarray  # (m, k)
     finite: np.ndarray  # (m,)
@@ -80,7 +80,7 @@ def geometry(point: ProfilePoint) -> Geometry:
 
 
 def _is_finite(point: ProfilePoint) -> np.ndarray:
-    """Whether all that was evaluated at a point is finite, and ψ moves there, (m,)."""
+    """Whether all values at a point are finite, and ψ has a nonzero gradient there, (m,)."""
     finite = (
         np.isfinite(point.value)
         & np.isfinite(point.psi)
@@ -100,7 +100,7 @@ def _information(point: ProfilePoint) -> np.ndarray:
 def _lagrangian(
     point: ProfilePoint, finite: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Minus the Hessian of ℓ − μψ, the score and ∂ψ/∂z; stand-ins where a point is not finite."""
+    """Minus the Hessian of ℓ − μψ, the score and ∂ψ/∂z; substitutes if a point is not finite."""
 
     def where_finite(leaf: np.ndarray, stand_in: Any) -> np.ndarray:
         if finite.all():
@@ -168,8 +168,8 @@ def _eliminated(
 def _ascent_direction(
     b: np.ndarray, g: np.ndarray, step: np.ndarray, decrement: np.ndarray, definite: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An ascent direction where the nuisance information is not positive definite: eigenvalues
-    in size, the small ones lifted.
+    """An ascent direction if the nuisance information is not positive definite, from absolute
+    eigenvalues, the small ones increased.
     """
     bad = np.flatnonzero(~definite)
     values, q = np.linalg.eigh(b[bad, :-1, :-1])
@@ -177,7 +177,7 @@ def _ascent_direction(
         np.abs(values), 1e-3 * np.max(np.abs(values), axis=1, initial=0.0)[:, None] + 1e-12
     )
     along = np.einsum("mij,mi->mj", q, g[bad, :-1])
-    # Where the score sees nothing of a negative curvature, a push along it does.
+    # If the score is zero along a direction of negative curvature, a small push along it is added.
     at_saddle = (values < 0) & (np.abs(along) < MAX_SCORE_AT_SADDLE)
     along = np.where(at_saddle, PUSH_OFF_SADDLE, along)
     step = step.copy()

@@ -1,4 +1,4 @@
-"""What is profiled: parameters and functions of them, as functions ψ of the free coordinates
+"""The profiled quantities: parameters and functions of them, as functions ψ of the free coordinates
 with two derivatives.
 """
 
@@ -40,7 +40,7 @@ class Targets(NamedTuple):
 
 
 def targets_of(posed: ProfileProblem, which: Any) -> Targets:
-    """The quantities that ``which`` asks for."""
+    """The quantities requested by ``which``."""
     layout = posed.problem.layout
     chart = posed.problem.chart
     roots = np.array(posed.problem.roots)
@@ -92,8 +92,8 @@ def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[.
 
 
 def _coordinate(chart: Chart, entry: int) -> int:
-    """The free coordinate whose image the entry is; −1 where it depends on several, −2 where it
-    does not move.
+    """The free coordinate that determines the entry; −1 if it depends on several, −2 if it is
+    fixed.
     """
     if entry < 0:
         return -2
@@ -108,7 +108,7 @@ Curved = (
 def _functions(
     posed: ProfileProblem, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
 ) -> Callable[[Array, Array], tuple[Array, ...]]:
-    """Value, gradient and second derivative of the curved ψ, for each search."""
+    """Value, gradient and second derivative of the nonlinear ψ, for each search."""
     chart = posed.problem.chart
     base = posed.base
     _check_functions(chart.layout, base, users)
@@ -133,7 +133,7 @@ def _functions(
 
 
 def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]]) -> None:
-    """A function to profile returns one real number."""
+    """Raise unless a function to profile returns one real number."""
     params = layout.unravel(jnp.asarray(base))
     for g in users:
         result = jax.eval_shape(g, params)

@@ -1,5 +1,5 @@
-"""Profile likelihood intervals: where the maximum of ℓ given one parameter, or one function of
-them, has fallen by half a chi-square quantile.
+"""Profile likelihood intervals: the values at which the maximum of ℓ given one parameter, or one
+function of the parameters, has fallen by half a chi-square quantile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PROFILE_LEAVES = [
     "curve",
     "root",
 ]
-LEVEL_TOLERANCE = 1e-12  # two levels so close are one
+LEVEL_TOLERANCE = 1e-12  # levels this close are the same
 
 
 @partial(
@@ -82,7 +82,7 @@ class Profile:
     level: float
     mode: str
     parameters: tuple[str, ...]
-    whole: bool  # every parameter, so that intervals wear the tree of params
+    whole: bool  # every parameter, so that intervals have the tree of params
     layout: Any
 
     @property
@@ -206,7 +206,7 @@ def _table(profile: Profile) -> str:
 
 
 def _digest(profile: Profile) -> str:
-    """How the ends of a batch were reached: counts by status."""
+    """The statuses of the ends of a batch, counted."""
     members = int(np.prod(profile.batch_shape, dtype=int))
     rows = [
         f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode "
@@ -242,7 +242,7 @@ END_MEANING = {
 
 # ---------------------------------------------------------------- the procedure
 
-MAX_PROFILE_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its own
+MAX_PROFILE_POINTS = 10_000  # of a curve or a contour: each takes a maximisation
 
 
 def profile(
@@ -354,8 +354,8 @@ UNSEARCHED = -1
 def _ends_without_search(
     posed: ProfileProblem, targets: Targets, ends: np.ndarray, status: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends that need no walk: no fit, an entry that is held, an estimate that lies on its bound
-    or at infinity.
+    """Ends that need no search: without a fit, for a held entry, or for an estimate on its bound or
+    at infinity.
     """
     status[posed.usable] = UNSEARCHED
     for t, entry in enumerate(targets.entry):
@@ -374,7 +374,7 @@ def _ends_without_search(
 def _on_printed_scale(
     targets: Targets, searches: Searches, endpoints: Endpoints
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ψ at the ends as the quantity that is printed, and the status."""
+    """ψ at the ends on the printed scale, and the status."""
     value = np.full(len(searches.member), np.nan)
     status = endpoints.outcome.copy()
     for t, scale in enumerate(targets.scales):

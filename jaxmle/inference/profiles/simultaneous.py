@@ -1,4 +1,4 @@
-"""Simultaneous intervals: all parameters inside at once with the stated probability."""
+"""Simultaneous intervals: they cover all parameters at once with the given probability."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jaxmle.runtime.jax_state import host_only
 SIMULTANEOUS_METHODS = ("bonferroni", "sup-t")
 SUP_T_DRAWS = (
     2**17
-)  # the Monte-Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
+)  # the Monte Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
 NUMBERS_DRAWN_AT_ONCE = 2**22  # numbers drawn at a time
-ONE_MINUS_CORRELATION_OF_EQUALS = 1e-12  # of two entries that are the same, by rounding
+ONE_MINUS_CORRELATION_OF_EQUALS = 1e-12  # of two entries that are equal up to rounding
 
 
 @partial(
@@ -34,7 +34,7 @@ class Simultaneous:
     """Wald intervals that cover all parameters at once with probability ``level``.
 
     ``lower`` and ``upper`` (p,) in the order of ``names``, NaN where there is no standard error;
-    ``critical``, the multiple of the standard error, and ``critical_error``, its Monte-Carlo
+    ``critical``, the multiple of the standard error, and ``critical_error``, its Monte Carlo
     standard error (0 for Bonferroni); ``count``, the number of simultaneous intervals.
 
     >>> import numpy as np, jaxmle as jm
@@ -64,7 +64,7 @@ class Simultaneous:
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self) -> Tree:
-        """The intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf."""
+        """Intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf."""
         lead = np.ndim(self.lower) - 1
         unravel = self.layout.unravel_entries
         sides = [
@@ -156,8 +156,8 @@ def simultaneous(
         np.array(column).reshape(lead) for column in zip(*criticals, strict=True)
     )
     with np.errstate(all="ignore"):
-        # One interval formed with z = 1 on errors that many times as wide is the interval of that
-        # many standard errors.
+        # An interval computed with z = 1 and standard errors multiplied by c is the interval of c
+        # standard errors.
         ends = wald_interval(x, se * critical[..., None], fit.bounds, 1.0, "free")
     return Simultaneous(
         ends[..., 0],
@@ -175,7 +175,7 @@ def simultaneous(
 def _critical(
     vcov: Array, se: Array, level: float, method: str, key: int, draws: int
 ) -> tuple[float, float, int]:
-    """The critical value of one fit, its Monte-Carlo error, and for how many parameters."""
+    """The critical value of one fit, its Monte Carlo error, and the number of parameters."""
     known = np.isfinite(se) & (se > 0)
     count = _distinct(vcov, se, known)
     if not known.any():

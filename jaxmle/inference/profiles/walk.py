@@ -1,12 +1,12 @@
-"""The walk along a profile: many searches at once, each from a maximum to the end of its interval,
-or to a constrained maximum.
+"""The search along a profile (the walk): many searches at once, each from a maximum to the end of
+its interval, or to a constrained maximum.
 
 In each search a scalar ψ(z) of the free coordinates is followed along the curve of maxima of ℓ
-given ψ. At each point the *nuisance step* leads back to that curve, the *tangent* along it, and
-slope and curvature of the profile ℓ_p(ψ) come from the same factor of the information (Venzon &
+given ψ. At each point the *nuisance step* leads back to that curve, the *tangent* leads along it,
+and slope and curvature of the profile ℓ_p(ψ) come from the same factor of the information (Venzon &
 Moolgavkar 1988, Applied Statistics 37, 87). The end is the root of r(ψ) = √(2(ℓ̂ − ℓ_p(ψ))), the
-signed root, which is much closer to linear than ℓ_p to quadratic: Halley's step on r, held inside a
-bracket. Only the evaluation is compiled; this is NumPy over searches.
+signed root, which is much closer to linear than ℓ_p to quadratic: so Halley's step is applied to r,
+inside a bracket. Only the evaluation is compiled; this is NumPy over searches.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from jaxmle.inference.profiles.geometry import Geometry, ProfilePoint, geometry
 
 # Distances to the curve are in ℓ.
 NEAR_CURVE = 0.3  # (0.8 SE) up to which a step along it is accepted
-ON_CURVE = 1e-3  # up to which a point says on which side of the cut it lies
-WALK_TOLERANCE = 1e-10  # at which the walk ends: 5e-11 of a standard error in a 95 % end
-CUT_TOLERANCE = 2e-9  # difference from the cut at which it ends; 1e-8 is asked
-# share of what ℓ still has to fall that four times the distance walked would yield at this slope: a
-# plateau; none; and what ℓ may change along a plateau
+ON_CURVE = 1e-3  # up to which it is known on which side of the cut a point lies
+WALK_TOLERANCE = 1e-10  # at which a search ends: 5e-11 of a standard error in a 95 % end
+CUT_TOLERANCE = 2e-9  # difference from the cut at which it ends; 1e-8 is required
+# fraction of the remaining fall of ℓ that four times the distance so far would give at this slope:
+# for a plateau; for none; and the change of ℓ allowed along a plateau
 SHARE_OF_PLATEAU = 1e-3
 SHARE_OF_SLOPE = 0.2
 SHARE_THAT_STAYS = 0.02
-SHARE_UNEXPLAINED = 0.15  # share of the cut that a step may leave unexplained
+SHARE_UNEXPLAINED = 0.15  # fraction of the cut that a step may leave unexplained
 MAX_WALK_STEPS = 120
-MAX_REFUSALS = 40  # refusals in a row at which a search gives up
-MAX_REFUSALS_OF_WALK = 6  # refusals in a row before a point off the curve is accepted
-BETTER_MAXIMUM_GAIN = 1e-6  # gain in ℓ over the fit that makes another maximum (1.4e-3 SE)
-MAX_SHARE_OF_ROOT_AT_START = 1e-3  # of the signed root at the cut, up to which the walk is at θ̂
+MAX_REFUSALS = 40  # consecutive rejections after which a search gives up
+MAX_REFUSALS_OF_WALK = 6  # consecutive rejections before a point off the curve is accepted
+BETTER_MAXIMUM_GAIN = 1e-6  # gain in ℓ over the fit that counts as another maximum (1.4e-3 SE)
+MAX_SHARE_OF_ROOT_AT_START = 1e-3  # of the signed root at the cut, up to which the search is at θ̂
 UNIT_TOLERANCE = 1e-10  # in units of ψ, up to which a fixed target is reached
 
 
@@ -75,10 +75,10 @@ class Goal(NamedTuple):
     top: np.ndarray  # (m,)  ℓ̂
     cut: np.ndarray  # (m,)  fall of 2ℓ at the end
     psi_target: np.ndarray  # (m,)  a value of ψ to stop at instead; NaN
-    unit: np.ndarray  # (m,)  standard error of ψ; NaN where the information at the start gives it
-    plateau: np.ndarray  # (m,)  units of ψ before which ℓ may be flat and mean nothing
+    unit: np.ndarray  # (m,)  standard error of ψ; NaN if the information at the start gives it
+    plateau: np.ndarray  # (m,)  units of ψ within which flat ℓ is ignored
     close: np.ndarray  # (m,)  ℓ that the nuisance may still have to gain at the end
-    slack: np.ndarray  # (m,)  gain in ℓ over the fit that makes another maximum
+    slack: np.ndarray  # (m,)  gain in ℓ over the fit that counts as another maximum
 
 
 class Walk(NamedTuple):
@@ -89,11 +89,11 @@ class Walk(NamedTuple):
     noise: np.ndarray
     psi: np.ndarray
     geometry: Geometry
-    lo: np.ndarray  # outermost place known to lie inside, in ψ outwards from the origin
-    hi: np.ndarray  # innermost place known to lie outside
+    lo: np.ndarray  # outermost position known to be inside, in ψ outwards from the origin
+    hi: np.ndarray  # innermost position known to be outside
     cap: np.ndarray  # how far the next step along the curve may go
     radius: np.ndarray  # and one back to it, in scaled units
-    flat: np.ndarray  # flat places in a row
+    flat: np.ndarray  # consecutive flat positions
     flat_at: np.ndarray
     flat_dev: np.ndarray  # the deviance there
     refused: np.ndarray
@@ -119,7 +119,7 @@ Evaluate = Callable[[np.ndarray, np.ndarray], ProfilePoint]  # index (j,) of sea
 
 
 def solve(evaluate: Evaluate, z: np.ndarray, point: ProfilePoint, goal: Goal) -> Ends:
-    """Walk each search from z (m, k), where ``point`` was evaluated, to its goal."""
+    """Run each search from z (m, k), where ``point`` was evaluated, to its goal."""
     goal, walk = _initial_walk(z, point, goal)
     origin = walk.psi.copy()
     steps = 0
@@ -201,8 +201,8 @@ def _root(walk: Walk, goal: Goal) -> np.ndarray:
 def _propose(
     walk: Walk, goal: Goal, origin: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The next move (m, k) of each search, and how far it takes ψ outwards: NaN where it leads
-    back to the curve and ψ is to stay.
+    """The next step (m, k) of each search, and the change of ψ outwards; NaN if the step leads back
+    to the curve at the same ψ.
     """
     g = walk.geometry
     along = g.sound & (g.decrement <= NEAR_CURVE)
@@ -246,7 +246,7 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
 
 def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> np.ndarray:
     """How far the change of ℓ_p is from what slope and curvature at both ends predict (Hermite's
-    rule): a measure of what is not smooth between them.
+    rule): a measure of non-smoothness between them.
     """
     old = walk.geometry
     d = trial.psi - walk.psi
@@ -255,12 +255,12 @@ def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> np.ndarray:
 
 
 class _Trial(NamedTuple):
-    """How the step that each search tried is judged, (m,)."""
+    """The assessment of the step tried by each search, (m,)."""
 
     along: np.ndarray  # the step led along the curve, not back to it
     distance: np.ndarray  # how far ψ moved outwards
     accepted: np.ndarray
-    forced: np.ndarray  # accepted off the curve, after too many refusals
+    forced: np.ndarray  # accepted off the curve, after too many rejections
     better: np.ndarray  # ℓ is above that of the fit, and smoothly so
 
 
@@ -269,11 +269,11 @@ def _tried(walk: Walk, goal: Goal, trial: ProfilePoint, new: Geometry, du: np.nd
     old = walk.geometry
     along = ~np.isnan(du)
     distance = goal.side * (np.where(new.finite, trial.psi, walk.psi) - walk.psi)
-    # not past a pole of ψ, nor around a bend of it
+    # not past a pole or a turning point of ψ
     straight = np.abs(distance - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit
-    # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ is what
-    # slopes say, not what rounding leaves of terms that cancel (log Γ(y + r) − log Γ(r) at large
-    # r).
+    # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ agrees
+    # with the slopes and is not rounding error of terms that cancel (log Γ(y + r) − log Γ(r) at
+    # large r).
     misses = _misses(walk, trial, new)
     gain = trial.value - goal.top
     better = new.finite & (gain > np.maximum(goal.slack, 8 * trial.noise))
@@ -296,8 +296,8 @@ def _tried(walk: Walk, goal: Goal, trial: ProfilePoint, new: Geometry, du: np.nd
 def _limits(
     walk: Walk, tried: _Trial, move: np.ndarray, du: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far the next step may go along the curve, and back to it: more after a step that was
-    accepted, less after one that was refused.
+    """How far the next step may go along the curve, and back to it: more after an accepted step,
+    less after a rejected one.
     """
     length = np.sqrt(np.sum((walk.geometry.scale * move) ** 2, axis=1))
     cap = np.where(
@@ -324,7 +324,7 @@ def _advance(
     move: np.ndarray,
     du: np.ndarray,
 ) -> Walk:
-    """Accept the trial or refuse it, and set the limits of the next."""
+    """Accept or reject the trial, and set the limits of the next."""
     new = geometry(trial)
     tried = _tried(walk, goal, trial, new, du)
     accepted = tried.accepted
@@ -345,7 +345,7 @@ def _advance(
     )
     moved = _judge(moved, goal, origin)
     running = moved.outcome == RUNNING
-    # Out on a plateau the digits end before the plateau does.
+    # On a long plateau floating-point resolution ends before the plateau does.
     worn_out = ~new.finite | (walk.refused >= 3)
     flat = running & tried.along & ~accepted & worn_out & (walk.flat >= 1)
     stuck = running & (moved.refused > MAX_REFUSALS) & ~flat
@@ -354,7 +354,9 @@ def _advance(
 
 
 def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
-    """Whether a search has arrived; what its place says of the bracket, and of a plateau."""
+    """Whether a search has arrived, and what its position implies for the bracket and for a
+    plateau.
+    """
     g = walk.geometry
     u = goal.side * (walk.psi - origin)
     sure = g.sound & (g.decrement <= ON_CURVE)
@@ -379,8 +381,8 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
 def _bracket(
     walk: Walk, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The outermost place inside the interval and the innermost outside of it. Where a profile
-    crosses the cut more than once, the latest point decides.
+    """The outermost position inside the interval and the innermost outside it. If a profile crosses
+    the cut more than once, the latest point decides.
     """
     lo = np.where(inside, np.maximum(walk.lo, u), walk.lo)
     hi = np.where(outside, np.minimum(walk.hi, u), walk.hi)
@@ -391,12 +393,12 @@ def _bracket(
 def _plateau(
     walk: Walk, goal: Goal, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many flat places in a row a search has met; where the last was, and the deviance at the
-    first.
+    """How many consecutive flat positions a search has met; where the last was, and the deviance at
+    the first.
 
-    A place is flat where four times the distance walked would, at this slope, yield next to nothing
-    of what ℓ still has to fall; half as far again, ℓ must indeed have stayed, whatever rounding has
-    left of its slope by then.
+    A position is flat if four times the distance so far would, at this slope, give almost nothing
+    of the remaining fall of ℓ. Half as far again, ℓ must in fact not have changed, whatever
+    rounding has left of its slope by then.
     """
     deviance = _root(walk, goal) ** 2
     missing = np.maximum(goal.cut - deviance, 1e-300)

@@ -180,7 +180,7 @@ def _stderr_of_fit(target: Target, fit: Fit) -> np.ndarray:
 def _check_scheme(
     kind: str, clusters: Any, block_length: Any, sample: Any, acceleration: Any
 ) -> None:
-    """Refuse options that do not go with the kind of resampling."""
+    """Raise for options that do not match the kind of resampling."""
     if acceleration is not None:
         check_choice("acceleration", acceleration, ("auto", "jackknife", "influence"))
     if sample is not None and kind != "parametric":
@@ -215,7 +215,7 @@ def _jackknife_acceleration(
 
 
 def _acceleration_method(acceleration: str | None, units: Units, total: int) -> str:
-    """Which acceleration ``"auto"`` takes: delete-one fits where they are no more than the
+    """The acceleration that ``"auto"`` uses: delete-one fits if there are at most as many as
     replicates, with which they share a batch.
     """
     return (
@@ -255,7 +255,7 @@ Refits = tuple[
 
 def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
     """The rows u_i = J⁻¹s_i (n, p) by which a replicate starts at θ̂ + Σ w_i u_i, one Newton step
-    for all of them. None where that may leave the bounds, or where the start is not the estimate.
+    for all of them. None if that may leave the bounds, or if the start is not the estimate.
     """
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
     roots = roots_of(as_tree(loglik), fit.layout)

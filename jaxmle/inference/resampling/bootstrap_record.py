@@ -16,7 +16,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.tables.plain import listing, number
 
 INTERVALS = ("percentile", "basic", "bca", "studentized")
-PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the place of a quantile among b replicates
+PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the rank of a quantile among b replicates
 
 
 @dataclass(frozen=True, eq=False, repr=False)

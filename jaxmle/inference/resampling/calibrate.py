@@ -1,5 +1,5 @@
-"""``calibrate``: whether intervals and tests keep their levels on data simulated from the fitted
-model itself.
+"""``calibrate``: whether intervals and tests have their nominal levels on data simulated from the
+fitted model.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def calibrate(
         sample: ``sample(key, params, data)``, which returns data with a new response; built-in
             models have one.
         key: an integer or a jax key. Data set i depends only on the key and on i.
-        replicates: R. The Monte-Carlo standard error of a coverage of 95 % is 0.22/√R.
+        replicates: R. The Monte Carlo standard error of a coverage of 95 % is 0.22/√R.
         truth: parameters to simulate from instead of the estimate. Every refit starts at the truth.
         level: coverage of the intervals; tests are at 1 − level.
         vcov: kind of covariance of the refits; None for the kind of the fit.
@@ -96,7 +96,8 @@ def calibrate(
     >>> study = calibrate(exponential, result, y, sample, key=0, replicates=500)
     >>> bool(
     ...     abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0]
-    ... )  # E[rate] = n/(n − 1) times the truth True
+    ... )  # E[rate] = n/(n − 1) times the truth
+    True
     """
     total = check_count("replicates", replicates, 2)
     level = check_level(level)
@@ -318,7 +319,7 @@ def at_truth(
 
 
 def quadratic(v: Array, m: Array) -> np.ndarray:
-    """v'm⁻¹v for each member, (b,); NaN where m is not positive definite."""
+    """v'm⁻¹v for each member, (b,); NaN if m is not positive definite."""
     scale = np.sqrt(
         np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan)
     )
@@ -335,8 +336,8 @@ def quadratic(v: Array, m: Array) -> np.ndarray:
 
 
 def cramer_rao(loglik: Loglik, fit: Fit, information: np.ndarray) -> np.ndarray:
-    """The diagonal of L(L'IL)⁻¹L', (p,), L the moves that constraints, ``fix`` and ``tie``
-    leave; NaN where an entry is fixed or the information is singular.
+    """The diagonal of L(L'IL)⁻¹L', (p,), with L the directions that constraints, ``fix`` and
+    ``tie`` leave free; NaN if an entry is fixed or the information is singular.
     """
     tree = as_tree(loglik)
     lift = tangent(tree, fit.layout).lift

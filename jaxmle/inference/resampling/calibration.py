@@ -1,5 +1,5 @@
-"""The record of a calibration: bias, standard errors, coverage and size of tests on data whose
-truth is known.
+"""The record of a calibration: bias, standard errors, coverage and size of tests on data with known
+truth.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Calibration:
 
     @property
     def bias_error(self) -> np.ndarray:
-        """Monte-Carlo standard error of ``bias``, (p,)."""
+        """Monte Carlo standard error of ``bias``, (p,)."""
         return self.sd / np.sqrt(max(int(self.regular.sum()), 1))
 
     @property
@@ -120,7 +120,7 @@ class Calibration:
 
     @property
     def se_ratio_error(self) -> np.ndarray:
-        """Monte-Carlo standard error of ``se_ratio``, (p,)."""
+        """Monte Carlo standard error of ``se_ratio``, (p,)."""
         return self._ratio()[1]
 
     def _ratio(self) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +158,7 @@ class Calibration:
         return np.where(has_one > 0, covered / np.maximum(has_one, 1), np.nan)
 
     def coverage_error(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
-        """Monte-Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
+        """Monte Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
         share = self.coverage(kind, which)
         count = self._covered(kind, which)[1]
         return np.sqrt(share * (1 - share) / np.maximum(count, 1))
@@ -169,7 +169,7 @@ class Calibration:
         return 1 - self._covered(kind, which)[1] / max(int(members.sum()), 1)
 
     def _covered(self, kind: str, which: str | Status) -> tuple[np.ndarray, np.ndarray]:
-        """How many intervals hold the truth and how many there are, (p,) each."""
+        """The number of intervals that contain the truth and the number of intervals, (p,) each."""
         if kind not in self.intervals:
             raise ValueError(
                 f"there is no interval {kind!r}; there are {', '.join(self.intervals)}"
@@ -180,7 +180,7 @@ class Calibration:
 
     def size(self, test: str = "wald") -> tuple[float, float]:
         """The proportion of regular replicates in which a test of level 1 − ``level`` rejects the
-        truth, and its Monte-Carlo standard error.
+        truth, and its Monte Carlo standard error.
         """
         if test not in self.statistics:
             raise ValueError(f"there is no test {test!r}; there are {', '.join(self.statistics)}")
@@ -275,7 +275,7 @@ class Calibration:
 
 
 def _over(reduce: Callable[..., Any], values: np.ndarray, least: int = 1) -> np.ndarray:
-    """A reduction over replicates, NaN where there are too few or all are undefined."""
+    """A reduction over replicates, NaN if there are too few or all are undefined."""
     if len(values) < least:
         return np.full(values.shape[1], np.nan)
     alive = ~np.all(np.isnan(values), axis=0)

@@ -1,6 +1,6 @@
 """Bootstrap intervals from replicates alone: plain functions of arrays.
 
-Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, which is counted out.
+Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, which is left out.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
-PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the place of a quantile among b replicates
+PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the rank of a quantile among b replicates
 
 
 def order_statistic(values: np.ndarray, probability: float) -> float:
-    """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the
-    normal quantile scale.
+    """The (R + 1)·probability-th smallest of R values, interpolated on the normal quantile scale.
 
     Davison & Hinkley (1997), *Bootstrap Methods and their Application*, p. 195, which is what R's
-    ``boot.ci`` does. NaN where the place lies outside 1 … R: so few replicates say nothing of so
-    small a tail. (``boot.ci`` takes the extreme one and warns.)
+    ``boot.ci`` does. NaN if the rank is outside 1 … R, because there are too few replicates for
+    such a small tail. (``boot.ci`` uses the extreme one and warns.)
     """
     values = np.sort(values[~np.isnan(values)])
     place = (len(values) + 1) * probability
@@ -36,7 +35,7 @@ def order_statistic(values: np.ndarray, probability: float) -> float:
 
 
 def _between(a: float, b: float, share: float) -> float:
-    """The value a + share·(b − a); where an end is infinite, so is what lies strictly between."""
+    """The value a + share·(b − a); if an end is infinite, so is everything strictly between."""
     if a == b or share == 0.0:
         return float(a)
     return (
@@ -47,8 +46,8 @@ def _between(a: float, b: float, share: float) -> float:
 
 
 def linear_quantile(values: np.ndarray, probability: float) -> float:
-    """The quantile at place (R − 1)·probability + 1, interpolated linearly: NumPy's default,
-    which scipy's BCa takes.
+    """The quantile at rank (R − 1)·probability + 1, interpolated linearly: NumPy's default, used by
+    scipy's BCa.
     """
     values = np.sort(values[~np.isnan(values)])
     if not len(values) or np.isnan(probability):
@@ -84,7 +83,7 @@ def bca(
     """Bias-corrected and accelerated intervals, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ +
     z_α))).
 
-    Efron (1987), JASA 82, 171. NaN where all replicates lie on one side of the estimate.
+    Efron (1987), JASA 82, 171. NaN if all replicates lie on one side of the estimate.
     """
     z0 = bias_correction(estimate, replicates)
     ends = np.full((len(estimate), 2), np.nan)
@@ -107,8 +106,8 @@ def studentized(
 ) -> np.ndarray:
     """Studentized intervals θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), with t* = (θ* − θ̂)/se*, (q, 2).
 
-    NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make
-    the interval too short.
+    NaN for an entry with an infinite replicate: it has no t*, and leaving it out would make the
+    interval too short.
     """
     with np.errstate(all="ignore"):
         t = (replicates - estimate) / np.where(stderrs > 0, stderrs, np.nan)
@@ -125,8 +124,8 @@ def _tails(level: float) -> tuple[float, float]:
 
 
 def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand
-    for w units each; NaN where any is not finite.
+    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand for w
+    units each; NaN if any is not finite.
     """
     with np.errstate(all="ignore"):
         return np.sum(times[:, None] * influence**3, axis=0) / (
@@ -138,8 +137,8 @@ def spread(replicates: np.ndarray) -> np.ndarray:
     """The standard deviation of replicates, (q,), which is never finite for an infinite
     coefficient.
 
-    inf where one is infinite; NaN where one is undefined or where all are equal, as those of an
-    entry that is held fixed.
+    inf if one is infinite; NaN if one is undefined or all are equal, as for an entry that is held
+    fixed.
     """
     with np.errstate(invalid="ignore"):
         sd = np.std(replicates, axis=0, ddof=1)

@@ -1,6 +1,4 @@
-"""The jackknife, by real delete-one fits, and the infinitesimal jackknife, by one pass of
-scores.
-"""
+"""The jackknife, by delete-one fits, and the infinitesimal jackknife, by one pass of scores."""
 
 from __future__ import annotations
 
@@ -49,7 +47,8 @@ class Jackknife:
     >>> found = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
     >>> round(float(found.se[0]), 6)  # √(14/3)/√4
     1.080123
-    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean [-2.0, 0.0, -1.0, 3.0]
+    >>> found.influence[:, 0].round(6).tolist()  # y minus its mean
+    [-2.0, 0.0, -1.0, 3.0]
     """
 
     estimate: np.ndarray
@@ -190,8 +189,8 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
 
 
 def _stderr_of(se: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Standard errors that are inf where a value is infinite, and NaN where one is undefined or
-    where none differs, as of an entry that is held fixed.
+    """Standard errors that are inf if a value is infinite, and NaN if one is undefined or all are
+    equal, as for an entry that is held fixed.
     """
     infinite = np.any(np.isinf(values), axis=0)
     same = np.all(values == values[:1], axis=0)
@@ -287,19 +286,19 @@ def jackknife(
 
 
 class Units(NamedTuple):
-    """What a jackknife deletes."""
+    """The units that a jackknife deletes."""
 
     weight: np.ndarray  # (n,) of each row
     code: np.ndarray  # (n,) the unit of each row, −1 for a row of weight 0
-    times: np.ndarray  # (units,) how many units each stands for
+    times: np.ndarray  # (units,) how many units each row stands for
     weighting: str
     clustered: bool
 
     def without(self, index: np.ndarray) -> np.ndarray:
-        """Weights (b, n) without the units ``index``: one copy of a row of frequency weight, the
-        whole of any other row or cluster.
+        """Weights (b, n) without the units ``index``: one copy of a row with a frequency weight, or
+        any other row or cluster as a whole.
 
-        Numbers beyond the last unit stand for it again.
+        Numbers beyond the last unit mean the last unit.
         """
         deleted_rows = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
         return np.where(
@@ -410,10 +409,10 @@ def infinitesimal_jackknife(
 
 
 def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
-    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an
-    entry that is fixed, NaN where J is not positive definite.
+    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit has; 0 for a
+    fixed entry, NaN if J is not positive definite.
 
-    On the moves L that constraints, ``fix`` and ``tie`` leave, J⁻¹ = L(L'JL)⁻¹L'.
+    With L the directions that constraints, ``fix`` and ``tie`` leave free, J⁻¹ = L(L'JL)⁻¹L'.
     """
     tree = as_tree(loglik)
     lift = tangent(tree, fit.layout).lift
@@ -425,7 +424,7 @@ def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
 
 
 def inverse_root_of(information: np.ndarray) -> np.ndarray:
-    """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
+    """U (k, k) with UU' the inverse of a matrix; NaN if it is not positive definite."""
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.diagonal(information))
         unit = 0.5 * (information + information.T) / np.outer(scale, scale)

@@ -1,6 +1,4 @@
-"""Data sets simulated from a fitted model, many at once, with the leaves that the simulation
-leaves alone shared by all.
-"""
+"""Data sets simulated from a fitted model, many at once, with unchanged leaves shared."""
 
 from __future__ import annotations
 
@@ -29,18 +27,18 @@ class Simulator:
     sample: Any  # Sample
     params: Tree
     data: Tree
-    fresh: tuple[bool, ...]  # for each leaf whether the simulation makes it anew
+    fresh: tuple[bool, ...]  # for each leaf whether the simulation changes it
     bytes_each: float
 
     @property
     def in_axes(self) -> Tree:
-        """The axes of the leaves, as ``fit_batch`` takes them."""
+        """The axes of the leaves, for ``fit_batch``."""
         return jax.tree.unflatten(
             jax.tree.structure(self.data), [0 if fresh else None for fresh in self.fresh]
         )
 
     def __call__(self, key: Array, index: np.ndarray) -> Tree:
-        """The data sets ``index`` (b,): fresh leaves (b, n, ...), the others as they are."""
+        """The data sets ``index`` (b,): simulated leaves (b, n, ...), the others as they are."""
         fresh = self.fresh
 
         def make(portable: Any) -> Callable[..., Any]:
@@ -69,7 +67,7 @@ class Simulator:
 
 
 def _alike(new: np.ndarray, old: Any) -> np.ndarray:
-    """Simulated values in the dtype of the data where those are floats and the draws counts."""
+    """Simulated values, in the dtype of the data if the data are floats and draws are counts."""
     return (
         new.astype(old.dtype)
         if np.dtype(old.dtype).kind == "f" and new.dtype.kind in "iub"
@@ -80,7 +78,7 @@ def _alike(new: np.ndarray, old: Any) -> np.ndarray:
 def simulator_of(
     what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
 ) -> Simulator:
-    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back untouched is
+    """The simulator, checked by abstract evaluation. A leaf that ``sample`` returns unchanged is
     shared by all data sets.
     """
     sample = getattr(loglik, "sample", None) if sample is None else sample
@@ -126,7 +124,7 @@ def simulator_of(
 
 
 def _check_shapes(shapes: Tree, data: Tree) -> None:
-    """Refuse simulated leaves that have not the shapes of the data."""
+    """Raise if simulated leaves do not have the shapes of the data."""
     for (path, new), old in zip(
         jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(data), strict=True
     ):

@@ -1,8 +1,8 @@
 """Resampling plans: the weights of each bootstrap replicate, drawn on the device from a key and the
 number of the replicate.
 
-Replicate i uses ``fold_in(key, i)`` and nothing else, so that its weights do not depend on how
-replicates are cut into chunks, nor on how many there are.
+Replicate i uses ``fold_in(key, i)`` and nothing else, so its weights do not depend on how
+replicates are split into chunks, nor on their number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Plan:
     """How the weights of a replicate are drawn.
 
     ``draw(key, index)`` returns weights (b, n) for the replicates ``index`` (b,); ``width`` numbers
-    are held for one replicate meanwhile.
+    are held in memory for one replicate.
     """
 
     kind: str
@@ -53,7 +53,7 @@ def plan_of(
 
     - pairs: n rows with replacement; with frequency weights N = Σw units, of which row i is w_i;
       with sampling weights rows of positive weight, which keep it.
-    - bayesian: independent exponential weights, scaled to add up to n (Rubin 1981, Annals of
+    - bayesian: independent exponential weights, scaled to sum to n (Rubin 1981, Annals of
       Statistics 9, 130).
     - cluster: G whole clusters with replacement.
     - block: moving blocks of ``block_length`` neighbouring rows, the last cut so that n rows are
@@ -92,7 +92,7 @@ def plan_of(
 
 
 def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
-    """Refuse clusters and block lengths with a kind of resampling that does not use them."""
+    """Raise for clusters and block lengths with a kind of resampling that does not use them."""
     if (kind == "cluster") != (clusters is not None):
         raise ValueError(
             "kind='cluster' needs clusters=, one label for each row"
@@ -171,15 +171,15 @@ def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | N
 
 
 def _places(key: Array, units: int, draws: int) -> Array:
-    """``draws`` places among ``units``, uniform to 2⁻⁵²·units; u < 1, and u·units never rounds
+    """``draws`` positions among ``units``, uniform to 2⁻⁵²·units; u < 1, and u·units never rounds
     up to units.
     """
     return (jax.random.uniform(key, (draws,), jnp.float64) * units).astype(jnp.int32)
 
 
 def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: int) -> Array:
-    """Draw for each replicate, so many at a time that ``width`` numbers of each stay in a core's
-    cache; all at once on an accelerator.
+    """Draw for each replicate, as many at a time as fit in a core's cache with ``width`` numbers
+    each; all at once on an accelerator.
     """
 
     def draw(i: Any) -> Any:
@@ -192,7 +192,7 @@ def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: i
 
 @partial(jax.jit, static_argnames="units")
 def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
-    """How often each row is drawn; the parts of a pool are samples of their own."""
+    """How often each row is drawn; the parts of a pool are sampled separately."""
 
     def of_key(key: Array) -> Array:
         keys = (
@@ -209,9 +209,7 @@ def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
 
 @partial(jax.jit, static_argnames="total")
 def _copies(key: Array, index: Array, ends: Array, total: int) -> Array:
-    """How often each row is drawn where row i stands for w_i units; ``ends`` = cumulative
-    weights.
-    """
+    """How often each row is drawn if row i stands for w_i units; ``ends`` = cumulative weights."""
 
     def of_key(key: Any) -> Any:
         return (
@@ -241,7 +239,7 @@ def _exponentials(
     key: Array, index: Array, times: Array, row: Array | None, parts: tuple[int, ...]
 ) -> Array:
     """Exponential weights, scaled within each part to the number of its units; ``row`` (units,)
-    adds up those of a row of several copies.
+    sums the weights of a row with several copies.
     """
     cuts = np.cumsum(parts)[:-1]
 
@@ -257,8 +255,8 @@ def _exponentials(
 
 @partial(jax.jit, static_argnames=("n", "length"))
 def _blocks(key: Array, index: Array, n: int, length: int) -> Array:
-    """How often each row is drawn by moving blocks: a block adds one from its first row on and
-    takes it off after its last.
+    """How often each row is drawn by moving blocks: a block adds one at its first row and subtracts
+    it after its last.
     """
     number = -(-n // length)
     lengths = np.full(number, length)

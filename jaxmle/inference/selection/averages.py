@@ -14,13 +14,13 @@ from jaxmle._types import Array
 from jaxmle.inference.selection.laws import Distribution, is_vector, program_of
 
 DOUBLE_EXPONENTIAL_REACH = 6.05  # of t in x = exp(π/2·sinh t): from 1e-288 to 1e288
-# of a panel, doubled until the value stays
+# of a panel, doubled until the value no longer changes
 QUADRATURE_NODES = 256
 MAX_QUADRATURE_NODES = 4096
 QUADRATURE_TOLERANCE = 1e-11  # of max(1, |value|)
 MAX_TERMS_OF_A_SUM = 2**22  # terms of a sum over counts
-MAX_LAST_TERM_OF_A_SUM = 1e-20  # up to which the rest of a sum is left out
-# of the largest term, above which the last is no end of an integral that converges
+MAX_LAST_TERM_OF_A_SUM = 1e-20  # below which the rest of a sum is omitted
+# relative to the largest term, above which the last term shows that an integral does not converge
 MAX_SHARE_OF_LAST_TERM = 1e-3
 UNDERFLOW_OF_A_TERM = 1e-200
 
@@ -54,7 +54,7 @@ class Information:
 
 
 def log_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The difference log p − log q; 0 where p is zero."""
+    """The difference log p − log q; 0 if p is zero."""
     return np.where(np.isneginf(first), 0.0, first - np.where(np.isneginf(first), 0.0, second))
 
 
@@ -90,14 +90,14 @@ def _monte_carlo(
 
 
 def _weighted(log_weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """The product e^w·v; 0 where the weight is."""
+    """The product e^w·v; 0 if the weight is zero."""
     weight = np.exp(log_weight)
     return np.where(weight > 0, weight * np.where(weight > 0, value, 0.0), 0.0)
 
 
 def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
-    """The sum Σ p(y) v(y) over the whole numbers of the support, in blocks that double until
-    neither the probability left nor its share of the sum matters.
+    """The sum Σ p(y) v(y) over the integers of the support, in blocks that double until neither the
+    remaining probability nor its part of the sum matters.
     """
     low, high = p.support()
     first = low
@@ -119,7 +119,8 @@ def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
         if mass > 0.5 and last <= MAX_LAST_TERM_OF_A_SUM:
             return Information(float(total), float(rounding), "sum")
         if first - low > MAX_TERMS_OF_A_SUM:
-            # A tail like a power falls by its last term times the number of terms, or slower.
+            # The rest of a power-law tail is about its last term times the number of terms, or
+            # more.
             return Information(
                 float(total),
                 max(last * (first - low), (1 - mass) * abs(math.log(max(last, 1e-300)))),
@@ -131,7 +132,7 @@ def _quadrature(
     p: Distribution, value: Callable[[Array], np.ndarray], laws: tuple[Distribution, ...]
 ) -> Information:
     """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the means
-    (medians where there is none), where a density may have its corner.
+    (medians if there is none), where a density may have a kink.
 
     Source: Takahasi & Mori (1974), Publications of the RIMS 9, 721–741.
     """
@@ -183,16 +184,14 @@ def _panels(p: Distribution, laws: tuple[Distribution, ...]) -> list[float]:
 
 
 def _middle(law: Distribution) -> float:
-    """The mean where it is finite, the median else; where a symmetric density has its corner,
-    it is there.
-    """
+    """The mean if it is finite, otherwise the median; a kink of a symmetric density is there."""
     mean = float(np.asarray(law.family.mean(law.values))) if law.family.law.mean else math.nan
     return mean if math.isfinite(mean) else _quantile(law, 0.5)
 
 
 def _quantile(law: Distribution, q: float) -> float:
-    """A quantile of a law; NaN where there is none, or not one number, as of a mixture with a
-    vector of weights.
+    """A quantile of a distribution; NaN if there is none, or not a single number, as for a mixture
+    with a vector of weights.
     """
     quantile = (
         np.full(2, math.nan)
@@ -210,8 +209,8 @@ def _panel(
     inner: list[float],
     nodes: int,
 ) -> tuple[float, float]:
-    """The integral over (a, b), and how much the integrand still has at an open end; inf where
-    it does not fall there.
+    """The integral over (a, b), and the size of the integrand at an open end; inf if it does not
+    fall there.
     """
     t = np.linspace(-DOUBLE_EXPONENTIAL_REACH, DOUBLE_EXPONENTIAL_REACH, nodes + 1)
     bend = 0.5 * math.pi * np.sinh(t)
@@ -223,7 +222,7 @@ def _panel(
         log_width = math.log(scale) + bend + log_speed
         far = True
     else:
-        # The distance to the nearer end keeps its digits where that end is 0.
+        # The distance to the closer end keeps its digits if that end is 0.
         share = scipy.special.expit(2 * bend)
         y = np.where(t < 0, a + (b - a) * share, b - (b - a) * scipy.special.expit(-2 * bend))
         log_width = (
@@ -244,8 +243,7 @@ def _panel(
     width = 2 * DOUBLE_EXPONENTIAL_REACH / nodes
     total = float(np.sum(terms)) * width
     last = terms[usable][-1] if usable.any() else 0.0
-    # At infinity an integrand that does not fall doubly exponentially in t is one whose integral
-    # diverges.
+    # If an integrand does not fall doubly exponentially in t at infinity, its integral diverges.
     diverging = max(MAX_SHARE_OF_LAST_TERM * np.max(np.abs(terms)), UNDERFLOW_OF_A_TERM)
     if far and abs(last) > diverging:
         return math.inf, 0.0

@@ -44,7 +44,7 @@ class Candidate:
     tic: float
     distance: float
     pvalue: float
-    replicates: int  # refits that the p-value rests on
+    replicates: int  # number of refits behind the p-value
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +169,8 @@ def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Ca
 def _bootstrap(
     family: Family, result: Fit, n: int, distance: float, key: Array, replicates: int
 ) -> tuple[float, int]:
-    """The share of samples from the fit whose distance from their own fit is as large, the data
-    counted in; and how many could be fitted.
+    """The proportion of samples from the fit whose distance from their own fit is at least as
+    large, including the data; and the number that could be fitted.
     """
     with precision(np.float64):
         draw = compiled(

@@ -20,7 +20,7 @@ from jaxmle.inference.selection.laws import Params
 
 
 def closed_form(value: Any) -> Information:
-    """A value in nats that a formula gives, with eight roundings for its error."""
+    """A value in nats from a formula, with an error of eight roundings."""
     value = float(value)
     return Information(value, float(8 * np.finfo(float).eps * max(1.0, abs(value))), "closed form")
 

@@ -1,5 +1,5 @@
 """Entropy, cross-entropy and Kullback–Leibler divergence between families, and from data: each
-value with its error and how it was found.
+value with its error and its method.
 """
 
 from __future__ import annotations

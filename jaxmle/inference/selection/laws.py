@@ -49,17 +49,17 @@ class Distribution:
 
 @functools.lru_cache(maxsize=64)
 def program_of(family: Family, what: str) -> Callable[..., Array]:
-    """A compiled function of a family, for the families asked about last."""
+    """A compiled function of a family, cached for the families used last."""
     return jax.jit(getattr(family, what))
 
 
 def is_pair(p: Any) -> bool:
-    """Whether ``p`` is a law and its parameters, two of them in a tuple."""
+    """Whether ``p`` is a tuple of two elements, a family and its parameters."""
     return isinstance(p, tuple) and len(p) == 2 and callable(p[0])
 
 
 def check_host() -> None:
-    """Refuse a trace, and say what to do under one."""
+    """Raise under a trace, and say what to do instead."""
     host_only("information", "; inside a trace, average family.log_prob over family.sample")
 
 
@@ -67,7 +67,7 @@ def distribution_of(p: Any, what: str) -> Distribution:
     """The distribution that a family and its parameters make, the parameters in float64.
 
     Raises:
-        TypeError: ``p`` is no such pair; ``what`` is its name in the message.
+        TypeError: ``p`` is not such a pair; ``what`` is its name in the message.
         ValueError: a parameter is not finite.
     """
     check_host()
@@ -114,9 +114,7 @@ def outside_support(p: Distribution, q: Distribution) -> bool:
 
 
 def _mass(p: Distribution, tail: str, end: float) -> bool:
-    """Whether the tail beyond an end has probability; a discrete law has none between its whole
-    numbers.
-    """
+    """Whether the tail beyond an end has probability; discrete families only at integers."""
     if getattr(p.family.law, tail) is None:
         return True
     end = np.ceil(end) - 1 if tail == "log_cdf" and p.family.discrete else end

@@ -1,1 +1,1 @@
-"""What can be read off the program of a likelihood: rows kept apart, linear predictors."""
+"""What can be read from the program of a likelihood: independent rows, linear predictors."""

@@ -3,7 +3,7 @@
 The program is traced without calls and loops (``straight_program``), and each of its operations is
 followed by an exact rule (``curvature_rules``), with flags of what is known of each entry
 (``curvature``). What depends on the data alone is evaluated, so that a mask or the sign of a factor
-is that of these data. An operation without a rule ends the proof, never makes one.
+is known for these data. An operation without a rule ends the proof without a conclusion.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ from jaxmle.runtime.compile import compiled, remembered
 
 MAX_ENTRIES = 2**22  # of one array of the program
 
-# The operands of a rearrangement that say where, not what: from this one on, or the first.
+# The operands of a rearrangement that are positions, not values: all from this one on, or the
+# first.
 PLACES_FROM = {
     "gather": 1,
     "dynamic_slice": 1,
@@ -86,7 +87,7 @@ def _terms(loglik: Loglik, layout: Layout, x: np.ndarray, free: np.ndarray, data
     shapes = tuple((np.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
     key = (layout, treedef, shapes, str(x.dtype))
     if isinstance(loglik, Fix | Tie):
-        # values that are held are leaves of the likelihood, and may differ from call to call
+        # held values are leaves of the likelihood and may differ from call to call
         program = straight_program(loglik, layout, x, leaves, treedef)
         fixed = jax.jit(lambda data: fixed_values(program, data))(leaves)
     else:
@@ -151,7 +152,7 @@ def _result(equation: Any, number: int, ins: list[Known]) -> list[Known]:
         outs = equation.primitive.bind(*map(jnp.asarray, places), **equation.params)
         outs = outs if equation.primitive.multiple_results else [outs]
         return [constants(out) for out in outs]
-    if name == "ne" and same:  # asks for NaN, of which nothing is claimed
+    if name == "ne" and same:  # a test for NaN, about which nothing is claimed
         return [constants(np.zeros(shapes[0]))]
     if (name == "mul" and same) or (name == "integer_pow" and equation.params["y"] == 2):
         return [square(ins[0])]
@@ -167,7 +168,7 @@ def _result(equation: Any, number: int, ins: list[Known]) -> list[Known]:
 
 
 def _as_shift(part: Known, number: int) -> Known:
-    """What has no derivative: constants as they are, else a maximum that stands beside zero."""
+    """A value without a derivative: a constant as it is, otherwise a maximum added to zero."""
     count = int(np.prod(part.flags.shape))
     numbers = (number * MAX_ENTRIES + 1 + np.arange(count)).reshape(part.flags.shape)
     held = (part.flags & IS_CONSTANT) > 0
@@ -176,7 +177,7 @@ def _as_shift(part: Known, number: int) -> Known:
 
 
 def _rearranged(equation: Any, ins: list[Known], places: list[Any]) -> list[Known]:
-    """Entries in other places, found by doing the same with their numbers."""
+    """Rearranged entries, found by rearranging their indices in the same way."""
     name = equation.primitive.name
     first = 1 if name == "select_n" else 0
     last = PLACES_FROM.get(name, len(ins))

@@ -1,8 +1,8 @@
-"""What is known of the entries of an array as functions of the parameters: convex, concave,
+"""What is known about the entries of an array as functions of the parameters: convex, concave,
 log-convex, log-concave, constant.
 
-The maximum that ``logsumexp`` subtracts and adds again is no function to these rules: an entry has
-a multiple of it beside its flags, which must be gone at the end.
+The maximum that ``logsumexp`` subtracts and adds again is treated separately: an entry has a
+multiple of it in addition to its flags, which must be zero at the end.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Known(NamedTuple):
 
     flags: np.ndarray  # integers
     value: np.ndarray  # of constants
-    # the subtracted maximum: its number, 0 for none, and its multiple. It is added, or where
-    # ``factor`` multiplies as exp(multiple · maximum)
+    # the subtracted maximum: its index, 0 for none, and its multiple. It is added or, with
+    # ``factor``, multiplies as exp(multiple · maximum)
     shift: np.ndarray
     multiple: np.ndarray
     factor: np.ndarray
@@ -41,19 +41,19 @@ class Known(NamedTuple):
         return self.multiple == 0
 
     def only(self, flags: np.ndarray) -> Known:
-        """The same entries with flags of their own, without a constant or a maximum."""
+        """The same entries with other flags, without a constant or a maximum."""
         return with_flags(np.where(self.is_plain, flags, NOTHING))
 
 
 def with_flags(flags: np.ndarray) -> Known:
-    """Entries of which no more than these flags is known."""
+    """Entries about which only these flags are known."""
     zero = np.zeros(np.shape(flags))
     none = zero.astype(bool)
     return Known(np.asarray(flags), zero, none.astype(int), zero, none)
 
 
 def constants(value: Any) -> Known:
-    """What is known of constants."""
+    """What is known about constants."""
     value = np.asarray(value)
     value = value.astype(float) if np.issubdtype(value.dtype, np.number) else value * 1.0
     positive = np.where(value >= 0, LOG_CONVEX | LOG_CONCAVE, NOTHING)
@@ -67,5 +67,5 @@ def constant_value(part: Known, dtype: Any) -> np.ndarray | None:
 
 
 def unknown(shape: tuple[int, ...]) -> Known:
-    """An array of which nothing is known."""
+    """An array about which nothing is known."""
     return with_flags(np.zeros(shape, int))

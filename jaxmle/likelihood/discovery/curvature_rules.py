@@ -1,8 +1,8 @@
-"""What each operation makes of convex and concave values (disciplined convex programming: Grant,
-Boyd & Ye 2006).
+"""The curvature of the result of each operation on convex and concave values (disciplined convex
+programming: Grant, Boyd & Ye 2006).
 
 The rules are exact: a sum of concave values is concave, the logarithm of a sum of exponentials of
-affine values is convex. An operation without a rule ends a proof, never makes one.
+affine values is convex. An operation without a rule ends a proof without a conclusion.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _sum(a: Known, b: Known) -> Known:
         factor, np.where(a.is_plain, b.multiple, a.multiple), a.multiple + b.multiple
     )
     shift = np.where(a.is_plain, b.shift, a.shift)
-    # NaN: no multiple, so that nothing is concluded of what is unsound
+    # NaN: not a multiple, so that nothing is concluded
     return Known(
         np.where(sound, flags, NOTHING), value, shift, np.where(sound, multiple, np.nan), factor
     )
@@ -276,7 +276,7 @@ def _running(claims: int) -> Callable[..., Known]:
 
 
 def matrix_product(ins: list[Known], places: list[Any], shape: tuple[int, ...]) -> Known:
-    """A matrix of constants times values of which the same is known."""
+    """A matrix of constants times values with the same flags."""
     if places[0] is None and places[1] is None:
         return unknown(shape)
     moving, fixed = (ins[0], places[1]) if places[0] is None else (ins[1], places[0])

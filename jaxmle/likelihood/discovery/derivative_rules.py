@@ -1,12 +1,12 @@
-"""Rules of differentiation that a user wrote (``custom_vjp``, ``custom_jvp``, a call of
-``stop_gradient``), compared with what they are the derivatives of.
+"""Checks of a user's derivative rules (``custom_vjp``, ``custom_jvp``, a call of ``stop_gradient``)
+against the functions that they differentiate.
 
-jax takes a second derivative of such a function by differentiating its rule. Where the rule hides
-what it depends on (the root that a solver returned, a residual under ``stop_gradient``), the score
-is right and the Hessian is not, and nothing in either shows it. One product of the Hessian with a
-direction against a difference of the score does; the likelihood at a few points beside shows in
-the same way whether the score is its derivative. Only a program with rules that are neither jax's
-nor this package's is asked.
+jax takes a second derivative of such a function by differentiating its rule. If the rule hides a
+dependence (the root that a solver returned, a residual under ``stop_gradient``), the score is right
+but the Hessian is wrong, and neither shows it. A product of the Hessian with a direction is
+therefore compared with a difference of the score; in the same way, the likelihood at a few nearby
+points shows whether the score is its derivative. Only programs with rules from outside jax and this
+package are checked.
 """
 
 from __future__ import annotations
@@ -32,42 +32,44 @@ from jaxmle.runtime.compile import compiled, contradict, remembered, tracing
 TRUSTED = (
     os.path.dirname(os.path.abspath(jax.__file__)) + os.sep,
     str(Path(__file__).resolve().parents[2]) + os.sep,
-)  # folders whose rules are right
-# A curvature this share off moves a standard error by half of it: less does not matter. Differences
-# are good to 1e-11, and their own error is added.
+)  # folders whose rules are trusted
+# A relative error in curvature changes a standard error by half of it; below this it does not
+# matter. Differences are good to 1e-11, and their own error is added.
 SHARE_OF_CURVATURE = 1e-6
 ERRORS_ALLOWED = 4.0  # of the differences, which may be a few times larger than they measure
 STEP_OF_THE_VALUES = 0.1  # in standard errors along the direction: ℓ falls by 0.005
-# of the fall that the score foresees; Simpson's rule is good to 1e-6 there, and an adjoint solved
-# to a loose tolerance is no wrong rule
+# of the fall that the score predicts; Simpson's rule is accurate to 1e-6 here, and an adjoint
+# solved with a loose tolerance is not a wrong rule
 SHARE_OF_FALL = 0.01
-ROUNDINGS = 64.0  # of Σ|terms|, sixteen times what is the noise of ℓ elsewhere
+ROUNDINGS = 64.0  # of Σ|terms|, sixteen times the noise of ℓ assumed elsewhere
 
 
 class Comparison(NamedTuple):
     """What the derivatives of a likelihood are off from differences, beyond their error."""
 
     hessian: Array  # (p,)  along one direction, in units of each coordinate's curvature
-    score: Array  # ()  the share of the fall of ℓ that the score does not foresee
+    score: Array  # () the fraction of the fall of ℓ that the score does not predict
 
 
 class Verdict(NamedTuple):
-    """Whether jax's second derivatives contradict the score, and the score the likelihood."""
+    """Whether jax's second derivatives contradict the score, or the score contradicts the
+    likelihood.
+    """
 
     hessian: bool
     score: bool
-    names: tuple[str, ...]  # of the functions that bring a rule
+    names: tuple[str, ...]  # of the functions with a rule
 
 
 def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[str, ...]:
-    """The names of the functions in a likelihood's program that bring a rule of a user's."""
+    """The names of the functions in a likelihood's program that have a rule written by a user."""
 
     def find(loglik: Loglik) -> tuple[str, ...]:
         try:
             program = jax.make_jaxpr(lambda x, data: terms_of(loglik, layout.unravel(x), data))(
                 base, data
             )
-        except Exception:  # where it is evaluated it says it again
+        except Exception:  # an error of the function is raised when it is evaluated
             return ()
         return tuple(sorted(set(_rules(program.jaxpr, {program.jaxpr.invars[0]}))))
 
@@ -77,8 +79,8 @@ def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tupl
 
 
 def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
-    """The names of the user's rules through which what depends on ``moving`` passes; all inputs
-    of a program inside of another move where one does.
+    """The names of the user's rules that act on anything that depends on ``moving``; if one input
+    of an inner program does, all are taken to.
     """
     moving = set(moving)
     for equation in jaxpr.eqns:
@@ -89,7 +91,7 @@ def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
         if name.startswith(("custom_vjp_call", "custom_jvp_call")):
             rule = _user_rule(equation)
             if rule is None:
-                continue  # what it calls has rules of its own only inside of it
+                continue  # what it calls has rules of its own only inside it
             yield rule
         elif name == "stop_gradient" and (caller := _caller_of_stop(equation)) is not None:
             yield caller
@@ -100,9 +102,7 @@ def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
 
 
 def _user_rule(equation: Any) -> str | None:
-    """The name of the function that brings the rule; None where it is one of jax or of this
-    package.
-    """
+    """The name of the function with the rule; None if it belongs to jax or this package."""
     program = equation.params.get("call_jaxpr") or equation.params.get("fun_jaxpr")
     source = getattr(getattr(program, "jaxpr", program), "debug_info", None)
     place = getattr(source, "func_filename", None) or ""
@@ -112,10 +112,10 @@ def _user_rule(equation: Any) -> str | None:
 
 
 def _caller_of_stop(equation: Any) -> str | None:
-    """The function that called ``stop_gradient``; None where it is one of jax or of this package,
-    such as ``softmax``, in which what is stopped cancels.
+    """The function that called ``stop_gradient``; None if it belongs to jax or this package, such
+    as ``softmax``, in which the stopped part cancels.
 
-    Transformations call it again from rules of jax's own: the caller is above the last of these.
+    Transformations call it again from jax's own rules: the caller is above the last of these.
     """
     frames = getattr(equation.source_info.traceback, "frames", ())
     for frame, caller in itertools.pairwise(frames):
@@ -127,7 +127,7 @@ def _caller_of_stop(equation: Any) -> str | None:
 
 
 def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison:
-    """The comparison at x (p,); nothing is off where the Hessian is by differences already."""
+    """The comparison at x (p,); no error if the Hessian is already computed by differences."""
     point = sums(loglik, layout, x, data)
     bend = jnp.abs(jnp.diagonal(point.hessian))
     unit = jnp.where(bend > 0, jax.lax.rsqrt(bend), jnp.maximum(jnp.abs(x), 1.0))
@@ -152,8 +152,8 @@ def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison
 
 
 def _unforeseen(pass_at: Any, direction: Array, step: Array) -> Array:
-    """The share of the change of ℓ on both sides of a point that Simpson's rule over the score
-    does not foresee, beyond rounding.
+    """The fraction of the change of ℓ on both sides of a point that Simpson's rule over the score
+    does not predict, beyond rounding.
     """
     places = step * jnp.array([-1.0, -0.5, 0.0, 0.5, 1.0], direction.dtype)
 
@@ -180,8 +180,8 @@ def _spread(p: int) -> Array:
 
 
 def check_rules(loglik: Loglik, layout: Layout, points: Any, data: Tree) -> Verdict:
-    """Compare the derivatives of a likelihood on the host at ``points``, each (p,); where the
-    Hessian is contradicted all that is compiled from then on takes differences of the score.
+    """Compare the derivatives of a likelihood on the host at ``points``, each (p,); if the Hessian
+    is contradicted, everything compiled from then on uses differences of the score.
     """
     names = written_rules(loglik, layout, points[0], data)
     if not names:

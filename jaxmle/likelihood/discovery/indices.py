@@ -1,12 +1,12 @@
-"""Codes that index: which leaves of the data, and which arrays that it closes over, a user's
-function takes for indices, read off its program, and whether they lie in range.
+"""Codes used as indices: which leaves of the data and which closed-over arrays a user's function
+uses as indices, read from its program, and whether they are in range.
 
 jax takes a negative index from the end and a large one for the last entry, and loses the derivative
 of the latter: rows of a missing group (−1 in pandas) join the last one, and the fit converges. The
 program that jax traces is followed from the leaves of the data to every operation that reads or
-adds by index; what the leaf holds is then compared with the length of the axis. An index that the
-function puts in range itself (``where``, ``clip``) or never lets count is no error. A closed-over
-array may count from the end on purpose, but not where it has an entry for each row.
+adds by index; what the leaf holds is then compared with the length of the axis. It is not an error
+if the function itself puts an index in range (``where``, ``clip``) or does not use it. A
+closed-over array may count from the end on purpose, unless it has an entry for each row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from jaxmle.likelihood.masked import matters
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import closes_over_integers, remembered
 
-PROBE_PERIOD = 7919  # a prime, so that rows looked at follow no period of the codes
-LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
+PROBE_PERIOD = 7919  # a prime, so that the sampled rows do not follow a period of the codes
+LOOKED_AT = 16  # number of rows that decide whether a column of floats holds codes
 
 
 CHOOSES = {
@@ -36,7 +36,7 @@ CHOOSES = {
     "branch": "chooses among {} branches",
     "one_hot": "has one_hot make {} columns",
 }
-# The least value of a code, where it is not that of the first entry: ``one_hot(codes - 1, k - 1)``
+# The smallest value of a code, if it is not that of the first entry: ``one_hot(codes - 1, k - 1)``
 # makes the first group the reference.
 LEAST = {"floored": -np.inf, "one_hot": 0}
 DROP_OR_ADD = (
@@ -46,27 +46,27 @@ DROP_OR_ADD = (
 
 
 class Members(NamedTuple):
-    """The members of a batch: their leaves, each with ``lead`` axes over members, and where a
-    value of them stands.
+    """The members of a batch: their leaves, each with ``lead`` axes over members, and the position
+    of a value among them.
     """
 
     leaves: list[Array]
     lead: list[int]
     place: Callable[[int, tuple[int, ...]], str]  # of a leaf and an index in it, in words
     data_of: Callable[[int, tuple[int, ...]], Tree]  # the data of the member that it belongs to
-    equal: bool  # whether all have as many rows
+    equal: bool  # whether all have the same number of rows
 
 
 def check_indices(
     loglik: Loglik, layout: Layout, base: Any, data: Tree, members: Members | None = None
 ) -> None:
-    """Raise a ValueError for a code that lies outside of the axis it indexes.
+    """Raise a ValueError for a code that lies outside the axis it indexes.
 
     Args:
         base: the start (p,).
-        data: one data set, checked; of a batch any member.
-        members: of a batch. Where its members have unequal lengths, what is indexed by rows or
-            depends on the data is left alone.
+        data: one checked data set; for a batch any member.
+        members: of a batch. If its members have unequal lengths, arrays that are indexed by rows or
+            depend on the data are not checked.
     """
     leaves, treedef = jax.tree.flatten(data)
     if not has_user_function(loglik):
@@ -110,7 +110,7 @@ def _check_constant(
     data: Tree,
     equal: bool,
 ) -> None:
-    """Raise a ValueError where an array that the function closes over is out of range."""
+    """Raise a ValueError if an array that the function closes over is out of range."""
     rows = data_length(data)
     if index.of_data and not equal:
         return
@@ -165,7 +165,7 @@ def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> s
 
 
 def _may_hold_codes(leaf: Array) -> bool:
-    """Whether a leaf is of whole numbers, or floats of which a column is, by some of its rows."""
+    """Whether a leaf holds integers, or floats with an integer column, judged by some rows."""
     if leaf.dtype.kind != "f" or leaf.ndim > 2:
         return bool(leaf.dtype.kind in "iu")
     rows = np.arange(min(LOOKED_AT, len(leaf))) * PROBE_PERIOD % len(leaf)
@@ -181,7 +181,7 @@ def _picked(picks: tuple[Pick, ...], axes: int, lead: int) -> tuple[slice, ...]:
 
 
 def _outside(leaf: np.ndarray, index: Index, lead: int) -> np.ndarray | None:
-    """Where the leaf's values are no index; None where all are."""
+    """Where the values of a leaf are not valid indices; None if all are."""
     cut = _picked(index.picks, leaf.ndim, lead)
     values = leaf[cut]
     if not values.size:

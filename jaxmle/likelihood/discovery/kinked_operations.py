@@ -1,12 +1,12 @@
-"""Whether a likelihood can have kinks, read off its program: points where its score jumps.
+"""Whether a likelihood can have kinks, read from its program: points where its score jumps.
 
 The values of a program that depend on the parameters are followed from operation to operation.
-What bends at a point (|x|, the larger of two, a choice by the sign of a parameter) makes all that
-depends on it kinked, except where it has no derivative, as the maximum that ``logsumexp``
-subtracts, and except for a choice between a value and ±∞ or NaN: that is a support. Functions with
-a rule of differentiation that jax or this package brings are smooth. So are the special functions
-of jax and all that this package does itself, in which choices guard against overflow; its one
-kinked density is written by ``sign``.
+An operation with a kink (|x|, the larger of two, a choice by the sign of a parameter) makes
+everything that depends on it kinked. There are two exceptions: a value without a derivative, such
+as the maximum that ``logsumexp`` subtracts, and a choice between a value and ±∞ or NaN, which
+defines a support. Functions with a derivative rule of jax or this package are smooth. So are jax's
+special functions and all functions of this package, in which choices guard against overflow; its
+one kinked density is written with ``sign``.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ BENDING_IN_THIS_PACKAGE = frozenset(["sign"])
 SPECIAL_FUNCTIONS_OF_JAX = tuple(
     f"{OF_JAX}_src{os.sep}{room}{os.sep}special.py" for room in ("lax", "ops", "scipy")
 )
-BENDING_RULES = frozenset(["relu"])  # functions of jax that bring a rule and are kinked
+BENDING_RULES = frozenset(["relu"])  # functions of jax that have a rule and are kinked
 
 
 class Known(NamedTuple):
-    """What is known of a value."""
+    """What is known about a value."""
 
     moves: bool = False  # it depends on the parameters
     is_kinked: bool = False  # not smoothly
@@ -55,7 +55,7 @@ FIXED = Known()
 
 def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     """Whether the program of a likelihood has operations by which ℓ may have kinks in the
-    parameters. Arrays may be given by shape and dtype alone.
+    parameters. Only shapes and dtypes of arrays are needed.
     """
 
     def find(loglik: Loglik) -> bool:
@@ -64,7 +64,7 @@ def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> boo
 
         try:
             program = jax.make_jaxpr(terms)(base, loglik, data)
-        except Exception:  # where it is evaluated it says it again
+        except Exception:  # an error of the function is raised when it is evaluated
             return False
         arguments = [Known(moves=True)] + [FIXED] * (len(program.jaxpr.invars) - 1)
         return any(known.is_kinked for known in _results(program.jaxpr, arguments, None))
@@ -75,10 +75,10 @@ def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> boo
 
 
 def _results(jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | None) -> list[Known]:
-    """What is known of the results of a program.
+    """What is known about the results of a program.
 
     Args:
-        counted: the operations in it that bend; None where that depends on who called each.
+        counted: the kinked operations in it; None if that depends on the caller of each.
     """
     table = dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -96,7 +96,7 @@ def _literal(atom: Any) -> Known:
 
 
 def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) -> list[Known]:
-    """What is known of the results of one operation."""
+    """What is known about the results of one operation."""
     name = equation.primitive.name
     count = len(equation.outvars)
     if name == "stop_gradient" or not any(known.moves for known in ins):
@@ -108,7 +108,7 @@ def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) ->
     programs = [] if _has_smooth_rule(equation) else list(_programs(equation))
     if len(programs) == 1 and len(programs[0].invars) == len(ins):
         return _called(programs[0], equation, ins, counted)
-    # A loop or a branch may hand on any of its arguments.
+    # A loop or a branch may return any of its arguments.
     for inner in programs:
         arguments = [Known(moves=True, is_kinked=is_kinked)] * len(inner.invars)
         results = _results(inner, arguments, _counted_in(inner, equation, counted))
@@ -120,14 +120,14 @@ def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) ->
 def _called(
     program: Any, equation: Any, ins: list[Known], counted: frozenset[str] | None
 ) -> list[Known]:
-    """What is known of the results of a program called on the arguments of an operation; in a loop
-    over rows, of the results of all its passes.
+    """What is known about the results of a program called on the arguments of an operation; for a
+    loop over rows, about the results of all its passes.
     """
     counted = _counted_in(program, equation, counted)
     outs = _results(program, ins, counted)
     is_scan = equation.primitive.name == "scan"
     held, carried = scan_counts(equation.params) if is_scan else (0, 0)
-    for _ in range(carried and 2):  # what moves, then what bends
+    for _ in range(carried and 2):  # what depends on the parameters, then what is kinked
         carry = [
             Known(*map(any, zip(before, after, strict=True)))
             for before, after in zip(ins[held : held + carried], outs[:carried], strict=True)
@@ -138,14 +138,16 @@ def _called(
 
 
 def _bends(name: str, ins: list[Known]) -> bool:
-    """Whether such an operation bends: a choice does by what moves, between two finite values."""
+    """Whether such an operation is kinked: a choice is if it depends on parameters and is between
+    two finite values.
+    """
     if name in CHOOSING:
         return ins[0].moves and not any(known.is_infinite for known in ins[1:])
     return True
 
 
 def _has_smooth_rule(equation: Any) -> bool:
-    """Whether the operation is a function with a rule that jax or this package brings."""
+    """Whether the operation is a function with a rule of jax or this package."""
     if not equation.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call")):
         return False
     source = _source(next(_programs(equation), None))
@@ -169,9 +171,10 @@ def _source(program: Any) -> Any:
 def _counted_in(
     program: Any, equation: Any, counted: frozenset[str] | None
 ) -> frozenset[str] | None:
-    """The operations of an inner program that bend; None where that depends on who called each.
+    """The kinked operations of an inner program; None if that depends on the caller of each.
 
-    A function of jax's was perhaps traced for another caller: it belongs to who calls it here.
+    A function of jax may have been traced for another caller: here it belongs to its caller in this
+    program.
     """
     place = getattr(_source(program), "func_filename", None) or ""
     if counted is None and place.startswith(OF_JAX):
@@ -180,7 +183,7 @@ def _counted_in(
 
 
 def _counted(equation: Any) -> frozenset[str]:
-    """The operations of jax that bend where they are called from the code that called this one."""
+    """The kinked operations of jax among those called from the code that called this one."""
     for frame in getattr(equation.source_info.traceback, "frames", ()):
         if frame.file_name.startswith(SPECIAL_FUNCTIONS_OF_JAX):
             return frozenset()

@@ -1,11 +1,11 @@
-"""The predictors of a user's function: where its program keeps rows apart and multiplies designs by
-coefficients, it is a regression.
+"""The predictors of a user's function: if its rows are independent and its program multiplies
+designs by coefficients, it is a regression.
 
-``data["x"] @ params["beta"]`` is one operation of the program that jax traces. What is left of the
-program, with the product taken for an input, is the density of one row as a function of its
-predictors: the declared form, found instead of declared. Nothing is guessed: parameters that enter
-anything but such products enter as they are, and a program that is not the same for a few rows as
-for all ends it.
+``data["x"] @ params["beta"]`` is one operation of the program that jax traces. The rest of the
+program, with the product as an input, is the density of one row as a function of its predictors: a
+regression that was found instead of declared. Nothing is guessed: parameters outside such products
+enter as constants, and if the program for a few rows differs from that for all rows, it is not a
+regression.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import ById, LikelihoodTree, Opaque
 
 ROWS_OF_SECOND_TRACE = 24  # rows of the second trace
-MOST = 8  # scalar predictors: the program is traced for each pair of them
-# numbers among the parameters, where there is no product to gain by: five parameters of 81 rows
-# take half the time of the general road
+MOST = 8  # scalar predictors; the program is traced for each pair of them
+# number of parameters if there is no product to gain from: five parameters and 81 rows take half
+# the time of the general method
 MAX_SCALARS_WITHOUT_PRODUCT = 6
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
 BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)
@@ -46,7 +46,7 @@ SHAPED = (
     "dimensions",
     "permutation",
     "y",
-)  # what of an operation no number of rows changes
+)  # parameters of an operation that do not depend on the number of rows
 
 
 class UnlikePrograms(RuntimeError):
@@ -64,15 +64,15 @@ class TracedPredictors(NamedTuple):
     """Products of designs and coefficients in a program, and parameters that are constants."""
 
     products: tuple[Product, ...]
-    constants: tuple[int, ...]  # leaves of the parameters that enter as they are
+    constants: tuple[int, ...]  # leaves of the parameters that enter as constants
 
 
 def as_regression(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
-    """The likelihood with the user's function replaced by an equivalent ``Regression``, where its
+    """The likelihood with the user's function replaced by an equivalent ``Regression``, if its
     program is the density of linear predictors; otherwise unchanged.
 
     Args:
-        loglik: one that ``is_rowwise``.
+        loglik: a likelihood for which ``is_rowwise`` holds.
     """
     if isinstance(loglik, Opaque):
         regression = _regression(loglik, layout, base, data) if loglik.discover else None
@@ -126,7 +126,7 @@ def _regression(loglik: Opaque, layout: Layout, base: Any, data: Tree) -> Regres
 
 
 def _names(data: Tree) -> list[str | None]:
-    """How ``linear`` calls each leaf of the data; None where it has no name."""
+    """The name of each leaf of the data in ``linear``; None if it has none."""
     names: list[str | None] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         name = ".".join(
@@ -190,7 +190,7 @@ def _program(function: Any, params: Tree, rows: Tree) -> Any:
 
 
 def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
-    """The products of designs and coefficients in a program, each with the variable that it is."""
+    """The products of designs and coefficients in a program, each with its variable."""
     places = {var: place for place, var in enumerate(program.jaxpr.invars)}
     products = []
     for equation in program.jaxpr.eqns:
@@ -223,9 +223,7 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
 def _traced_predictors(
     function: Any, layout: Layout, base: Any, data: Tree
 ) -> TracedPredictors | None:
-    """The products and constants of a function; None where it is no regression of few
-    predictors.
-    """
+    """The products and constants of a function; None if it is no such regression."""
     params = jax.eval_shape(layout.unravel, base)
     fewer = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((ROWS_OF_SECOND_TRACE, *leaf.shape[1:]), leaf.dtype), data
@@ -244,7 +242,7 @@ def _traced_predictors(
 
 
 def _parted(program: Any, leaves: int) -> TracedPredictors:
-    """Which leaves of the parameters enter through products alone, and which as they are."""
+    """Which leaves of the parameters enter only through products, and which as constants."""
     products = _products(program, leaves)
     others = [
         equation
@@ -260,8 +258,8 @@ def _parted(program: Any, leaves: int) -> TracedPredictors:
 
 
 def _is_worth_it(predictors: TracedPredictors, layout: Layout) -> bool:
-    """Whether the declared form holds all that enters, and there is something to gain: a
-    product of at least two columns, or few parameters.
+    """Whether a regression covers everything that enters and saves work: a product of at least two
+    columns, or few parameters.
     """
     leaves = layout.leaves
     plain = all(
@@ -282,8 +280,8 @@ def _is_worth_it(predictors: TracedPredictors, layout: Layout) -> bool:
 
 
 def _same(whole: Any, part: Any, n: int | None) -> bool:
-    """Whether a program for n rows and one for ``FEW`` are one program: the same operations,
-    numbers and axes, and n where the other has few.
+    """Whether the programs for n rows and for ``FEW`` rows are the same: the same operations,
+    numbers and axes, except for the number of rows.
     """
     pairs = list(zip(whole.consts, part.consts, strict=True))
     if any(np.asarray(a).tobytes() != np.asarray(b).tobytes() for a, b in pairs) or len(

@@ -1,11 +1,10 @@
-"""Whether a log-likelihood of one number is a mean over the rows, read off its program.
+"""Whether a log-likelihood of one number is a mean over the rows, read from its program.
 
 A likelihood that is the mean of n terms has standard errors √n times too large, and nothing in its
-values shows it. Its program does. It is traced for n rows and for 2n and followed from its result
-backwards, through sums and what scales them: each part that depends on the data has to be divided
-by the number of rows on its way. A divisor that doubles with the rows is their number, and so is
-one that equals it; weights that are constant divide by it where they add up to one. Nothing is
-evaluated.
+values shows it. Its program does. It is traced for n and for 2n rows and followed backwards from
+its result, through sums and scalings: each part that depends on the data must be divided by the
+number of rows. A divisor that doubles with the rows, or equals their number, is the number of rows;
+constant weights that sum to one also count as such a division. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.tree import Layout
 
-MIN_TERMS_OF_A_MEAN = 8  # of fewer: /2 and /4 are what formulas divide by
+MIN_TERMS_OF_A_MEAN = 8  # with fewer, a divisor such as 2 or 4 may belong to a formula
 RELATIVE_ROUNDING = 1e-5  # of a sum of weights in float32
-MAX_DEPTH_OF_A_CONSTANT = 24  # operations by which a constant is made
+MAX_DEPTH_OF_A_CONSTANT = 24  # number of operations that compute a constant
 HALF_OR_WHOLE = (1.0, 0.5)  # −½ Σr² / n is written with 2n
 
 LINEAR = frozenset(
@@ -40,11 +39,11 @@ SUMS = frozenset({"add", "sub", "add_any"})
 
 def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
     """Whether all parts of a scalar log-likelihood that depend on the data are divided by the
-    number of rows. False where the program cannot be traced.
+    number of rows. False if the program cannot be traced.
 
     Args:
         layout: of the parameters.
-        data: any tree of arrays, or None where the data are closed over.
+        data: any tree of arrays, or None if the data are closed over.
     """
 
     def value(x: Any, data: Tree) -> Any:
@@ -64,7 +63,7 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
     rows = data_length(data)
     try:
         twice = program(2) if rows else None
-    except Exception:  # it may close over what goes with its own rows
+    except Exception:  # it may close over arrays that belong to its rows
         twice = None
     scope = _outermost(once, twice, data_is_captured=rows is None)
     start = _Part(scope, once.jaxpr.outvars[0], 0.0, (), True)
@@ -77,9 +76,7 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Scope:
-    """A program, beside the same for twice the rows, and what its inputs stand for outside of
-    it.
-    """
+    """A program, the same program for twice the rows, and what its inputs are outside it."""
 
     equations: list[Any]
     maker: dict[Any, Any]  # from a variable to its equation
@@ -88,7 +85,7 @@ class _Scope:
     constants: dict[Any, Any]
     of_data: set[Any]  # variables that depend on the data
     of_params: set[Any]
-    carried: frozenset[Any]  # what a loop hands from turn to turn
+    carried: frozenset[Any]  # values that a loop carries from iteration to iteration
     twin: _Scope | None
 
     def twin_of(self, equation: Any) -> Any:
@@ -144,7 +141,7 @@ def _in(atom: Any, variables: set[Any]) -> bool:
 def _inside(
     scope: _Scope, equation: Any, closed: Any, atoms: list[Any], carried: range = range(0)
 ) -> _Scope:
-    """The program that an equation runs on ``atoms``, of which some are carried on by a loop."""
+    """The program that an equation runs on ``atoms``, some of which are carried by a loop."""
     jaxpr = closed.jaxpr
     given = dict(zip(jaxpr.invars, atoms, strict=True))
     handed_on = frozenset(jaxpr.invars[i] for i in carried)
@@ -168,8 +165,8 @@ def _inside(
 
 
 def _runs(equation: Any) -> list[tuple[Any, ...]]:
-    """The programs that an equation runs: each with the atoms that it is given and the places of
-    those that a loop carries on.
+    """The programs that an equation runs: each with its input atoms and the positions of those that
+    a loop carries.
     """
     name = equation.primitive.name
     params = equation.params
@@ -181,7 +178,7 @@ def _runs(equation: Any) -> list[tuple[Any, ...]]:
         rows = sum(map(_is_row, body.jaxpr.invars, atoms))
         results = sum(map(_is_row, body.jaxpr.outvars, equation.outvars))
         carried = len(equation.outvars) - results
-        first = len(atoms) - rows - carried  # constants, what is carried, what it runs over
+        first = len(atoms) - rows - carried  # constants, carried values, arrays it runs over
         return [(body, atoms, range(first, first + carried))]
     if name == "while":
         body = params["body_jaxpr"]
@@ -197,7 +194,7 @@ def _runs(equation: Any) -> list[tuple[Any, ...]]:
 
 
 def _is_row(inner: Any, outer: Any) -> bool:
-    """Whether a turn of a scan has a row of what the whole has."""
+    """Whether an iteration of a scan receives one row of the whole array."""
     return bool(inner.aval.ndim != outer.aval.ndim)
 
 
@@ -205,8 +202,8 @@ def _is_row(inner: Any, outer: Any) -> bool:
 
 
 class _Part(NamedTuple):
-    """A part of the sum on its way back: how often it has been divided by the number of rows, the
-    other numbers that scale it, and whether it only counts where it depends on parameters.
+    """A part of the sum, followed backwards: how often it has been divided by the number of rows,
+    the other numbers that scale it, and whether it counts only if it depends on parameters.
     """
 
     scope: _Scope
@@ -248,7 +245,7 @@ def _powers(start: _Part, rows: int | None) -> Iterator[float]:
 
 
 def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
-    """The parts that an operation adds up or scales; None where it does neither."""
+    """The parts that an operation sums or scales; None if it does neither."""
     name = equation.primitive.name
     if name in LINEAR:
         return [_summed(part, equation, rows).of(equation.invars[0])]
@@ -268,8 +265,8 @@ def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
 
 
 def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
-    """The part, where an operation adds up as many terms as a factor has divided by. Where the
-    data are given the number of rows is known, and factors have been compared with it.
+    """The part, if an operation sums as many terms as a factor has divided by. If the data are
+    given, the number of rows is known, and factors have been compared with it.
     """
     if rows is not None:
         return part
@@ -309,8 +306,8 @@ def _is(value: float, wanted: tuple[float, ...]) -> bool:
 
 
 def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
-    """A product or quotient: the factor that makes a part of the sum, with what the other does
-    to its power; None where both do.
+    """A product or quotient: the factor that is a part of the sum, with the effect of the other on
+    its power; None if both are.
     """
     scope = part.scope
     name = equation.primitive.name
@@ -319,7 +316,7 @@ def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
     of_data = [_in(atom, scope.of_data) for atom in (left, right)]
     if all(of_params) and all(of_data):
         return _counted(part, equation)
-    # The other factor has no parameters, or no data: what has both is followed first.
+    # The other factor has no parameters, or no data: a factor with both is followed first.
     rank = [params + 2 * data for params, data in zip(of_params, of_data, strict=True)]
     main = 0 if name == "div" or rank[0] >= rank[1] else 1
     if not of_data[main] or (name == "div" and of_params[1] and of_data[1]):
@@ -336,7 +333,9 @@ def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
 
 
 def _counted(part: _Part, equation: Any) -> list[_Part] | None:
-    """A part times, or over, the number of rows at which a condition holds, as in ``nanmean``."""
+    """A part multiplied or divided by the number of rows for which a condition holds, as in
+    ``nanmean``.
+    """
     name = equation.primitive.name
     left, right = equation.invars
     if name != "dot_general" and _is_count(part.scope, right):
@@ -382,8 +381,8 @@ def _by_constant(part: _Part, equation: Any, place: int, rows: int | None) -> _P
 
 
 def _with_factor(part: _Part, number: float, rows: int | None) -> _Part:
-    """The part scaled by a number: compared with the number of rows where that is known, else kept
-    until the sum is met.
+    """The part scaled by a number: compared with the number of rows if that is known, otherwise
+    kept until the sum is reached.
     """
     alone = part._replace(factors=(number,))
     compared = _divided(alone, rows) if rows and rows >= MIN_TERMS_OF_A_MEAN else alone
@@ -402,8 +401,8 @@ def _weighs_rows(value: np.ndarray, rows: int | None) -> bool:
 
 
 def _doublings(value: np.ndarray | None, double: np.ndarray | None) -> float:
-    """The power of the number of rows by which a constant grows with them: 1 where it doubles,
-    −½ where it is divided by √2; 0 where that is not known.
+    """The power of the number of rows with which a constant grows: 1 if it doubles, −½ if it is
+    divided by √2; 0 if not known.
     """
     if value is None or double is None or not value.size or not double.size:
         return 0.0
@@ -415,8 +414,8 @@ def _doublings(value: np.ndarray | None, double: np.ndarray | None) -> float:
 
 
 def _constant(scope: _Scope, atom: Any, depth: int = 0) -> np.ndarray | None:
-    """The value of an array that depends neither on data nor on parameters, if a few operations
-    make it of constants.
+    """The value of an array that depends neither on data nor on parameters, if it is computed from
+    constants by a few operations.
     """
     if hasattr(atom, "val"):
         return np.asarray(atom.val)

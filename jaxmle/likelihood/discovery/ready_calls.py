@@ -5,7 +5,7 @@ A ready likelihood that is fitted itself is shown its data by ``checks.check_cod
 function it meets tracers only, perhaps recoded ones. So the program is traced once with what each
 call is given marked (``parameters.calls``), and run on the data as far as the marks: the values
 there are checked as the model checks its own. Rows that the function masks are no error. A call
-inside of ``cond`` or ``while_loop`` is not seen.
+inside ``cond`` or ``while_loop`` is not seen.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from jaxmle.runtime.opaque import Opaque
 
 READY = ("jaxmle.models", "jaxmle.families")
 MAX_VALUES_AT_ONCE = 2**22  # numbers of members that are run together, 32 MB
-OTHER_VALUE = 0.37  # by which a value is moved to see whether it counts; whole numbers by one
+OTHER_VALUE = 0.37  # by which a value is changed to see whether it matters; integers by one
 
 Met = dict[tuple[int, ...], list[Array]]
-# for each call that was reached, by its number and its place in the program, the leaves of its data
+# for each call that was reached, by its number and its position in the program, the leaves of its
+# data
 
 
 class Calls(NamedTuple):
-    """A program in which ready likelihoods are called."""
+    """A program in which built-in likelihoods are called."""
 
-    met: Callable[..., Met]  # (x, data): what each call is given
-    terms: Callable[..., Array]  # (x, data, call): the terms where the data of one call are moved
+    met: Callable[..., Met]  # (x, data): the arguments of each call
+    terms: Callable[..., Array]  # (x, data, call): the terms when the data of one call are changed
 
 
 def has_user_function(loglik: Loglik) -> bool:
-    """Whether a function that a user wrote stands in the likelihood: a built-in model knows its
+    """Whether the likelihood contains a function written by a user; built-in models know their
     codes.
     """
     parts = parts_of(loglik)
@@ -60,13 +61,13 @@ def has_user_function(loglik: Loglik) -> bool:
 def check_calls(
     loglik: Loglik, layout: Layout, base: Any, data: Tree, place: Place = in_row
 ) -> None:
-    """Raise a ValueError where a ready likelihood that a user's function calls is given data in
-    another coding than it reads.
+    """Raise a ValueError if a user's function calls a built-in likelihood with data in a coding
+    that it does not expect.
 
     Args:
         base: the start (p,).
         data: one data set on the host.
-        place: from the index of a value to words.
+        place: describes a value, given its index.
     """
     calls = calls_in(loglik, layout, base, data)
     if calls is None:
@@ -81,9 +82,9 @@ def check_stacked_calls(
     """``check_calls`` for the members of a batch.
 
     Args:
-        member_data: the data of any member; of all of them where every leaf is shared.
+        member_data: the data of any member; of all members if every leaf is shared.
         stacked: the data of all members, along the leading axis of each leaf.
-        shared: which leaves all members share; these have no such axis.
+        shared: which leaves all members share; these do not have the leading axis.
     """
     if all(jax.tree.leaves(shared)):
         check_calls(loglik, layout, base, member_data)
@@ -110,7 +111,7 @@ def check_stacked_calls(
     for first in range(0, members, together):
         try:
             _show(met(x, cut(slice(first, first + together))), in_row)
-        except ValueError:  # one member is wrong: which one is found out by itself
+        except ValueError:  # a member has an error; which one is found separately
             for member in range(first, min(first + together, members)):
                 _check(calls, x, cut(member), _of_member(member))
 
@@ -126,8 +127,8 @@ def _show(met: Met, place: Place) -> None:
 
 
 def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
-    """Show the data to each call; those that it refuses once more without the rows whose terms
-    do not change with them.
+    """Show the data to each call; those that it refuses again without the rows whose terms do not
+    change with them.
     """
     for which, leaves in calls.met(x, data).items():
         try:
@@ -142,14 +143,12 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
 
 
 def _shifted(place: Place, rows: np.ndarray) -> Place:
-    """The place, among all rows, of a value in a selection of the rows."""
+    """The position, among all rows, of a value in a selection of rows."""
     return lambda index: place((int(rows[index[0]]), *index[1:]) if index else index)
 
 
 def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
-    """The calls of ready likelihoods in the functions that a user wrote; None where there are
-    none.
-    """
+    """The calls of built-in likelihoods in a user's functions; None if there are none."""
     if not any(name in sys.modules for name in READY) or not has_user_function(loglik):
         return None
 
@@ -185,8 +184,8 @@ def _calls(program: Any) -> Calls:
 def _run(
     program: Any, arguments: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
-    """The results of a program that stands at ``path`` in others, and what it gives to marked
-    calls; the data of the call ``moved`` are moved.
+    """The results of a program at ``path`` inside others, and the arguments of its marked calls;
+    the data of the call ``moved`` are changed.
     """
     jaxpr = getattr(program, "jaxpr", program)
     table = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -223,7 +222,7 @@ def _bound(
 def _scanned(
     params: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
-    """A loop over rows, with what each turn gives to marked calls stacked."""
+    """A loop over rows, with the arguments of marked calls stacked over iterations."""
     first, carried = scan_counts(params)
     constants = ins[:first]
     begin = ins[first : first + carried]
@@ -249,12 +248,12 @@ def _moved(leaf: Array) -> Array:
 
 
 def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
-    """The rows whose terms change with the data of a call, (n,); None where there are no terms
-    to tell, or none for each row of the call.
+    """The rows whose terms change with the data of a call, (n,); None if there are no terms, or not
+    one for each row of the call.
     """
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     counting: Any = False
-    for point in (x, beside):  # at the start alone a factor may be 0
+    for point in (x, beside):  # at the start alone, a factor may be 0
         unchanged, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
         counting = counting | (unchanged != other) | ~np.isfinite(unchanged)
     rows = calls.met(x, data)[which]

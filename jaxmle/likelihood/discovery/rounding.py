@@ -1,9 +1,9 @@
 """A traced program evaluated operation by operation, and the rounding error of its results.
 
-Compiling a program takes a second, evaluating a small one by NumPy some milliseconds. Between two
-operations each result that is not a whole number can be moved at random by half a unit in the last
-place. What the end results move by is then their rounding error: Monte Carlo arithmetic (Parker,
-Pierce & Eggert 2000, Comput. Sci. Eng. 2(4), 58).
+Compiling a program takes a second; evaluating a small one with NumPy takes a few milliseconds.
+After each operation, every non-integer result can be changed at random by half a unit in the last
+place. The resulting change of the final results is their rounding error: Monte Carlo arithmetic
+(Parker, Pierce & Eggert 2000, Comput. Sci. Eng. 2(4), 58).
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def evaluated(program: Any, arguments: Sequence[Any], jitter: Jitter | None = No
     Args:
         program: with its constants, as ``jax.make_jaxpr`` gives it.
         arguments: an array for each of its inputs.
-        jitter: what is done to each result of an operation; None for nothing.
+        jitter: a function applied to each result of an operation; None for none.
     """
     with np.errstate(all="ignore"):
         return _run(program.jaxpr, program.consts, arguments, jitter)
 
 
 def random_rounding(seed: int) -> Jitter:
-    """Moves floating numbers that are not whole by up to a unit in the last place."""
+    """Change floating-point numbers that are not integers by up to a unit in the last place."""
     rng = np.random.default_rng(seed)
 
     def moved(value: Any) -> Any:
@@ -123,7 +123,7 @@ def _results(equation: Any, values: Values, jitter: Any) -> Values:
 
 
 def _by_jax(equation: Any, values: Values) -> Values:
-    """The results of an operation that NumPy is not asked for."""
+    """The results of an operation that is computed by jax instead of NumPy."""
     given = {
         atom: value
         for atom, value in zip(equation.invars, values, strict=True)
@@ -203,8 +203,8 @@ def _iota(params: Any, shape: Any, *_: Any) -> Any:
 
 
 def _pad(params: Any, shape: Any, value: Any, filling: Any) -> Any:
-    """Zeros, or another number, before, after and between the entries; a negative number of them
-    takes entries away.
+    """Padding with zeros, or another number, before, after and between the entries; negative
+    padding removes entries.
     """
     widths = [
         low + high + max(0, (n - 1) * gap + n) for (low, high, gap), n in _config(params, value)
@@ -228,7 +228,7 @@ def _config(params: Any, value: Any) -> list[Any]:
 def _window(
     shape: Sequence[int], indices: Any, sizes: Sequence[int], dims: Any, whole: Sequence[int]
 ) -> tuple[list[Any], Any]:
-    """For each axis of an array the places that a gather reads or a scatter writes, of shape
+    """For each axis of an array the positions that a gather reads or a scatter writes, of shape
     ``whole``, and whether each window lies inside.
 
     Args:
@@ -316,7 +316,7 @@ def _scatter(params: Any, shape: Any, value: Any, indices: Any, updates: Any, *,
 
 
 def _drops(params: Any) -> bool:
-    """Whether a window outside of the array is left out, and not moved inside."""
+    """Whether a window outside the array is dropped instead of being moved inside."""
     return params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP
 
 

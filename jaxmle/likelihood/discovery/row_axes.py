@@ -1,13 +1,13 @@
-"""Whether each term of a likelihood depends on its own row of the data alone, read off the program
+"""Whether each term of a likelihood depends on its own row of the data alone, read from the program
 that jax traces of it.
 
-Where it does, members of unequal length may be padded, rows may be weighted, left out and drawn
-again, and a long data set may be summed in blocks that stay in the cache. A declared regression
-keeps rows apart by what it is. Of any other function the program for a length unlike any other is
-followed, operation by operation (``rowwise_rules``), and must be the program for the real lengths
-too: what was computed in Python from the number of rows shows as another number. An operation that
-is not known to keep rows apart, a sum over rows, a count of rows in the arithmetic: each ends the
-proof.
+If so, members of unequal length may be padded, rows may be weighted, left out and resampled, and a
+long data set may be summed in blocks that fit in the cache. In a declared regression rows are
+independent by definition. For any other function, the program for a unique number of rows is
+followed, operation by operation (``rowwise_rules``). It must equal the program for the real
+lengths, because a number computed in Python from the number of rows would differ. The proof ends at
+an operation that is not known to keep rows independent, a sum over rows, or a use of the number of
+rows in the arithmetic.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 
-LEAST_LENGTH = (
-    211  # rows of the program that is followed, at least: few programs have a dimension of so many
-)
+LEAST_LENGTH = 211  # of the program that is followed: few programs have such a dimension
 SHAPES = frozenset(
     ["shape", "new_sizes", "limit_indices", "slice_sizes", "length"]
 )  # what may hold n
@@ -40,7 +38,7 @@ OURS = str(Path(__file__).resolve().parents[2])
 
 
 class Proof(NamedTuple):
-    """Whether rows are proved to be kept apart, and if not, what ends the proof."""
+    """Whether rows are proved independent, and if not, where the proof ends."""
 
     holds: bool
     obstacle: str = ""
@@ -60,11 +58,11 @@ def proof_of(
     """Whether every term of a likelihood is proved to depend on its own row alone.
 
     Args:
-        loglik: a likelihood tree; of a pool each part is looked at.
-        base: the parameters (p,), of which only shape and dtype matter.
-        data: a data set, of which only shapes and dtypes matter.
-        lengths: all numbers of rows that may occur; for a pool, a tuple of them for each part.
-            None: the number in ``data``.
+        loglik: a likelihood tree; for a pool, each part is checked.
+        base: the parameters (p,); only shape and dtype matter.
+        data: a data set; only shapes and dtypes matter.
+        lengths: all possible numbers of rows; for a pool, a tuple for each part. None for the
+            number in ``data``.
     """
     core = core_of(loglik)
     if isinstance(core, Pool):
@@ -75,7 +73,7 @@ def proof_of(
         proofs = [proof_of(member, layout, base, part, n) for member, part, n in parts]
         return next((proof for proof in proofs if not proof.holds), Proof(True))
     if isinstance(core, Regression):
-        return Proof(True)  # its terms and its predictors are functions of one row by declaration
+        return Proof(True)  # by declaration its terms and predictors are functions of one row
     if isinstance(core, Opaque) and not core.discover:
         return Proof(False, "it is marked opaque, so its program is not read")
     rows = data_length(data)
@@ -103,7 +101,7 @@ def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[
         apart, *real = [program(n) for n in (chosen, *lengths)]
     except (
         Exception
-    ) as error:  # the user's code may raise anything; where it is evaluated it says it again
+    ) as error:  # the user's code may raise anything; the error is raised when it is evaluated
         return Proof(False, f"it fails for another number of rows ({type(error).__name__})")
     leaves = len(jax.tree.leaves(data))
     try:
@@ -118,8 +116,8 @@ def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[
 
 
 def _unlike(layout: Layout, data: Tree, lengths: list[int]) -> int:
-    """A length that no other dimension has, and that leaves other remainders by 2 and 3 than
-    the shortest of ``lengths``.
+    """A length that no other dimension has, with remainders modulo 2 and 3 that differ from those
+    of the shortest of ``lengths``.
     """
     taken = {size for leaf in jax.tree.leaves(data) for size in leaf.shape[1:]} | set(lengths)
     taken |= {size for leaf in layout.leaves for size in leaf.shape}
@@ -130,7 +128,7 @@ def _unlike(layout: Layout, data: Tree, lengths: list[int]) -> int:
 
 
 def _operation_in_words(path: Sequence[Any]) -> str:
-    """The operation by its name in jax, and the user's line that asks for it."""
+    """The operation by its name in jax, and the user's line that calls it."""
     frames = (
         frame
         for equation in path
@@ -148,7 +146,7 @@ def _operation_in_words(path: Sequence[Any]) -> str:
 
 
 def _alike(first: Any, second: Any, n: int, m: int) -> bool:
-    """Whether two programs are the same but for their numbers of rows, n and m."""
+    """Whether two programs are the same except for their numbers of rows, n and m."""
     a = opened(first)
     b = opened(second)
     constants = [getattr(program, "consts", None) or () for program in (first, second)]
@@ -174,9 +172,7 @@ def _same_step(x: Any, y: Any, n: int, m: int) -> bool:
 
 
 def _same_setting(name: str, a: Any, b: Any, n: int, m: int) -> bool:
-    """Whether a parameter of an operation is the same but for the number of rows where it is a
-    shape.
-    """
+    """Whether a parameter of an operation is the same, except for the number of rows in a shape."""
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         pairs = zip(a, b, strict=False)
         return len(a) == len(b) and all(_same_setting(name, x, y, n, m) for x, y in pairs)

@@ -1,10 +1,10 @@
-"""What each operation of a traced program does to the axis that runs along the rows of the data.
+"""The effect of each operation of a traced program on the axis of the rows of the data.
 
-The program is traced for a number of rows that no other dimension has, so that every array either
-runs along the rows in one axis (of that length), or holds a value of the one row that a loop over
-rows has in hand, or has nothing to do with the rows. A rule says which of these the result is, or
-raises ``NotRowwise``. The parameters of each operation are those that were reviewed (jax 0.8 to
-0.12): an operation or a parameter that is not known ends the proof.
+The program is traced for a number of rows that no other dimension has, so every array either has
+one axis along the rows (of that length), or holds a value of the current row of a loop over rows,
+or does not involve the rows. A rule says which of these the result is, or raises ``NotRowwise``.
+The listed parameters of each operation were reviewed (jax 0.8 to 0.12): an unknown operation or
+parameter ends the proof.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRY_BY_ENTRY = """
 """
 ELEMENTWISE = frozenset(ENTRY_BY_ENTRY.split())
 WITH_ACCURACY = "cbrt cos erfc exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh"
-# Their parameters; those that are not listed have none.
+# Their parameters; operations that are not listed have none.
 OF_ELEMENTWISE = {
     "bitcast_convert_type": "new_dtype",
     "convert_element_type": "new_dtype sharding weak_type",
@@ -51,15 +51,15 @@ CALLS = {
     "remat2": ("jaxpr", OF_CHECKPOINT),
     "checkpoint": ("jaxpr", OF_CHECKPOINT),
 }
-CURRENT = -1  # in place of an axis: a value of the row that a loop over rows has in hand
-MAX_LOOP_PASSES = 8  # through the body of a loop until what it carries stays as it is
+CURRENT = -1  # instead of an axis: a value of the current row of a loop over rows
+MAX_LOOP_PASSES = 8  # through the body of a loop until its carried values no longer change
 
-Axis = int | None  # the axis along the rows, or CURRENT; None where rows do not enter
+Axis = int | None  # the axis along the rows, or CURRENT; None if rows are not involved
 
 
 class NotRowwise(Exception):
-    """Rows are not seen to be kept apart; ``path`` is the operation where the proof ends and
-    the calls that hold it, inmost first.
+    """Rows could not be proved independent; ``path`` is the operation where the proof ends and the
+    calls that contain it, innermost first.
     """
 
     def __init__(self) -> None:
@@ -83,10 +83,10 @@ def opened(program: Any) -> Any:
 
 
 def follow(program: Any, arguments: list[Axis], rows: int) -> list[Axis]:
-    """The axis of the rows in each result of a program, given that in each of its arguments.
+    """The axis of the rows in each result of a program, given the axis in each argument.
 
     Args:
-        rows: their number, which no other dimension has.
+        rows: the number of rows, which no other dimension has.
     """
     jaxpr = opened(program)
     known: dict[Any, Axis] = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -125,7 +125,7 @@ def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
         raise NotRowwise
     outs = axes if isinstance(axes, list) else [axes] * len(outvars)
     for axis, var in zip(outs, outvars, strict=True):
-        # an array made for the number of rows, such as their places or a random number for each
+        # an array made from the number of rows, such as their positions or a random number for each
         if axis != CURRENT and [axis] * (axis is not None) != _long(var.aval.shape, rows):
             raise NotRowwise
     return outs
@@ -146,7 +146,7 @@ def _unknown(op: Operation) -> Axis:
 
 
 def _elementwise(op: Operation) -> Axis:
-    """Arrays that meet entry by entry; a number, or an axis of length one, meets all rows."""
+    """Elementwise operations; a number, or an axis of length one, is combined with all rows."""
     axes = {axis for axis in op.ins if axis is not None}
     axis = next(iter(axes), None)
     lengths = {shape[axis] for shape in op.shapes if shape} if axis is not None else set()
@@ -156,7 +156,7 @@ def _elementwise(op: Operation) -> Axis:
 
 
 def _moved(axis: Axis, where: Callable[[int], int | None]) -> Axis:
-    """Axes that go elsewhere; the axis of the rows may not vanish."""
+    """Moved axes; the axis of the rows must not vanish."""
     to = None if axis is None else where(axis)
     if axis is not None and to is None:
         raise NotRowwise
@@ -164,8 +164,8 @@ def _moved(axis: Axis, where: Callable[[int], int | None]) -> Axis:
 
 
 def _axis_unless(axis: Axis, changed: set[int]) -> Axis:
-    """The array after something was done along the axes ``changed``, none of which may be that
-    of the rows.
+    """The array after an operation along the axes ``changed``, none of which may be that of the
+    rows.
     """
     return _moved(axis, lambda position: None if position in changed else position)
 
@@ -197,7 +197,7 @@ def _reshape(op: Operation) -> Axis:
         raise NotRowwise
 
     def where(position: int) -> int | None:
-        """The axis of the same length that as many entries come before."""
+        """The axis of the same length with the same number of entries before it."""
         before = int(np.prod(op.shapes[0][:position]))
         same = (axis for axis in _long(op.out, op.rows) if int(np.prod(op.out[:axis])) == before)
         return next(same, None)
@@ -270,8 +270,8 @@ def _unchanged(op: Operation) -> list[Axis]:
 
 
 def _gather(op: Operation) -> Axis:
-    """Entries of what is the same for all rows, such as ``effect[group]``; of each row by
-    itself; or the same entries of every row.
+    """Entries of an array that is the same for all rows, such as ``effect[group]``; entries of each
+    row separately; or the same entries of every row.
     """
     (source, index) = op.ins
     numbers = op.params["dimension_numbers"]
@@ -343,7 +343,7 @@ def _dot(op: Operation) -> Axis:
 
 
 def _of_last(op: Operation, count: int) -> Axis:
-    """What is done to the last axes of one array, for each index of the others."""
+    """An operation on the last axes of one array, for each index of the others."""
     rank = len(op.shapes[0])
     return _axis_unless(op.ins[0], set(range(rank - count, rank)))
 
@@ -357,7 +357,7 @@ def _fft(op: Operation) -> Axis:
 
 
 def _triangular_solve(op: Operation) -> Axis:
-    """Right-hand sides of one matrix are rows, or each row has a matrix of its own."""
+    """The right-hand sides of one matrix are rows, or each row has its own matrix."""
     (matrix, sides) = op.ins
     rank = len(op.shapes[1])
     if matrix is None and sides in (None, rank - 1 if op.params["left_side"] else rank - 2):
@@ -379,16 +379,16 @@ def _cond(op: Operation) -> list[Axis]:
 
 
 def _check_carried(carry: list[Axis], after: list[Axis]) -> None:
-    """What a loop carries stays what it was: shapes do not change, so an array along the rows
-    is one before and after.
+    """The carried values of a loop keep their kind: shapes do not change, so an array along the
+    rows stays one.
     """
     if carry != after:
         raise NotRowwise
 
 
 def _while(op: Operation) -> list[Axis]:
-    """A loop with one condition for all rows; or with one for each row, where ``vmap`` leaves a
-    row as it is once its own is false.
+    """A loop with one condition for all rows; or with one for each row, if ``vmap`` leaves a row
+    unchanged once its condition is false.
     """
     conditions = op.params["cond_nconsts"]
     bodies = op.params["body_nconsts"]
@@ -402,8 +402,8 @@ def _while(op: Operation) -> list[Axis]:
 
 
 def _scan(op: Operation) -> list[Axis]:
-    """A loop over another axis than that of the rows; or over the rows, where nothing is
-    carried from one to the next.
+    """A loop over an axis other than that of the rows; or over the rows, if nothing is carried from
+    one to the next.
     """
     consts, carried = scan_counts(op.params)
     fixed = op.ins[:consts]

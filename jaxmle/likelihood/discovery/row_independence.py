@@ -1,10 +1,10 @@
-"""Refusal of weights, blocks and resampled rows where the terms of a likelihood look at other rows.
+"""Refusal of weights, blocks and resampled rows if the terms of a likelihood depend on other rows.
 
-A weight multiplies a term, but what the term takes from other rows (a mean, a lag, 1/n) does not
-know of it: the weighted sum is then not the log-likelihood of the weighted rows. Rows are first
-*proved* to be kept apart (``rowwise``). Where the proof does not hold, terms are *tried*: those of
-some rows alone must be what they are among all rows, at the start and at a point beside it. Both
-are remembered with the function.
+A weight multiplies a term, but not what the term takes from other rows (a mean, a lag, 1/n): the
+weighted sum is then not the log-likelihood of the weighted rows. Rows are first *proved* to be
+independent (``rowwise``). If that fails, terms are *tested*: the terms of some rows alone must
+equal those among all rows, at the start and at a nearby point. Both results are stored with the
+function.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jaxmle.likelihood.structure import (
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, remembered
 
-MAX_TRIED_ROWS = 512  # rows that look at each other are expected to do so among so many
+MAX_TRIED_ROWS = 512  # dependent rows are expected to show among this many
 TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another order
     np.dtype(np.float64): 1e-8,
     np.dtype(np.float32): 1e-3,
@@ -43,7 +43,7 @@ REMEDY = (
 
 
 class Change(NamedTuple):
-    """A row whose term is another one when other rows are left out or replaced."""
+    """A row whose term changes if other rows are left out or replaced."""
 
     row: int
     among: float
@@ -60,25 +60,25 @@ def check_rows_apart(
     remedy: str = REMEDY,
     codes: Array | None = None,
 ) -> None:
-    """Refuse a likelihood whose terms are shown to look at other rows.
+    """Raise if the terms of a likelihood depend on other rows.
 
     Args:
-        what: what needs rows apart, the subject of the message.
-        loglik: a likelihood tree; of a pool each part is looked at.
-        base: parameters (p,) at which it is tried.
+        what: what needs independent rows: the subject of the message.
+        loglik: a likelihood tree; for a pool, each part is checked.
+        base: parameters (p,) for the test.
         data: arrays on the host.
         remedy: the last sentence of the message.
-        codes: clusters (n,) within which rows may look at each other.
+        codes: clusters (n,) within which rows may depend on each other.
 
     Raises:
-        ValueError: naming the first row whose term changes and what ends the proof.
+        ValueError: it names the first row whose term changes and the operation that ends the proof.
     """
     points = points_beside(loglik, layout, base)
     _check(what, loglik, layout, points, data, remedy, codes)
 
 
 def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
-    """Refuse weights on terms that are shown to look at other rows."""
+    """Raise for weights on terms that depend on other rows."""
     if not has(loglik, Weight):
         return
     points = points_beside(loglik, layout, base)
@@ -95,7 +95,7 @@ def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> N
 
 
 def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_rows: int) -> None:
-    """Refuse sums in blocks of rows over terms that are shown to look at other rows."""
+    """Raise for sums in blocks over terms that depend on other rows."""
     core = core_of(loglik)
     if isinstance(core, Pool):
         for member, part in zip(core.members, data, strict=True):
@@ -110,8 +110,8 @@ def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_
 def check_traced(
     loglik: Loglik, layout: Layout, base: Array, data: Tree, block_rows: int | None
 ) -> None:
-    """Refuse, under a trace, weights and blocks of rows over terms that are not proved to depend
-    on their own row: there are no values to try them with.
+    """Under a trace, raise for weights and blocks if terms are not proved to depend only on their
+    own row, because there are no values for a test.
     """
 
     def walk(node: Any, data: Tree) -> None:
@@ -133,7 +133,7 @@ def _need_proof(what: str, loglik: Loglik, layout: Layout, base: Array, data: Tr
     if not isinstance(core, Pool) and (
         data_length(data) is None or not term_shape(core, layout, base, data)
     ):
-        return  # refused where terms are asked for
+        return  # refused where terms are needed
     proof = proof_of(core, layout, base, data)
     if not proof.holds:
         raise ValueError(
@@ -169,8 +169,8 @@ def _check(
 
 
 def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
-    """The parameters (p,), and those beside them in all entries that may move: at a start of
-    zero a term may not show what it looks at.
+    """The parameters (p,), and nearby parameters with all free entries changed: at a start of zero
+    a term may not show its dependence.
     """
     x = np.asarray(base)
     step = np.where(roots_of(loglik, layout) >= 0, 0.1 * np.maximum(np.abs(x), 0.5), 0.0)
@@ -180,7 +180,7 @@ def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarra
 def _tried(
     core: Any, layout: Layout, points: list[np.ndarray], data: Tree, codes: Array | None
 ) -> Change | None:
-    """The first row whose term changes; None where none does, or where nothing can be tried."""
+    """The first row whose term changes; None if none does, or if no test is possible."""
     n = data_length(data)
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
     units = None if codes is None else hash(np.asarray(codes).tobytes())
@@ -206,7 +206,7 @@ def _change(
     ]
     try:
         tried = _left_out(core, layout, points, data, some, parts)
-    except (TypeError, ValueError, IndexError):  # it takes no other number of rows
+    except (TypeError, ValueError, IndexError):  # it fails for another number of rows
         tried = _replaced(core, layout, points, data, parts[:2]) if len(some) == len(codes) else []
     for among, alone, places in tried:
         tolerance = TOLERANCE[np.dtype(points[0].dtype)] * (1 + np.abs(among))
@@ -218,7 +218,7 @@ def _change(
 
 
 def _sample(codes: np.ndarray) -> np.ndarray:
-    """The rows that are tried: all of them, or neighbours and rows from everywhere; whole
+    """The rows of the test: all of them, or neighbouring rows and rows from all parts; whole
     clusters.
     """
     n = len(codes)
@@ -233,7 +233,9 @@ def _sample(codes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.isin(codes, kinds[:most]))
 
 
-Tried = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # terms among, terms alone, their places
+Tried = list[
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+]  # terms among all rows, terms alone, their positions
 
 
 def _left_out(
@@ -244,7 +246,7 @@ def _left_out(
     some: np.ndarray,
     parts: list[np.ndarray],
 ) -> Tried:
-    """The terms of some of the rows, among all of them and alone."""
+    """The terms of some of the rows, among all rows and alone."""
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda x, *sets: [terms_of(loglik, layout.unravel(x), rows) for rows in sets]
@@ -261,9 +263,7 @@ def _left_out(
 def _replaced(
     core: Any, layout: Layout, points: list[np.ndarray], data: Tree, parts: list[np.ndarray]
 ) -> Tried:
-    """The terms of each half of the rows, among all of them and with the other half in another
-    order.
-    """
+    """The terms of each half of the rows, among all rows and with the other half permuted."""
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)

@@ -1,14 +1,14 @@
-"""What is read off the program of a likelihood, on a leash: it is compared with the general road
+"""Checks of what is read from the program of a likelihood: it is compared with the general method
 before its first use, and can be switched off.
 
-Two forms are not what the user wrote: a regression found in the program of a function
-(``linear_predictors``), with its repeated operations done once (``runtime.cse``), and counts that
-occur in place of rows (``histogram``). Each is an identity. That the program which is run is that
-identity is not taken on trust: of a regression value, score and a Hessian product over a few rows
-are computed by it and by automatic differentiation of the summed terms, of counts a sum both ways,
-and a form is left out where they differ by more than rounding. Operations done once in a declared
-regression are not compared: one is left out only where an earlier one has the same operands and
-parameters, and to trace the program a second time would take a tenth of a first fit and more.
+Two forms differ from what the user wrote: a regression found in the program of a function
+(``linear_predictors``), with its repeated operations done once (``runtime.cse``), and sums over
+counts instead of rows (``histogram``). Each is mathematically identical, but the program is
+checked. For a regression, the value, the score and a Hessian product over a few rows are computed
+by it and by automatic differentiation of the summed terms; for counts, a sum is computed both ways.
+If they differ by more than rounding, the form is not used. Repeated operations of a declared
+regression are not compared: an operation is left out only if an earlier one has the same operands
+and parameters, and tracing the program a second time would take a tenth of a first fit or more.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.user_code import warn_caller
 
-ROUNDING_RUNS = 3  # evaluations with random rounding, of each road
-# differences over the largest that random rounding makes: three runs show less than 3 % of their
-# standard deviation once in 10⁴ entries, and two orders of summation differ by a few of them
+ROUNDING_RUNS = 3  # evaluations with random rounding, for each method
+# allowed differences relative to the largest change by random rounding: three runs show less than 3
+# % of their standard deviation once in 10⁴ entries, and two orders of summation differ by a few
+# standard deviations
 SAFETY_OF_ROUNDING = 100.0
-STEP_FROM_START = 0.1  # on the free scale: a start of zeros hides what is multiplied by it
+STEP_FROM_START = 0.1  # on the free scale: a start of zeros hides everything multiplied by it
 
 DECLARED = "declared"
 FOUND = "found"
@@ -117,7 +118,7 @@ def _sealed(node: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class TermsAlone:
-    """A regression as a function, which no longer says what it is made of."""
+    """A regression as a plain function, without its declared structure."""
 
     regression: Regression
 
@@ -137,12 +138,12 @@ class TermsAlone:
 
 
 def road_of(loglik: Any, used: Any) -> str:
-    """How the terms of a likelihood are summed: ``"declared"``, ``"found"`` or ``"opaque"``; of a
+    """How the terms of a likelihood are summed: ``"declared"``, ``"found"`` or ``"opaque"``; for a
     pool those of its parts.
 
     Args:
-        loglik: as the user gave it, a tree.
-        used: the same with what was found in it.
+        loglik: the user's likelihood, a tree.
+        used: the same with the discovered forms.
     """
     return ", ".join(dict.fromkeys(_roads(loglik, used)))
 
@@ -161,12 +162,12 @@ def _roads(loglik: Any, used: Any) -> list[str]:
 
 
 def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> Any:
-    """The discovered form of a likelihood; wherever it does not agree with the likelihood itself,
-    the latter is restored.
+    """The discovered form of a likelihood; if it does not agree with the likelihood itself, the
+    likelihood is restored.
 
     Args:
-        loglik: a tree. Of a regression that it declares, the terms of counts are compared.
-        form: the same tree with regressions in the place of functions.
+        loglik: a tree. For a declared regression, the terms of counts are compared.
+        form: the same tree with regressions instead of functions.
         base: the parameters (p,).
         data: on the host.
     """
@@ -191,10 +192,10 @@ def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> A
 
 def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree) -> bool:
     """Whether a form has the value, the score and the Hessian of the likelihood that it was found
-    in, up to rounding; asked once for each function and structure of parameters and data.
+    in, up to rounding; checked once for each function and structure of parameters and data.
 
-    It warns where they differ. Where they cannot be compared, at the start or beside it, a
-    regression that was found is not used, and counts are.
+    It warns if they differ. If they cannot be compared, at the start or close to it, a discovered
+    regression is not used, but counts are.
     """
     base = np.asarray(base)
     kinds = tuple((np.shape(leaf)[1:], str(leaf.dtype)) for leaf in jax.tree.leaves(data))
@@ -225,9 +226,9 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
 def _gap_of_regression(
     loglik: Any, form: Regression, layout: Layout, base: np.ndarray, data: Tree
 ) -> str:
-    """Where a regression differs from the function that it was found in; "" where nowhere."""
+    """How a regression differs from the function that it was found in; "" if it does not."""
     rows = _few_rows(data)
-    weights = _unlike(data_length(rows) or 0, base.dtype)  # no row stands in for another
+    weights = _unlike(data_length(rows) or 0, base.dtype)  # so that rows cannot be exchanged
     try:
         return _gap((loglik, rows, weights), (form, rows, weights), layout, base)
     except UnlikePrograms:  # the caller warns with this reason
@@ -237,10 +238,10 @@ def _gap_of_regression(
 def _gap_of_counts(
     loglik: Regression, form: Regression, layout: Layout, base: np.ndarray, data: Tree
 ) -> str:
-    """Where a sum over the counts that occur differs from that over the rows; "" where nowhere.
+    """How a sum over counts differs from that over the rows; "" if it does not.
 
-    Value, score and Hessian of a term of counts are sums of functions of the count. Numbers drawn
-    for the counts stand for all of these.
+    Value, score and Hessian of a term of counts are sums of functions of the count. Random numbers
+    for the counts represent all of these.
     """
     rows = _few_rows(data)
     for name, _ in form.counts:
@@ -267,11 +268,12 @@ Road = tuple[Any, Tree, Array]  # a likelihood, its rows, and weights on them
 
 
 def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
-    """What two roads to one likelihood differ in by more than rounding, in words; "" for nothing.
+    """How two methods for the same likelihood differ by more than rounding, in words; "" if they do
+    not.
 
     Raises:
         _Undecided: neither the start nor a point beside it has finite derivatives by the general
-            road.
+            method.
     """
     along = _unlike(layout.p, base.dtype)
     programs = [
@@ -310,8 +312,8 @@ def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
 
 
 def _with_rounding(program: Any, arguments: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Value, score and Hessian product, and the largest that each entry moves by when every
-    operation is rounded at random.
+    """Value, score and Hessian product, and the largest change of each entry when every operation
+    is rounded at random.
     """
     *exact, error = evaluated(program, arguments)
     runs = [
@@ -329,7 +331,7 @@ def _program(
     loglik: Any, layout: Layout, base: Array, rows: Tree, weights: Array, along: Array
 ) -> Any:
     """The program of value (), score (p,), Hv (p,) and the error of the latter (p,), which is not
-    zero where second derivatives are by differences.
+    zero if second derivatives are by differences.
     """
 
     def passed(x: Array, rows: Tree, weights: Array, along: Array) -> tuple[Array, ...]:

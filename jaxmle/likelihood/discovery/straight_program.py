@@ -1,7 +1,7 @@
-"""A likelihood's program without calls and loops, and the values in it that depend on the data
-alone.
+"""A likelihood's program without calls and loops, and the values in it that depend only on the
+data.
 
-Functions with a rule of their own stay calls: ``FUNCTIONS``.
+Functions with their own rule remain calls: ``FUNCTIONS``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class NotFollowed(Exception):
 
 
 class Program(NamedTuple):
-    """A program without calls and loops, and which of its values depend on the data alone."""
+    """A program without calls and loops, and which of its values depend only on the data."""
 
     jaxpr: Any  # closed; its arguments are x and the leaves of the data
     fixed: tuple[Any, ...]  # variables that depend on the data alone
@@ -118,8 +118,8 @@ def _bound(equation: Any, table: dict[Any, Any]) -> list[Any]:
 
 
 def _without_calls(program: Any, arguments: Sequence[Array]) -> list[Array]:
-    """The results of a closed program, with the programs that it calls, and those of short loops,
-    in place of the calls; functions with a rule of their own stay calls.
+    """The results of a closed program, with the called programs and those of short loops
+    substituted for the calls; functions with their own rule remain calls.
     """
     table: dict[Any, Any] = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
     table |= dict(zip(program.jaxpr.invars, arguments, strict=True))
@@ -156,7 +156,7 @@ def _unrolled(equation: Any, ins: list[Any]) -> list[Array]:
     return [*carry, *(jnp.stack(column) for column in zip(*passes, strict=True))]
 
 
-# By name: the function, whose program a call of that name must have, and its rule.
+# By name: the function, whose program a call with that name must have, and its rule.
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., np.ndarray]]] = {
     "logaddexp": (jnp.logaddexp, convex_increasing),
     "softplus": (softplus, convex_increasing),
@@ -177,7 +177,7 @@ def rule_of_call(equation: Any, inner: Any) -> Callable[..., np.ndarray] | None:
 
 
 def _operations(jaxpr: Any) -> list[Any]:
-    """The operations of a program and the numbers in it, but for the shapes."""
+    """The operations of a program and the numbers in it, without the shapes."""
     listed: list[Any] = []
     for equation in jaxpr.eqns:
         inner = called(equation)
@@ -185,6 +185,6 @@ def _operations(jaxpr: Any) -> list[Any]:
             listed += _operations(inner.jaxpr)
         elif equation.primitive.name not in REARRANGING - {"select_n"}:
             numbers = [a.val for a in equation.invars if np.ndim(getattr(a, "val", [])) == 0]
-            # where rows are mapped over, a zero may be an array
+            # if rows are mapped over, a zero may be an array
             listed += [equation.primitive.name, *(float(n) for n in numbers if n != 0)]
     return listed

@@ -1,5 +1,5 @@
 """First-order bias: Jeffreys's penalty, the adjustment of the score that removes it, and what both
-need of the law of the response.
+need from the distribution of the response.
 
 With F the expected information, V = F⁻¹, P_t = E(U U' U_t) and Q_t = E(∂²ℓ U_t), U the score, the
 adjustment of entry t is A_t = ½ tr{V (P_t + Q_t)} (Firth 1993, Biometrika 80; Kosmidis & Firth
@@ -111,8 +111,8 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
 
 
 def inverse_root(information: Array, roots: np.ndarray) -> Array:
-    """U (p, k) with UU' the inverse information on the entries that move, and rows of zero
-    elsewhere; NaN where it is not positive definite.
+    """U (p, k) with UU' the inverse information on the free entries, with rows of zero elsewhere;
+    NaN if it is not positive definite.
     """
     lift = np.eye(len(roots), dtype=information.dtype)[
         :, np.flatnonzero(roots == np.arange(len(roots)))
@@ -234,7 +234,7 @@ def _by_moments(
     log density, and I its expected information,
 
     E(s_a s_b s_c) = ∂I_ab/∂η_c − ν_ac,b − ν_bc,a, so that A_c = ½ Σ_ab K_ab (∂I_ab/∂η_c − 2ν_ac,b +
-    ν_ab,c) with K = X V X'. A predictor that is curved in the parameters adds ½ Σ_a tr(V ∂²η_a)
+    ν_ab,c) with K = X V X'. A predictor that is nonlinear in the parameters adds ½ Σ_a tr(V ∂²η_a)
     I_ac.
     """
     if law.cross is None:
@@ -273,7 +273,7 @@ def _by_moments(
             return jax.jacrev(total)(step)
 
         by_forward = lambda: jax.jvp(moved, (step,), (jnp.ones_like(step),))[1]  # noqa: E731
-        # Newer versions of jax say of a forward mode that it is missing when they compile only.
+        # Newer versions of jax report a missing forward mode only when compiling.
         return first_that_exists((by_sums, by_forward), moved, step)
 
     slopes = jnp.stack([slope(c) for c in range(m)], axis=2)

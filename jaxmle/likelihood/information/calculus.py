@@ -50,8 +50,8 @@ def _two_roads(
     *,
     second: bool = False,
 ) -> Quantity:
-    """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever
-    road it is called; ``second`` where it takes second derivatives.
+    """``quantity(loglik, params, data, codes)`` as a function of (params, data), both on the host
+    and under a trace; ``second`` if it takes second derivatives.
     """
     loglik = as_tree(loglik)
 
@@ -270,7 +270,7 @@ def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Ar
 
 
 def information_error(loglik: Loglik) -> Quantity:
-    """The Monte-Carlo standard error of each entry of a simulated expected information.
+    """The Monte Carlo standard error of each entry of a simulated expected information.
 
     Returns:
         A function of (params, data) that returns (p, p), in the order of the parameter names; zeros
@@ -340,7 +340,9 @@ def vcov(
     def covariance(ll: Any, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
         layout, x = _flat(params)
         roots = roots_of(ll, layout)
-        moving = np.flatnonzero(roots == np.arange(layout.p))  # what fix and tie leave free
+        moving = np.flatnonzero(
+            roots == np.arange(layout.p)
+        )  # the entries that fix and tie leave free
         lift = np.eye(layout.p, dtype=x.dtype)[:, moving]
         j = lift.T @ _information(ll, layout, x, data, base) @ lift
         scale = jnp.sqrt(jnp.abs(jnp.diagonal(j)))

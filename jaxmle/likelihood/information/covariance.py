@@ -1,8 +1,8 @@
-"""Covariances of the estimate: inverse informations and sandwiches, on the space that is estimable.
+"""Covariances of the estimate: inverse informations and sandwiches, on the estimable space.
 
 The bread is given as a root U (k, r) with J⁻¹ = UU'. In the coordinates s̃ = U's the information is
 the identity, so that every sandwich is T U (meat of s̃) U'T', T = ∂x/∂z; null directions have zero
-columns in U and drop out.
+columns in U and so drop out.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Kind = str | HAC
 
 
 class Covariance(NamedTuple):
-    """A covariance (p, p), and the row whose leverage is one, or the first row of such a
-    cluster, or −1.
+    """A covariance (p, p), and the row with leverage one, or the first row of a cluster with
+    leverage one, or −1.
     """
 
     vcov: Array
@@ -43,7 +43,7 @@ class Covariance(NamedTuple):
 
 
 def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
-    """Refuse an unknown kind, and clusters without a cluster kind or the other way round."""
+    """Raise for an unknown kind, or for clusters without a cluster kind and vice versa."""
     known = kind is None or isinstance(kind, HAC)
     if not known and not (isinstance(kind, str) and kind in (*VCOV_KINDS, "auto")):
         raise ValueError(
@@ -68,7 +68,7 @@ def _hint(kind: Any) -> str:
 
 
 def check_order(kind: Kind | None, weighting: str) -> None:
-    """Repeated rows have no place in time."""
+    """Raise for frequency weights: repeated rows have no position in time."""
     if isinstance(kind, HAC) and weighting == "frequency":
         raise ValueError(
             "a HAC covariance needs the rows in time order, and a row with frequency "
@@ -92,8 +92,8 @@ def sandwich(
     Args:
         root: U (k, k), J⁻¹ = UU' in the free coordinates.
         jacobian: T (p, k).
-        codes: for cluster kinds, integer labels (n,) of each dimension and, for two-way, of their
-            crossing.
+        codes: for cluster kinds, integer labels (n,) of each dimension and, for two-way clusters,
+            of their intersection.
     """
     rows = term_rows(loglik, layout, x, data)
     lift = jacobian @ root
@@ -108,8 +108,8 @@ def sandwich(
         return Covariance(lift @ long_run(kind, rows, scaled.scores) @ lift.T, none)
     information = None
     if kind in LEVERAGED:
-        # Without a law of the response the row's observed information stands in; the record says
-        # so.
+        # Without a distribution of the response the row's observed information stands in; the
+        # record says so.
         source = "expected" if has_law(loglik) else "observed"
         information = jnp.einsum(
             "ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift
@@ -124,8 +124,8 @@ def sandwich(
 
 
 def inverse_on(root: Array, opg: Array) -> Array:
-    """The inverse of the outer product of s̃ on the range of U, to which null directions do not
-    belong; NaN where it is singular there.
+    """The inverse of the outer product of s̃ on the range of U, without null directions; NaN if it
+    is singular there.
     """
     eps = jnp.finfo(opg.dtype).eps * opg.shape[0]
     unit = (
@@ -150,8 +150,8 @@ def count_of(rows: Rows) -> Array:
 
 
 def leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, jax.Array]:
-    """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a
-    frequency weight counts several.
+    """The scores of rows for HC2 and HC3. The leverage is that of a single unit; a frequency weight
+    counts several units per row.
     """
     unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
     scores, broken = unlevered(
@@ -168,10 +168,10 @@ def unlevered(scores: Array, information: Array, kind: str, counted: Array) -> t
         scores: s̃ (m, k) of rows or of clusters, in coordinates in which the information of all is
             the identity.
         information: Ã (m, k, k) of the same.
-        counted: (m,) which of them there are; the others get 0.
+        counted: (m,) which of them exist; the others get 0.
 
     Returns:
-        The scores, NaN where an eigenvalue of Ã reaches one, and where it does, (m,).
+        The scores, NaN if an eigenvalue of Ã reaches one, and a mask of these, (m,).
     """
     values, q = jnp.linalg.eigh(information)
     left = 1.0 - values
@@ -190,8 +190,8 @@ def _clustered(
     k: Array,
     information: Array | None,
 ) -> Covariance:
-    """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes
-    their crossing off (Cameron, Gelbach & Miller 2011, JBES 29).
+    """Σ_g S_g S_g', each dimension with its own factor; two-way clusters add the dimensions and
+    subtract their intersection (Cameron, Gelbach & Miller 2011, JBES 29).
     """
     total = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype)
     row = jnp.asarray(-1)
@@ -205,12 +205,12 @@ def _clustered(
         total += (
             sign * cluster_factor(kind, jnp.sum(counted), n, k) * (lift @ (sums.T @ sums) @ lift.T)
         )
-    bad = jnp.diagonal(total) < 0  # two-way sums need not be positive; such a variance is no number
+    bad = jnp.diagonal(total) < 0  # two-way sums need not be positive; such a variance is NaN
     return Covariance(jnp.where(bad[:, None] | bad[None, :], jnp.nan, total), row)
 
 
 def cluster_factor(kind: str, groups: Array, n: Array, k: Array) -> Array | float:
-    """G/(G − 1) for CR1, with (n − 1)/(n − k) more for CR1S; CR0, CR2 and CR3 have none."""
+    """G/(G − 1) for CR1, times (n − 1)/(n − k) for CR1S; 1 for CR0, CR2 and CR3."""
     if kind in ("CR0", "CR2", "CR3"):
         return 1.0
     return groups / (groups - 1.0) * ((n - 1.0) / (n - k) if kind == "CR1S" else 1.0)
@@ -274,8 +274,8 @@ def _dimensions(clusters: Any) -> list[Any]:
 
 
 def _labels(clusters: Any) -> Any:
-    """Labels as an array. A list is read entry by entry: as an array of strings it would turn
-    None and NaN into words.
+    """Labels as an array. A list is read entry by entry, because in an array of strings None and
+    NaN would become text.
     """
     if isinstance(clusters, jax.Array):
         return clusters
@@ -294,7 +294,7 @@ def _is_missing(label: Any) -> bool:
 
 
 def _refuse_missing(values: np.ndarray) -> None:
-    """Every row has a label; the first that has none is named."""
+    """Raise for a row without a label, naming the first."""
     kind = values.dtype.kind
     if kind == "O":
         bad = np.array([_is_missing(label) for label in values], dtype=bool)
@@ -308,7 +308,7 @@ def _refuse_missing(values: np.ndarray) -> None:
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
             f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} "
-            "in total): every row needs a cluster"
+            "in all): every row needs a cluster"
         )
 
 
@@ -317,7 +317,7 @@ def _name_of_missing(label: Any) -> str:
 
 
 def _object_codes(values: np.ndarray) -> np.ndarray:
-    """Codes of Python objects: in their order where they have one, else as they come."""
+    """Codes of Python objects: sorted if they can be, otherwise in order of appearance."""
     try:
         kinds = sorted(set(values))
     except TypeError:  # labels without an order

@@ -26,8 +26,8 @@ RATE = {"bartlett": 2 / 9, "parzen": 4 / 25, "quadratic-spectral": 2 / 25}
 
 @dataclass(frozen=True)
 class HAC:
-    """How a HAC covariance weighs autocovariances; made by ``hac``. ``bandwidth`` None stands
-    for Newey and West's choice.
+    """How a HAC covariance weighs autocovariances; made by ``hac``. ``bandwidth`` None means Newey
+    and West's choice.
     """
 
     kernel: str
@@ -108,8 +108,8 @@ def _checked_weights(weights: Any) -> tuple[float, ...]:
 
 
 def check_bandwidth(kind: Any, rows: int | None) -> None:
-    """No lag is as long as the data: there, the weights of all lags near one and the scores sum to
-    zero at the maximum, so that the variance would vanish.
+    """Raise if a lag is as long as the data: the weights of all lags would be near one, and because
+    the scores sum to zero at the maximum, the variance would vanish.
     """
     if not isinstance(kind, HAC) or kind.bandwidth is None or rows is None:
         return
@@ -131,7 +131,7 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
     """
     order = jnp.argsort(
         rows.weight <= 0, stable=True
-    )  # rows of weight 0 go to the end, where they are no one's neighbours
+    )  # rows with weight 0 are moved to the end, where they do not separate other rows
     w = rows.weight[order, None]
     u = w * scaled[order]
     n = jnp.sum(rows.weight > 0)
@@ -142,7 +142,9 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
     )
     lags = jnp.arange(u.shape[0])
     meat = u.T @ _filtered(_kernel(kind.kernel, lags / b), u)
-    if kind.bandwidth is not None:  # a member of a batch may be too short, and has no covariance
+    if (
+        kind.bandwidth is not None
+    ):  # a member of a batch may be too short and then has no covariance
         meat = jnp.where(b > n, jnp.nan, meat)
     return 0.5 * (meat + meat.T)
 

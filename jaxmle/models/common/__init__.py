@@ -1,1 +1,1 @@
-"""What the built-in models share: start values, codings, laws of responses, options."""
+"""What the built-in models share: start values, codings, distributions of responses, options."""

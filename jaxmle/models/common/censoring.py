@@ -1,5 +1,5 @@
-"""Residuals of a response that is known to lie in an interval only: censored times, values
-recorded at a limit.
+"""Residuals of a response known only to lie in an interval: censored times, values recorded at a
+limit.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from jaxmle.special.normal import ndtri
 
 
 class Censoring(NamedTuple):
-    """What a model knows of responses that are not observed exactly.
+    """What a model knows about responses that are not observed exactly.
 
     ``ends(params, data)``: log P(Y > a) and log P(Y > b), each (n,), where the response is known to
-    lie in (a, b], equal where it is known exactly; given survival to entry where there is one.
-    ``inexact(data)``: in which rows the two differ. ``unlike(data)``: in which rows the law's mean
-    and variance are not those of what is recorded; None where they are.
+    lie in (a, b], and equal where it is known exactly; conditional on survival to entry where there
+    is one. ``inexact(data)``: the rows in which the two differ. ``unlike(data)``: the rows in which
+    the mean and variance of the distribution are not those of the recorded values; None if there
+    are no such rows.
     """
 
     ends: Callable[[Tree, Tree], tuple[Array, Array]]
@@ -30,10 +31,9 @@ class Censoring(NamedTuple):
     unlike: Callable[[Tree], Array] | None = None
 
     def residual(self, key: Array | None, params: Tree, data: Tree) -> Array:
-        """Φ⁻¹ of a draw from the law between the ends: standard normal if the model is right (Dunn
-        & Smyth 1996).
-
-        The smaller of F and 1 − F keeps the digits of either tail.
+        """Φ⁻¹ of a draw from the distribution between the ends: standard normal if the model is
+        correct (Dunn & Smyth 1996). Working with the smaller of F and 1 − F keeps the digits in
+        either tail.
         """
         first, last = self.ends(params, data)
         share = 0.5 if key is None else uniform(key, first)
@@ -43,8 +43,8 @@ class Censoring(NamedTuple):
         return jnp.where(low, ndtri(jnp.where(low, below, 0.5)), -ndtri(jnp.where(low, 0.5, above)))
 
     def refuse(self, kind: str, data: Tree, key: Array | None) -> None:
-        """Raise where residuals of this kind say nothing of these rows, or are drawn at random
-        and have no key.
+        """Raise if residuals of this kind are not defined for these rows, or need a random key and
+        have none.
         """
         if kind == "quantile":
             number = 0 if key is not None else _number(self.inexact, data)

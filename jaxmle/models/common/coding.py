@@ -1,9 +1,9 @@
-"""The coding that a built-in model wants of its leaves: ranges of single leaves and relations of
-two, checked by value on the host.
+"""The coding that a built-in model expects: ranges of single leaves and relations between two,
+checked by value on the host.
 
-A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a
-likelihood too, and a maximum that means nothing. What came, what is wanted and the line that
-recodes stand in one error. NaN passes: who may hold it is decided elsewhere.
+A response in another coding (−1 and 1 for 0 and 1, classes numbered from 1, events coded 2) has a
+likelihood too, with a meaningless maximum. The error states what was found, what is expected, and
+the line of code that recodes. NaN passes: where it is allowed is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from jaxmle.runtime.calls import marked
 
 Remedy = Callable[[str, np.ndarray], str]
 
-MAX_CODE = 2**31 - 1  # of int32, in which codes are computed where float64 is off
+MAX_CODE = 2**31 - 1  # the largest int32, the type of codes when float64 is off
 VALUES_CHECKED_AT_ONCE = 16_384  # values whose rounded copy stays in the cache
 MAX_FEW = 6  # distinct values that still look like classes rather than measurements
 
 
 @dataclass(frozen=True)
 class Range:
-    """One leaf: the ends of its values, whether an end itself is allowed, and whether the values
-    are whole numbers.
+    """The rule of one leaf: the range of its values, whether each end is allowed, and whether the
+    values are integers.
 
-    ``wanted`` says it in words; ``remedy`` makes the sentence with the line that recodes, from the
-    leaf's name and its finite values.
+    ``wanted`` is the rule in words; ``remedy`` makes the sentence with the line of code that
+    recodes, from the leaf's name and its finite values.
     """
 
     leaf: str
@@ -49,7 +49,7 @@ class Range:
     high_open: bool = False
 
     def inside(self, values: Array) -> Array:
-        """Whether each value keeps the rule; False at NaN."""
+        """Whether each value obeys the rule; False at NaN."""
         over = values > self.low if self.low_open else values >= self.low
         under = values < self.high if self.high_open else values <= self.high
         within = over & under
@@ -72,8 +72,8 @@ class Range:
         )
 
     def _holds(self, values: np.ndarray) -> bool:
-        """Whether all is well, by passes without a temporary of the size of the data; False
-        where there is a NaN.
+        """Whether all values are valid, without a temporary array of the size of the data; False if
+        there is a NaN.
         """
         low = values.min().item()
         high = values.max().item()
@@ -86,7 +86,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Order:
-    """Two leaves, the first below the second or, unless ``strict``, equal to it; in the rows
+    """The rule that one leaf is below another or, unless ``strict``, equal to it; only in the rows
     where ``when(data)`` holds, if given.
     """
 
@@ -117,7 +117,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Jointly:
-    """A condition on all rows together: ``wrong(data, where)`` is the sentence, or None."""
+    """A condition on all rows together: ``wrong(data, where)`` returns the message, or None."""
 
     wrong: Callable[[Tree, Place], str | None]
 
@@ -145,7 +145,7 @@ class Coding:
 
 
 def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
-    """A function or a declared regression that carries the coding of its data, where
+    """A function or a declared regression that carries the coding of its data where
     ``checks.check_coding`` looks for it.
     """
     if not rules:
@@ -168,7 +168,7 @@ def uncoded(likelihood: Any) -> Any:
 def _marking(
     likelihood: Callable[..., Array], check: Callable[..., None], params: Tree, data: Tree
 ) -> Array:
-    """The likelihood of data that are marked for ``likelihood.ready``."""
+    """The likelihood, with its data marked for ``likelihood.ready``."""
     return likelihood(params, marked(check, data))
 
 
@@ -185,7 +185,7 @@ def _all_whole(values: np.ndarray) -> bool:
 
 
 def _known(data: Tree, leaf: str) -> np.ndarray | None:
-    """The values of a leaf; None where a trace hides them. A lone array is the response."""
+    """The values of a leaf; None under tracing, which hides them. A lone array is the response."""
     lone = not isinstance(data, dict | tuple | list) and hasattr(data, "dtype")
     values = data if lone else leaf_of(data, leaf)
     if is_traced(values):
@@ -209,7 +209,7 @@ def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
 
 
 def binary(leaf: str = "y", *, fractions: bool = True) -> Range:
-    """The rule of 0 and 1, and of what lies between where the model takes fractions."""
+    """The rule of 0 and 1, and of numbers between them if the model accepts fractions."""
     wanted = "0 and 1, or fractions between them" if fractions else "0 and 1"
     return Range(leaf, 0, 1, wanted, _recode_binary, whole=not fractions)
 
@@ -236,7 +236,7 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
 
 
 def counts(leaf: str = "y", *, whole: bool = True) -> Range:
-    """The rule of whole numbers from 0 on; of any numbers from 0 on where the model takes a
+    """The rule of integers from 0 on; of any numbers from 0 on where the model takes a
     pseudo-likelihood of them.
     """
     wanted = "integers, 0 or more" if whole else "finite numbers, 0 or more"
@@ -266,7 +266,7 @@ def positive(leaf: str, *, zeros: str = "") -> Range:
 
 
 def at_least_zero(leaf: str) -> Range:
-    """The rule of finite numbers from 0 on."""
+    """The rule of finite numbers ≥ 0."""
     return Range(
         leaf, 0, math.inf, "finite numbers, 0 or more",
         lambda leaf, values: f"Drop or correct rows where not 0 <= {leaf} < inf.", high_open=True,
@@ -311,7 +311,7 @@ def proportion(leaf: str = "y") -> Range:
 
 
 def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
-    """The rule of the codes 0 … K − 1. A class without rows is a matter of the fit."""
+    """The rule of the codes 0 … K − 1. A class without rows is left to the fit."""
 
     def remedy(leaf: str, values: np.ndarray) -> str:
         whole = bool(np.all(values == np.floor(values)))
@@ -355,7 +355,7 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
 
 
 def groups(leaf: str) -> Range:
-    """The rule of codes of groups, whole numbers from 0 on."""
+    """The rule of group codes, integers from 0 up."""
     return Range(
         leaf,
         0,
@@ -387,7 +387,7 @@ def within(low: float, high: float, leaf: str = "y") -> Range:
 def optional(
     offset: str | None = None, exposure: str | None = None, entry: str | None = None
 ) -> tuple[Rule, ...]:
-    """The rules of the leaves that a model reads only if they are named."""
+    """The rules of leaves that a model reads only if they are named."""
     rules: list[Rule] = [] if offset is None else [finite(offset)]
     if exposure is not None:
         rules.append(positive(exposure, zeros="without exposure there can be no counts"))

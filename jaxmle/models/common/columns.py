@@ -41,8 +41,8 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
     labels = [f"x[{j}]" for j in range(matrix.shape[1])] if names is None else list(names)
     if len(labels) != matrix.shape[1]:
         raise ValueError(f"the design has {matrix.shape[1]} columns, but names has {len(labels)}")
-    # Earlier columns stay where there is a choice: a tiny preference, far below what a real column
-    # adds.
+    # Where there is a choice, earlier columns are kept: a tiny preference, far below what a real
+    # column adds.
     length = np.sqrt(np.sum(matrix**2, axis=0))
     unit = matrix / np.where(length > 0, length, 1.0)
     noise = max(matrix.shape) * np.finfo(np.float64).eps * 10

@@ -31,7 +31,7 @@ from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.keys import typed_key
 
-ROWS_FOR_START = 20_000  # their standard errors are a hundredth and less
+ROWS_FOR_START = 20_000  # enough for errors of a hundredth or less
 RESIDUAL_KINDS = ("response", "pearson", "deviance", "quantile")
 
 # Models whose log density is concave in its predictors: canonical links, and links with a
@@ -282,8 +282,8 @@ class Model:
         return leaf_of(data, self.outcome) if isinstance(data, dict) else data
 
     def _evaluate(self, what: str, params: Tree, data: Tree, *args: Any) -> Any:
-        """One function of the law at the natural parameters: pure under a trace, compiled and
-        in float64 on the host.
+        """One function of the distribution at the natural parameters: pure under tracing, compiled
+        and in float64 on the host.
         """
         of = self.law.function(what, self.name)
         natural = self.natural
@@ -299,9 +299,7 @@ class Model:
     def _either_road(
         self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
     ) -> Any:
-        """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the
-        host.
-        """
+        """``run(params, data, *args)``: inline under tracing, compiled in float64 on the host."""
         if hasattr(params, "params") and hasattr(params, "vcov"):
             raise TypeError(f"{self!r} takes parameters: give fit.params, not the fit")
         if tracing():
@@ -318,9 +316,7 @@ class Model:
 
 
 def _thinned(rows: Tree, response: Array) -> Tree:
-    """At most some 20 000 rows of a long data set, evenly spaced: a start is near enough from
-    these.
-    """
+    """At most about 20 000 evenly spaced rows of a long data set: enough for a good start."""
     step = response.shape[0] // ROWS_FOR_START if response.ndim == 1 else 0
     return jax.tree.map(lambda leaf: leaf[::step], rows) if step > 1 else rows
 
@@ -333,5 +329,5 @@ def _is_key(value: Any) -> bool:
 
 
 def made_with(model: Model, tree: Any) -> Model:
-    """The model with another likelihood: how what a combinator made of it is pickled."""
+    """The model with another likelihood; used to pickle what a combinator made of it."""
     return model.with_likelihood(tree)

@@ -1,5 +1,5 @@
-"""Options of built-in models: checked by their annotation, and each model made once for the same
-options.
+"""Options of built-in models: checked against their annotations; the same options give the same
+model.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ R = TypeVar("R")
 
 
 def made_once(make: Callable[P, R]) -> Callable[P, R]:
-    """A function that makes a built-in model, made once for each set of options, so that what was
-    compiled for it is found again.
+    """Decorate a function that makes a built-in model: the same options return the same model, so
+    that what was compiled for it is reused.
 
-    Options are refused where they are not of the kind that the function's annotations say: a name
-    of a leaf, a number, a whole number.
+    Options that do not match the function's annotations (a name of a leaf, a number, an integer)
+    are rejected.
     """
     signature = inspect.signature(make)
     cached: Any = functools.cache(make)
@@ -46,13 +46,13 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def likelihood_of(model: Any) -> Any:
-    """The likelihood that a built-in model carries: how it is pickled where a combinator holds it."""
+    """The likelihood of a built-in model: how it is pickled when a combinator contains it."""
     return model.likelihood
 
 
 def written(maker: str, options: Mapping[str, Any]) -> str:
-    """The call that makes a model, as text that ``made_again`` reads; "" where an option cannot be
-    written down, such as a family.
+    """The call that makes a model, as text that ``made_again`` reads; "" if an option, such as a
+    family, cannot be written as text.
 
     >>> written("tobit", {"lower": 0.0, "upper": float("inf")})
     'tobit(lower=0.0, upper=1e999)'
@@ -70,7 +70,7 @@ def written(maker: str, options: Mapping[str, Any]) -> str:
 
 
 def _option(name: str, value: Any, kind: str) -> Any:
-    """One option as its annotation has it."""
+    """One option, converted as its annotation says."""
     if value is None and kind.endswith("| None"):
         return None
     if kind.startswith("str"):

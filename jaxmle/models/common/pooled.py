@@ -62,7 +62,7 @@ class Pooled:
         return tuple(member.predict(params, part) for member, part in parts)
 
     def sample(self, key: Array, params: Tree, data: Tree) -> tuple[Tree, ...]:
-        """``data`` with fresh responses, a tuple."""
+        """``data`` with new responses, a tuple."""
         keys = jax.random.split(key, len(self.members))
         parts = zip(keys, self.members, self._parts(data), strict=True)
         return tuple(member.sample(k, params, part) for k, member, part in parts)

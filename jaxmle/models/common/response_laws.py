@@ -1,8 +1,8 @@
-"""The law of one response given its natural parameters, from the families: mean, variance,
+"""The distribution of a response given its natural parameters, from the families: mean, variance,
 distribution function, quantile, sampler.
 
-Each is a function of arrays (n,), its argument first: ``cdf(y, *natural)``, ``quantile(level,
-*natural)``, ``sample(key, *natural)``.
+Each is a function of arrays (n,), with its own argument first: ``cdf(y, *natural)``,
+``quantile(level, *natural)``, ``sample(key, *natural)``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class PredictiveLaw:
-    """What is known of a response given its natural parameters; None where it is not."""
+    """What is known about a response given its natural parameters; None for what is not."""
 
     mean: Function | None = None
     variance: Function | None = None
@@ -41,7 +41,7 @@ class PredictiveLaw:
     log_density: Function | None = None  # of a time: log f(t, *natural)
 
     def function(self, what: str, model: str) -> Function:
-        """The function called ``what``, or a residual made of several."""
+        """The function named ``what``, or a residual made from several functions."""
         make, parts = (RESIDUALS | CURVES).get(what, (None, (what,)))
         missing = [part for part in parts if getattr(self, part) is None]
         if missing and what in CURVES:
@@ -57,9 +57,7 @@ class PredictiveLaw:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A residual with its law; equal where both are, so that what is compiled of it is found
-    again.
-    """
+    """A residual with its distribution; equal if both are, so that compiled code is reused."""
 
     make: Function
     law: PredictiveLaw
@@ -127,7 +125,7 @@ CURVES: dict[str, tuple[Function, tuple[str, ...]]] = {
 
 
 def uniform(key: Any, like: Array) -> Array:
-    """Uniform numbers of the shape of ``like``, never 0."""
+    """Uniform random numbers with the shape of ``like``, never 0."""
     return jax.random.uniform(
         key,
         jnp.shape(like),
@@ -139,7 +137,7 @@ def uniform(key: Any, like: Array) -> Array:
 def of_family(
     family: Family, parameters: Function, deviance: Function | None = None
 ) -> PredictiveLaw:
-    """The law of a family whose parameters are ``parameters(*natural)``, a dictionary."""
+    """The distribution of a family whose parameters are the dictionary ``parameters(*natural)``."""
 
     def spread(*natural: Array) -> dict[str, Array]:
         return parameters(*natural)

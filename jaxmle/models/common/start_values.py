@@ -1,8 +1,8 @@
-"""Start values: a weighted least-squares step of a transformed response, and moments. NumPy on the
-host, jax.numpy under a trace.
+"""Start values: weighted least squares of a transformed response, and moments. NumPy on the host,
+jax.numpy under tracing.
 
-Every function takes leading axes over members too: y (…, n), a design (…, n, q) or one (n, q) that
-all members share.
+Every function also accepts leading axes over the members of a batch: y (…, n), and a design (…, n,
+q) or one (n, q) shared by all members.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from jaxmle.likelihood.contract import leaf_of
 
 
 def column(data: Tree, name: str) -> Array:
-    """The leaf ``name`` as finite floats (…, n): what is not finite counts as 0, since the fit
-    itself names it.
+    """The leaf ``name`` as finite floats (…, n): non-finite values become 0, since the fit itself
+    reports them.
     """
     value = leaf_of(data, name)
     xp = namespace(value)
@@ -70,8 +70,8 @@ def fitted(x: Array, beta: Array) -> Array:
 
 
 def regress(data: Tree, x: str, z: Array, w: Array | None = None) -> tuple[Array, Array]:
-    """Least squares on the leaf ``x``: coefficients as the parameter leaf wants them, and
-    fitted values (…, n).
+    """Least squares on the leaf ``x``: coefficients in the shape of the parameter leaf, and fitted
+    values (…, n).
     """
     matrix, single = design(data, x, z)
     beta = least_squares(matrix, z, w)
@@ -79,8 +79,8 @@ def regress(data: Tree, x: str, z: Array, w: Array | None = None) -> tuple[Array
 
 
 def spread(residual: Array, y: Array) -> Array:
-    """The root mean square of residuals (…, n), kept off zero by a thousandth of the deviation
-    of y; of the size of y where that is rounding.
+    """The root mean square of residuals (…, n), at least a thousandth of the standard deviation of
+    y; of the size of y if that deviation is only rounding.
     """
     xp = namespace(y)
     level = xp.sqrt(xp.mean(y * y, axis=-1))
