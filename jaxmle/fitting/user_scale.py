@@ -105,8 +105,8 @@ def _went_along(state: State, limit: Limit) -> Array:
     xp = namespace(limit.move)
     size = 1.0 + xp.abs(limit.point.z)
     moves = xp.abs(limit.move)
-    way = xp.abs(limit.point.z - state.tail.z) / xp.where(moves > 0, moves, xp.inf)
-    carried = (way >= SHARE_OF_THE_WAY * xp.max(way, axis=0)) & (way > 1.0)
+    steps = xp.abs(limit.point.z - state.tail.z) / xp.where(moves > 0, moves, xp.inf)
+    carried = (steps >= SHARE_OF_THE_WAY * xp.max(steps, axis=0)) & (steps > 1.0)
     far = moves / size >= SHARE_OF_THE_WAY * xp.max(moves / size, axis=0)
     # a logarithm of what recedes moves little, though by many of its own standard errors
     curvature = xp.sqrt(xp.abs(diagonal(limit.point.hessian)))

@@ -230,9 +230,9 @@ def combination(
     limit: int = 4,
     is_oriented: bool = False,
 ) -> str:
-    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one, or
-    minus one where the sense counts (``is_oriented``), those small in units of ``scale`` are left
-    out, and the others are measured by these.
+    """A direction as a readable sum: ``a - b``, ``0.5*a + b``. Its largest coefficient is one, or
+    minus one where the sense counts (``is_oriented``). Coefficients that are small in units of
+    ``scale`` are left out.
     """
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)

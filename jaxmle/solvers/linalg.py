@@ -88,16 +88,18 @@ def pivots(factor: Array | Rows) -> Array:
     """The pivots (p, ...) of a factor; 0 from where one is lost on, which makes all after it
     NaN.
     """
-    is_rows = isinstance(factor, list)
-    found = jnp.stack([row[-1] for row in factor]) if is_rows else diagonal(factor)
-    xp = namespace(found)
-    return xp.where(xp.isfinite(found) & (found > 0), found, 0.0)
+    if isinstance(factor, list):
+        diagonals: Array = jnp.stack([row[-1] for row in factor])
+        return jnp.where(jnp.isfinite(diagonals) & (diagonals > 0), diagonals, 0.0)
+    diagonals = diagonal(factor)
+    xp = namespace(diagonals)
+    return xp.where(xp.isfinite(diagonals) & (diagonals > 0), diagonals, 0.0)
 
 
 def least_pivot(factor: Array | Rows) -> Array:
     """The least pivot (...) of a factor; 0 where the matrix is not positive definite."""
-    found = pivots(factor)
-    return namespace(found).min(found, axis=0)
+    entries = pivots(factor)
+    return namespace(entries).min(entries, axis=0)
 
 
 def is_written_out(p: int, unrolled: bool) -> bool:
