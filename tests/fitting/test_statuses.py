@@ -663,7 +663,7 @@ def test_a_recession_that_is_not_proved_says_so():
     lower = np.array([-2.45060906, 17.36251658])
     with jax.enable_x64(True):
         hessian, score = two_derivatives(lambda beta: brier({"beta": beta}, data).sum())(lower)
-        height = brier({"beta": lower}, data).sum()
+        height = float(brier({"beta": lower}, data).sum())
     assert np.linalg.norm(score) < 1e-6 and np.all(np.linalg.eigvalsh(hessian) < 0)
     assert height < far.loglik - 0.1
     separated = {"x": x, "y": (x[:, 1] > 0.3).astype(float)}
