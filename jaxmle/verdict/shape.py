@@ -178,7 +178,8 @@ def _is_swallowed(state: State, walk: Walk) -> Array:
     """Whether ℓ still rose at an even pace when rounding became as large as what a step gains, as
     it does for a gamma law of equal values: digits are lost as fast as the shape grows.
     """
-    return (state.most_even >= EVEN_STEPS) & (walk.noise >= SWALLOWING_NOISE)
+    swallows = (walk.noise >= SWALLOWING_NOISE) & (walk.noise <= state.rise)
+    return (state.most_even >= EVEN_STEPS) & swallows  # noise above all that was gained is no rise
 
 
 Cases = tuple[tuple[Array, Shape], ...]
