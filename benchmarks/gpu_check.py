@@ -198,7 +198,7 @@ class Checks:
 
     def F(self) -> None:
         """The planner: slots and bytes of a chunk; and the peak of a batch larger than one chunk."""
-        from jaxmle.batch.plan import Sizes, cut
+        from jaxmle.batch.chunks.plan import Sizes, cut
         from jaxmle.batch.scheduler import Scheduler
 
         free = self.free_bytes() or 16 * 2.0**30

@@ -117,7 +117,7 @@ def compiled_shapes(run: Any) -> tuple[Any, int]:
 
 
 def ragged(number: int) -> None:
-    from jaxmle.batch.members import buckets  # lengths as fit_batch groups them
+    from jaxmle.batch.members.sources import buckets  # lengths as fit_batch groups them
 
     sets = groups(number)
     sizes = np.array([[len(d["y"])] for d in sets])

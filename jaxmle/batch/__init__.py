@@ -1,1 +1,1 @@
-"""Many data sets at once: inputs, plan, compiled programs, scheduler."""
+"""Many data sets at once: ``fit_batch``, its rounds, its checkpoint."""

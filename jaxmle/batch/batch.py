@@ -4,21 +4,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+import jax
 import numpy as np
 
-from jaxmle._types import Data, Loglik, Params, Tree
-from jaxmle.batch.chunk import flat_members
-from jaxmle.batch.identities import with_response_ids
-from jaxmle.batch.inputs import Inputs, read_batch
-from jaxmle.batch.members import padded_rows
-from jaxmle.batch.programs import Members
+from jaxmle._types import Axes, Clusters, Data, DTypeLike, Loglik, Params, PathLike, Tree
+from jaxmle.batch.chunks.pieces import flat_members
+from jaxmle.batch.chunks.programs import Members
+from jaxmle.batch.members.identities import with_response_ids
+from jaxmle.batch.members.read import Inputs, read_batch
+from jaxmle.batch.members.sources import padded_rows
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_rules, with_signals
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
@@ -37,6 +39,7 @@ from jaxmle.record.identity import call_of
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.solvers.methods import Solver
 
 
 def fit_batch(
@@ -45,19 +48,19 @@ def fit_batch(
     datasets: Tree = None,
     *,
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: Kind | None = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    dtype: Any = None,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
-    in_axes: Any = 0,
+    in_axes: Axes = 0,
     params_axis: int | str | None = "auto",
     block: int | None = None,
-    devices: Any = None,
+    devices: jax.Device | Sequence[jax.Device] | None = None,
     progress: bool | None = None,
-    checkpoint: Any = None,
+    checkpoint: PathLike | None = None,
 ) -> Fit:
     """Maximise one log-likelihood on many data sets.
 
@@ -137,11 +140,11 @@ def fit_members(
     datasets: Data,
     options: Options,
     *,
-    in_axes: Any = 0,
+    in_axes: Axes = 0,
     params_axis: int | str | None = "auto",
     block: int | None = None,
-    devices: Any = None,
-    checkpoint: Any = None,
+    devices: jax.Device | Sequence[jax.Device] | None = None,
+    checkpoint: PathLike | None = None,
     check_rows: bool = True,
 ) -> Fit:
     """``fit_batch`` with its options as one record.
@@ -220,7 +223,7 @@ def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) ->
     is_long = bool(np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START)
     search = is_long and block_rows is None and is_rowwise(inputs.bare, layout, base, data)
 
-    def form_of(loglik: Loglik) -> Any:
+    def form_of(loglik: Loglik) -> Loglik:
         form = as_regression(loglik, layout, base, data) if search else loglik
         return verified(loglik, form, layout, base, data)
 

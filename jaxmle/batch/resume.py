@@ -4,16 +4,14 @@ and what each piece must look like.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
-from jaxmle._types import Loglik
-from jaxmle.batch.chunk import flat_members
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import Schedule
+from jaxmle._types import DType, Loglik, Tree, ndarray
+from jaxmle.batch.chunks.pieces import flat_members
+from jaxmle.batch.chunks.plan import Schedule
+from jaxmle.batch.members.read import Inputs
+from jaxmle.batch.members.sources import buckets
 from jaxmle.closures.program_digest import model_digest, value_digest, with_derivatives
 from jaxmle.fitting.passes import Problem
 from jaxmle.likelihood.contract import terms_of
@@ -21,10 +19,10 @@ from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.fingerprint import digest_of_arrays
 
-ShapeAndDtype = tuple[tuple[int, ...], np.dtype]
+ShapeAndDtype = tuple[tuple[int, ...], DType]
 
 
-def identity(problem: Problem, inputs: Inputs) -> dict[str, Any]:
+def identity(problem: Problem, inputs: Inputs) -> dict[str, Tree]:
     """What a checkpoint must agree with before it is gone on from."""
     source = inputs.source
     ids = [
@@ -60,7 +58,7 @@ def _model_digest(inputs: Inputs) -> str:
     flat = flat_members(inputs, np.array([inputs.largest]), length)
     member = jax.tree.map(np.asarray, flat.first)
 
-    def make(loglik: Loglik) -> Any:
+    def make(loglik: Loglik) -> Tree:
         return with_derivatives(lambda x, data: terms_of(loglik, inputs.layout.unravel(x), data))
 
     program = compiled(member.loglik, ("checkpoint", inputs.layout), make)
@@ -91,10 +89,10 @@ def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[S
 
 
 def check_piece(
-    index: np.ndarray,
+    index: ndarray,
     records: list[ShapeAndDtype],
     states: list[ShapeAndDtype],
-    arrays: list[np.ndarray],
+    arrays: list[ndarray],
 ) -> None:
     """Arrays of a checkpoint are those of this piece: its members, then records, open slots and
     states of the right shapes and types.

@@ -9,27 +9,28 @@ compiled once for each length of data, of which there are at most eight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
-from jaxmle.batch import solver
-from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Chunk, Piece, Programs, WarmStart, flat_members
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.machine import members_first, members_last
-from jaxmle.batch.members import Ragged, buckets
-from jaxmle.batch.plan import Schedule, Sizes, cut, free_bytes, resident_bytes
-from jaxmle.batch.programs import point_at
+from jaxmle._types import Array, Tree, TreeDef, ndarray
+from jaxmle.batch.chunks import solver
+from jaxmle.batch.chunks.chunk import SLOTS_FOR_STRAGGLERS, Chunk, WarmStart, load
+from jaxmle.batch.chunks.compilation import Programs
+from jaxmle.batch.chunks.machine import members_first, members_last
+from jaxmle.batch.chunks.pieces import Piece, flat_members
+from jaxmle.batch.chunks.plan import Schedule, Sizes, cut, free_bytes, resident_bytes
+from jaxmle.batch.chunks.programs import point_at
+from jaxmle.batch.chunks.solver import STEPS_TO_GATHER, half_done, is_open
+from jaxmle.batch.members.read import Inputs
+from jaxmle.batch.members.sources import Ragged, buckets
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
-from jaxmle.batch.solver import STEPS_TO_GATHER, half_done, is_open
 from jaxmle.fitting.passes import Problem
 from jaxmle.fitting.recession import wants_signs, with_signs
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
@@ -61,7 +62,7 @@ class Scheduler:
         problem: Problem,
         inputs: Inputs,
         block: int | None,
-        devices: Any,
+        devices: jax.Device | Sequence[jax.Device] | None,
         progress: bool | None,
         checkpoint: Checkpoint,
     ) -> None:
@@ -76,10 +77,10 @@ class Scheduler:
         self.checkpoint = checkpoint
         if checkpoint.folder is not None:
             checkpoint.open(identity(problem, inputs))
-        self.leaves: list[np.ndarray] = []
-        self.treedef: Any = None
+        self.leaves: list[ndarray] = []
+        self.treedef: TreeDef | None = None
         self.states: list[ShapeAndDtype] = []  # shapes and types of one member's
-        self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
+        self.open: list[tuple[ndarray, list[ndarray]]] = []
         self.pieces = self._first_pieces()
         self._check_memory()
         self.progress = Progress(inputs.source.members, progress, self._about())
@@ -115,9 +116,11 @@ class Scheduler:
         return size * (4.0 * k * k + 4.0 * p * p + 10 * k + 12 * p + p * k + 40)
 
     def predicted_bytes(self) -> float:
-        """Peak memory of the process: what it holds now, compiled programs, the record of all
-        members and the chunks in flight.
-        """
+        """Peak memory of the process: what it holds now, and what the batch needs."""
+        return resident_bytes() + self.needed_bytes()
+
+    def needed_bytes(self) -> float:
+        """Compiled programs, the record of all members and the chunks in flight."""
         k = self.problem.chart.k
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
@@ -131,13 +134,13 @@ class Scheduler:
             for piece in self.pieces
         ]
         records = self.inputs.source.members * record
-        return resident_bytes() + 2.5e8 + records + max(chunks, default=0.0)
+        return 2.5e8 + records + max(chunks, default=0.0)
 
     def _check_memory(self) -> None:
         """A batch whose record alone is more than the memory that is free is refused before it
         runs for hours.
         """
-        needed = self.predicted_bytes() - resident_bytes()
+        needed = self.needed_bytes()
         free = free_bytes()  # of this host, wherever it computes
         if needed > free:
             raise MemoryError(
@@ -209,13 +212,13 @@ class Scheduler:
         """Whether a middle round comes between the first and the last."""
         return len(self.pieces) > 1
 
-    def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
+    def _round(self, pieces: list[Piece], run: Callable[[Piece], list[ndarray]]) -> None:
         """Scheduler pieces one after the other; those that a checkpoint holds are read.
 
         Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for
         ever. Devices run side by side.
         """
-        opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
+        opened: dict[int, tuple[ndarray, list[ndarray]]] = {}
         for piece in pieces:
             name = f"{piece.name}-{piece.number:06d}"
             stored = None
@@ -238,7 +241,7 @@ class Scheduler:
         k = self.problem.chart.k
         p = self.problem.layout.p
 
-        def like(*shape: Any) -> Any:
+        def like(*shape: int) -> Tree:
             return jax.ShapeDtypeStruct(shape, self.inputs.dtype)
 
         piece = self.pieces[0]
@@ -254,11 +257,11 @@ class Scheduler:
         self._shapes(self.programs.named(fit), (state, warm), 0)
         return True
 
-    def _neutral_record(self, base: Array, state: Any, n: Array, data_id: Array) -> Any:
+    def _neutral_record(self, base: Array, state: Tree, n: Array, data_id: Array) -> Tree:
         no_steps = jnp.zeros((), jnp.int32)
         return solver.record_shapes(self.problem.neutral, base, state, n, data_id, no_steps)
 
-    def _shapes(self, fit: Any, state: Any, lead: int) -> None:
+    def _shapes(self, fit: Fit, state: Tree, lead: int) -> None:
         """Room for the record of all members; the first ``lead`` axes of each leaf run over
         members.
         """
@@ -272,10 +275,10 @@ class Scheduler:
             (tuple(leaf.shape[lead:]), np.dtype(leaf.dtype)) for leaf in jax.tree.leaves(state)
         ]
 
-    def _run_first(self, piece: Piece) -> list[np.ndarray]:
+    def _run_first(self, piece: Piece) -> list[ndarray]:
         """The arrays of a first round: fits, then the slots that stay open and their states."""
         with self._context():
-            chunk = self.programs.load(self.inputs, piece)
+            chunk = load(self.programs, self.inputs, piece)
             schedule = self.checkpoint.schedule
             rounds = MAX_FLOAT32_STEPS if self._starts_in_float32() else 0
             if piece.number:
@@ -308,25 +311,25 @@ class Scheduler:
             and self.problem.max_steps > 4 * MAX_FLOAT32_STEPS
         )
 
-    def _run_middle(self, piece: Piece) -> list[np.ndarray]:
+    def _run_middle(self, piece: Piece) -> list[ndarray]:
         """The arrays of a middle round, of members that the first one left open: most need a step
         or two, and those that need many come together afterwards.
         """
         with self._context():
-            chunk = self.programs.load(self.inputs, piece)
+            chunk = load(self.programs, self.inputs, piece)
             state, warm = self._states(piece)
             return self._ended(piece, chunk, chunk.climb_on(state, half_done), warm, False)
 
-    def _run_last(self, piece: Piece) -> list[np.ndarray]:
+    def _run_last(self, piece: Piece) -> list[ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
         with self._context():
             state, warm = self._states(piece)
-            fit = to_numpy(self.programs.load(self.inputs, piece).last(state, warm.steps))
+            fit = to_numpy(load(self.programs, self.inputs, piece).last(state, warm.steps))
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
     def _ended(
-        self, piece: Piece, chunk: Chunk, state: Any, warm: WarmStart, first: bool
-    ) -> list[np.ndarray]:
+        self, piece: Piece, chunk: Chunk, state: Tree, warm: WarmStart, first: bool
+    ) -> list[ndarray]:
         """The arrays of a round that leaves members open."""
         count = len(piece.index)
         most = np.full(len(chunk.active), self.problem.max_steps, np.int32)
@@ -349,7 +352,7 @@ class Scheduler:
             *jax.tree.leaves(members_first(members_fetched((state, warm), slots))),
         ]
 
-    def _states(self, piece: Piece) -> Any:
+    def _states(self, piece: Piece) -> Tree:
         """The states of gathered members, in their slots."""
         index, states = self._gathered
         slots = self.programs.slots(piece)
@@ -367,7 +370,7 @@ class Scheduler:
         ):
             yield
 
-    def _accept(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
+    def _accept(self, piece: Piece, arrays: list[ndarray], opened: dict[int, Tree]) -> None:
         """Put finished members in their places; note which stay open."""
         fits, (slots, *states) = arrays[: len(self.leaves)], arrays[len(self.leaves) :]
         for whole, part in zip(self.leaves, fits, strict=True):
@@ -401,7 +404,7 @@ class Scheduler:
                 pieces.append(Piece(len(pieces), name, length, part, fewer if few else schedule))
         return pieces
 
-    def _bucket_of(self, index: np.ndarray) -> np.ndarray:
+    def _bucket_of(self, index: ndarray) -> ndarray:
         """The bucket in which each of these open members goes on, (number open,)."""
         source = self.inputs.source
         bucket_of_all = np.empty(source.members, dtype=int)
@@ -416,12 +419,12 @@ class Scheduler:
         return bucket
 
 
-def _parts(members: np.ndarray, size: int) -> list[np.ndarray]:
+def _parts(members: ndarray, size: int) -> list[ndarray]:
     """The members in parts of ``size``, the last one shorter."""
     return [members[i : i + size] for i in range(0, len(members), size)]
 
 
-def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
+def _chosen(these: ndarray, new: Tree, old: Tree) -> Tree:
     """``new`` for these members (b,), ``old`` for the others."""
     return jax.tree.map(lambda a, b: namespace(a).where(these, a, b), new, old)
 
@@ -438,7 +441,7 @@ def _cap(steps: Array) -> int:
     return 1 + int(np.argmin(cost))
 
 
-def _devices(devices: Any) -> list[Any]:
+def _devices(devices: jax.Device | Sequence[jax.Device] | None) -> list[jax.Device]:
     if devices is None:
         return list(jax.devices())
     listed = list(devices) if isinstance(devices, list | tuple) else [devices]
@@ -447,7 +450,7 @@ def _devices(devices: Any) -> list[Any]:
     return listed
 
 
-def _device_bytes(devices: list[Any]) -> float:
+def _device_bytes(devices: list[jax.Device]) -> float:
     """Free memory of all devices; 4 GiB each where they do not say."""
     free = []
     for device in devices:

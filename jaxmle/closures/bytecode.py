@@ -10,8 +10,10 @@ import itertools
 import sys
 import types
 import weakref
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from jaxmle._types import Foreign
 
 EVERYTHING = "*"  # among names: some code asks for attributes by names that it computes
 
@@ -145,6 +147,17 @@ CHANGING = frozenset(
 SKIPPED = frozenset(["CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL", "RESUME", "NOT_TAKEN"])
 
 
+class Step(Protocol):
+    """One instruction of ``dis``, as far as it is read here."""
+
+    # fmt: off
+    @property
+    def opname(self) -> str: ...
+    @property
+    def argval(self) -> Foreign: ...
+    # fmt: on
+
+
 class Reads(NamedTuple):
     """What a code object, with those nested in it, can read."""
 
@@ -196,7 +209,7 @@ def _reads(code: types.CodeType) -> Reads:
     )
 
 
-def _chains(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
+def _chains(steps: Sequence[Step]) -> Iterator[tuple[str, ...]]:
     """``a.b.c`` as (a, b, c), for each global ``a``."""
     chain: tuple[str, ...] = ()
     for step in steps:
@@ -211,7 +224,7 @@ def _chains(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
         yield chain
 
 
-def _imports(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
+def _imports(steps: Sequence[Step]) -> Iterator[tuple[str, ...]]:
     """``from a import b`` as (a, b), ``import a.b`` as (a,) and (a.b,), for imports inside the
     code.
     """
@@ -226,7 +239,7 @@ def _imports(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
             yield (module, step.argval)
 
 
-def _changes(step: dis.Instruction, code: types.CodeType) -> bool:
+def _changes(step: Step, code: types.CodeType) -> bool:
     if step.opname in ("STORE_DEREF", "DELETE_DEREF"):
         return step.argval in code.co_freevars
     return step.opname.startswith(
@@ -241,7 +254,7 @@ def _changes(step: dis.Instruction, code: types.CodeType) -> bool:
     )
 
 
-def _asks_by_name(steps: list[dis.Instruction]) -> bool:
+def _asks_by_name(steps: Sequence[Step]) -> bool:
     """Whether ``getattr`` or a class pattern asks for a name that is no constant."""
     for i, step in enumerate(steps):
         if step.opname == "MATCH_CLASS":
@@ -253,7 +266,7 @@ def _asks_by_name(steps: list[dis.Instruction]) -> bool:
     return False
 
 
-def _strings(constant: Any) -> Iterator[str]:
+def _strings(constant: Foreign) -> Iterator[str]:
     if isinstance(constant, str):
         yield from (part for part in constant.split(".") if part.isidentifier())
     elif isinstance(constant, tuple | frozenset):
@@ -264,7 +277,7 @@ def _strings(constant: Any) -> Iterator[str]:
 # ---------------------------------------------------------------- libraries
 
 
-def of_library(value: Any) -> bool:
+def of_library(value: Foreign) -> bool:
     """Whether a function, class or module belongs to a library that is not looked into."""
     if isinstance(value, types.FunctionType):
         name = value.__globals__.get("__name__")

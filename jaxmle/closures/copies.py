@@ -16,18 +16,17 @@ import copy as shallow
 import enum
 import functools
 import types
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmle._types import Foreign, FunctionTo, ndarray
 from jaxmle.closures.bytecode import EVERYTHING, of_library, reads_of
 from jaxmle.closures.kinds import CACHED_FUNCTION, MAKING, MEMO, is_jitted, is_table, unwrapped
 from jaxmle.closures.watch import Look, look
 from jaxmle.closures.widths import READING_BITS, widened, widened_table
 
-ARRAYS = np.ndarray | np.generic | jax.Array
+ARRAYS = (np.ndarray, np.generic, jax.Array)
 CONTAINER_TYPES = dict | tuple | list | collections.deque
 BOUND = staticmethod | classmethod
 COPIED_RESULTS = types.FunctionType | types.MethodType | functools.partial
@@ -37,7 +36,7 @@ SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
 WIDE_FLOATS = {"g": np.dtype(np.float64), "G": np.dtype(np.complex128)}
 
 
-def viewed(leaf: Any) -> Any:
+def viewed(leaf: Foreign) -> Foreign:
     """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed
     may have known this one in single precision. What has a byte order or a width that jax does
     not have is copied into one that it has.
@@ -50,7 +49,7 @@ def viewed(leaf: Any) -> Any:
     return leaf.astype(WIDE_FLOATS.get(dtype.char, dtype.newbyteorder("=")))
 
 
-def portable(function: Any, seen: Look) -> Any:
+def portable(function: Foreign, seen: Look) -> Foreign:
     """A copy of a function that shares with it what reads no state, and that does not keep it
     alive.
 
@@ -62,7 +61,7 @@ def portable(function: Any, seen: Look) -> Any:
     return _Copies(seen, seen.holders | roots).of_root(function)
 
 
-def _shallow(value: Any) -> Any:
+def _shallow(value: Foreign) -> Foreign:
     """A shallow copy, or the value where its class does not give one, for whatever reason of
     its own.
     """
@@ -72,13 +71,15 @@ def _shallow(value: Any) -> Any:
         return value
 
 
-def _viewing(cached: Any) -> Callable[..., Any]:
+def _viewing(cached: Foreign) -> FunctionTo[Foreign]:
     """A function under ``lru_cache``, which returns the same arrays, functions and objects again
     and again, with views and portable copies of them.
     """
-    copies: dict[int, tuple[Any, Any]] = {}  # by the identity of a result, which is kept alive
+    copies: dict[
+        int, tuple[Foreign, Foreign]
+    ] = {}  # by the identity of a result, which is kept alive
 
-    def fresh(leaf: Any) -> Any:
+    def fresh(leaf: Foreign) -> Foreign:
         if isinstance(leaf, ARRAYS):
             return widened(viewed(leaf))
         is_function = isinstance(leaf, COPIED_RESULTS) or is_jitted(leaf)
@@ -91,7 +92,7 @@ def _viewing(cached: Any) -> Callable[..., Any]:
         return copies[id(leaf)][1]
 
     @functools.wraps(cached)
-    def views(*args: Any, **words: Any) -> Any:
+    def views(*args: Foreign, **words: Foreign) -> Foreign:
         return jax.tree.map(fresh, cached(*args, **words))
 
     return views
@@ -103,10 +104,10 @@ class _Copies:
     def __init__(self, seen: Look, holders: frozenset[int]) -> None:
         self.seen = seen
         self.holders = holders
-        self.done: dict[int, Any] = {}
+        self.done: dict[int, Foreign] = {}
         self.widens = not seen.names & READING_BITS
 
-    def of_root(self, function: Any) -> Any:
+    def of_root(self, function: Foreign) -> Foreign:
         """The copy of the likelihood itself; of an object it is the method that is called, so
         that this can be copied too.
         """
@@ -117,7 +118,7 @@ class _Copies:
             return types.MethodType(self.of(calls[0]), self.of(function))
         return self.of(function)
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Foreign) -> Foreign:
         """The value, or a copy where it holds what has to be copied."""
         key = id(value)
         if key not in self.holders:
@@ -126,7 +127,7 @@ class _Copies:
             self.done[key] = self.fresh(value)
         return self.done[key]
 
-    def fresh(self, value: Any) -> Any:
+    def fresh(self, value: Foreign) -> Foreign:
         if isinstance(value, np.ndarray):
             return self.array(value)
         if isinstance(value, np.generic | jax.Array):
@@ -158,7 +159,7 @@ class _Copies:
             return value
         return self.container(value) if isinstance(value, CONTAINER_TYPES) else self.object(value)
 
-    def array(self, value: np.ndarray) -> np.ndarray:
+    def array(self, value: ndarray) -> ndarray:
         if value.dtype != object:
             fresh = widened(viewed(value)) if self.widens else viewed(value)
             getattr(fresh, "__dict__", {}).update(getattr(value, "__dict__", {}))  # of a subclass
@@ -168,7 +169,7 @@ class _Copies:
             fresh[place] = self.of(inner)
         return fresh
 
-    def container(self, value: Any) -> Any:
+    def container(self, value: Foreign) -> Foreign:
         """A dictionary, list, tuple or deque of any class."""
         if type(value) is tuple:
             return tuple(map(self.of, value))
@@ -187,7 +188,7 @@ class _Copies:
                 fresh[place] = self.of(inner)
         return fresh
 
-    def object(self, value: Any) -> Any:
+    def object(self, value: Foreign) -> Foreign:
         """An object with its attributes and slots, and the arrays and methods of its class as
         attributes of its own.
         """
@@ -210,17 +211,17 @@ class _Copies:
             inside.update({k: self.of(v) for k, v in vars(value).items() if not k.startswith(MEMO)})
         return fresh
 
-    def slot(self, member: types.MemberDescriptorType, value: Any, fresh: Any) -> None:
+    def slot(self, member: types.MemberDescriptorType, value: Foreign, fresh: Foreign) -> None:
         try:
             member.__set__(fresh, self.of(member.__get__(value)))
         except (AttributeError, TypeError):
             pass  # an empty slot, or one that only C writes
 
-    def of_class(self, kind: type, fresh: Any) -> dict[str, Any]:
+    def of_class(self, kind: type, fresh: Foreign) -> dict[str, Foreign]:
         """The members of a user's class that have to be copied, by name, as attributes for an
         instance.
         """
-        copied: dict[str, Any] = {}
+        copied: dict[str, Foreign] = {}
         for base in reversed(kind.__mro__):
             for name, member in vars(base).items():
                 inner = member.__func__ if isinstance(member, BOUND) else member
@@ -273,7 +274,7 @@ class _Copies:
                 pass  # a name not bound yet stays unbound
         return fresh
 
-    def scope(self, value: types.FunctionType) -> dict[str, Any]:
+    def scope(self, value: types.FunctionType) -> dict[str, Foreign]:
         """The globals of a copy: the function's own, unless one that it loads has to be copied."""
         outer = value.__globals__
         names = [chain[0] for chain in reads_of(value.__code__).chains if chain[0] in outer]

@@ -7,12 +7,14 @@ Each function takes the walk of ``watch`` and one value.
 from __future__ import annotations
 
 import collections
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 import xxhash
 
 from jaxmle._namespace import is_traced
+from jaxmle._types import Foreign, ndarray
 from jaxmle.closures.widths import is_narrow, is_narrow_now
 
 READING = frozenset(
@@ -20,19 +22,57 @@ READING = frozenset(
 )  # methods of a path
 
 
-def digest(value: np.ndarray) -> int:
+class Walk(Protocol):
+    """The walk of ``watch``, as far as the holders use it."""
+
+    facts: list[object]
+    alive: list[object]
+    holders: set[int]
+    names: frozenset[str]
+    all: bool
+    again: bool
+    narrow: bool
+    integers: bool
+    traced: bool
+
+    # fmt: off
+    def visit(self, value: Foreign, /) -> None: ...
+    def identity(self, value: Foreign, /) -> None: ...
+    def hide(self, value: Foreign, /) -> None: ...
+    def sequence(self, values: Iterable[Foreign], /) -> None: ...
+    def items(self, values: Mapping[Foreign, Foreign], /) -> None: ...
+    def subclassed(self, value: Foreign, /) -> None: ...
+    # fmt: on
+
+
+def digest(value: ndarray) -> int:
     """128 bits of XXH3 over the bytes of an array without objects, in the order of its indices."""
-    flat: Any = value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    flat: Foreign = value if value.flags.c_contiguous else np.ascontiguousarray(value)
     try:
         return xxhash.xxh3_128_intdigest(flat)
     except (ValueError, TypeError, BufferError):  # a dtype without a buffer, such as bfloat16
         return xxhash.xxh3_128_intdigest(flat.reshape(-1).view(np.uint8))
 
 
+def reaching(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
+    """The identities of all objects from which a holder can be reached."""
+    parents = collections.defaultdict(list)
+    for parent, child in edges:
+        parents[child].append(parent)
+    reached = set(holders)
+    open_ = list(holders)
+    while open_:
+        for parent in parents[open_.pop()]:
+            if parent not in reached:
+                reached.add(parent)
+                open_.append(parent)
+    return frozenset(reached)
+
+
 # ---------------------------------------------------------------- containers
 
 
-def mapping(walk: Any, value: Any) -> None:
+def mapping(walk: Walk, value: Foreign) -> None:
     """A dictionary of any class by its keys and values, in order."""
     ordered = isinstance(value, collections.OrderedDict)
     pairs = collections.OrderedDict.items(value) if ordered else dict.items(value)
@@ -42,38 +82,38 @@ def mapping(walk: Any, value: Any) -> None:
     walk.subclassed(value)
 
 
-def elements(walk: Any, value: Any) -> None:
+def elements(walk: Walk, value: Foreign) -> None:
     """A list, tuple, set or deque of any class by its elements."""
-    base: Any = next(
+    base: Foreign = next(
         b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b)
     )
     walk.sequence(base.__iter__(value))
     walk.subclassed(value)
 
 
-def number(walk: Any, value: Any) -> None:
+def number(walk: Walk, value: Foreign) -> None:
     """A number or text of a class of its own."""
-    base: Any = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
+    base: Foreign = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
     walk.facts.append(base.__repr__(value))
     walk.subclassed(value)
 
 
-def buffer(walk: Any, value: Any) -> None:
+def buffer(walk: Walk, value: Foreign) -> None:
     """Bytes that may change."""
     walk.facts.append(xxhash.xxh3_128_intdigest(memoryview(value).tobytes()))
 
 
-def view_of_dict(walk: Any, value: Any) -> None:
+def view_of_dict(walk: Walk, value: Foreign) -> None:
     """The keys, values or items of a dictionary."""
     walk.items(dict(value.mapping))
 
 
-def proxy(walk: Any, value: Any) -> None:
+def proxy(walk: Walk, value: Foreign) -> None:
     """A read-only view of a dictionary."""
     walk.items(dict(value))
 
 
-def reference(walk: Any, value: Any) -> None:
+def reference(walk: Walk, value: Foreign) -> None:
     """What a weak reference refers to."""
     walk.visit(value())
 
@@ -81,7 +121,7 @@ def reference(walk: Any, value: Any) -> None:
 # ---------------------------------------------------------------- arrays
 
 
-def numpy_array(walk: Any, value: np.ndarray) -> None:
+def numpy_array(walk: Walk, value: ndarray) -> None:
     """An array by its type, shape and the digest of its bytes, or by its objects."""
     kind = type(value)
     dtype = value.dtype
@@ -101,7 +141,7 @@ def numpy_array(walk: Any, value: np.ndarray) -> None:
         array_subclass(walk, value)
 
 
-def array_subclass(walk: Any, value: np.ndarray) -> None:
+def array_subclass(walk: Walk, value: ndarray) -> None:
     """What an array of another class adds: a mask, attributes."""
     if isinstance(value, np.ma.MaskedArray):
         walk.visit(np.ma.getmaskarray(value))
@@ -109,7 +149,7 @@ def array_subclass(walk: Any, value: np.ndarray) -> None:
     walk.subclassed(value)
 
 
-def numpy_scalar(walk: Any, value: np.generic) -> None:
+def numpy_scalar(walk: Walk, value: Foreign) -> None:
     """A number by its type and bytes."""
     if is_narrow(value):
         walk.holders.add(id(value))
@@ -117,7 +157,7 @@ def numpy_scalar(walk: Any, value: np.generic) -> None:
     walk.facts.append(value.tobytes())
 
 
-def jax_array(walk: Any, value: Any) -> None:
+def jax_array(walk: Walk, value: Foreign) -> None:
     """An array that cannot change, or a tracer."""
     is_whole = getattr(value.dtype, "kind", "") in ("i", "u")  # an extended type, of keys, has none
     walk.integers = walk.integers or (value.ndim > 0 and is_whole)
@@ -131,7 +171,7 @@ def jax_array(walk: Any, value: Any) -> None:
 # ---------------------------------------------------------------- tables
 
 
-def pandas_table(walk: Any, value: Any) -> None:
+def pandas_table(walk: Walk, value: Foreign) -> None:
     """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where
     they are numbers.
     """
@@ -148,7 +188,7 @@ def pandas_table(walk: Any, value: Any) -> None:
         walk.visit(value.attrs)
 
 
-def pandas_column(walk: Any, column: Any) -> None:
+def pandas_column(walk: Walk, column: Foreign) -> None:
     """The type, categories and values of a column."""
     walk.facts.append(str(column.dtype))
     if hasattr(column.dtype, "categories"):
@@ -156,7 +196,7 @@ def pandas_column(walk: Any, column: Any) -> None:
     column_values(walk, column.to_numpy())
 
 
-def polars_table(walk: Any, value: Any) -> None:
+def polars_table(walk: Walk, value: Foreign) -> None:
     """A frame or series by the names, types and values of its columns."""
     walk.holders.add(id(value))
     for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
@@ -165,7 +205,7 @@ def polars_table(walk: Any, value: Any) -> None:
         column_values(walk, column.to_numpy() if numeric else np.array(column.to_list(), object))
 
 
-def arrow_data(walk: Any, value: Any) -> None:
+def arrow_data(walk: Walk, value: Foreign) -> None:
     """An array, batch or table of pyarrow by its type and buffers, which it may share with a NumPy
     array that can change.
     """
@@ -178,14 +218,14 @@ def arrow_data(walk: Any, value: Any) -> None:
             walk.facts += [part and xxhash.xxh3_128_intdigest(part) for part in chunk.buffers()]
 
 
-def path(walk: Any, value: Any) -> None:
+def path(walk: Walk, value: Foreign) -> None:
     """A path by its name. What code that was reached may read there cannot be watched."""
     walk.facts.append(str(value))
     if not walk.again and (walk.all or walk.names & READING):
         walk.hide(value)
 
 
-def column_values(walk: Any, values: np.ndarray) -> None:
+def column_values(walk: Walk, values: ndarray) -> None:
     """The values of a column."""
     walk.facts.append(values.shape)
     if values.dtype.hasobject:

@@ -16,10 +16,10 @@ import sys
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Foreign
 from jaxmle.closures.bytecode import of_library
 
 MEMO = "_jaxmle_compiled"  # the attribute of a function that holds what was compiled of it
@@ -31,7 +31,7 @@ PLAIN = frozenset({int, str, bytes, bool, range, type(None), type(Ellipsis), typ
 CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 LINK = "_lru_list_elem"  # of a bounded cache, whose results are referents of the cache itself
 CACHED_FUNCTION = type(functools.lru_cache(len))
-DICT_VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
+DICT_VIEWS: Foreign = (type({}.keys()), type({}.values()), type({}.items()))
 BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType)
 IMMUTABLE = (
     np.dtype,
@@ -104,7 +104,7 @@ TABLES = {
 }
 
 
-def unwrapped(function: Any) -> Any:
+def unwrapped(function: Foreign) -> Foreign:
     """The function below any ``jit``, recognised by its ``lower``; a ``custom_jvp`` has a
     ``__wrapped__`` too, and a rule that must stay.
     """
@@ -113,7 +113,7 @@ def unwrapped(function: Any) -> Any:
     return function
 
 
-def is_jitted(function: Any) -> bool:
+def is_jitted(function: Foreign) -> bool:
     """Whether a function is the work of ``jit``."""
     return (
         not isinstance(function, types.FunctionType | functools.partial | type)
@@ -133,7 +133,7 @@ def has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) -
     )
 
 
-def is_fixed(value: Any) -> bool:
+def is_fixed(value: Foreign) -> bool:
     """Whether a value is a module, function or class of a library."""
     kinds = types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type
     value = unwrapped(value)

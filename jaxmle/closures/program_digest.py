@@ -17,19 +17,20 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import xxhash
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, Var
+
+from jaxmle._types import Atom, Foreign, FunctionTo, Tree
 
 GIVEN = ("jax", "jaxlib", "numpy")
 ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
-def model_digest(function: Callable[..., Any], *args: Any) -> str:
+def model_digest(function: FunctionTo[Foreign], *args: Foreign) -> str:
     """A digest of what ``function(*args)`` computes: its program and all arrays that the
     program captured.
     """
@@ -38,7 +39,7 @@ def model_digest(function: Callable[..., Any], *args: Any) -> str:
     return digest.hex()
 
 
-def value_digest(*values: Any) -> str:
+def value_digest(*values: Foreign) -> str:
     """A digest of options: numbers, texts, arrays and containers by value, functions by their
     code and what they close over.
     """
@@ -48,7 +49,7 @@ def value_digest(*values: Any) -> str:
     return digest.hex()
 
 
-def with_derivatives(function: Callable[..., Any]) -> Callable[..., Any]:
+def with_derivatives(function: FunctionTo[Foreign]) -> FunctionTo[Foreign]:
     """``function`` together with its score and a slice of its Hessian, as far as they exist.
 
     A rule of differentiation is part of a model, and a jaxpr holds it only where it has been
@@ -58,13 +59,13 @@ def with_derivatives(function: Callable[..., Any]) -> Callable[..., Any]:
         function: from a flat point (p,) and further arguments to terms or their sum.
     """
 
-    def score(x: Any, *rest: Any) -> Any:
+    def score(x: Tree, *rest: Tree) -> Tree:
         return jax.grad(lambda point: function(point, *rest).sum())(x)
 
-    def curved(x: Any, *rest: Any) -> Any:
+    def curved(x: Tree, *rest: Tree) -> Tree:
         return jax.jvp(lambda point: score(point, *rest), (x,), (jax.numpy.ones_like(x),))
 
-    def all_of(x: Any, *rest: Any) -> Any:
+    def all_of(x: Tree, *rest: Tree) -> Tree:
         parts = [function(x, *rest)]
         for part in (score, curved):
             try:
@@ -82,18 +83,18 @@ class _Digest:
     def __init__(self) -> None:
         self.state = xxhash.xxh3_128()
         # Functions and objects that were met; held, so that no other gets the id of one.
-        self.seen: dict[int, Any] = {}
+        self.seen: dict[int, Tree] = {}
         self.within: list[int] = []  # the containers that are being read, which may hold themselves
 
     def hex(self) -> str:
         return str(self.state.hexdigest())
 
-    def text(self, *words: Any) -> None:
+    def text(self, *words: Foreign) -> None:
         for word in words:
             self.state.update(ADDRESS.sub("0x", str(word)).encode("utf-8", "surrogatepass"))
             self.state.update(b"\0")
 
-    def array(self, value: Any) -> None:
+    def array(self, value: Foreign) -> None:
         if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
             self.text("key", value.dtype)
             value = jax.random.key_data(value)
@@ -109,14 +110,14 @@ class _Digest:
 
     # ------------------------------------------------------------ programs
 
-    def program(self, closed: Any) -> None:
+    def program(self, closed: ClosedJaxpr | Jaxpr) -> None:
         """A jaxpr, with the constants of a closed one."""
         jaxpr = getattr(closed, "jaxpr", closed)
         constants = getattr(closed, "consts", ())
         self.text("program", len(constants))
         for constant in constants:
             self.value(constant)
-        number: dict[Any, int] = {}
+        number: dict[Var, int] = {}
         for variable in (*jaxpr.constvars, *jaxpr.invars):
             self.bound(variable, number)
         for equation in jaxpr.eqns:
@@ -129,11 +130,11 @@ class _Digest:
                 self.bound(variable, number)
         self.atoms(jaxpr.outvars, number)
 
-    def bound(self, variable: Any, number: dict[Any, int]) -> None:
+    def bound(self, variable: Var, number: dict[Var, int]) -> None:
         number[variable] = len(number)
         self.text(variable.aval)
 
-    def atoms(self, atoms: Any, number: dict[Any, int]) -> None:
+    def atoms(self, atoms: Sequence[Atom], number: dict[Var, int]) -> None:
         self.text(len(atoms))
         for atom in atoms:
             if hasattr(atom, "val"):
@@ -145,7 +146,7 @@ class _Digest:
     # ------------------------------------------------------------ what parameters of equations and
     # closures hold
 
-    def value(self, value: Any, deep: bool = False) -> None:
+    def value(self, value: Foreign, deep: bool = False) -> None:
         """Anything that an equation or a closure holds; what is unknown counts by its type and its
         text.
 
@@ -181,7 +182,7 @@ class _Digest:
         else:
             self.text(type(value).__name__, value)
 
-    def container(self, value: Any, deep: bool) -> None:
+    def container(self, value: Foreign, deep: bool) -> None:
         self.text(type(value).__name__, len(value))
         if id(value) in self.within:
             return
@@ -195,7 +196,7 @@ class _Digest:
             self.value(value[key], deep)
         self.within.pop()
 
-    def callable(self, value: Any) -> None:
+    def callable(self, value: Foreign) -> None:
         """A function, a method, a partial, an object that is called, or what jax wraps around
         one.
         """
@@ -219,7 +220,7 @@ class _Digest:
         else:
             self.object(value)
 
-    def met(self, thing: Any) -> bool:
+    def met(self, thing: Foreign) -> bool:
         """Whether this very object was met before."""
         before = id(thing) in self.seen
         self.seen[id(thing)] = thing
@@ -294,7 +295,7 @@ class _Digest:
             else:
                 self.value(constant)
 
-    def object(self, value: Any) -> None:
+    def object(self, value: Foreign) -> None:
         """An object by its class and its attributes."""
         self.text("object", type(value).__module__, type(value).__qualname__)
         holder = isinstance(value, types.SimpleNamespace | threading.local)
@@ -313,7 +314,7 @@ class _Digest:
                 self.value(inner, deep=True)
 
 
-def _has_attributes(value: Any) -> bool:
+def _has_attributes(value: Foreign) -> bool:
     kind = type(value)
     return bool(kind.__dictoffset__) or types.MemberDescriptorType in dict(_slots(kind)).values()
 
@@ -322,24 +323,24 @@ def _slots(kind: type) -> list[tuple[str, type]]:
     return [(name, type(inner)) for base in kind.__mro__ for name, inner in vars(base).items()]
 
 
-def _is_jaxs(thing: Any) -> bool:
+def _is_jaxs(thing: Foreign) -> bool:
     """Whether a function or a class belongs to jax."""
     return str(getattr(thing, "__module__", "")).split(".")[0] in ("jax", "jaxlib")
 
 
-def _is_given(thing: Any) -> bool:
+def _is_given(thing: Foreign) -> bool:
     """Whether a function or a class comes with Python, NumPy or jax: its name says what it is,
     and what it keeps for itself changes.
     """
     return _is_given_name(getattr(thing, "__module__", ""))
 
 
-def _is_given_name(module: Any) -> bool:
+def _is_given_name(module: Foreign) -> bool:
     package = str(module).split(".")[0]
     return package in GIVEN or (package in sys.stdlib_module_names and package != "__main__")
 
 
-def _is_library(thing: Any) -> bool:
+def _is_library(thing: Foreign) -> bool:
     """Whether a module or a class is Python's, jaxmle's or that of an installed package."""
     name = thing.__name__ if isinstance(thing, types.ModuleType) else str(thing.__module__)
     top = name.split(".")[0]
@@ -349,18 +350,18 @@ def _is_library(thing: Any) -> bool:
     )
 
 
-def _is_program(value: Any) -> bool:
+def _is_program(value: Foreign) -> bool:
     return isinstance(value, Jaxpr | ClosedJaxpr)
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: Foreign) -> bool:
     try:
         return all(hasattr(value, name) for name in ("dtype", "shape", "__array__"))
     except Exception:  # a user's __getattr__ may raise anything
         return False
 
 
-def _content(cell: Any) -> Any:
+def _content(cell: Foreign) -> Foreign:
     try:
         return cell.cell_contents
     except ValueError:  # a name not bound yet

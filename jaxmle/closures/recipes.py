@@ -9,20 +9,21 @@ import copyreg
 import functools
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
+from jaxmle._types import Foreign, FunctionTo
 from jaxmle.closures.kinds import MEMO
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Recipe = tuple[Callable[..., Any], tuple[Any, ...], tuple[tuple[str, Any], ...]]
+Recipe = tuple[FunctionTo[Foreign], tuple[Foreign, ...], tuple[tuple[str, Foreign], ...]]
 
 RECIPE = f"{MEMO}__recipe"  # the attribute of an object that says how it was made
 COPIES_HELD = 256  # made again from recipes; a model and its families are a handful
 
 
-def note_recipe(thing: Any, make: Callable[..., Any], args: Any, options: Any) -> None:
+def note_recipe(thing: Foreign, make: FunctionTo[Foreign], args: Foreign, options: Foreign) -> None:
     """Record that ``thing`` is ``make(*args, **options)``, ``make`` a function with a name of its
     own in its module.
     """
@@ -41,12 +42,12 @@ def with_recipe(make: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def recipe_of(thing: Any) -> Recipe | None:
+def recipe_of(thing: Foreign) -> Recipe | None:
     """How the thing was made: arguments of ``remade``; None where nothing is recorded."""
     return getattr(thing, "__dict__", {}).get(RECIPE)
 
 
-def reduced(thing: Any, room: str = "") -> tuple[Any, ...]:
+def reduced(thing: Foreign, room: str = "") -> tuple[Foreign, ...]:
     """What ``__reduce__`` returns: the recipe; else the public name, where ``room`` has one for
     the thing; else class and fields, as Python does it.
     """
@@ -60,16 +61,18 @@ def reduced(thing: Any, room: str = "") -> tuple[Any, ...]:
     return copyreg.__newobj__, (type(thing),), _fields(thing)  # type: ignore[attr-defined]
 
 
-def _fields(thing: Any) -> dict[str, Any]:
+def _fields(thing: Foreign) -> dict[str, Foreign]:
     return {name: value for name, value in vars(thing).items() if not name.startswith(MEMO)}
 
 
-def by_name(room: str, name: str) -> Any:
+def by_name(room: str, name: str) -> Foreign:
     """A public object of a room."""
     return getattr(import_module(room), name)
 
 
-def remade(make: Callable[..., Any], args: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+def remade(
+    make: FunctionTo[Foreign], args: tuple[Foreign, ...], options: tuple[Foreign, ...]
+) -> Foreign:
     """``make(*args, **options)``; copies that arrive one after the other are one object, so that
     it is compiled once.
     """
@@ -80,5 +83,7 @@ def remade(make: Callable[..., Any], args: tuple[Any, ...], options: tuple[Any, 
 
 
 @functools.lru_cache(maxsize=COPIES_HELD)
-def _once(make: Callable[..., Any], args: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+def _once(
+    make: FunctionTo[Foreign], args: tuple[Foreign, ...], options: tuple[Foreign, ...]
+) -> Foreign:
     return make(*args, **dict(options))

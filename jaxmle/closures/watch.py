@@ -34,12 +34,13 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxmle._types import Foreign
 from jaxmle.closures import holders
 from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
 from jaxmle.closures.kinds import (
@@ -68,8 +69,8 @@ from jaxmle.closures.kinds import (
 class Look(NamedTuple):
     """What one walk over a function has found."""
 
-    facts: list[Any]
-    by_identity: list[Any]  # what the facts know by its identity
+    facts: list[object]
+    by_identity: list[object]  # what the facts know by its identity
     names: frozenset[str]
     hidden: str  # what cannot be watched; empty where all can
     traced: bool  # whether a tracer was met
@@ -78,10 +79,10 @@ class Look(NamedTuple):
     narrow: bool  # whether an array was met that is narrower than the numbers of a fit now
     integers: bool  # whether an array of integers was met
     kinds: frozenset[int]  # identities of the classes of objects
-    alive: list[Any]  # all that was met: identities are good as long as this is kept
+    alive: list[object]  # all that was met: identities are good as long as this is kept
 
 
-def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = False) -> Look:
+def look(function: Foreign, names: frozenset[str] = frozenset(), *, again: bool = False) -> Look:
     """Everything that a function depends on beyond its arguments.
 
     Args:
@@ -99,21 +100,6 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
         names |= walk.loaded
 
 
-def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
-    """The identities of all objects from which a holder can be reached."""
-    parents = collections.defaultdict(list)
-    for parent, child in edges:
-        parents[child].append(parent)
-    reached = set(holders)
-    open_ = list(holders)
-    while open_:
-        for parent in parents[open_.pop()]:
-            if parent not in reached:
-                reached.add(parent)
-                open_.append(parent)
-    return frozenset(reached)
-
-
 class _Walk:
     """One walk over all that a function depends on."""
 
@@ -121,9 +107,9 @@ class _Walk:
         self.names = names
         self.again = again
         self.all = EVERYTHING in names
-        self.facts: list[Any] = []
-        self.by_identity: list[Any] = []
-        self.alive: list[Any] = []
+        self.facts: list[object] = []
+        self.by_identity: list[object] = []
+        self.alive: list[object] = []
         self.seen: dict[int, int] = {}
         self.made: set[tuple[type, bool]] = set()
         self.whole: dict[type, bool] = {}
@@ -138,7 +124,7 @@ class _Walk:
         self.narrow = False
         self.integers = False
 
-    def visit(self, value: Any) -> None:
+    def visit(self, value: Foreign) -> None:
         """Write down a value, and all that it depends on."""
         kind = type(value)
         facts = self.facts
@@ -165,18 +151,18 @@ class _Walk:
         (HANDLERS.get(kind) or _handler(kind))(self, value)
         self.parent = parent
 
-    def identity(self, value: Any) -> None:
+    def identity(self, value: Foreign) -> None:
         """What cannot change, or does not matter, is known by its identity."""
         self.facts.append(id(value))
         self.by_identity.append(value)
 
-    def hide(self, value: Any) -> None:
+    def hide(self, value: Foreign) -> None:
         """Note what cannot be watched."""
         self.hidden = self.hidden or f"a {type(value).__module__}.{type(value).__qualname__}"
 
     def result(self, names: frozenset[str]) -> Look:
         """What the walk has found, which looked at attributes of these names."""
-        holding = frozenset() if self.again else _holders(self.edges, self.holders)
+        holding = frozenset() if self.again else holders.reaching(self.edges, self.holders)
         seen = (self.hidden, self.traced, self.changes, holding, self.narrow, self.integers)
         return Look(self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.alive)
 
@@ -205,11 +191,11 @@ class _Walk:
         for names in reads.imports:
             self.imported(value.__globals__, names, reads.attributes)
 
-    def own_attributes(self, value: Any) -> None:
+    def own_attributes(self, value: Foreign) -> None:
         """What was set on a function, but for what is kept there of it."""
         self.items({k: v for k, v in vars(value).items() if not k.startswith(MEMO)})
 
-    def cell(self, cell: Any, code: types.CodeType | None = None) -> None:
+    def cell(self, cell: Foreign, code: types.CodeType | None = None) -> None:
         """What a cell holds; of a library's module what ``code`` may read of it."""
         try:
             inner = cell.cell_contents
@@ -226,7 +212,7 @@ class _Walk:
             if is_impure(module.__name__, (name,)):
                 self.hidden = self.hidden or f"what {module.__name__}.{name} reads"
 
-    def chain(self, scope: dict[str, Any], chain: tuple[str, ...]) -> None:
+    def chain(self, scope: dict[str, Foreign], chain: tuple[str, ...]) -> None:
         """The value of a global, or of an attribute of a module that is one."""
         value = scope.get(chain[0], ABSENT)
         place = 1
@@ -253,7 +239,7 @@ class _Walk:
         self.parent = parent
 
     def imported(
-        self, scope: dict[str, Any], names: tuple[str, ...], attributes: Iterable[str]
+        self, scope: dict[str, Foreign], names: tuple[str, ...], attributes: Iterable[str]
     ) -> None:
         """What a function imports when it is called, if it has been imported before."""
         package = scope.get("__package__") or ""
@@ -263,7 +249,7 @@ class _Walk:
         if module is not None and len(names) == 1:
             self.library(module, attributes)
 
-    def builtin(self, value: Any) -> None:
+    def builtin(self, value: Foreign) -> None:
         owner = value.__self__
         if owner is None or isinstance(owner, types.ModuleType):
             self.identity(value)
@@ -284,19 +270,19 @@ class _Walk:
         self.visit(value.__func__)
         self.visit(value.__self__)
 
-    def partial(self, value: functools.partial[Any]) -> None:
+    def partial(self, value: functools.partial[Foreign]) -> None:
         self.visit(value.func)
         self.sequence(value.args)
         self.items(value.keywords)
         self.own_attributes(value)
 
-    def jitted(self, value: Any) -> None:
+    def jitted(self, value: Foreign) -> None:
         inner = unwrapped(value)
         if not (isinstance(inner, types.FunctionType) and of_library(inner)):
             self.holders.add(id(value))
         self.visit(inner)
 
-    def cached(self, value: Any) -> None:
+    def cached(self, value: Foreign) -> None:
         """What ``lru_cache`` keeps is what the function returns, whatever it reads. A first
         call adds to it.
         """
@@ -308,13 +294,13 @@ class _Walk:
             elif not isinstance(inner, type):
                 self.visit(inner)
 
-    def inner_function(self, value: Any) -> None:
+    def inner_function(self, value: Foreign) -> None:
         self.visit(value.__func__)
 
-    def property(self, value: Any) -> None:
+    def property(self, value: Foreign) -> None:
         self.visit(value.fget)
 
-    def cached_property(self, value: Any) -> None:
+    def cached_property(self, value: Foreign) -> None:
         self.visit(value.func)
 
     # ------------------------------------------------------------ modules, classes, objects
@@ -364,13 +350,13 @@ class _Walk:
             return self.all or name in self.names or name in FLATTENING
         return name not in UNCALLED and name not in MAKING and not name.startswith(MEMO)
 
-    def instance(self, value: Any) -> None:
+    def instance(self, value: Foreign) -> None:
         """An object by its attributes and slots."""
         if not self.again and hides(type(value)):
             self.hide(value)
         self.attributes(value)
 
-    def attributes(self, value: Any) -> None:
+    def attributes(self, value: Foreign) -> None:
         kind = type(value)
         self.alive.append(kind)
         self.kinds.add(id(kind))
@@ -390,7 +376,7 @@ class _Walk:
             if base is not object and ("__slots__" in vars(base) or of_library(base)):
                 self.slots(base, value, whole)
 
-    def slots(self, base: type, value: Any, whole: bool) -> None:
+    def slots(self, base: type, value: Foreign, whole: bool) -> None:
         for name, member in tuple(vars(base).items()):
             if not isinstance(member, types.MemberDescriptorType) or name == "__dict__":
                 continue
@@ -401,7 +387,7 @@ class _Walk:
                     inner = ABSENT
                 self.visit(inner)
 
-    def is_whole(self, kind: type, value: Any) -> bool:
+    def is_whole(self, kind: type, value: Foreign) -> bool:
         """Whether attributes may be read that no code names."""
         if self.all:
             return True
@@ -416,26 +402,26 @@ class _Walk:
 
     # ------------------------------------------------------------ containers
 
-    def sequence(self, values: Iterable[Any]) -> None:
+    def sequence(self, values: Iterable[Foreign]) -> None:
         values = tuple(values)
         self.facts.append(len(values))
         for inner in values:
             self.visit(inner)
 
-    def items(self, values: Any) -> None:
+    def items(self, values: Foreign) -> None:
         values = tuple(values.items())
         self.facts.append(len(values))
         for name, inner in values:
             self.visit(name)
             self.visit(inner)
 
-    def subclassed(self, value: Any) -> None:
+    def subclassed(self, value: Foreign) -> None:
         """The attributes of a container of a class of its own."""
         if type(value) not in CONTAINERS and not of_library(type(value)):
             self.attributes(value)
 
 
-HANDLERS: dict[type, Callable[[_Walk, Any], None]] = {
+HANDLERS: dict[type, Callable[[_Walk, Foreign], None]] = {
     types.FunctionType: _Walk.function,
     types.MethodType: _Walk.method,
     types.ModuleType: _Walk.module,
@@ -449,7 +435,7 @@ HANDLERS: dict[type, Callable[[_Walk, Any], None]] = {
     CACHED_FUNCTION: _Walk.cached,
     types.MappingProxyType: holders.proxy,
 }
-BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
+BY_KIND: tuple[tuple[Foreign, Callable[[_Walk, Foreign], None]], ...] = (
     (type, _Walk.a_class),
     (types.ModuleType, _Walk.module),
     (np.ndarray, holders.numpy_array),
@@ -472,14 +458,14 @@ BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
 )
 
 
-TABLE_HANDLERS: dict[str, Callable[[_Walk, Any], None]] = {
+TABLE_HANDLERS: dict[str, Callable[[_Walk, Foreign], None]] = {
     "pandas": holders.pandas_table,
     "polars": holders.polars_table,
     "pyarrow": holders.arrow_data,
 }
 
 
-def _handler(kind: type) -> Callable[[_Walk, Any], None]:
+def _handler(kind: type) -> Callable[[_Walk, Foreign], None]:
     """How values of a type are written down."""
     handler = _find_handler(kind)
     if of_library(kind):  # a class of the user's must be able to die
@@ -487,7 +473,7 @@ def _handler(kind: type) -> Callable[[_Walk, Any], None]:
     return handler
 
 
-def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
+def _find_handler(kind: type) -> Callable[[_Walk, Foreign], None]:
     module = kind.__module__
     top = module.partition(".")[0] if isinstance(module, str) else ""
     if hasattr(kind, "lower") and top in ("jax", "jaxlib"):

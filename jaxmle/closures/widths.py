@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
+from jaxmle._types import DType, DTypeLike, Foreign, Tree
 
 # Names of what gives other numbers, or none, where an array has another width.
 READING_BITS = frozenset(
@@ -44,7 +44,7 @@ READING_BITS = frozenset(
 SIZES_OF_KEYS = (2, 4)  # words of uint32 in a raw key of jax.random: threefry and rbg
 
 
-def is_narrow(value: Any, real: Any = np.float64) -> bool:
+def is_narrow(value: Foreign, real: DTypeLike = np.float64) -> bool:
     """Whether an array or a number of NumPy or jax is narrower than those of a fit whose floats are
     ``real``.
     """
@@ -54,12 +54,12 @@ def is_narrow(value: Any, real: Any = np.float64) -> bool:
     return False  # an extended type: a key
 
 
-def is_narrow_now(value: Any) -> bool:
+def is_narrow_now(value: Foreign) -> bool:
     """Whether one is narrower than those of a fit in the precision that is switched on."""
     return is_narrow(value, jax.dtypes.canonicalize_dtype(np.float64))
 
 
-def widened(value: Any) -> Any:
+def widened(value: Foreign) -> Foreign:
     """An array or a number of NumPy or jax in the precision that is switched on, where its own is
     less.
 
@@ -82,7 +82,7 @@ def widened(value: Any) -> Any:
         return value.astype(wide)
 
 
-def _wide(dtype: np.dtype, shape: tuple[int, ...], real: np.dtype) -> np.dtype:
+def _wide(dtype: DType, shape: tuple[int, ...], real: DType) -> DType:
     """The type that numbers of ``dtype`` have in a fit whose floats are ``real``; their own where
     that is no narrower.
     """
@@ -110,7 +110,7 @@ def _wide(dtype: np.dtype, shape: tuple[int, ...], real: np.dtype) -> np.dtype:
 # ---------------------------------------------------------------- tables
 
 
-def widened_table(value: Any, library: str) -> Any:
+def widened_table(value: Foreign, library: str) -> Foreign:
     """A column or table of pandas, polars or pyarrow with its numbers widened; of pandas a copy."""
     return TABLES[library](value)
 
@@ -124,7 +124,7 @@ def _target(kind: str, bits: int) -> str:
     return names.get(kind, "") if bits < width else ""
 
 
-def _pandas(value: Any) -> Any:
+def _pandas(value: Foreign) -> Foreign:
     if not hasattr(value, "columns"):
         name = _pandas_target(value.dtype)
         return value.astype(name) if name else value.copy()
@@ -135,7 +135,7 @@ def _pandas(value: Any) -> Any:
     return fresh
 
 
-def _pandas_target(dtype: Any) -> str:
+def _pandas_target(dtype: Foreign) -> str:
     """The wider type of a column of NumPy's numbers, of pandas' own, or of pyarrow's."""
     if hasattr(dtype, "categories"):
         return ""
@@ -145,7 +145,7 @@ def _pandas_target(dtype: Any) -> str:
     return f"{name}[pyarrow]" if str(dtype).endswith("[pyarrow]") else name.capitalize()
 
 
-def _polars(value: Any) -> Any:
+def _polars(value: Foreign) -> Foreign:
     if hasattr(value, "get_columns"):
         return value.with_columns([_polars(column) for column in value.get_columns()])
     if not value.dtype.is_numeric() or value.dtype.is_decimal():
@@ -155,7 +155,7 @@ def _polars(value: Any) -> Any:
     return value.cast(getattr(sys.modules["polars"], name.capitalize())) if name else value
 
 
-def _pyarrow(value: Any) -> Any:
+def _pyarrow(value: Foreign) -> Foreign:
     if hasattr(value, "columns"):
         return type(value).from_arrays(list(map(_pyarrow, value.columns)), value.schema.names)
     types = sys.modules["pyarrow"].types
@@ -165,7 +165,7 @@ def _pyarrow(value: Any) -> Any:
     return value
 
 
-TABLES: dict[str, Callable[[Any], Any]] = {
+TABLES: dict[str, Callable[[Tree], Tree]] = {
     "pandas": _pandas,
     "polars": _polars,
     "pyarrow": _pyarrow,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from jaxmle._types import DataFrame
 from jaxmle.data.table import Column, backend_of, columns_of, names_of
 from jaxmle.tables.frame import native
 
 LEVELS_SHOWN = 6
 
 
-def describe(table: Any, backend: str | None = None) -> Any:
+def describe(table: DataFrame, backend: str | None = None) -> DataFrame:
     """Summarise each column of a table: its kind, its counts and where its values lie.
 
     Args:
@@ -38,14 +37,14 @@ def describe(table: Any, backend: str | None = None) -> Any:
     return native(listed, None if kind == "dict" else kind)
 
 
-def _column(table: Any, name: str) -> Column | None:
+def _column(table: DataFrame, name: str) -> Column | None:
     try:
         return columns_of(table, [name])[0][name]
     except TypeError:  # of dates, or of mixed types: neither numbers nor words
         return None
 
 
-def _described(column: Column | None) -> dict[str, Any]:
+def _described(column: Column | None) -> dict[str, DataFrame]:
     blank = dict.fromkeys(("mean", "sd", "min", "median", "max"), np.nan)
     if column is None:
         return {"kind": "other", "n": np.nan, "missing": np.nan, **blank, "levels": ""}

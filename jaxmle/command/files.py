@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from jaxmle._types import DataFrame
 from jaxmle.data.table import needed
 from jaxmle.runtime.npz import write_atomically
 
@@ -19,7 +19,7 @@ def extension_of(path: str, known: tuple[str, ...]) -> str:
     return extension
 
 
-def read_table(path: str) -> Any:
+def read_table(path: str) -> DataFrame:
     """The rows of a file as a pandas frame.
 
     Raises:

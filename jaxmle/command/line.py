@@ -7,8 +7,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+from jaxmle._types import DataFrame
 from jaxmle.command.describe import describe
 from jaxmle.command.files import extension_of, read_table, write
 from jaxmle.data.frame import Frame, from_formula
@@ -111,7 +111,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 # ---------------------------------------------------------------- the commands
 
 
-def _fit(options: Any) -> int:
+def _fit(options: argparse.Namespace) -> int:
     table = read_table(options.data)
     frame = _frame(options, table, ())
     fitted = fit(_model(options.model, frame), data=frame, vcov=options.vcov, progress=False)
@@ -140,7 +140,7 @@ def _write_fit(path: str, fitted: Fit, level: float, exponentiate: bool) -> None
         write(path, text[extension](level, exponentiate=exponentiate))
 
 
-def _groups(options: Any) -> int:
+def _groups(options: argparse.Namespace) -> int:
     table = read_table(options.data)
     frame = _frame(options, table, tuple(options.by))
     if options.exponentiate:
@@ -161,7 +161,7 @@ def _groups(options: Any) -> int:
     return SUCCESS if all(bool(fitted.converged) for _, fitted in fits) else NOT_CONVERGED
 
 
-def _describe(options: Any) -> int:
+def _describe(options: argparse.Namespace) -> int:
     columns = describe(read_table(options.data), "pandas")
     shown = columns.to_string(index=False, na_rep="", float_format=lambda number: f"{number:.3g}")
     print("\n".join(line.rstrip() for line in shown.splitlines()))
@@ -174,7 +174,7 @@ def _describe(options: Any) -> int:
 # ---------------------------------------------------------------- what they are made of
 
 
-def _frame(options: Any, table: Any, by: tuple[str, ...]) -> Frame:
+def _frame(options: argparse.Namespace, table: DataFrame, by: tuple[str, ...]) -> Frame:
     """The rows coded by the formula; the constant is left out where a model has none."""
     return from_formula(
         options.formula,
@@ -188,7 +188,7 @@ def _frame(options: Any, table: Any, by: tuple[str, ...]) -> Frame:
     )
 
 
-def _weights(options: Any) -> Weights | None:
+def _weights(options: argparse.Namespace) -> Weights | None:
     return None if options.weights is None else WEIGHTS[options.weights_kind](options.weights)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Label, Tree, ndarray
 from jaxmle.data.table import columns_of
 
 NAME = "column"
@@ -20,11 +21,11 @@ class Codes(NamedTuple):
     ('high', 'low')
     """
 
-    values: np.ndarray
-    levels: tuple[Any, ...]
+    values: ndarray
+    levels: tuple[Label, ...]
 
 
-def codes(column: Any) -> Codes:
+def codes(column: DataFrame) -> Codes:
     """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
 
     Args:
@@ -59,7 +60,7 @@ def codes(column: Any) -> Codes:
     return Codes(coded, levels)
 
 
-def _frame(column: Any) -> Any:
+def _frame(column: DataFrame) -> Tree:
     """A frame with only this column; a pandas or polars Series keeps its categories."""
     library = type(column).__module__
     if hasattr(column, "to_frame") and hasattr(column, "name"):

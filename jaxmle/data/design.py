@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Foreign, Label, Tree, ndarray
 from jaxmle.data.formula import ROWWISE, Terms
 from jaxmle.data.table import NAMES_LISTED, Column, needed
 from jaxmle.models.common.columns import collinear_columns
@@ -26,12 +26,12 @@ class Design:
 
     names: tuple[str, ...]
     terms: dict[str, tuple[int, ...]]
-    levels: dict[str, tuple[Any, ...]]
+    levels: dict[str, tuple[Label, ...]]
     columns: tuple[str, ...]
-    spec: Any
-    place: np.ndarray
+    spec: Foreign
+    place: ndarray
 
-    def apply(self, columns: Mapping[str, Column]) -> np.ndarray:
+    def apply(self, columns: Mapping[str, Column]) -> ndarray:
         """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that did not
         occur in the fit is refused by name.
         """
@@ -53,8 +53,8 @@ class Design:
 
 
 def designed(
-    terms: Terms, columns: Mapping[str, Column], rows: np.ndarray, intercept: bool
-) -> tuple[Design, np.ndarray]:
+    terms: Terms, columns: Mapping[str, Column], rows: ndarray, intercept: bool
+) -> tuple[Design, ndarray]:
     """Code the terms on complete rows.
 
     Args:
@@ -103,7 +103,7 @@ def _short(name: str, short: Mapping[str, str]) -> str:
     return name
 
 
-def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, Column]) -> None:
+def refuse_unseen(levels: Mapping[str, tuple[Label, ...]], columns: Mapping[str, Column]) -> None:
     """Raise for a level not seen when the formula was coded, which has no coefficient."""
     for name, known in levels.items():
         column = columns[name]
@@ -131,14 +131,14 @@ def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, C
 
 def _table(
     columns: Mapping[str, Column],
-    levels: Mapping[str, tuple[Any, ...]],
+    levels: Mapping[str, tuple[Label, ...]],
     rows: int,
-    names: Any = None,
-) -> Any:
+    names: Tree = None,
+) -> Tree:
     """The columns as a pandas frame: categories with the fitted levels, everything else floats."""
     pandas = needed("pandas")
 
-    def values(name: str) -> Any:
+    def values(name: str) -> Tree:
         column = columns[name]
         if column.is_factor:
             return pandas.Categorical(column.values.tolist(), categories=list(levels[name]))
@@ -151,7 +151,7 @@ def _table(
     )
 
 
-def _formulaic(spec: Any, table: Any) -> Any:
+def _formulaic(spec: Foreign, table: Tree) -> Foreign:
     """The matrix of a spec; formulaic sees only the table and these functions, no names of the
     caller.
     """
@@ -166,7 +166,7 @@ def _formulaic(spec: Any, table: Any) -> Any:
 
 
 def _check_kinds(
-    terms: Terms, columns: Mapping[str, Column], levels: Mapping[str, tuple[Any, ...]]
+    terms: Terms, columns: Mapping[str, Column], levels: Mapping[str, tuple[Label, ...]]
 ) -> None:
     for name in terms.numeric:
         if columns[name].is_factor:
@@ -179,7 +179,7 @@ def _check_kinds(
             )
 
 
-def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) -> None:
+def _check_matrix(matrix: ndarray, names: tuple[str, ...], rows: ndarray) -> None:
     odd = np.argwhere(~np.isfinite(matrix))
     if len(odd):
         row, column = odd[0].tolist()

@@ -7,10 +7,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Foreign, Tree, ndarray
 from jaxmle.data.expansion import check_expansion
 from jaxmle.data.table import Column, needed
 
@@ -37,6 +38,8 @@ UNREADABLE = (  # syntax of other software, and what to write instead
     ),
     (r"\b[ic]\.[A-Za-z_]", "Stata's i.x is C(x) here, and c.x is x"),
 )
+# x^2, which is x in a formula, and not (x + z)^2
+POWER_OF_A_COLUMN = r"([A-Za-z_]\w*)\s*(?:\^|\*\*)\s*(\d+)"
 
 
 class Terms(NamedTuple):
@@ -46,7 +49,7 @@ class Terms(NamedTuple):
     ``short``: from ``C(race, Treatment(reference='white'))`` to ``C(race)``, for names.
     """
 
-    formula: Any
+    formula: Foreign
     offsets: tuple[str, ...]
     columns: tuple[str, ...]
     factors: tuple[str, ...]
@@ -69,11 +72,23 @@ def halves(text: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-def _parsed(formulaic: Any, right: str) -> list[Any]:
+def _without_calls(text: str) -> str:
+    """A formula without the arguments of its functions, from the innermost."""
+    shorter = re.sub(r"(?<=\w)\([^()]*\)", "", text)
+    return text if shorter == text else _without_calls(shorter)
+
+
+def _parsed(formulaic: Foreign, right: str) -> list[Foreign]:
     """The terms as formulaic reads them."""
     for pattern, hint in UNREADABLE:
         if re.search(pattern, right):
             raise ValueError(f"cannot read the formula '~ {right}': {hint}")
+    power = re.search(POWER_OF_A_COLUMN, _without_calls(right))
+    if power:
+        raise ValueError(
+            f"cannot read the formula '~ {right}': there {power[0]} is {power[1]} itself, as a "
+            f"power crosses terms; write I({power[1]}**{power[2]}) for its power"
+        )
     try:
         parsed = formulaic.Formula(right)
         listed = list(parsed) if isinstance(parsed, formulaic.SimpleFormula) else None
@@ -132,7 +147,7 @@ def terms_of(right: str) -> Terms:
     )
 
 
-def _offset(term: Any) -> str | None:
+def _offset(term: Foreign) -> str | None:
     """The expression inside ``offset(…)``, if the term is one."""
     inside = [
         _called(factor.expr, "offset")
@@ -273,7 +288,7 @@ def _instead(node: ast.expr, functions: tuple[str, ...]) -> str:
     return "Compute anything else as a column first"
 
 
-def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
+def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Tree:
     """The value of an expression accepted by ``columns_in``, row by row, without ``eval``."""
     if isinstance(node, ast.Name):
         values = columns[node.id].values
@@ -298,7 +313,7 @@ def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
     raise ValueError(f"cannot evaluate {ast.unparse(node)!r}")
 
 
-def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) -> np.ndarray:
+def real(text: str, columns: Mapping[str, Column], rows: ndarray, what: str) -> ndarray:
     """A rowwise expression as finite floats (n,); ``rows`` are the positions of the rows in the
     frame, for messages.
     """

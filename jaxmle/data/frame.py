@@ -4,13 +4,12 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Clusters, DataFrame, DTypeLike, Label, Loglik, Tree, ndarray
 from jaxmle.data.design import Design, designed, refuse_unseen
 from jaxmle.data.formula import columns_in, parse
 from jaxmle.data.leaves import (
@@ -27,7 +26,7 @@ from jaxmle.data.leaves import (
 from jaxmle.data.lost import lost_groups, plain
 from jaxmle.data.naming import designs_of, placed, renamed
 from jaxmle.data.plan import Plan, plan_of
-from jaxmle.data.prediction import Rays, predicted, quantity_of, ready_model, slopes_of, with_rows
+from jaxmle.data.prediction import predicted, quantity_of, rays_of, ready_model, with_rows
 from jaxmle.data.response import leaves_of
 from jaxmle.data.rows import (
     MISSING_POLICIES,
@@ -41,13 +40,11 @@ from jaxmle.data.rows import (
 from jaxmle.data.table import NAMES_LISTED, Column, backend_of, columns_of
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import MAX_STEPS, Options
-from jaxmle.fitting.recession import MAX_ASKED, recession_rays
-from jaxmle.likelihood.checks import host_data
-from jaxmle.likelihood.combinators import Weights, weight
-from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
+from jaxmle.solvers.methods import Solver
 from jaxmle.tables.frame import native
 
 
@@ -76,19 +73,19 @@ class Frame:
     """
 
     formula: str
-    data: dict[str, np.ndarray]
-    levels: tuple[Any, ...] | None
-    rows: np.ndarray
+    data: dict[str, ndarray]
+    levels: tuple[Label, ...] | None
+    rows: ndarray
     total: int
     missing: dict[str, int]
     weights: Weights | None
-    clusters: Any
-    labels: dict[str, np.ndarray]
+    clusters: Clusters
+    labels: dict[str, ndarray]
     designs: dict[str, Design]
     offsets: tuple[str, ...]
     also: dict[str, str]
-    codes: dict[str, tuple[Any, ...]]
-    lost: dict[str, np.ndarray] = field(default_factory=dict)
+    codes: dict[str, tuple[Label, ...]]
+    lost: dict[str, ndarray] = field(default_factory=dict)
     columns: dict[str, Column] = field(default_factory=dict)
     backend: str = "dict"
 
@@ -157,13 +154,13 @@ class Frame:
 
     def fit(
         self,
-        model: Any,
+        model: Loglik,
         params0: Tree = None,
         *,
         constraints: Tree = None,
-        solver: Any = None,
-        vcov: Any = "auto",
-        dtype: Any = None,
+        solver: Solver | None = None,
+        vcov: Tree = "auto",
+        dtype: DTypeLike = None,
         max_steps: int = MAX_STEPS,
         block_rows: int | None = None,
     ) -> Fit:
@@ -189,7 +186,7 @@ class Frame:
         )
         return self.fit_with(model, params0, options)
 
-    def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
+    def given(self, weights: Weights | None, clusters: Clusters) -> tuple[Weights | None, Tree]:
         """The weights and clusters of these rows; raises if others are passed."""
         if weights is not None or clusters is not None:
             raise ValueError(
@@ -198,7 +195,7 @@ class Frame:
             )
         return self.weights, self.clusters
 
-    def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
+    def fit_with(self, model: Loglik, params0: Tree, options: Options) -> Fit:
         """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
         if params0 is None and hasattr(model, "start"):
             check_outcome(model, self)
@@ -211,7 +208,7 @@ class Frame:
         fitted = fit_with(model, params0, self.data, options)
         return self.named(self._in_table(fitted), model)
 
-    def named(self, fitted: Fit, model: Any) -> Fit:
+    def named(self, fitted: Fit, model: Loglik) -> Fit:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
         ``beta[age]`` for ``beta[1]``.
 
@@ -225,7 +222,7 @@ class Frame:
             self.levels,
         )
 
-    def check(self, model: Any, params0: Tree) -> None:
+    def check(self, model: Loglik, params0: Tree) -> None:
         """Raise if the model would ignore part of the formula, or cannot have its constant."""
         check_model(model, params0, self)
 
@@ -247,7 +244,7 @@ class Frame:
 
     # ------------------------------------------------------------ new rows
 
-    def recode(self, new: Any) -> dict[str, np.ndarray]:
+    def recode(self, new: DataFrame) -> dict[str, ndarray]:
         """The leaves that a prediction needs for new rows, in the same coding; NaN where a value is
         missing.
 
@@ -267,7 +264,7 @@ class Frame:
         names += [name for text in self.offsets for name in columns_in(parse(text))]
         return list(dict.fromkeys([*names, *self.also.values()]))
 
-    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, np.ndarray]:
+    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, ndarray]:
         """``recode`` for columns that have already been read; ``rows`` is their length."""
         refuse_unseen(self.codes, columns)
         leaves = {
@@ -291,14 +288,14 @@ class Frame:
     def predict(
         self,
         fitted: Fit,
-        new: Any = None,
+        new: DataFrame = None,
         *,
         kind: str = "mean",
         level: float | None = None,
         value: float | None = None,
         interval: float | None = 0.95,
-        model: Any = None,
-    ) -> Any:
+        model: Loglik | None = None,
+    ) -> Tree:
         """Predictions with standard errors and intervals, one row for each row of ``new``.
 
         Standard errors are by the delta method. An interval is symmetric on the link scale, so that
@@ -343,34 +340,19 @@ class Frame:
         if "trials" in leaves:
             leaves = {**leaves, "trials": np.ones_like(leaves["trials"])}
         rows = self.rows if new is None else np.arange(len(next(iter(leaves.values()))))
-        rays = self._rays(fitted, model, leaves)
+        rays = rays_of(fitted, model, self, leaves)
         columns = with_rows(predicted(fitted, quantity, leaves, interval, rays), rows, self.levels)
         return native(columns, self.backend if new is None else backend_of(new))
-
-    def _rays(self, fitted: Fit, model: Any, leaves: Tree) -> Rays:
-        """The directions along which a separated fit of these rows recedes, for predictions of
-        other rows.
-        """
-
-        def rays(asked: np.ndarray) -> np.ndarray | None:
-            tree = as_tree(model.likelihood)
-            tree = tree if self.weights is None else weight(tree, self.weights)
-            some = np.flatnonzero(asked)
-            some = some[:: 1 + len(some) // MAX_ASKED]
-            toward = slopes_of(model, fitted, {name: leaf[some] for name, leaf in leaves.items()})
-            return recession_rays(fitted, tree, host_data(self.data, fitted.dtype), toward)
-
-        return rays
 
 
 def from_formula(
     formula: str,
-    data: Any,
+    data: DataFrame,
     *,
     weights: Weights | None = None,
-    clusters: Any = None,
+    clusters: Clusters = None,
     also: Mapping[str, str] | None = None,
-    by: Any = (),
+    by: str | Sequence[str] = (),
     intercept: bool = True,
     missing: str = "warn",
 ) -> Frame:
@@ -450,7 +432,7 @@ def from_formula(
     return replace(frame, total=total, missing=counts, lost=lost, backend=backend_of(data))
 
 
-def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
+def _coded(plan: Plan, columns: Mapping[str, Column], rows: ndarray) -> Frame:
     """The ``Frame`` of complete rows; ``rows`` are their positions in the table."""
     leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
     built = {

@@ -6,16 +6,26 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import (
+    Array,
+    ArrayLike,
+    Clusters,
+    DataFrame,
+    DTypeLike,
+    Label,
+    Loglik,
+    PathLike,
+    Tree,
+    ndarray,
+)
 from jaxmle.batch.batch import fit_members
-from jaxmle.batch.members import Table
+from jaxmle.batch.members.sources import Table
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.keys import coded_key, columns_of_keys, groups_of, keys_and_data, refuse_mask
 from jaxmle.data.lost import ALL_MISSING, with_lost
@@ -23,13 +33,14 @@ from jaxmle.data.rows import MISSING_POLICIES
 from jaxmle.data.table import backend_of
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.checks import host_data
-from jaxmle.likelihood.combinators import check_weights_given
+from jaxmle.likelihood.combinators import Weights, check_weights_given
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.frames import is_frame
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import Status
 from jaxmle.tables.frame import native
 
@@ -43,22 +54,22 @@ def fit_groups(
     params0: Tree = None,
     data: Tree = None,
     *,
-    by: Any,
+    by: str | Sequence[str] | Mapping[str, ArrayLike] | ArrayLike,
     formula: str | None = None,
     also: Mapping[str, str] | None = None,
     missing: str = "warn",
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: str | None = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    dtype: Any = None,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
     block: int | None = None,
-    devices: Any = None,
+    devices: Tree = None,
     progress: bool | None = None,
-    checkpoint: Any = None,
+    checkpoint: PathLike | None = None,
 ) -> GroupFits:
     """Maximise one log-likelihood separately on every group of rows of a table.
 
@@ -172,22 +183,22 @@ class GroupFits:
     ([3, 2], 0.25)
     """
 
-    keys: dict[str, np.ndarray]
+    keys: dict[str, ndarray]
     fits: Fit
-    n: np.ndarray
+    n: ndarray
     note: str = ""
     backend: str | None = None
 
     def __len__(self) -> int:
         return len(self.n)
 
-    def __iter__(self) -> Iterator[tuple[Any, Fit]]:
+    def __iter__(self) -> Iterator[tuple[Label, Fit]]:
         return ((self._key(i), self.fits[i]) for i in range(len(self)))
 
-    def __contains__(self, key: Any) -> bool:
+    def __contains__(self, key: Label) -> bool:
         return self._find(key)[1]
 
-    def __getitem__(self, key: Any) -> Fit:
+    def __getitem__(self, key: Label) -> Fit:
         """The fit of one group."""
         place, is_member = self._find(key)
         if not is_member:
@@ -197,7 +208,7 @@ class GroupFits:
             )
         return self.fits[place]
 
-    def reasons(self) -> dict[Any, str]:
+    def reasons(self) -> dict[Label, str]:
         """For each group that did not converge, from its key to its ``explain()``."""
         return {self._key(i): self._reason(i) for i in self._failed()}
 
@@ -209,7 +220,7 @@ class GroupFits:
             else ALL_MISSING[0].upper() + ALL_MISSING[1:]
         )
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> DataFrame:
         """A tidy data frame: a row for each group and parameter, in full precision.
 
         Returns:
@@ -239,7 +250,7 @@ class GroupFits:
         front = nw.from_dict(lists, backend=tidy.implementation)
         return nw.concat([front, tidy.drop("status")], how="horizontal").to_native()
 
-    def summary_frame(self, backend: str | None = None) -> Any:
+    def summary_frame(self, backend: str | None = None) -> DataFrame:
         """A data frame with a row for each group: the keys, n, df, loglik, aic, status, and reason
         ('' where converged).
         """
@@ -284,14 +295,14 @@ class GroupFits:
     def _failed(self) -> list[int]:
         return np.flatnonzero(~np.asarray(self.fits.converged)).tolist()
 
-    def _key(self, place: int) -> Any:
+    def _key(self, place: int) -> Label:
         values = tuple(column[place].item() for column in self.keys.values())
         return values if len(self.keys) > 1 else values[0]
 
     def _lost_line(self, place: int) -> str:
         return ", ".join(f"{name}={column[place].item()!r}" for name, column in self.keys.items())
 
-    def _find(self, key: Any) -> tuple[int, bool]:
+    def _find(self, key: Label) -> tuple[int, bool]:
         """The position of a key and whether it exists. Groups are in lexicographic order, so each
         key narrows the range.
         """
@@ -315,7 +326,7 @@ class GroupFits:
                 return low, False
         return low, True
 
-    def _near(self, key: Any, place: int) -> list[Any]:
+    def _near(self, key: Label, place: int) -> list[Label]:
         """Keys spelt like the requested one; otherwise the neighbouring keys."""
         words = any(column.dtype.kind == "U" for column in self.keys.values())
         known = (
@@ -330,7 +341,7 @@ class GroupFits:
         ]
 
 
-def _backend_of(data: Any) -> str | None:
+def _backend_of(data: DataFrame) -> str | None:
     """The kind of the input frame; None for arrays."""
     if isinstance(data, Frame):
         return None if data.backend == "dict" else data.backend
@@ -348,12 +359,12 @@ def _first_line(sentence: str) -> str:
     return first + (" …" if rest else "")
 
 
-def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
+def _in_table(fits: Fit, member: ndarray, n: ndarray) -> Fit:
     """The fits with the row of each witness counted in the whole table, not in its group."""
     order = np.argsort(member, kind="stable")
     starts = np.cumsum(n) - n
 
-    def whole(row: Array) -> np.ndarray:
+    def whole(row: Array) -> ndarray:
         clipped = np.clip(row, 0, n - 1)  # rows beyond these are padding, copies of the last
         return np.where(row < 0, row, order[starts + clipped]).astype(row.dtype)
 
@@ -363,7 +374,7 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
     )
 
 
-def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
+def _of_all_rows(fits: Fit, rows: ndarray) -> Fit:
     """The fits with the row numbers of witnesses counted before rows were dropped."""
     in_table = {
         name: np.where(positions < 0, positions, rows[np.maximum(positions, 0)]).astype(
@@ -380,13 +391,13 @@ def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
 def _frame_of(
     loglik: Loglik,
     params0: Tree,
-    data: Any,
-    by: Any,
+    data: DataFrame,
+    by: str | Sequence[str] | Mapping[str, ArrayLike] | ArrayLike,
     formula: str | None,
-    also: Any,
+    also: Tree,
     missing: str,
-    weights: Any,
-    clusters: Any,
+    weights: Weights | None,
+    clusters: Clusters,
 ) -> Frame | None:
     """The table coded by its formula, or the ``Frame`` that was passed; None if data are arrays."""
     if formula is None and not isinstance(data, Frame):
@@ -420,7 +431,7 @@ def _frame_of(
     return frame
 
 
-def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
+def _clusters(clusters: Clusters, rows: int) -> ndarray | None:
     """Integer codes of the clusters, one for each row."""
     if clusters is None:
         return None

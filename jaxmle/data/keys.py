@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import ArrayLike, Tree, ndarray
 
 MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells integers apart
 
 
-def columns_of_keys(by: Any) -> list[str]:
+def columns_of_keys(by: str | Sequence[str] | Mapping[str, ArrayLike] | ArrayLike) -> list[str]:
     """The columns that define the groups, with a formula."""
     names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
     if not names or not all(isinstance(name, str) for name in names):
@@ -22,7 +22,9 @@ def columns_of_keys(by: Any) -> list[str]:
     return names
 
 
-def keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
+def keys_and_data(
+    by: str | Sequence[str] | Mapping[str, ArrayLike] | ArrayLike, data: Tree
+) -> tuple[dict[str, Tree], Tree]:
     """The labels of each key, and the data without them."""
     if isinstance(by, dict):
         if not by:
@@ -46,7 +48,7 @@ def keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
     return {by: data[by]}, rest
 
 
-def refuse_mask(name: str, values: Any) -> None:
+def refuse_mask(name: str, values: object) -> None:
     """Raise ``TypeError`` for a masked array of labels or weights, whose mask NumPy would drop."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
@@ -55,7 +57,7 @@ def refuse_mask(name: str, values: Any) -> None:
         )
 
 
-def coded_key(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def coded_key(name: str, values: ArrayLike, rows: int) -> tuple[ndarray, ndarray]:
     """The distinct labels of one key in order, and the index of each row's label among them,
     (rows,).
     """
@@ -98,7 +100,7 @@ def coded_key(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray
     return kinds, codes.reshape(-1)
 
 
-def _whole(what: str, array: np.ndarray) -> np.ndarray:
+def _whole(what: str, array: ndarray) -> ndarray:
     """Floating-point codes as integers."""
     _refuse_missing(what, np.isnan(array), array)
     odd = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
@@ -117,7 +119,7 @@ KEY_KINDS = {
 }
 
 
-def _plain(what: str, array: np.ndarray) -> np.ndarray:
+def _plain(what: str, array: ndarray) -> ndarray:
     """An array of Python objects as numbers or booleans; strings stay objects. Missing, mixed or
     other values are refused by row.
     """
@@ -154,7 +156,7 @@ def _plain(what: str, array: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
+def _refuse_missing(what: str, missing: ndarray, array: ndarray) -> None:
     if missing.any():
         row = _first(missing)
         value = "None" if array[row] is None else "NaN"
@@ -164,19 +166,19 @@ def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
         )
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: ArrayLike) -> bool:
     return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
         isinstance(value, float | np.floating) and bool(np.isnan(value))
     )
 
 
-def _first(flags: np.ndarray) -> int:
+def _first(flags: ndarray) -> int:
     return int(np.flatnonzero(flags)[0])
 
 
 def groups_of(
-    coded: dict[str, tuple[np.ndarray, np.ndarray]],
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    coded: dict[str, tuple[ndarray, ndarray]],
+) -> tuple[dict[str, ndarray], ndarray]:
     """The keys of the groups that occur, in lexicographic order, and the group of each row."""
     member = np.zeros(len(next(iter(coded.values()))[1]), dtype=np.int64)
     for kinds, codes in coded.values():

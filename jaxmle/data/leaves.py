@@ -5,16 +5,17 @@ model reads them all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Clusters, Label, Loglik, Tree, ndarray
 from jaxmle.data.design import INTERCEPT
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.prediction import BINARY, CATEGORIES
 from jaxmle.data.table import NAMES_LISTED, Column
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.runtime.compile import precision
 
 OF_CATEGORIES = (*BINARY, *CATEGORIES)
@@ -25,9 +26,7 @@ WITHOUT_CONSTANT = {
 KEYWORDS = ("offset", "entry", "exposure", "strata")  # of models, that name a leaf
 
 
-def offset_of(
-    offsets: tuple[str, ...], columns: Mapping[str, Column], rows: np.ndarray
-) -> np.ndarray:
+def offset_of(offsets: tuple[str, ...], columns: Mapping[str, Column], rows: ndarray) -> ndarray:
     """The sum of the offsets, (n,); NaN where a column is missing."""
     gone = np.zeros(len(rows), dtype=bool)
     for text in offsets:
@@ -40,7 +39,7 @@ def offset_of(
     return total
 
 
-def finite_column(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
+def finite_column(column: Column, name: str, rows: ndarray) -> ndarray:
     """A column of finite numbers, (n,)."""
     values = column.values.astype(np.float64)
     odd = np.flatnonzero(~np.isfinite(values))
@@ -49,14 +48,31 @@ def finite_column(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def whole_codes(codes: np.ndarray) -> np.ndarray:
+def whole_codes(codes: ndarray) -> ndarray:
     """Codes as integers, unless one is missing."""
     return codes if np.any(np.isnan(codes)) else codes.astype(np.int64)
 
 
-def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
+class Coding(Protocol):
+    """A ``Frame``, as far as a model is checked against it."""
+
+    # fmt: off
+    @property
+    def formula(self) -> str: ...
+    @property
+    def data(self) -> dict[str, ndarray]: ...
+    @property
+    def levels(self) -> tuple[Label, ...] | None: ...
+    @property
+    def weights(self) -> Weights | None: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    # fmt: on
+
+
+def codes_of(column: Column, levels: tuple[Label, ...]) -> ndarray:
     """Text as integers from 0, in the order of the levels; NaN if missing."""
-    place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
+    place: dict[Label, float] = {level: float(code) for code, level in enumerate(levels)}
     return np.array(
         [
             np.nan if gone else place[value]
@@ -65,7 +81,7 @@ def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
     )
 
 
-def listed(clusters: Any) -> tuple[np.ndarray, ...]:
+def listed(clusters: Clusters) -> tuple[ndarray, ...]:
     """The clusters as a tuple of label arrays (n,), one for each dimension of clustering."""
     return clusters if isinstance(clusters, tuple) else (clusters,)
 
@@ -75,7 +91,7 @@ def blank_column(rows: int) -> Column:
     return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
 
 
-def reads_leaf(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str) -> bool:
+def reads_leaf(model: Loglik, params: Tree, data: dict[str, ndarray], leaf: str) -> bool:
     """Whether the model reads a leaf, that is, cannot be traced without it."""
     rest = {name: value for name, value in data.items() if name != leaf}
     try:
@@ -86,7 +102,7 @@ def reads_leaf(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str)
     return False
 
 
-def check_model(model: Any, params0: Tree, frame: Any) -> None:
+def check_model(model: Loglik, params0: Tree, frame: Coding) -> None:
     """Raise if a model would ignore part of a ``Frame``, does not accept its kind of response, or
     cannot have its constant.
     """
@@ -118,7 +134,7 @@ def check_model(model: Any, params0: Tree, frame: Any) -> None:
             )
 
 
-def check_outcome(model: Any, frame: Any) -> None:
+def check_outcome(model: Loglik, frame: Coding) -> None:
     """Raise if a ``Frame`` does not have the response that a model reads."""
     outcome = getattr(model, "outcome", None)
     if outcome is not None and outcome not in frame.data:
@@ -129,7 +145,7 @@ def check_outcome(model: Any, frame: Any) -> None:
         )
 
 
-def check_parameters(model: Any, params0: Tree, frame: Any) -> None:
+def check_parameters(model: Loglik, params0: Tree, frame: Coding) -> None:
     """Raise if the formula of a ``Frame`` leaves no parameter."""
     if not frame.names and not sum(map(np.size, jax.tree.leaves(params0))):
         raise ValueError(

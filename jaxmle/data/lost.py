@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.data.table import Column
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
@@ -19,14 +18,14 @@ from jaxmle.solvers.status import Status
 ALL_MISSING = "every row of this group has a missing value: there is nothing to fit."
 
 
-def plain(values: np.ndarray) -> np.ndarray:
+def plain(values: ndarray) -> ndarray:
     """Labels as an array of numbers or of strings."""
     return np.array(values.tolist()) if values.dtype.kind == "O" else values
 
 
 def lost_groups(
-    columns: Mapping[str, Column], keys: list[str], rows: np.ndarray
-) -> dict[str, np.ndarray]:
+    columns: Mapping[str, Column], keys: list[str], rows: ndarray
+) -> dict[str, ndarray]:
     """The keys of the groups without a complete row, in order; one value of each key for every such
     group.
     """
@@ -43,8 +42,8 @@ def lost_groups(
 
 
 def with_lost(
-    keys: dict[str, np.ndarray], fits: Fit, n: np.ndarray, lost: dict[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], Fit, np.ndarray]:
+    keys: dict[str, ndarray], fits: Fit, n: ndarray, lost: dict[str, ndarray]
+) -> tuple[dict[str, ndarray], Fit, ndarray]:
     """Keys, fits and rows of all groups, including the lost groups, NONFINITE and without rows, in
     order.
     """
@@ -54,7 +53,7 @@ def with_lost(
     keys = {name: np.concatenate([values, lost[name]]) for name, values in keys.items()}
     order = np.lexsort(tuple(reversed(keys.values())))
 
-    def joined(leaf: Array, empty: Any) -> np.ndarray:
+    def joined(leaf: Array, empty: Tree) -> ndarray:
         blank = np.full((count, *leaf.shape[1:]), empty, leaf.dtype)
         return np.concatenate([leaf, blank])[order]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Loglik
+from jaxmle._types import Label, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Pool, Tie
 from jaxmle.likelihood.contract import as_tree, handed_on
 from jaxmle.likelihood.regression import Linear, Regression
@@ -38,7 +37,7 @@ def renamed(
     fit: Fit,
     designs: Mapping[str, str],
     columns: Mapping[str, tuple[str, ...]],
-    levels: tuple[Any, ...] | None,
+    levels: tuple[Label, ...] | None,
 ) -> Fit:
     """The fit, of one data set or of a batch, with readable names: ``beta[age]``,
     ``beta[age,high]`` for a class, ``cut[low|mid]`` for a threshold.
@@ -56,7 +55,7 @@ def _labelled(
     layout: Layout,
     designs: Mapping[str, str],
     columns: Mapping[str, tuple[str, ...]],
-    levels: tuple[Any, ...] | None,
+    levels: tuple[Label, ...] | None,
 ) -> Layout:
     leaves = tuple(
         replace(
@@ -69,11 +68,11 @@ def _labelled(
 
 
 def placed(
-    model: Any,
+    model: Loglik,
     layout: Layout,
     columns: Mapping[str, tuple[str, ...]],
-    levels: tuple[Any, ...] | None,
-) -> Any:
+    levels: tuple[Label, ...] | None,
+) -> Tree:
     """The model with the names in every ``fix`` and ``tie`` replaced by positions in the tree."""
     tree = as_tree(model)
     if not has(tree, Fix) and not has(tree, Tie):
@@ -82,7 +81,7 @@ def placed(
     return handed_on(model, _placed(tree, names))
 
 
-def _placed(tree: Any, layout: Layout) -> Any:
+def _placed(tree: Tree, layout: Layout) -> Tree:
     if isinstance(tree, Pool):
         return replace(tree, members=tuple(_placed(member, layout) for member in tree.members))
     if not parts_of(tree):
@@ -101,7 +100,7 @@ def _placed(tree: Any, layout: Layout) -> Any:
     return replace(tree, names=tuple(n for n, _ in held), values=tuple(v for _, v in held))
 
 
-def _positions(name: str, value: Any, layout: Layout) -> list[int]:
+def _positions(name: str, value: Tree, layout: Layout) -> list[int]:
     where = layout.find(name)
     if np.size(value) not in (1, len(where)):
         raise ValueError(f"fix gives {name!r} {np.size(value)} values; it has {len(where)} entries")
@@ -118,7 +117,7 @@ def _place(name: str, layout: Layout) -> str:
     return layout.places[where[0]]
 
 
-def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Any, ...]) -> list[str]:
+def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Label, ...]) -> list[str]:
     if leaf.path == CUT_NAME and leaf.shape == (len(levels) - 1,):
         return [
             f"{CUT_NAME}[{low}|{high}]" for low, high in zip(levels[:-1], levels[1:], strict=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jaxmle._types import Tree
 from jaxmle.data.formula import Terms, halves, terms_of
 from jaxmle.data.response import Response, response_of
 
@@ -28,7 +29,7 @@ class Plan(NamedTuple):
     terms: dict[str, Terms]
     response: Response | None
     plain: dict[str, str]
-    given: dict[str, Any]
+    given: dict[str, Tree]
     kind: str | None  # of the weights
     keys: list[str]
     intercept: bool
@@ -54,7 +55,7 @@ class Plan(NamedTuple):
 def plan_of(
     formula: str,
     also: Mapping[str, str],
-    given: dict[str, Any],
+    given: dict[str, Tree],
     kind: str | None,
     keys: list[str],
     intercept: bool,

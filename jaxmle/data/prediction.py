@@ -4,8 +4,8 @@ of their intervals and their standard errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, Function, Label, Loglik, Tree, ndarray
+from jaxmle.fitting.recession import MAX_ASKED, recession_rays
 from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear
 from jaxmle.likelihood.structure import core_of
@@ -46,7 +48,7 @@ LIMIT_TOLERANCE = 1e-6  # two values far out that differ by less are the same li
 POSITIVE = ("gamma", "inverse_gaussian", "aft")  # models of a positive, continuous response
 
 
-Rays = Callable[[np.ndarray], np.ndarray | None]
+Rays = Callable[[ndarray], ndarray | None]
 
 
 class Quantity(NamedTuple):
@@ -55,12 +57,12 @@ class Quantity(NamedTuple):
     """
 
     function: Callable[[Tree, Tree], Array]
-    key: Any
+    key: Hashable
     scale: str
-    loglik: Any
+    loglik: Loglik
 
 
-def ready_model(fitted: Fit, model: Any, what: str) -> Any:
+def ready_model(fitted: Fit, model: Foreign, what: str) -> Tree:
     """The built-in model of one fit: the given one, or the one recorded in the fit."""
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
@@ -83,7 +85,7 @@ def ready_model(fitted: Fit, model: Any, what: str) -> Any:
 
 
 def quantity_of(
-    model: Any, kind: str, level: float | None = None, value: float | None = None
+    model: Foreign, kind: str, level: float | None = None, value: float | None = None
 ) -> Quantity:
     """The quantity for a kind of prediction of a built-in model.
 
@@ -130,7 +132,7 @@ def quantity_of(
     return Quantity(mean_of, ("mean", model.natural, mean), link, tree)
 
 
-def _quantile(model: Any, level: float, tree: Any) -> Quantity:
+def _quantile(model: Foreign, level: float, tree: Tree) -> Quantity:
     if model.law.discrete:
         raise ValueError(
             f"a quantile of {model!r} jumps from one count or class to the next, so it "
@@ -146,7 +148,7 @@ def _quantile(model: Any, level: float, tree: Any) -> Quantity:
     return Quantity(quantile_of, ("quantile", level, model.natural, quantile), scale, tree)
 
 
-def _at_most(model: Any, value: float, tree: Any) -> Quantity:
+def _at_most(model: Foreign, value: float, tree: Tree) -> Quantity:
     cdf = model.law.function("cdf", model.name)
 
     def probability_of(params: Tree, data: Tree) -> Array:
@@ -157,7 +159,7 @@ def _at_most(model: Any, value: float, tree: Any) -> Quantity:
     return Quantity(probability_of, ("at most", value, model.natural, cdf), "logit", tree)
 
 
-def predictor_of(model: Any) -> Callable[[Tree, Tree], Array]:
+def predictor_of(model: Foreign) -> Callable[[Tree, Tree], Array]:
     """The first linear predictor of a model with its offset, and the log of its exposure."""
     forms = getattr(core_of(as_tree(model.likelihood)), "forms", ())
     linear = [form for form in forms if isinstance(form, Linear)]
@@ -177,7 +179,7 @@ def predicted(
     leaves: Tree,
     interval: float | None,
     rays: Rays,
-) -> dict[str, np.ndarray]:
+) -> dict[str, ndarray]:
     """Estimates (n,) or (n, K) with standard errors and intervals, by column names; with a reason
     if a separated fit leaves some without an interval.
 
@@ -194,7 +196,7 @@ def predicted(
             )
     layout = fitted.layout
 
-    def make(_: Any) -> Callable[..., Any]:
+    def make(_: Tree) -> Function:
         def flat(x: Array, data: Tree) -> Array:
             return ravel_pytree(quantity.function(layout.unravel(x), data))[0]
 
@@ -231,9 +233,7 @@ def predicted(
     }
 
 
-def limits(
-    evaluate: Callable[[Array], np.ndarray], fitted: Fit, rays: Rays, lost: np.ndarray
-) -> np.ndarray:
+def limits(evaluate: Callable[[Array], ndarray], fitted: Fit, rays: Rays, lost: ndarray) -> ndarray:
     """The limit of a quantity as a separated fit recedes, with the shape of ``evaluate(x)``; NaN if
     it depends on how the fit recedes.
 
@@ -263,7 +263,25 @@ def limits(
     return np.where(np.isnan(at_estimate) & same, far[0], at_estimate)
 
 
-def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
+def rays_of(fitted: Fit, model: Loglik, frame: Foreign, leaves: Tree) -> Rays:
+    """The directions along which a separated fit of a frame recedes, for some rows of ``leaves``.
+
+    Args:
+        frame: the ``Frame`` of the fit, with its weights.
+    """
+
+    def rays(asked: ndarray) -> ndarray | None:
+        tree = as_tree(model)
+        tree = tree if frame.weights is None else weight(tree, frame.weights)
+        some = np.flatnonzero(asked)
+        some = some[:: 1 + len(some) // MAX_ASKED]
+        toward = slopes_of(model, fitted, {name: leaf[some] for name, leaf in leaves.items()})
+        return recession_rays(fitted, tree, host_data(frame.data, fitted.dtype), toward)
+
+    return rays
+
+
+def slopes_of(model: Foreign, fitted: Fit, leaves: Tree) -> ndarray:
     """Gradients (m, p) of everything that determines a limit at some rows: the predictors, their
     differences, and the rest of each entry beyond a predictor, such as a threshold.
     """
@@ -282,7 +300,7 @@ def slopes_of(model: Any, fitted: Fit, leaves: Tree) -> np.ndarray:
     return np.concatenate([part.reshape(-1, layout.p) for part in (slopes, differences, beyond)])
 
 
-def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
+def _reasons(value: ndarray, lost: ndarray) -> dict[str, ndarray]:
     """The column of reasons, "" for a row with a standard error; no column if no row needs one."""
     if not lost.any():
         return {}
@@ -290,8 +308,8 @@ def _reasons(value: np.ndarray, lost: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def with_rows(
-    columns: dict[str, np.ndarray], rows: np.ndarray, levels: tuple[Any, ...] | None
-) -> dict[str, np.ndarray]:
+    columns: dict[str, ndarray], rows: ndarray, levels: tuple[Label, ...] | None
+) -> dict[str, ndarray]:
     """The columns of a frame: one row for each row, or for each row and class, with their names."""
     estimate = columns["estimate"]
     if estimate.ndim == 1:
@@ -302,7 +320,7 @@ def with_rows(
     return front | {name: values.reshape(-1) for name, values in columns.items()}
 
 
-def class_names(count: int, levels: tuple[Any, ...] | None) -> list[Any]:
+def class_names(count: int, levels: tuple[Label, ...] | None) -> list[Label]:
     """The names of the classes: levels of the response; for K − 1 predictors those other than the
     base; otherwise their numbers.
     """

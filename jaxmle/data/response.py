@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Label, ndarray
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.table import NAMES_LISTED, Column
 from jaxmle.runtime.user_code import warn_caller
@@ -94,8 +95,8 @@ def response_of(left: str) -> Response:
 
 
 def leaves_of(
-    response: Response, columns: Mapping[str, Column], rows: np.ndarray
-) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
+    response: Response, columns: Mapping[str, Column], rows: ndarray
+) -> tuple[dict[str, ndarray], tuple[Label, ...] | None]:
     """The leaves of the data that hold the response, and its levels if it is categorical, with
     codes 0, 1, …
     """
@@ -119,7 +120,7 @@ def leaves_of(
     return leaves, None
 
 
-def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
+def _levels_that_occur(name: str, column: Column) -> tuple[Label, ...]:
     """The levels that occur; for an ordered category all levels, because an empty level between two
     others separates their codes and cut points.
     """
@@ -137,7 +138,7 @@ def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
     return column.order
 
 
-def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
+def _finite(values: ndarray, name: str, rows: ndarray) -> ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
@@ -147,9 +148,7 @@ def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def _trials(
-    successes: np.ndarray, failures: np.ndarray, text: str, rows: np.ndarray
-) -> dict[str, np.ndarray]:
+def _trials(successes: ndarray, failures: ndarray, text: str, rows: ndarray) -> dict[str, ndarray]:
     odd = np.flatnonzero((successes < 0) | (failures < 0))
     if odd.size:
         raise ValueError(
@@ -159,7 +158,7 @@ def _trials(
     return {"y": successes, "trials": successes + failures}
 
 
-def _check_times(leaves: Mapping[str, np.ndarray], response: Response, rows: np.ndarray) -> None:
+def _check_times(leaves: Mapping[str, ndarray], response: Response, rows: ndarray) -> None:
     odd = np.flatnonzero((leaves["event"] != 0) & (leaves["event"] != 1))
     if odd.size:
         text = response.parts["event"]

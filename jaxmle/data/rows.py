@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.data.plan import Plan
 from jaxmle.data.table import NAMES_LISTED, Column, columns_of
 from jaxmle.likelihood.combinators import Weights
+from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.user_code import warn_caller
 
 MISSING_POLICIES = ("warn", "drop", "refuse")
@@ -28,11 +29,11 @@ class MissingRowsWarning(UserWarning):
     """
 
 
-def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
+def given_of(weights: Tree, clusters: Tree) -> dict[str, Tree]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
         raise TypeError(
-            f"say what the weights mean: frequency('w') or sampling('w'); got {weights!r}"
+            f"say what the weights mean: frequency('w') or sampling('w'); got {shown(weights)}"
         )
     given = {} if weights is None else {"weights": weights.values}
     pair = isinstance(clusters, tuple) or (
@@ -48,7 +49,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     return given | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
 
 
-def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
+def arrays_of(given: Mapping[str, Tree], total: int) -> dict[str, Column]:
     """Weights and clusters given as arrays, as columns."""
     arrays = {role: values for role, values in given.items() if not isinstance(values, str)}
     columns, _ = columns_of(
@@ -67,7 +68,7 @@ def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
     return columns
 
 
-def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], np.ndarray]:
+def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], ndarray]:
     """The number of missing values of each column with any, and the rows without any."""
     gone = np.zeros(total, dtype=bool)
     for column in columns.values():
@@ -122,7 +123,7 @@ def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
     return Weights(columns[name].values.astype(np.float64), plan.kind)
 
 
-def one_or_all(groups: tuple[Any, ...]) -> Any:
+def one_or_all(groups: tuple[Tree, ...]) -> Tree:
     """Labels of one dimension as they are, of several as a tuple; None if there are none."""
     if not groups:
         return None

@@ -9,11 +9,16 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, DataFrame, Foreign, Label, Tree, ndarray
 from jaxmle.parameters.arguments import shown
+
+if TYPE_CHECKING:
+    import narwhals.stable.v1 as nw
 
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 NAMES_LISTED = 12  # names in a message
@@ -26,9 +31,9 @@ class Column:
     categories, if it is categorical, and whether they are ``ranked``.
     """
 
-    values: np.ndarray
-    missing: np.ndarray
-    order: tuple[Any, ...] | None = None
+    values: ndarray
+    missing: ndarray
+    order: tuple[Label, ...] | None = None
     ranked: bool = False
 
     @property
@@ -36,10 +41,10 @@ class Column:
         """Whether the values are categories: text, or of a categorical type."""
         return self.order is not None or self.values.dtype.kind == "O"
 
-    def take(self, rows: np.ndarray) -> Column:
+    def take(self, rows: ndarray) -> Column:
         return Column(self.values[rows], self.missing[rows], self.order, self.ranked)
 
-    def levels(self) -> tuple[Any, ...]:
+    def levels(self) -> tuple[Tree, ...]:
         """The distinct values that occur, in the order of the categories, or sorted; whole floats
         as integers.
         """
@@ -54,7 +59,7 @@ class Column:
         return tuple((distinct.astype(np.int64) if whole else distinct).tolist())
 
 
-def needed(module: str) -> Any:
+def needed(module: str) -> ModuleType:
     """Import an optional package when it is needed."""
     try:
         return import_module(module)
@@ -64,7 +69,7 @@ def needed(module: str) -> Any:
         ) from error
 
 
-def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], int]:
+def columns_of(source: DataFrame, names: Iterable[str]) -> tuple[dict[str, Column], int]:
     """The columns ``names`` of a frame or of a dict of arrays, and the number of rows.
 
     Raises:
@@ -91,12 +96,12 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     return columns, next(iter(rows), 0)
 
 
-def names_of(source: Any) -> list[str]:
+def names_of(source: DataFrame) -> list[str]:
     """The names of the columns of a frame, or of a dict of arrays, in order."""
     return [str(n) for n in (source if isinstance(source, Mapping) else _native(source).columns)]
 
 
-def backend_of(source: Any) -> str:
+def backend_of(source: DataFrame) -> str:
     """The kind of a table: "pandas", "polars", "pyarrow", or "dict"; for other tables "pandas"."""
     if isinstance(source, Mapping):
         return "dict"
@@ -104,7 +109,7 @@ def backend_of(source: Any) -> str:
     return name if name in ("polars", "pyarrow") else "pandas"
 
 
-def _native(source: Any) -> Any:
+def _native(source: DataFrame) -> nw.DataFrame:
     narwhals = needed("narwhals.stable.v1")
     try:
         return narwhals.from_native(source, eager_only=True)
@@ -116,7 +121,7 @@ def _native(source: Any) -> Any:
         ) from None
 
 
-def _known(names: list[str], known: list[Any]) -> None:
+def _known(names: list[str], known: list[str]) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
@@ -132,7 +137,7 @@ def _known(names: list[str], known: list[Any]) -> None:
             raise ValueError(f"the frame has {known.count(name)} columns called {name!r}")
 
 
-def _of_series(name: str, series: Any) -> Column:
+def _of_series(name: str, series: Foreign) -> Column:
     """A narwhals series as a ``Column``."""
     narwhals = needed("narwhals.stable.v1")
     kind = series.dtype
@@ -155,7 +160,7 @@ def _of_series(name: str, series: Any) -> Column:
     raise _other_kind(name, kind, type(kind).__name__ in TEMPORAL_TYPES)
 
 
-def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> Column:
+def _of_values(name: str, values: ArrayLike, order: tuple[Label, ...] | None = None) -> Column:
     """An array or a list as a ``Column``."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it with NaN")
@@ -184,7 +189,7 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
     )
 
 
-def _other_kind(name: str, kind: Any, is_time: bool) -> TypeError:
+def _other_kind(name: str, kind: object, is_time: bool) -> TypeError:
     if is_time:
         return TypeError(
             f"{name} holds dates or durations; convert it to numbers first, such as days "
@@ -196,18 +201,18 @@ def _other_kind(name: str, kind: Any, is_time: bool) -> TypeError:
     )
 
 
-def _numbers(values: np.ndarray, null: np.ndarray) -> Column:
+def _numbers(values: ndarray, null: ndarray) -> Column:
     missing = null | np.isnan(values) if values.dtype.kind == "f" else null
     return Column(values, missing)
 
 
-def _objects(values: Any) -> np.ndarray:
+def _objects(values: Tree) -> ndarray:
     array = np.empty(len(values), dtype=object)
     array[:] = list(values)
     return array
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """None, NaN, pandas' NA and NaT."""
     return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
         isinstance(value, float | np.floating) and bool(np.isnan(value))

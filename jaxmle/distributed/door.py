@@ -4,9 +4,9 @@ in memory, on disk, or on several devices.
 
 from __future__ import annotations
 
-from typing import Any
+from concurrent.futures import Executor
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Clusters, DTypeLike, Loglik, PathLike, Tree
 from jaxmle.distributed.fit import fit_shared
 from jaxmle.distributed.rows import shared_rows
 from jaxmle.fitting.fit import fit_with
@@ -17,9 +17,11 @@ from jaxmle.fitting.options import (
     check_source,
     refuse_without_source,
 )
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import FitsItself
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.record.fit import Fit
+from jaxmle.solvers.methods import Solver
 
 
 def fit(
@@ -28,17 +30,17 @@ def fit(
     data: Tree = None,
     *,
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: Kind | None = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    dtype: Any = None,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
     progress: bool | None = None,
     source: RowSource | None = None,
-    engine: Any = None,
-    checkpoint: Any = None,
+    engine: Executor | None = None,
+    checkpoint: PathLike | None = None,
 ) -> Fit:
     """Maximise a log-likelihood, with standard errors and a verdict on the maximum.
 

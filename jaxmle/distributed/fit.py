@@ -8,12 +8,11 @@ all take the same steps and get the same record.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Loglik, PathLike, Tree, ndarray
 from jaxmle.closures.program_digest import value_digest
 from jaxmle.distributed.passes import ShardRunner
 from jaxmle.distributed.peers import agreed, lost_peers_named, of_first_process
@@ -52,7 +51,11 @@ DEVICES = Pieces(
 
 
 def fit_shared(
-    rows: SharedRows, loglik: Loglik, params0: Tree, options: Options, checkpoint: Any = None
+    rows: SharedRows,
+    loglik: Loglik,
+    params0: Tree,
+    options: Options,
+    checkpoint: PathLike | None = None,
 ) -> Fit:
     """The fit of a log-likelihood to rows that several devices share; see ``fit``."""
     host_only("a fit of rows spread over devices")
@@ -98,12 +101,12 @@ def _posed(
     loglik: Loglik,
     params0: Tree,
     options: Options,
-    sample: tuple[np.ndarray, ...],
+    sample: tuple[ndarray, ...],
 ) -> Posed:
     """The problem with a sample instead of the data."""
     values = rows.leaves.weights_in(sample)
     weights = None
-    if values is not None:
+    if values is not None and options.weights is not None:
         in_sample = values if np.any(values > 0) else np.ones_like(values, float)
         weights = Weights(in_sample, options.weights.kind)
     return read(loglik, params0, rows.leaves.data(sample), replace(options, weights=weights))
@@ -124,7 +127,7 @@ def _codes(rows: SharedRows) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
     coded = agreed(lambda: cluster_codes(labels[0] if len(labels) == 1 else labels, rows.length))
     sharding = rows.placement.sharding
 
-    def shared(code: np.ndarray) -> jax.Array:
+    def shared(code: ndarray) -> jax.Array:
         return jax.make_array_from_callback(code.shape, sharding, lambda index: code[index])
 
     groups = tuple(int(code.max()) + 1 for code in coded)
@@ -168,7 +171,7 @@ def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
     ):
         return fit
     arrays = rows.sample(rows.length)
-    loglik = quantities.problem.loglik
+    loglik: Tree = quantities.problem.loglik
     values = rows.leaves.weights_in(arrays)
     if values is not None:
         loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))

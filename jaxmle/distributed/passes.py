@@ -5,15 +5,14 @@ The result is the same on every device, and so in every process: all take the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, FunctionTo, Integer, Loglik, Tree, ndarray
 from jaxmle.distributed.placement import Placement, on_host
 from jaxmle.distributed.shared import SharedRows
 from jaxmle.runtime.compile import compiled
@@ -21,7 +20,6 @@ from jaxmle.streams.kernels import BY_CLUSTER, SEARCHES, Form, kernel
 from jaxmle.streams.totals import Clusters
 
 Arrays = tuple[Array, ...]
-Program = Callable[..., Any]
 
 
 class Found(NamedTuple):
@@ -32,17 +30,17 @@ class Found(NamedTuple):
     level: float
 
 
-def _summed(placement: Placement, local: Program) -> Program:
+def _summed(placement: Placement, local: Function) -> Function:
     """The sum of a kernel's results over the shards."""
 
-    def program(rows: tuple[Arrays, Array], *args: Array) -> Any:
+    def program(rows: tuple[Arrays, Array], *args: Array) -> Tree:
         arrays, present = rows
         return placement.total(local(arrays, _mask(present), *args))
 
     return program
 
 
-def _searched(placement: Placement, local: Program) -> Program:
+def _searched(placement: Placement, local: Function) -> Function:
     """The result of a search over all rows: the first bad one, the highest level and its row; the
     number of all rows if there is none.
     """
@@ -65,7 +63,7 @@ def _searched(placement: Placement, local: Program) -> Program:
     return program
 
 
-def _by_cluster(placement: Placement, groups: int, local: Program) -> Program:
+def _by_cluster(placement: Placement, groups: int, local: Function) -> Function:
     """The weighted scores of each cluster (G, k), and in a last column how many of its rows have a
     positive weight.
     """
@@ -87,21 +85,21 @@ class Count(NamedTuple):
     """What is known about all rows."""
 
     n: float  # observations: rows, the sum of frequency weights, or rows of positive weight
-    data_id: np.ndarray
+    data_id: ndarray
 
 
 @dataclass(frozen=True)
 class ShardRunner:
     """Runs passes over shared rows."""
 
-    loglik: Any  # as a tree, without weights and priors
+    loglik: Loglik  # as a tree, without weights and priors
     form: Form
     rows: SharedRows
     count: Count
     codes: tuple[jax.Array, ...] = ()  # of each dimension of clusters, shared as the rows are
     groups: tuple[int, ...] = field(default=())  # how many codes each has
 
-    def run(self, name: str, *args: Any) -> Any:
+    def run(self, name: str, *args: Tree) -> Tree:
         """What a kernel finds in all rows."""
         given = tuple(np.asarray(arg) for arg in args)
         if name == BY_CLUSTER:
@@ -111,27 +109,27 @@ class ShardRunner:
         result = on_host(self._program(name, (), wrap)(rows, *given))
         return self._row_found(*result) if name in SEARCHES else result
 
-    def _program(self, name: str, more: tuple[Any, ...], wrap: Callable[..., Program]) -> Program:
+    def _program(self, name: str, more: tuple[Tree, ...], wrap: FunctionTo[Function]) -> Function:
         placement = self.rows.placement
 
-        def make(loglik: Any) -> Program:
+        def make(loglik: Loglik) -> Function:
             return placement.over_shards(wrap(placement, *more, kernel(self.form, name)(loglik)))
 
         return compiled(self.loglik, ("shared", name, placement, more, *self.form.key), make)
 
-    def _clusters(self, dimension: int, args: tuple[np.ndarray, ...]) -> Clusters:
+    def _clusters(self, dimension: int, args: tuple[ndarray, ...]) -> Clusters:
         rows = (self.rows.arrays, self.rows.present, self.codes[dimension])
         program = self._program(BY_CLUSTER, (self.groups[dimension],), _by_cluster)
         columns = on_host(program(rows, *args))
         return Clusters([], columns[:, :-1], columns[:, -1] > 0)
 
-    def _row_found(self, bad: np.ndarray, level: np.ndarray, top: np.ndarray) -> Found:
+    def _row_found(self, bad: ndarray, level: ndarray, top: ndarray) -> Found:
         """The indices of the rows; None in place of the number of all rows."""
         of_all = self.rows.length
         first, highest = (None if row == of_all else int(row) for row in (bad, top))
         return Found(first, highest, float(level))
 
-    def row(self, place: Any) -> int:
+    def row(self, place: Integer) -> int:
         """The index of a row in the arrays; −1 for None."""
         return -1 if place is None else int(place)
 
@@ -141,7 +139,7 @@ class ShardRunner:
         return self.count.n
 
     @property
-    def data_id(self) -> np.ndarray:
+    def data_id(self) -> ndarray:
         """The fingerprint (2,) of the rows; zeros if unknown."""
         return self.count.data_id
 
@@ -152,9 +150,9 @@ class ShardRunner:
 class Values(NamedTuple):
     """What one look at all rows finds about their values."""
 
-    missing: np.ndarray  # for each array the first row with a NaN; the number of all rows if none
-    n: np.ndarray  # (3,) rows, sum of weights, rows of positive weight
-    weights: np.ndarray  # (2,) the first row with a weight that is none, or that is no integer
+    missing: ndarray  # for each array the first row with a NaN; the number of all rows if none
+    n: ndarray  # (3,) rows, sum of weights, rows of positive weight
+    weights: ndarray  # (2,) the first row with a weight that is none, or that is no integer
 
 
 def look_at(rows: SharedRows) -> Values:

@@ -7,10 +7,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
+
+from jaxmle._types import ndarray
 
 T = TypeVar("T")
 
@@ -103,17 +105,17 @@ def all_counts(number: int) -> list[int]:
     return [int(count) for count in _gathered(np.array(number, np.int64)).ravel()]
 
 
-def of_first_process(vector: np.ndarray) -> np.ndarray:
+def of_first_process(vector: ndarray) -> ndarray:
     """The first process's vector, in all processes."""
     return vector if jax.process_count() == 1 else _gathered(vector)[0]
 
 
-def _encoded(text: str) -> np.ndarray:
+def _encoded(text: str) -> ndarray:
     content = text.encode()[:BYTES_OF_MESSAGE]
     return np.frombuffer(content.ljust(BYTES_OF_MESSAGE, b"\0"), np.uint8)
 
 
-def _gathered(value: np.ndarray) -> Any:
+def _gathered(value: ndarray) -> ndarray:
     """The arrays of all processes, stacked."""
     from jax.experimental.multihost_utils import process_allgather
 

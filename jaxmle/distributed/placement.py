@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Function, Tree
 
 HOW_ROWS_ARE_SHARED = (
     "jax.device_put(x, NamedSharding(mesh, PartitionSpec('rows'))) shards rows, and so "
@@ -43,10 +41,10 @@ class Placement:
         """The number of parts that the rows are split into."""
         return math.prod(self.mesh.shape[axis] for axis in self.axes)
 
-    def over_shards(self, local: Callable[..., Any]) -> Callable[..., Any]:
+    def over_shards(self, local: Function) -> Function:
         """``local(rows, *args)`` on each shard of the rows; it must return the same on all."""
 
-        def program(rows: Tree, *args: Any) -> Any:
+        def program(rows: Tree, *args: Tree) -> Tree:
             run = jax.shard_map(
                 local,
                 mesh=self.mesh,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmle._types import Data, Loglik, Tree
+from jaxmle._types import Clusters, Data, KeyPath, Loglik, Tree, ndarray
 from jaxmle.distributed.fit import fit_shared
 from jaxmle.distributed.peers import agreed, all_counts, lost_peers_named
 from jaxmle.distributed.placement import Placement, placement_of
@@ -52,7 +51,7 @@ class DistributedRows:
         devices = self.shared.placement.mesh.size
         return f"DistributedRows({self.rows:,} rows over {devices} device{'s' * (devices != 1)})"
 
-    def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
+    def given(self, weights: Weights | None, clusters: Clusters) -> tuple[Weights | None, Tree]:
         """The weights and clusters of these rows; raises if others are passed."""
         if weights is not None or clusters is not None:
             raise ValueError(
@@ -70,7 +69,9 @@ class DistributedRows:
 # ---------------------------------------------------------------- from local rows
 
 
-def rows(data: Data, *, weights: Weights | None = None, clusters: Any = None) -> DistributedRows:
+def rows(
+    data: Data, *, weights: Weights | None = None, clusters: Clusters = None
+) -> DistributedRows:
     """The rows of this process and of all other processes, spread over all devices.
 
     Each process of ``jax.distributed`` calls it with its own rows, any number of them; a single
@@ -111,7 +112,7 @@ def rows(data: Data, *, weights: Weights | None = None, clusters: Any = None) ->
         )
         length = of_a_device * len(jax.local_devices())
 
-        def shared(leaf: np.ndarray) -> jax.Array:
+        def shared(leaf: ndarray) -> jax.Array:
             padding = [(0, length - local.rows)] + [(0, 0)] * (leaf.ndim - 1)
             whole = np.pad(leaf, padding, mode="edge")
             return jax.make_array_from_process_local_data(placement.sharding, whole)
@@ -123,7 +124,9 @@ def rows(data: Data, *, weights: Weights | None = None, clusters: Any = None) ->
             jax.tree.map(shared, local.data),
             placement,
             present,
-            None if weights is None else Weights(shared(local.weights), weights.kind),
+            None
+            if weights is None or local.weights is None
+            else Weights(shared(local.weights), weights.kind),
             tuple(shared(labels) for labels in local.clusters) or None,
         )
         return DistributedRows(together, tuple(numbers))
@@ -132,7 +135,7 @@ def rows(data: Data, *, weights: Weights | None = None, clusters: Any = None) ->
 # ---------------------------------------------------------------- from arrays as they are
 
 
-def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
+def shared_rows(data: Tree, weights: Weights | None, clusters: Clusters) -> SharedRows | None:
     """The rows of a fit, if several devices share them; otherwise None. NumPy arrays next to shared
     arrays are shared in the same way.
 
@@ -152,14 +155,14 @@ def shared_rows(data: Any, weights: Any, clusters: Any) -> SharedRows | None:
         _refuse_local((data, weights, clusters))
     length = data_length(data) or 0
 
-    def shared(name: str, leaf: Any) -> jax.Array:
+    def shared(name: str, leaf: Tree) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == placement.sharding:
             return leaf
         if np.shape(leaf)[:1] != (length,):
             raise ValueError(f"{name} has shape {np.shape(leaf)}; the data have {length} rows")
         return jax.device_put(leaf, placement.sharding)
 
-    def leaf_of(path: Any, leaf: Any) -> jax.Array:
+    def leaf_of(path: KeyPath, leaf: Tree) -> jax.Array:
         is_array = isinstance(leaf, jax.Array)
         return shared(
             "data" + jax.tree_util.keystr(path), leaf if is_array else host_data(leaf, np.float64)
@@ -186,7 +189,7 @@ def _refuse_local(given: Tree) -> None:
             )
 
 
-def _coded(clusters: Any, length: int) -> tuple[Any, ...]:
+def _coded(clusters: Tree, length: int) -> tuple[Tree, ...]:
     """The labels of each dimension of clusters as integers; jax arrays unchanged."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     dimensions = tuple(clusters) if is_pair else (clusters,)
@@ -202,11 +205,11 @@ class _Local:
 
     data: Tree
     rows: int
-    weights: Any
-    clusters: tuple[np.ndarray, ...]
+    weights: ndarray | None
+    clusters: tuple[ndarray, ...]
 
 
-def _local(data: Data, weights: Weights | None, clusters: Any) -> _Local:
+def _local(data: Data, weights: Weights | None, clusters: Clusters) -> _Local:
     held = host_data(data, np.float64)
     number = data_length(held)
     if number is None:
@@ -223,7 +226,7 @@ def _local(data: Data, weights: Weights | None, clusters: Any) -> _Local:
     return _Local(held, number, values, labels)
 
 
-def _labels(clusters: Any, number: int) -> tuple[np.ndarray, ...]:
+def _labels(clusters: Tree, number: int) -> tuple[ndarray, ...]:
     """The labels of one or two dimensions, each (n,) integers."""
     is_pair = isinstance(clusters, tuple | list) and len(clusters) == 2 and np.ndim(clusters[0])
     columns = tuple(np.asarray(column) for column in (clusters if is_pair else (clusters,)))
@@ -236,7 +239,7 @@ def _labels(clusters: Any, number: int) -> tuple[np.ndarray, ...]:
     return tuple(column.astype(np.int64) for column in columns)
 
 
-def _devices() -> list[Any]:
+def _devices() -> list[jax.Device]:
     """All devices, those of one process next to each other."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 

@@ -4,14 +4,13 @@ rows, the coding of a response in pieces on the host that has them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik, Tree
+from jaxmle._types import Array, Data, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.distributed.passes import Count, Values, look_at
 from jaxmle.distributed.peers import agreed
 from jaxmle.distributed.shared import SharedRows
@@ -81,7 +80,7 @@ class Screening:
                 if not self._holds_with_sample(piece):
                     raise
 
-    def check_functions(self, loglik: Any, layout: Layout, base: Array) -> None:
+    def check_functions(self, loglik: Loglik, layout: Layout, base: Array) -> None:
         """Check codes used as indices, and built-in models called by a user's function.
 
         Args:
@@ -118,7 +117,7 @@ class Screening:
     def _holds_with_sample(self, piece: Data) -> bool:
         """Whether the coding is valid for a piece and the sample together."""
 
-        def joined(part: np.ndarray, sample: np.ndarray) -> np.ndarray:
+        def joined(part: ndarray, sample: ndarray) -> ndarray:
             return np.concatenate([part, sample[:, : part.shape[1]] if part.ndim == 2 else sample])
 
         try:
@@ -127,12 +126,12 @@ class Screening:
             return False
         return True
 
-    def response_id(self) -> np.ndarray | None:
+    def response_id(self) -> ndarray | None:
         """The fingerprint (2,) of the response with its weights; None if unknown."""
         response = response_of(self.user_loglik, self.rows.data)
         return None if response is None else self._fingerprint(list(response.values()))
 
-    def _fingerprint(self, tree: Tree) -> np.ndarray:
+    def _fingerprint(self, tree: Tree) -> ndarray:
         """The fingerprint (2,) of the same arrays with their weights in memory; zeros, which are
         never compared, if another process has part of them.
         """
@@ -142,15 +141,15 @@ class Screening:
         leaves = jax.tree.leaves((tree, weights))
         return fingerprint_of_pieces([self._pieces_of_leaf(leaf) for leaf in leaves])
 
-    def _pieces_of_leaf(self, leaf: jax.Array) -> Iterator[np.ndarray]:
+    def _pieces_of_leaf(self, leaf: jax.Array) -> Iterator[ndarray]:
         for _, piece in pieces_of([leaf], self.rows.present):
             yield piece[0]
 
 
-def _place(first: int) -> Callable[..., str]:
+def _place(first: int) -> FunctionTo[str]:
     """The position of a value in a piece, in words."""
 
-    def where(*index: Any) -> str:
+    def where(*index: tuple[int, ...]) -> str:
         place = index[-1]
         return f"row {first + place[0]}" + "".join(f", column {i}" for i in place[1:])
 
@@ -175,13 +174,13 @@ def pieces_of(tree: Tree, present: jax.Array) -> Iterator[tuple[int, Tree]]:
             yield first + start, jax.tree.unflatten(treedef, [_wide(leaf[part]) for leaf in held])
 
 
-def _shards(leaf: jax.Array) -> list[tuple[int, Any]]:
+def _shards(leaf: jax.Array) -> list[tuple[int, Tree]]:
     """The first row of each shard that this process holds, once, and the shard."""
     by_row = {shard.index[0].start or 0: shard.data for shard in leaf.addressable_shards}
     return sorted(by_row.items(), key=lambda entry: entry[0])
 
 
-def _wide(leaf: np.ndarray) -> np.ndarray:
+def _wide(leaf: ndarray) -> ndarray:
     """Numbers in the width used by a fit: see ``likelihood.checks.host_data``."""
     if leaf.dtype.kind in "iu":
         return leaf.astype(jax.dtypes.canonicalize_dtype(np.int64))

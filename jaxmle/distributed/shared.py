@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Tree
+from jaxmle._types import Array, Data, Tree, TreeDef, ndarray
 from jaxmle.distributed.placement import Placement, on_host
 from jaxmle.likelihood.combinators import Weights
 
@@ -21,7 +20,7 @@ class Leaves:
     weights if there are any. Numbers are widened here, in the block being summed.
     """
 
-    treedef: Any
+    treedef: TreeDef
     weighted: bool
 
     @property
@@ -57,7 +56,7 @@ class SharedRows:
     placement: Placement
     present: jax.Array  # (n,) bool: False for a row that is padding
     weights: Weights | None = None
-    clusters: Any = None  # labels (n,), or a pair of them
+    clusters: tuple[jax.Array, ...] | None = None  # labels (n,), or a pair of them
 
     @property
     def length(self) -> int:
@@ -75,13 +74,13 @@ class SharedRows:
         """How ``arrays`` make the data."""
         return Leaves(jax.tree.structure(self.data), self.weights is not None)
 
-    def sample(self, few: int) -> tuple[np.ndarray, ...]:
+    def sample(self, few: int) -> tuple[ndarray, ...]:
         """About ``few`` rows of ``arrays``, evenly spaced over all shards, on every host."""
         stride = max(1, self.length // max(few, 1))
         *leaves, present = self.gathered((*self.arrays, self.present), stride)
         return tuple(leaf[present] for leaf in leaves)
 
-    def gathered(self, arrays: tuple[jax.Array, ...], stride: int = 1) -> tuple[np.ndarray, ...]:
+    def gathered(self, arrays: tuple[jax.Array, ...], stride: int = 1) -> tuple[ndarray, ...]:
         """Rows of some arrays, on every host: every ``stride``-th row of each shard, from the
         first.
         """
@@ -91,5 +90,5 @@ class SharedRows:
             few = tuple(leaf[::stride] for leaf in arrays)
             return jax.lax.all_gather(few, axes, tiled=True)
 
-        taken: tuple[np.ndarray, ...] = on_host(jax.jit(self.placement.over_shards(local))(arrays))
+        taken: tuple[ndarray, ...] = on_host(jax.jit(self.placement.over_shards(local))(arrays))
         return taken

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.data.table import Column
 from jaxmle.effects.rows import Rows, check_value, constant
 from jaxmle.effects.source import Source
@@ -37,13 +38,13 @@ class Change(NamedTuple):
 
     variable: str
     contrast: str
-    data: dict[str, np.ndarray]
-    direction: dict[str, np.ndarray] | None = None
-    other: dict[str, np.ndarray] | None = None
-    column: np.ndarray | None = None
+    data: dict[str, ndarray]
+    direction: dict[str, ndarray] | None = None
+    other: dict[str, ndarray] | None = None
+    column: ndarray | None = None
 
 
-def changes(source: Source, rows: Rows, variables: Any, effect: str) -> Iterator[Change]:
+def changes(source: Source, rows: Rows, variables: Tree, effect: str) -> Iterator[Change]:
     """The effects of each variable at some rows."""
     data = source.leaves(rows.columns, rows.total)
     if effect == "prediction":
@@ -69,7 +70,7 @@ def changes(source: Source, rows: Rows, variables: Any, effect: str) -> Iterator
             )
 
 
-def plainly(value: Any) -> str:
+def plainly(value: Tree) -> str:
     """A value in a name: 20 for 20.0.
 
     >>> plainly(20.0), plainly("black"), plainly(True)
@@ -78,7 +79,7 @@ def plainly(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def wishes(source: Source, variables: Any) -> dict[str, Any]:
+def wishes(source: Source, variables: Tree) -> dict[str, Tree]:
     """From each variable to the requested effect: None for a slope, or for a factor the contrasts
     to its base; a pair of values; "pairwise".
     """
@@ -106,7 +107,7 @@ def wishes(source: Source, variables: Any) -> dict[str, Any]:
     return dict(variables)
 
 
-def _pairs(source: Source, name: str, wish: Any) -> list[tuple[Any, Any]]:
+def _pairs(source: Source, name: str, wish: Tree) -> list[tuple[Tree, Tree]]:
     if wish is None or wish == PAIRWISE:
         if not source.is_factor(name):
             raise ValueError(f"'pairwise' compares the levels of a factor; {name} holds numbers")
@@ -124,14 +125,14 @@ def _pairs(source: Source, name: str, wish: Any) -> list[tuple[Any, Any]]:
     return [(check_value(source, name, wish[0]), check_value(source, name, wish[1]))]
 
 
-def _set(source: Source, rows: Rows, name: str, value: Any) -> dict[str, np.ndarray]:
+def _set(source: Source, rows: Rows, name: str, value: Tree) -> dict[str, ndarray]:
     columns = dict(rows.columns) | {name: constant(rows.columns[name], value, rows.total)}
     return source.leaves(columns, rows.total)
 
 
 def _direction(
-    source: Source, rows: Rows, name: str, data: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+    source: Source, rows: Rows, name: str, data: Mapping[str, ndarray]
+) -> dict[str, ndarray]:
     """The derivative of each leaf of the data with respect to a column, row by row.
 
     A formula may contain logs, powers and splines of the column. They are differentiated by
@@ -168,5 +169,5 @@ def _direction(
     return total
 
 
-def _moves(values: np.ndarray) -> bool:
+def _moves(values: ndarray) -> bool:
     return values.dtype.kind == "f"

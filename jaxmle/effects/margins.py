@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, Foreign, Function, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
-from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
+from jaxmle.data.prediction import (
+    Quantity,
+    Rays,
+    class_names,
+    limits,
+    quantity_of,
+    rays_of,
+    ready_model,
+)
 from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
 from jaxmle.effects.record import Margins
 from jaxmle.effects.replicates import at_replicates, replicates_of, spread
@@ -25,6 +33,7 @@ from jaxmle.record.propagation import finite_point, propagated
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.opaque import Opaque
+from jaxmle.solvers.status import Status
 
 TITLES = {
     "dydx": "Effects on the {what}",
@@ -37,18 +46,18 @@ TITLES = {
 
 def margins(
     fit: Fit,
-    data: Any,
-    variables: Any = None,
+    data: DataFrame | Frame,
+    variables: Tree = None,
     *,
     effect: str = "dydx",
     kind: str | Callable[[Tree, Tree], Array] = "mean",
     at: str = "observed",
-    values: Any = None,
-    by: Any = None,
+    values: Tree = None,
+    by: Tree = None,
     level: float | None = None,
     value: float | None = None,
-    model: Any = None,
-    bootstrap: Any = None,
+    model: Loglik | None = None,
+    bootstrap: Tree = None,
 ) -> Margins:
     """Marginal effects or adjusted predictions, averaged over rows; with standard errors by the
     delta method from the covariance of the fit, or by a bootstrap.
@@ -112,8 +121,9 @@ def margins(
     quantity = _quantity(fit, kind, source, level, value, model)
     groups = groups_of(source, by, at)
     replicates = None if bootstrap is None else replicates_of(bootstrap, fit)
+    recedes = _recession(fit, source, kind, model)
     pieces = [
-        _evaluated(fit, quantity, rows, change, groups.weights, effect, replicates)
+        _evaluated(fit, quantity, rows, change, groups.weights, effect, replicates, recedes)
         for rows in rows_at(source, at, values)
         for change in changes(source, rows, variables, effect)
     ]
@@ -129,14 +139,19 @@ class _Piece(NamedTuple):
 
     rows: Rows
     change: Change
-    value: np.ndarray
-    jacobian: np.ndarray
+    value: ndarray
+    jacobian: ndarray
     several: bool  # whether the prediction has classes
-    draws: np.ndarray | None  # (R, groups, K) at the replicates of a bootstrap
+    draws: ndarray | None  # (R, groups, K) at the replicates of a bootstrap
 
 
 def _quantity(
-    fit: Fit, kind: Any, source: Source, level: float | None, value: float | None, model: Any
+    fit: Fit,
+    kind: Tree,
+    source: Source,
+    level: float | None,
+    value: float | None,
+    model: Loglik | None,
 ) -> Quantity:
     if isinstance(kind, str):
         if not isinstance(source.frame, Frame) and model is None and not fit.model:
@@ -149,6 +164,19 @@ def _quantity(
     return Quantity(kind, "function", "identity", Opaque(kind))
 
 
+def _recession(
+    fit: Fit, source: Source, kind: str | Function, model: Foreign
+) -> Callable[[Tree], Rays]:
+    """From the rows of an effect to the directions along which a separated fit recedes, as far as
+    they are known: those of a ready model and its frame.
+    """
+    if not (isinstance(kind, str) and isinstance(source.frame, Frame)):
+        return lambda leaves: lambda asked: None
+    frame = source.frame
+    ready = ready_model(fit, model, "margins")
+    return lambda leaves: rays_of(fit, ready, frame, leaves)
+
+
 # ---------------------------------------------------------------- one effect
 
 
@@ -157,9 +185,10 @@ def _evaluated(
     quantity: Quantity,
     rows: Rows,
     change: Change,
-    weights: np.ndarray,
+    weights: ndarray,
     effect: str,
-    replicates: np.ndarray | None,
+    replicates: ndarray | None,
+    recedes: Callable[[Tree], Rays],
 ) -> _Piece:
     """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
     moved = sorted(change.direction or {})
@@ -169,11 +198,11 @@ def _evaluated(
     key = ("margin", quantity.key, kind, effect, fit.layout, tuple(moved), weights.shape)
     layout = fit.layout
 
-    def averages(loglik: Any) -> Callable[..., Array]:
+    def averages(loglik: Tree) -> FunctionTo[Array]:
         of = loglik.function if quantity.key == "function" else quantity.function
         return _averages(of, layout, kind, effect)
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Tree) -> Function:
         return _with_jacobian(averages(loglik))
 
     column = np.zeros(0) if change.column is None else change.column
@@ -184,10 +213,17 @@ def _evaluated(
         arguments = jax.tree.map(jnp.asarray, given)
         x = finite_point(fit)
         value, jacobian = map(np.asarray, run(x, *arguments))
-        if np.any(x != fit.x):  # values outside the estimable space are those at the estimate
+        if fit.verdict == Status.SEPARATED:  # what leaves the estimable space is at its limit
+            saturated = ~np.any(jacobian, axis=-1)  # far out, to the last digit
             outside = propagated(fit, jacobian.reshape(-1, len(x))).leaks.reshape(value.shape)
-            there = np.asarray(run(fit.x, *arguments)[0])
-            value = np.where(outside, there, value)
+            outside = outside | saturated
+            limit = limits(
+                lambda x: np.asarray(run(x, *arguments)[0]),
+                fit,
+                _rays_of_groups(recedes, change, weights),
+                outside,
+            )
+            value = np.where(outside, limit, value)
         if replicates is not None:
             many = compiled(
                 quantity.loglik, ("replicates", *key), lambda ll: at_replicates(averages(ll))
@@ -199,9 +235,27 @@ def _evaluated(
     return _Piece(rows, change, value.reshape(len(weights), -1), jacobian, several, draws)
 
 
+def _rays_of_groups(recedes: Callable[[Tree], Rays], change: Change, weights: ndarray) -> Rays:
+    """The directions of recession, for the rows of some groups: as they are, and changed."""
+    there = change.other
+    if change.direction is not None:
+        moved = {name: change.data[name] + leaf for name, leaf in change.direction.items()}
+        there = change.data | moved
+    both = change.data
+    if there is not None:
+        both = {name: np.concatenate([leaf, there[name]]) for name, leaf in change.data.items()}
+    rays = recedes(both)
+    copies = 1 if there is None else 2
+
+    def of_groups(asked: ndarray) -> ndarray | None:
+        return rays(np.tile(np.any(weights[asked] > 0, axis=0), copies))
+
+    return of_groups
+
+
 def _averages(
     of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
-) -> Callable[..., Array]:
+) -> FunctionTo[Array]:
     """Averages of the effect over rows, at given parameters."""
 
     def averages(
@@ -230,10 +284,10 @@ def _averages(
     return averages
 
 
-def _with_jacobian(averages: Callable[..., Array]) -> Callable[..., Any]:
+def _with_jacobian(averages: FunctionTo[Array]) -> Function:
     """Averages with their derivative with respect to the parameters."""
 
-    def run(x: Array, *rest: Any) -> tuple[Array, Array]:
+    def run(x: Array, *rest: Tree) -> tuple[Array, Array]:
         return averages(x, *rest), jax.jacfwd(averages)(x, *rest)
 
     return run
@@ -287,10 +341,11 @@ def _record(
         vcov_kind=about or fit.vcov_kind or "none",
         backend=source.backend,
         draws=draws,
+        separated=fit.verdict == Status.SEPARATED,
     )
 
 
-def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
+def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Tree]]:
     """The labels of the results of one effect: one row for each group and class."""
     change = piece.change
     named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
@@ -304,7 +359,7 @@ def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, A
     return rows
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: dict[str, Tree]) -> str:
     """The printed name of one result."""
     rest = [
         f"{name}={plainly(value)}"

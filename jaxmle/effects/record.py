@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Foreign, Label, Tree
 from jaxmle.effects.replicates import percentiles
 from jaxmle.parameters.arguments import check_level
-from jaxmle.tables import markup, numerals
+from jaxmle.tables import maketables, markup, numerals
 from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, first_fitting, text
+
+REASON_OUTSIDE = (
+    "it depends on parameters without a finite, unique estimate; fit.explain() names them"
+)
+REASON_LIMIT = "the data are separated, and it is a limit"
+REASON_NO_LIMIT = "the data are separated, and do not determine it"
+REASON_NO_VARIANCE = (
+    "it has no variance at these rows (a prediction at its limit), or the fit has no covariance "
+    "for the parameters it depends on"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +33,9 @@ class Margins:
     ``names`` (q,); ``labels``: the columns that identify a row (variable, contrast, the groups of
     ``by``, the values that were set, the class), (q,) each; ``estimate`` and ``stderr`` (q,);
     ``vcov`` (q, q); ``title``: what the effects are; ``backend``: the kind of frame that
-    ``to_frame`` makes; ``draws`` (R, q): the effects for the replicates of a bootstrap, or None.
+    ``to_frame`` makes; ``draws`` (R, q): the effects for the replicates of a bootstrap, or None;
+    ``separated``: whether the data are; then an effect that depends on infinite estimates is its
+    limit, without a standard error, or NaN if there is no limit.
 
     >>> import numpy as np, jaxmle as jm
     >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
@@ -38,7 +49,7 @@ class Margins:
     """
 
     names: tuple[str, ...]
-    labels: dict[str, tuple[Any, ...]]
+    labels: dict[str, tuple[Label, ...]]
     estimate: Array
     stderr: Array
     vcov: Array
@@ -48,6 +59,7 @@ class Margins:
     vcov_kind: str
     backend: str = "pandas"
     draws: Array | None = None
+    separated: bool = False
 
     def conf_int(self, level: float = 0.95) -> Array:
         """Symmetric intervals estimate ± z·SE, or the percentiles of a bootstrap, (q, 2)."""
@@ -68,24 +80,30 @@ class Margins:
         return self._estimates(0.95).pvalues
 
     @property
-    def reason(self) -> str:
-        """Why standard errors are missing, as a sentence; "" if none are."""
-        missing = ~np.isfinite(self.stderr)
-        if not missing.any():
+    def reasons(self) -> tuple[str, ...]:
+        """Why each standard error is missing, a clause; "" where it is not."""
+        return tuple(map(self._reason, range(len(self.names))))
+
+    def _reason(self, i: int) -> str:
+        if np.isfinite(self.stderr[i]):
             return ""
-        listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
         if self.vcov_kind == "none":
-            return "No standard errors: the fit has no covariance (vcov=None)."
-        if np.any(self.leaks & missing):
-            return (
-                f"No standard error for {listed}: it depends on parameters without a finite, "
-                "unique estimate; fit.explain() names them."
+            return "the fit has no covariance (vcov=None)"
+        if self.separated and (self.leaks[i] or self.vcov[i, i] == 0):
+            return REASON_NO_LIMIT if np.isnan(self.estimate[i]) else REASON_LIMIT
+        return REASON_OUTSIDE if self.leaks[i] else REASON_NO_VARIANCE
+
+    @property
+    def reason(self) -> str:
+        """Why standard errors are missing, a sentence for each reason; "" where none is."""
+        reasons = self.reasons
+        sentences = []
+        for why in dict.fromkeys(filter(None, reasons)):
+            listed = ", ".join(
+                name for name, given in zip(self.names, reasons, strict=True) if given == why
             )
-        return (
-            f"No standard error for {listed}: it has no variance at these rows (a "
-            "prediction at its limit), or the fit has no covariance for the parameters "
-            "it depends on."
-        )
+            sentences.append(f"No standard error for {listed}: {why}.")
+        return " ".join(sentences)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -96,7 +114,7 @@ class Margins:
         stderr = np.asarray(self.stderr)
         return Estimates(self.names, estimate, stderr, interval, level, self.tests)
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Tree:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,
         conf_high; of the same kind as the table, or ``backend``.
         """
@@ -104,7 +122,19 @@ class Margins:
             name: list(values) for name, values in self.labels.items() if name != "term"
         }
         estimates = self._estimates(check_level(level)).columns()
-        return native(columns | estimates, backend or self.backend)
+        reasons = {"reason": list(self.reasons)} if self.separated and self.reason else {}
+        return native(columns | estimates | reasons, backend or self.backend)
+
+    @property
+    def __maketables_coef_table__(self) -> Foreign:
+        ends = {level: np.asarray(self.conf_int(level / 100)) for level in maketables.LEVELS}
+        return maketables.indexed(list(self.names), self._estimates(0.95).columns(), ends)
+
+    def __maketables_stat__(self, key: str) -> Foreign:
+        return self.vcov_kind if key == "se_type" else None
+
+    __maketables_default_stat_keys__ = property(lambda self: ["se_type"])
+    __maketables_depvar__ = ""
 
     def page(self, level: float = 0.95) -> Page:
         """The table as a page, for any output format."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo, Tree, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 
@@ -16,7 +13,7 @@ PLACE_TOLERANCE = 1e-9  # rounding of (R + 1)α, the rank of a quantile among R 
 REPLICATES_TOGETHER = 16  # replicates whose predictions of all rows are held at once
 
 
-def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
+def replicates_of(bootstrap: Tree, fit: Fit) -> ndarray:
     """The estimates (R, p) of the replicates of a fit, without those that have no estimate.
 
     Raises:
@@ -44,22 +41,22 @@ def replicates_of(bootstrap: Any, fit: Fit) -> np.ndarray:
     return known
 
 
-def at_replicates(averages: Callable[..., Array]) -> Callable[..., Array]:
+def at_replicates(averages: FunctionTo[Array]) -> FunctionTo[Array]:
     """The function ``averages`` (x, …) for many rows of x, (R, groups) or (R, groups, K)."""
 
-    def run(x: Array, *rest: Any) -> Array:
+    def run(x: Array, *rest: Tree) -> Array:
         return jax.lax.map(lambda row: averages(row, *rest), x, batch_size=REPLICATES_TOGETHER)
 
     return run
 
 
-def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spread(draws: ndarray) -> tuple[ndarray, ndarray]:
     """Covariance (q, q) and standard deviation (q,) of the draws (R, q)."""
     vcov = np.atleast_2d(np.cov(draws, rowvar=False))
     return vcov, np.sqrt(np.diag(vcov))
 
 
-def percentiles(draws: np.ndarray, level: float) -> np.ndarray:
+def percentiles(draws: ndarray, level: float) -> ndarray:
     """Percentile intervals (q, 2): order statistics at (R + 1)α.
 
     Raises:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Label, Tree, ndarray
 from jaxmle.data.table import Column
 from jaxmle.effects.source import Source
 from jaxmle.parameters.arguments import check_choice, shown
@@ -22,17 +23,17 @@ class Rows(NamedTuple):
 
     columns: dict[str, Column]
     total: int
-    setting: dict[str, Any]
+    setting: dict[str, Tree]
 
 
 class Groups(NamedTuple):
     """Weights of averages (groups, n), each summing to one, and the labels of the groups."""
 
-    weights: np.ndarray
-    labels: dict[str, list[Any]]
+    weights: ndarray
+    labels: dict[str, list[Label]]
 
 
-def rows_at(source: Source, where: str, values: Any) -> list[Rows]:
+def rows_at(source: Source, where: str, values: Tree) -> list[Rows]:
     """The rows of each setting: the whole table with columns set to each combination of values, or
     one average row.
     """
@@ -48,7 +49,7 @@ def rows_at(source: Source, where: str, values: Any) -> list[Rows]:
     ]
 
 
-def _settings(source: Source, values: Any) -> list[dict[str, Any]]:
+def _settings(source: Source, values: Tree) -> list[dict[str, Tree]]:
     """Every combination of the values that are set."""
     if values is None:
         return [{}]
@@ -70,7 +71,7 @@ def _settings(source: Source, values: Any) -> list[dict[str, Any]]:
     return [dict(zip(values, chosen, strict=True)) for chosen in product(*lists)]
 
 
-def check_value(source: Source, name: str, value: Any) -> Any:
+def check_value(source: Source, name: str, value: Tree) -> Tree:
     """A value that a column may be set to: a level of a factor, otherwise a finite number."""
     value = value.item() if isinstance(value, np.generic) else value
     if source.is_factor(name):
@@ -84,12 +85,12 @@ def check_value(source: Source, name: str, value: Any) -> Any:
 
 
 def _filled(
-    setting: Mapping[str, Any], columns: Mapping[str, Column], source: Source, count: int
+    setting: Mapping[str, Tree], columns: Mapping[str, Column], source: Source, count: int
 ) -> dict[str, Column]:
     return {name: constant(columns[name], value, count) for name, value in setting.items()}
 
 
-def constant(column: Column, value: Any, count: int) -> Column:
+def constant(column: Column, value: Tree, count: int) -> Column:
     """A constant column of the same kind as another column."""
     if column.values.dtype.kind == "O":
         values = np.empty(count, dtype=object)
@@ -117,7 +118,7 @@ def _typical(source: Source, name: str, where: str) -> Column:
     return Column(np.array([float(centre)]), np.zeros(1, bool))
 
 
-def _weighted_median(values: np.ndarray, w: np.ndarray) -> float:
+def _weighted_median(values: ndarray, w: ndarray) -> float:
     """The middle value, or the mean of the two middle values."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(w[order]) / np.sum(w)
@@ -129,7 +130,7 @@ def _weighted_median(values: np.ndarray, w: np.ndarray) -> float:
 # ---------------------------------------------------------------- averages
 
 
-def groups_of(source: Source, by: Any, where: str) -> Groups:
+def groups_of(source: Source, by: Tree, where: str) -> Groups:
     """How rows are averaged: all of them, or those of each group."""
     names = [by] if isinstance(by, str) else list(by or ())
     if where != "observed":
@@ -157,12 +158,12 @@ def groups_of(source: Source, by: Any, where: str) -> Groups:
     )
 
 
-def _labels(source: Source, name: str) -> list[Any]:
+def _labels(source: Source, name: str) -> list[Tree]:
     if name in source.labels:
         return np.asarray(source.labels[name]).tolist()
     return source.column(name, "by").values.tolist()
 
 
-def _rank(value: Any) -> tuple[int, Any]:
+def _rank(value: Tree) -> tuple[int, Tree]:
     """A sort key: numbers before text."""
     return (1, value) if isinstance(value, str) else (0, value)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Label, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.data.table import NAMES_LISTED, Column
 from jaxmle.likelihood.checks import host_data
@@ -27,19 +27,19 @@ class Source:
 
     columns: dict[str, Column]
     predictors: tuple[str, ...]
-    labels: dict[str, np.ndarray]
-    levels: dict[str, tuple[Any, ...]]
-    weights: np.ndarray | None
-    classes: tuple[Any, ...] | None
+    labels: dict[str, ndarray]
+    levels: dict[str, tuple[Label, ...]]
+    weights: ndarray | None
+    classes: tuple[Label, ...] | None
     backend: str
     frame: Frame | None
-    data: dict[str, np.ndarray]
+    data: dict[str, ndarray]
 
     @property
     def rows(self) -> int:
         return len(next(iter(self.data.values())))
 
-    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, np.ndarray]:
+    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, ndarray]:
         """The data of changed columns; what no column changes, such as a response, only where the
         rows are those of the table.
         """
@@ -50,7 +50,7 @@ class Source:
         rest = self.data if rows == self.rows else {}
         return {**rest, **leaves}
 
-    def _with_matrices(self, changed: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    def _with_matrices(self, changed: dict[str, ndarray], rows: int) -> dict[str, ndarray]:
         """The dictionary with the columns of its matrices put back."""
         leaves = {}
         for name, leaf in self.data.items():
@@ -63,7 +63,7 @@ class Source:
                 leaves[name] = leaf
         return leaves
 
-    def column(self, name: Any, what: str) -> Column:
+    def column(self, name: Tree, what: str) -> Column:
         """The column with a name; ``what`` is for messages."""
         if not isinstance(name, str) or name not in self.columns:
             near = difflib.get_close_matches(str(name), list(self.columns), n=1)
@@ -80,7 +80,7 @@ class Source:
         return name in self.levels
 
 
-def source_of(data: Any) -> Source:
+def source_of(data: DataFrame) -> Source:
     """The rows of a ``Frame``, or of a dictionary of arrays."""
     if isinstance(data, Frame):
         return _of_frame(data)
@@ -117,7 +117,7 @@ def _of_frame(frame: Frame) -> Source:
     )
 
 
-def _truths(columns: Mapping[str, Column]) -> dict[str, tuple[Any, ...]]:
+def _truths(columns: Mapping[str, Column]) -> dict[str, tuple[Tree, ...]]:
     """The levels of boolean columns."""
     return {
         name: (False, True) for name, column in columns.items() if column.values.dtype.kind == "b"

@@ -7,12 +7,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Foreign, FunctionTo, NamedParams, Tree
 from jaxmle.closures.recipes import with_recipe
 from jaxmle.families import bounded, counts, location_scale, positive
 from jaxmle.families.family import Family, Law
@@ -31,8 +30,6 @@ from jaxmle.parameters.constraints import (
     positive as above_zero,
 )
 
-Params = dict[str, Any]
-
 # Constraints and bijectors by the name of their class: numpyro.distributions.constraints,
 # tfp.bijectors.
 NAMED: dict[str, Constraint] = {
@@ -44,7 +41,7 @@ CENTRES = ("loc", "mean", "mu")
 SPREADS = ("scale", "stddev", "sigma")
 
 
-def translated(name: str, foreign: Any) -> Constraint:
+def translated(name: str, foreign: Foreign) -> Constraint:
     """The jaxmle constraint that corresponds to another library's."""
     while hasattr(foreign, "base_constraint"):  # several event axes, all with the same constraint
         foreign = foreign.base_constraint
@@ -68,7 +65,7 @@ def translated(name: str, foreign: Any) -> Constraint:
     )
 
 
-def _declared(distribution: Any) -> dict[str, Any]:
+def _declared(distribution: Foreign) -> NamedParams:
     """The constraints that the distribution itself declares, by parameter: numpyro's
     ``arg_constraints`` or TFP's ``parameter_properties``.
     """
@@ -85,14 +82,14 @@ def _declared(distribution: Any) -> dict[str, Any]:
     }
 
 
-def _constraint(name: str, declared: Any) -> Constraint:
+def _constraint(name: str, declared: Foreign) -> Constraint:
     return translated(
         name, declared() if inspect.isfunction(declared) or inspect.ismethod(declared) else declared
     )
 
 
 def _asked(
-    distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]
+    distribution: FunctionTo[Foreign], constraints: Mapping[str, Tree], known: Mapping[str, Tree]
 ) -> dict[str, Constraint]:
     """The constraint of every parameter: those given, then those declared for arguments without
     default.
@@ -117,7 +114,7 @@ def _asked(
     return all_constraints
 
 
-def _value(made: Any, *names: str) -> Any:
+def _value(made: Foreign, *names: str) -> Tree:
     """The first attribute with one of these names, called if it is a method without arguments."""
     for name in names:
         if hasattr(made, name):
@@ -126,7 +123,7 @@ def _value(made: Any, *names: str) -> Any:
     raise ValueError(f"{type(made).__name__} has no {' or '.join(names)}")
 
 
-def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
+def _draw(made: Foreign, key: Array, shape: tuple[int, ...]) -> Array:
     """numpyro: sample(key, shape); distrax and TFP: sample(seed=, sample_shape=); distreqx:
     sample(key), one draw.
     """
@@ -171,7 +168,7 @@ TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 
-def _twin(made: Any) -> tuple[Family, Params] | None:
+def _twin(made: Foreign) -> tuple[Family, NamedParams] | None:
     """The family of ours equivalent to this object, with its parameters; None if there is none.
 
     It is computed instead of the library's, whose densities have NaN derivatives far out and at the
@@ -194,7 +191,7 @@ def _twin(made: Any) -> tuple[Family, Params] | None:
 # ---------------------------------------------------------------- values outside, and tails
 
 
-def _bounds(made: Any) -> tuple[Any, Any]:
+def _bounds(made: Foreign) -> tuple[Tree, Tree]:
     support = getattr(made, "support", None)
     if support is None and (twin := _twin(made)) is not None:
         return twin[0].law.support(twin[1])
@@ -203,7 +200,7 @@ def _bounds(made: Any) -> tuple[Any, Any]:
     return -jnp.inf if low is None else low, jnp.inf if high is None else high
 
 
-def _inside(made: Any, low: Array, high: Array) -> Array:
+def _inside(made: Foreign, low: Array, high: Array) -> Array:
     """A value at which the object's functions are well behaved, to stand in for those outside: its
     mean, else its median, else a point of the support.
     """
@@ -228,7 +225,7 @@ def _inside(made: Any, low: Array, high: Array) -> Array:
 
 
 def _masked(
-    made: Any,
+    made: Foreign,
     y: Array,
     function: Callable[[Array], Array],
     below: float,
@@ -255,7 +252,7 @@ def _masked(
     return jnp.where(under, below, jnp.where(over, above, value))
 
 
-def _log_prob(made: Any, y: Array) -> Array:
+def _log_prob(made: Foreign, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
         return twin[0].law.log_prob(twin[1], y)
@@ -267,12 +264,12 @@ def _log_prob(made: Any, y: Array) -> Array:
     return _masked(made, y, made.log_prob, -jnp.inf, -jnp.inf, closed=True)
 
 
-def _is_vector(made: Any) -> bool:
+def _is_vector(made: Foreign) -> bool:
     shape = getattr(made, "event_shape", ())
     return not callable(shape) and len(tuple(shape)) > 0
 
 
-def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
+def _called(made: Foreign, *names: str) -> Callable[[Array], Array] | None:
     """The first of these methods that the object itself defines."""
 
     def answers(name: str) -> bool:
@@ -285,7 +282,7 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
     return next((getattr(made, name) for name in names if answers(name)), None)
 
 
-def _cdf(made: Any) -> Callable[[Array], Array]:
+def _cdf(made: Foreign) -> Callable[[Array], Array]:
     """The distribution function, under either name."""
     plain = _called(made, "cdf")
     logarithm = _called(made, "log_cdf")
@@ -299,7 +296,7 @@ def _cdf(made: Any) -> Callable[[Array], Array]:
     )
 
 
-def _log_cdf(made: Any, y: Array) -> Array:
+def _log_cdf(made: Foreign, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
         return twin[0].law.log_cdf(twin[1], y)
@@ -314,7 +311,7 @@ def _log_cdf(made: Any, y: Array) -> Array:
     return _masked(made, y, inside, -jnp.inf, 0.0, closed=_is_discrete(made))
 
 
-def _log_sf(made: Any, y: Array) -> Array:
+def _log_sf(made: Foreign, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
         return twin[0].law.log_sf(twin[1], y)
@@ -329,20 +326,20 @@ def _log_sf(made: Any, y: Array) -> Array:
     return _masked(made, y, inside, 0.0, -jnp.inf, closed=_is_discrete(made))
 
 
-def _is_discrete(made: Any) -> bool:
+def _is_discrete(made: Foreign) -> bool:
     return bool(getattr(made, "is_discrete", False))
 
 
-def _quantile(made: Any, q: float | Array) -> Array:
+def _quantile(made: Foreign, q: float | Array) -> Array:
     return made.icdf(q) if hasattr(made, "icdf") else made.quantile(q)
 
 
-def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
+def _guess(constraints: Mapping[str, Constraint], y: Array) -> NamedParams:
     """Moments for parameters named as a location or a scale; NaN, later moved inside the bounds,
     for the others.
     """
     mean, variance, xp = moments(y)
-    table: dict[str, Any] = {
+    table: NamedParams = {
         **dict.fromkeys(CENTRES, mean),
         **dict.fromkeys(SPREADS, xp.sqrt(variance)),
     }
@@ -356,10 +353,12 @@ def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
     return {name: table.get(name, jnp.nan) for name in constraints}
 
 
-def _maker(distribution: Callable[..., Any], names: tuple[str, ...]) -> Callable[[Params], Any]:
+def _maker(
+    distribution: FunctionTo[Foreign], names: tuple[str, ...]
+) -> Callable[[NamedParams], Foreign]:
     """The function that makes the distribution's object from parameters."""
 
-    def make(p: Params) -> Any:
+    def make(p: NamedParams) -> Foreign:
         made = distribution(**{name: p[name] for name in names})
         if not hasattr(made, "log_prob"):
             raise TypeError(
@@ -373,11 +372,11 @@ def _maker(distribution: Callable[..., Any], names: tuple[str, ...]) -> Callable
 
 @with_recipe
 def from_distribution(
-    distribution: Callable[..., Any],
-    constraints: Mapping[str, Any] | None = None,
+    distribution: FunctionTo[Foreign],
+    constraints: Mapping[str, Tree] | None = None,
     *,
     known: Mapping[str, float | None] | None = None,
-    start: Callable[[Any], Params] | None = None,
+    start: Callable[[Tree], NamedParams] | None = None,
     discrete: bool = False,
 ) -> Family:
     """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or

@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams
 from jaxmle.families.family import Family, Law, document, edge, masked
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import moments
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.beta import beta_logpdf
 
-Params = dict[str, Any]
 
-
-def _inside(p: Params, y: Array) -> Array:
+def _inside(p: NamedParams, y: Array) -> Array:
     return beta_logpdf(y, p["shape1"], p["shape2"])
 
 
-def _log_prob(p: Params, y: Array) -> Array:
+def _log_prob(p: NamedParams, y: Array) -> Array:
     value = masked(y, 0.0, 1.0, 0.5, lambda y: _inside(p, y), -jnp.inf, -jnp.inf)
     value = jnp.where(y == 0, edge(p["shape1"] - 1, jnp.log(p["shape2"])), value)
     return jnp.where(y == 1, edge(p["shape2"] - 1, jnp.log(p["shape1"])), value)
 
 
-def _log_cdf(p: Params, y: Array) -> Array:
+def _log_cdf(p: NamedParams, y: Array) -> Array:
     return masked(
         y, 0.0, 1.0, 0.5, lambda y: special.log_betainc(p["shape1"], p["shape2"], y), -jnp.inf, 0.0
     )
 
 
-def _log_sf(p: Params, y: Array) -> Array:
+def _log_sf(p: NamedParams, y: Array) -> Array:
     return masked(
         y, 0.0, 1.0, 0.5, lambda y: special.log_betaincc(p["shape1"], p["shape2"], y), 0.0, -jnp.inf
     )
 
 
-def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+def _log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
     at_ends = (y <= 0) | (y >= 1)
     below, above = special.log_beta_tails(p["shape1"], p["shape2"], jnp.where(at_ends, 0.5, y))
     return (
@@ -50,7 +47,7 @@ def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
     )
 
 
-def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     """X/(X + Y) with X and Y gamma, from their logs, which do not underflow at shapes near 0."""
     first_key, second_key = jax.random.split(key)
     return jax.nn.sigmoid(
@@ -59,19 +56,19 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     )
 
 
-def _guess(y: Array, known: Params) -> Params:
+def _guess(y: Array, known: NamedParams) -> NamedParams:
     mean, variance, xp = moments(y)
     mean = xp.clip(mean, 1e-3, 1 - 1e-3)
     total = xp.clip(mean * (1 - mean) / variance - 1, 0.1, 1e6)
     return {"shape1": mean * total, "shape2": (1 - mean) * total}
 
 
-def _variance(p: Params) -> Array:
+def _variance(p: NamedParams) -> Array:
     total = p["shape1"] + p["shape2"]
     return p["shape1"] * p["shape2"] / (total**2 * (total + 1))
 
 
-def _information(p: Params) -> dict[tuple[str, str], Array]:
+def _information(p: NamedParams) -> dict[tuple[str, str], Array]:
     both = special.trigamma(p["shape1"] + p["shape2"])
     return {
         ("shape1", "shape1"): special.trigamma(p["shape1"]) - both,

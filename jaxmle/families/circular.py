@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, NamedParams, Tree
 from jaxmle.families.family import Family, Law, document
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import values
 from jaxmle.families.skew import DEPTH, integral
 from jaxmle.parameters.constraints import free, positive
-
-Params = dict[str, Any]
 
 LOG_2PI = math.log(2 * math.pi)
 # κ below which (1 + ρ²)/(2ρ) is 1/κ + κ: the next term is of order κ³
@@ -40,7 +37,7 @@ def _log_normaliser(kappa: Array) -> Array:
     return jnp.log(jax.scipy.special.i0e(held)) + (slope - jax.lax.stop_gradient(slope)) + LOG_2PI
 
 
-def _log_prob(p: Params, y: Array) -> Array:
+def _log_prob(p: NamedParams, y: Array) -> Array:
     # cos t − 1 = −2 sin²(t/2), which keeps its digits at a high kappa.
     outside = jnp.isinf(y)
     half = 0.5 * (jnp.where(outside, p["loc"], y) - p["loc"])
@@ -66,7 +63,7 @@ def _log_tail(kappa: Array, angle: Array) -> Array:
     return inside - _log_normaliser(kappa)
 
 
-def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+def _log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
     """log_cdf and log_sf: the tail beyond the angle is one, the rest the other."""
     angle = wrap(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
     start = angle == -math.pi
@@ -83,30 +80,30 @@ def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
     )
 
 
-def _log_cdf(p: Params, y: Array) -> Array:
+def _log_cdf(p: NamedParams, y: Array) -> Array:
     return _log_tails(p, y)[0]
 
 
-def _log_sf(p: Params, y: Array) -> Array:
+def _log_sf(p: NamedParams, y: Array) -> Array:
     return _log_tails(p, y)[1]
 
 
-def _quantile(p: Params, q: Array) -> Array:
+def _quantile(p: NamedParams, q: Array) -> Array:
     """On the angle's logistic scale from −π to π."""
 
-    def turned(function: Any) -> Any:
+    def turned(function: Function) -> Function:
         return lambda p, share: function(
             {"loc": jnp.zeros(()), "kappa": p["kappa"]}, 2 * math.pi * (share - 0.5)
         )
 
-    def log_density(p: Params, share: Array) -> Array:
+    def log_density(p: NamedParams, share: Array) -> Array:
         return turned(_log_prob)(p, share) + LOG_2PI
 
     share = solve(log_density, turned(_log_cdf), turned(_log_sf), "unit", {"kappa": p["kappa"]}, q)
     return p["loc"] + 2 * math.pi * (share - 0.5)
 
 
-def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     """Best & Fisher 1979, Applied Statistics 28: rejection from a wrapped Cauchy, of which at
     least 2/3 are kept.
     """
@@ -120,7 +117,7 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
         (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0)),
     )
 
-    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    def step(state: tuple[Tree, ...]) -> tuple[Tree, ...]:
         key, cosine, done = state
         key, angle_key, accept_key = jax.random.split(key, 3)
         z = jnp.cos(math.pi * jax.random.uniform(angle_key, shape))
@@ -140,7 +137,7 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     return wrap(p["loc"] + angle)
 
 
-def _guess(y: Array, known: Params) -> Params:
+def _guess(y: Array, known: NamedParams) -> NamedParams:
     """The mean direction, and kappa from the mean resultant length: Fisher 1993, Statistical
     Analysis of Circular Data, eq. (4.40).
     """

@@ -6,20 +6,41 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Tree
-from jaxmle.parameters.constraints import Interval
+from jaxmle._types import Array, NamedParams, Tree, ndarray
+from jaxmle.parameters.constraints import Constraint, Interval
 from jaxmle.runtime.jax_state import precision, tracing
 
 Place = Callable[[tuple[int, ...]], str]
 
 Ends = tuple[float | Array, float | Array]  # of a support, the lower and the upper
+
+
+class Coded(Protocol):
+    """A family, as far as the coding of its values goes."""
+
+    # fmt: off
+    @property
+    def name(self) -> str: ...
+    @property
+    def discrete(self) -> bool: ...
+    @property
+    def known(self) -> Mapping[str, Tree]: ...
+    @property
+    def constraints(self) -> Mapping[str, Constraint]: ...
+    def parts(self, data: Tree, /) -> tuple[Tree, NamedParams]: ...
+    @property
+    def law(self) -> Tree: ...
+    def read(self, params: NamedParams, /) -> NamedParams: ...
+    def __hash__(self) -> int: ...
+    # fmt: on
+
 
 MAX_END = 1e150  # its square is finite; a larger number stands for infinity
 
@@ -29,7 +50,7 @@ def in_row(index: tuple[int, ...]) -> str:
     return f"row {index[0]}" if index else "the value"
 
 
-def check_values(family: Any, data: Tree, place: Place, support: bool = True) -> None:
+def check_values(family: Coded, data: Tree, place: Place, support: bool = True) -> None:
     """Raise a ValueError that names the first such value, what is expected and what to do. NaN and
     traced values pass.
 
@@ -62,7 +83,7 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
         )
 
 
-def _between(low: Any, high: Any) -> str:
+def _between(low: float | Array, high: float | Array) -> str:
     if np.ndim(high) or np.ndim(low):
         return " between the bounds set by its known constants"
     if math.isinf(high):
@@ -70,7 +91,7 @@ def _between(low: Any, high: Any) -> str:
     return f" up to {high:g}" if math.isinf(low) else f" from {low:g} to {high:g}"
 
 
-def _remedy(values: np.ndarray, low: Any, high: Any, discrete: bool) -> str:
+def _remedy(values: ndarray, low: float | Array, high: float | Array, discrete: bool) -> str:
     kinds = np.unique(values[np.isfinite(values)])
     if discrete and np.ndim(high) == 0 and (low, high) == (0, 1) and len(kinds) <= 2:
         if set(kinds.tolist()) == {-1.0, 1.0}:
@@ -79,14 +100,14 @@ def _remedy(values: np.ndarray, low: Any, high: Any, discrete: bool) -> str:
     return "Recode them, or drop these rows from every leaf."
 
 
-def _first(name: str, values: np.ndarray, bad: np.ndarray, place: Place) -> str:
+def _first(name: str, values: ndarray, bad: ndarray, place: Place) -> str:
     bad = np.broadcast_to(bad, np.broadcast_shapes(bad.shape, values.shape))
     index = tuple(int(i) for i in np.argwhere(bad)[0])
     others = f" ({int(bad.sum())} such values)" if bad.sum() > 1 else ""
     return f"{name} is {np.broadcast_to(values, bad.shape)[index]:g} in {place(index)}{others}"
 
 
-def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None:
+def _check_interval(family: str, y: dict[str, ndarray], place: Place) -> None:
     """Events must be 1 or 0; the ends of an interval must be in order, infinite where unknown."""
     if "event" in y:
         event = y["event"]
@@ -114,7 +135,7 @@ def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None
         )
 
 
-def _ends(family: Any, known: dict[str, Any]) -> Ends:
+def _ends(family: Coded, known: NamedParams) -> Ends:
     """The ends of the support if they do not depend on the parameters; otherwise infinite."""
     if not known:
         return _ends_of(family)
@@ -122,21 +143,23 @@ def _ends(family: Any, known: dict[str, Any]) -> Ends:
 
 
 @functools.lru_cache(maxsize=256)
-def _ends_of(family: Any) -> Ends:
+def _ends_of(family: Coded) -> Ends:
     return _found_ends(family, {})
 
 
-def _found_ends(family: Any, known: dict[str, Any]) -> Ends:
+def _found_ends(family: Coded, known: NamedParams) -> Ends:
     nowhere = (-math.inf, math.inf)
     constants = {**family.known, **known}
     if tracing() or any(value is None for value in constants.values()):
         return nowhere
-    if not all(isinstance(kind, Interval) for kind in family.constraints.values()):
+    kinds = family.constraints.items()
+    intervals = {name: kind for name, kind in kinds if isinstance(kind, Interval)}
+    if len(intervals) < len(kinds):
         return nowhere
     ends = []
     with precision(np.float64):
         for share in (0.3, 0.7):
-            p = {name: _inside(kind, share) for name, kind in family.constraints.items()}
+            p = {name: _inside(kind, share) for name, kind in intervals.items()}
             try:
                 support = family.law.support(family.read({**constants, **p}))
             except Exception:  # another library's distribution may need more parameters

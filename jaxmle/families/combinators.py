@@ -8,13 +8,12 @@ import dataclasses
 import math
 from functools import partial, reduce
 from operator import add
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, NamedParams, Tree
 from jaxmle.closures.recipes import with_recipe
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import smallest_count, solve
@@ -22,12 +21,10 @@ from jaxmle.families.moments import values
 from jaxmle.parameters.arguments import check_end, check_number
 from jaxmle.parameters.constraints import simplex
 
-Params = dict[str, Any]
-
 LOG_HALF = -math.log(2)
 
 
-def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
+def _tails(law: Law, p: NamedParams, low: Array, high: Array) -> tuple[Array, ...]:
     """log F and log S at both ends: each function compiled once for both, or one for all four."""
     ends = jnp.stack(jnp.broadcast_arrays(low, high))
     tails = law.log_tails or (lambda p, y: (law.log_cdf(p, y), law.log_sf(p, y)))
@@ -35,7 +32,7 @@ def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
     return below[0], below[1], above[0], above[1]
 
 
-def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
+def log_between(law: Law, p: NamedParams, low: Array, high: Array) -> Array:
     """log P(low < Y ≤ high), from the tail in which both ends lie; −inf where the interval is
     empty.
 
@@ -102,7 +99,7 @@ def censored(family: Family) -> Family:
     _with_tails(family, "censored")
     law = family.law
 
-    def log_prob(p: Params, y: Tree) -> Array:
+    def log_prob(p: NamedParams, y: Tree) -> Array:
         if "event" in y:
             event = y["event"]
             term = jnp.where(event != 0, law.log_prob(p, y["time"]), law.log_sf(p, y["time"]))
@@ -117,7 +114,7 @@ def censored(family: Family) -> Family:
         between = log_between(law, p, lower, upper)
         return jnp.where(exact, density, jnp.where(lower < upper, between, jnp.nan))
 
-    def guess(y: Tree, known: Params) -> Params:
+    def guess(y: Tree, known: NamedParams) -> NamedParams:
         """From the middle of each interval, or its finite end."""
         lower, xp = values(y["time"] if "time" in y else y["lower"])
         upper = lower if "time" in y else values(y["upper"])[0]
@@ -162,28 +159,28 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         raise ValueError(f"truncated needs low < high; got ({low}, {high})")
     law = family.law
 
-    def mass(p: Params) -> Array:
+    def mass(p: NamedParams) -> Array:
         return log_between(law, p, p["low"], p["high"])
 
-    def log_prob(p: Params, y: Array) -> Array:
+    def log_prob(p: NamedParams, y: Array) -> Array:
         outside = (y <= p["low"]) | (y > p["high"])
         return jnp.where(outside, -jnp.inf, law.log_prob(p, y) - mass(p))
 
-    def log_cdf(p: Params, y: Array) -> Array:
+    def log_cdf(p: NamedParams, y: Array) -> Array:
         return jnp.where(
             y <= p["low"],
             -jnp.inf,
             log_between(law, p, p["low"], jnp.minimum(y, p["high"])) - mass(p),
         )
 
-    def log_sf(p: Params, y: Array) -> Array:
+    def log_sf(p: NamedParams, y: Array) -> Array:
         return jnp.where(
             y >= p["high"],
             -jnp.inf,
             log_between(law, p, jnp.maximum(y, p["low"]), p["high"]) - mass(p),
         )
 
-    def quantile(p: Params, q: Array) -> Array:
+    def quantile(p: NamedParams, q: Array) -> Array:
         if not family.discrete:
             return solve(log_prob, log_cdf, log_sf, "line", p, q, (p["low"], p["high"]))
         first = jnp.exp(law.log_cdf(p, p["low"]))
@@ -192,7 +189,7 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         )
         return jnp.clip(value, jnp.maximum(jnp.floor(p["low"]) + 1, 0.0), p["high"])
 
-    def support(p: Params) -> tuple[Array, Array]:
+    def support(p: NamedParams) -> tuple[Array, Array]:
         least, most = law.support(p)
         first = jnp.floor(p["low"]) + 1 if family.discrete else p["low"]
         return jnp.maximum(least, first), jnp.minimum(most, p["high"])
@@ -238,22 +235,22 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     width = check_number("width", width, low=0.0)
     law = family.law
 
-    def cell(p: Params, y: Array) -> Array:
+    def cell(p: NamedParams, y: Array) -> Array:
         """The upper end of the cell that contains y, or of the last one below it; that of y itself
         if y is a multiple of the width.
         """
         return (jnp.floor(y / p["width"]) + 0.5) * p["width"]
 
-    def log_prob(p: Params, y: Array) -> Array:
+    def log_prob(p: NamedParams, y: Array) -> Array:
         return log_between(law, p, y - 0.5 * p["width"], y + 0.5 * p["width"])
 
-    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    def sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
         return jnp.round(law.sample(p, key, shape) / p["width"]) * p["width"]
 
-    def quantile(p: Params, q: Array) -> Array:
+    def quantile(p: NamedParams, q: Array) -> Array:
         return jnp.ceil(law.quantile(p, q) / p["width"] - 0.5) * p["width"]
 
-    def support(p: Params) -> tuple[Array, Array]:
+    def support(p: NamedParams) -> tuple[Array, Array]:
         return tuple(jnp.round(end / p["width"]) * p["width"] for end in law.support(p))
 
     rounded_law = Law(
@@ -338,7 +335,7 @@ def _mixture_law(families: tuple[Family, ...]) -> Law:
     variance = partial(_mixture_variance, families)
     support = partial(_mixture_support, families)
 
-    def quantile(p: Params, q: Array) -> Array:
+    def quantile(p: NamedParams, q: Array) -> Array:
         if families[0].discrete:
             return smallest_count(log_cdf, log_sf, mean(p), variance(p), *support(p), p, q)
         return solve(log_prob, log_cdf, log_sf, "line", p, q)
@@ -358,7 +355,7 @@ def _mixture_law(families: tuple[Family, ...]) -> Law:
     )
 
 
-def _component_params(families: tuple[Family, ...], p: Params) -> list[Params]:
+def _component_params(families: tuple[Family, ...], p: NamedParams) -> list[NamedParams]:
     """The parameters of each component, together with the known constants of its family."""
     return [
         {name: p[name] for name in family.known} | component
@@ -366,23 +363,25 @@ def _component_params(families: tuple[Family, ...], p: Params) -> list[Params]:
     ]
 
 
-def _of_components(families: tuple[Family, ...], function: str, p: Params, *args: Any) -> list[Any]:
+def _of_components(
+    families: tuple[Family, ...], function: str, p: NamedParams, *args: Tree
+) -> list[Tree]:
     """A function of each component, by its name."""
     components = zip(families, _component_params(families, p), strict=True)
     return [getattr(family, function)(params, *args) for family, params in components]
 
 
-def _mixture_log(families: tuple[Family, ...], function: str, p: Params, y: Array) -> Array:
+def _mixture_log(families: tuple[Family, ...], function: str, p: NamedParams, y: Array) -> Array:
     """log_prob, log_cdf or log_sf of the mixture: a weighted mean of those of its components."""
     return _log_mean(p["weights"], _of_components(families, function, p, y))
 
 
-def _mixture_mean(families: tuple[Family, ...], p: Params) -> Array:
+def _mixture_mean(families: tuple[Family, ...], p: NamedParams) -> Array:
     means = _of_components(families, "mean", p)
     return reduce(add, (p["weights"][..., j] * mean for j, mean in enumerate(means)))
 
 
-def _mixture_variance(families: tuple[Family, ...], p: Params) -> Array:
+def _mixture_variance(families: tuple[Family, ...], p: NamedParams) -> Array:
     means = _of_components(families, "mean", p)
     variances = _of_components(families, "variance", p)
     squares = [v + m**2 for v, m in zip(variances, means, strict=True)]
@@ -390,7 +389,7 @@ def _mixture_variance(families: tuple[Family, ...], p: Params) -> Array:
     return second_moment - _mixture_mean(families, p) ** 2
 
 
-def _mixture_support(families: tuple[Family, ...], p: Params) -> tuple[Array, Array]:
+def _mixture_support(families: tuple[Family, ...], p: NamedParams) -> tuple[Array, Array]:
     lows, highs = zip(*_of_components(families, "support", p), strict=True)
     low = jnp.min(jnp.stack(jnp.broadcast_arrays(*lows)), axis=0)
     high = jnp.max(jnp.stack(jnp.broadcast_arrays(*highs)), axis=0)
@@ -398,7 +397,7 @@ def _mixture_support(families: tuple[Family, ...], p: Params) -> tuple[Array, Ar
 
 
 def _mixture_sample(
-    families: tuple[Family, ...], p: Params, key: Array, shape: tuple[int, ...]
+    families: tuple[Family, ...], p: NamedParams, key: Array, shape: tuple[int, ...]
 ) -> Array:
     """A draw from every component, of which one is picked at random by the weights."""
     component_key, *keys = jax.random.split(key, len(families) + 1)
@@ -412,7 +411,7 @@ def _mixture_sample(
     return jnp.select([component == j for j in range(len(draws))], draws)
 
 
-def _mixture_guess(families: tuple[Family, ...], y: Array, constants: Params) -> Params:
+def _mixture_guess(families: tuple[Family, ...], y: Array, constants: NamedParams) -> NamedParams:
     """Start values: each component from its share of the sorted values."""
     y, xp = values(y)
     ordered = xp.sort(y)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams
 from jaxmle.closures.recipes import with_recipe
 from jaxmle.families.family import Family, Law, uniform
 from jaxmle.families.moments import values
 from jaxmle.parameters.constraints import interval
-
-Params = dict[str, Any]
 
 
 def _count_family(family: Family, what: str) -> None:
@@ -30,12 +27,12 @@ def _count_family(family: Family, what: str) -> None:
         )
 
 
-def _log_zero(law: Law, p: Params, like: Array) -> Array:
+def _log_zero(law: Law, p: NamedParams, like: Array) -> Array:
     """log of the count family's own probability of 0."""
     return law.log_prob(p, jnp.zeros_like(like))
 
 
-def _positive_start(family: Family, y: Array, known: Params) -> tuple[Params, Array]:
+def _positive_start(family: Family, y: Array, known: NamedParams) -> tuple[NamedParams, Array]:
     """The count family's start values with zeros replaced by the mean of the others, pulled halfway
     back; and the share of zeros.
     """
@@ -46,7 +43,7 @@ def _positive_start(family: Family, y: Array, known: Params) -> tuple[Params, Ar
     return family.law.guess(xp.where(positive, y, 0.5 * mean), known), xp.clip(share, 0.02, 0.98)
 
 
-def _guess(family: Family, part: float, y: Array, known: Params) -> Params:
+def _guess(family: Family, part: float, y: Array, known: NamedParams) -> NamedParams:
     """Start values; ``zero`` starts at this fraction of the share of zeros."""
     start, share = _positive_start(family, y, known)
     return start | {"zero": part * share}
@@ -63,7 +60,9 @@ def _with_zeros(family: Family, what: str, law: Law) -> Family:
     )
 
 
-def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]) -> Array:
+def _beyond_zero(
+    p: NamedParams, q: Array, quantile: Callable[[NamedParams, Array], Array]
+) -> Array:
     """The quantile q of a mixture of zeros, with probability ``zero``, and a distribution with the
     given quantile function.
     """
@@ -107,18 +106,18 @@ def zero_inflated(family: Family) -> Family:
     return _with_zeros(family, "zero-inflated", inflated_law)
 
 
-def _inflated_log_prob(law: Law, p: Params, y: Array) -> Array:
+def _inflated_log_prob(law: Law, p: NamedParams, y: Array) -> Array:
     counted = jnp.log1p(-p["zero"]) + law.log_prob(p, y)
     at_zero = jnp.logaddexp(jnp.log(p["zero"]), jnp.log1p(-p["zero"]) + _log_zero(law, p, y))
     return jnp.where(y == 0, at_zero, counted)
 
 
-def _inflated_log_cdf(law: Law, p: Params, y: Array) -> Array:
+def _inflated_log_cdf(law: Law, p: NamedParams, y: Array) -> Array:
     below = jnp.log1p(-p["zero"]) + law.log_cdf(p, jnp.where(y < 0, 0.0, y))
     return jnp.where(y < 0, -jnp.inf, jnp.logaddexp(jnp.log(p["zero"]), below))
 
 
-def _inflated_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _inflated_sample(law: Law, p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     zero_key, count_key = jax.random.split(key)
     return jnp.where(
         jax.random.uniform(zero_key, shape) < p["zero"], 0, law.sample(p, count_key, shape)
@@ -163,22 +162,22 @@ def hurdle(family: Family) -> Family:
     return _with_zeros(family, "hurdle", hurdle_law)
 
 
-def _log_positive(law: Law, p: Params, like: Array) -> Array:
+def _log_positive(law: Law, p: NamedParams, like: Array) -> Array:
     """log of 1 − f(0)."""
     return special.log1mexp(_log_zero(law, p, like))
 
 
-def _over_hurdle(law: Law, p: Params, y: Array, upper: Array) -> Array:
+def _over_hurdle(law: Law, p: NamedParams, y: Array, upper: Array) -> Array:
     """log of (1 − zero) · P(… count)/(1 − f(0))."""
     return jnp.log1p(-p["zero"]) + upper - _log_positive(law, p, y)
 
 
-def _hurdle_log_sf(law: Law, p: Params, y: Array) -> Array:
+def _hurdle_log_sf(law: Law, p: NamedParams, y: Array) -> Array:
     inside = jnp.where(y < 0, 0.0, y)
     return jnp.where(y < 0, 0.0, _over_hurdle(law, p, inside, law.log_sf(p, inside)))
 
 
-def _hurdle_log_cdf(law: Law, p: Params, y: Array) -> Array:
+def _hurdle_log_cdf(law: Law, p: NamedParams, y: Array) -> Array:
     """zero + (1 − zero)(F(y) − f(0))/(1 − f(0)) for y ≥ 1."""
     gap = law.log_cdf(p, jnp.where(y < 1, 1.0, y)) - _log_zero(law, p, y)
     some = ~((y < 1) | (gap <= 0))  # and where y is missing: NaN
@@ -191,13 +190,13 @@ def _hurdle_log_cdf(law: Law, p: Params, y: Array) -> Array:
     return jnp.where(y < 0, -jnp.inf, jnp.where(some, positive, jnp.log(p["zero"])))
 
 
-def _positive_quantile(law: Law, p: Params, share: Array) -> Array:
+def _positive_quantile(law: Law, p: NamedParams, share: Array) -> Array:
     """The quantile of the positive counts."""
     none = jnp.exp(_log_zero(law, p, share))
     return jnp.maximum(law.quantile(p, none + share * -jnp.expm1(_log_zero(law, p, share))), 1.0)
 
 
-def _hurdle_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _hurdle_sample(law: Law, p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     zero_key, count_key = jax.random.split(key)
     drawn = _positive_quantile(law, p, jnp.broadcast_to(uniform(count_key, shape), shape)).astype(
         int
@@ -205,11 +204,11 @@ def _hurdle_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> A
     return jnp.where(jax.random.uniform(zero_key, shape) < p["zero"], 0, drawn)
 
 
-def _positive_moment(law: Law, p: Params, moment: Array) -> Array:
+def _positive_moment(law: Law, p: NamedParams, moment: Array) -> Array:
     """A moment about 0 of the positive counts, from that of the count family."""
     return moment / jnp.exp(_log_positive(law, p, moment))
 
 
-def _hurdle_variance(law: Law, p: Params) -> Array:
+def _hurdle_variance(law: Law, p: NamedParams) -> Array:
     square = _positive_moment(law, p, law.variance(p) + law.mean(p) ** 2)
     return (1 - p["zero"]) * square - ((1 - p["zero"]) * _positive_moment(law, p, law.mean(p))) ** 2

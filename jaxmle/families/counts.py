@@ -6,23 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, NamedParams, Tree
 from jaxmle.families.family import Family, Law, document
-from jaxmle.families.inverse import smallest_count
+from jaxmle.families.inverse import Tail, smallest_count
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import interval, positive, simplex
 from jaxmle.special.incomplete_gamma import gamma_tail
 
-Params = dict[str, Any]
-Pointwise = Callable[[Params, Array], Array]
-OfParams = Callable[[Params], Array]
+Pointwise = Callable[[NamedParams, Array], Array]
+OfParams = Callable[[NamedParams], Array]
 
 PROBABILITY = interval(0.0, 1.0)
 
@@ -34,32 +33,32 @@ def not_whole(y: Array, high: Array) -> Array:
 
 def counting(
     name: str,
-    constraints: dict[str, Any],
+    constraints: NamedParams,
     log_prob: Pointwise,
     mean: OfParams,
     variance: OfParams,
-    guess: Callable[[Array, Params], Params],
-    sample: Callable[[Params, jax.Array, tuple[int, ...]], Array],
+    guess: Callable[[Array, NamedParams], NamedParams],
+    sample: Callable[[NamedParams, jax.Array, tuple[int, ...]], Array],
     log_cdf: Pointwise | None = None,
     log_sf: Pointwise | None = None,
-    log_tails: Callable[[Params, Array], tuple[Array, Array]] | None = None,
+    log_tails: Callable[[NamedParams, Array], tuple[Array, Array]] | None = None,
     high: OfParams = lambda p: jnp.inf * jnp.ones(()),
-    information: Callable[[Params], dict[tuple[str, str], Any]] | None = None,
+    information: Callable[[NamedParams], dict[tuple[str, str], Tree]] | None = None,
     known: dict[str, float | None] | None = None,
 ) -> Family:
     """The family with functions given for integer y from 0 to high; its distribution function is
     constant between integers.
     """
 
-    def density(p: Params, y: Array) -> Array:
+    def density(p: NamedParams, y: Array) -> Array:
         outside = not_whole(y, high(p))
         return jnp.where(outside, -jnp.inf, log_prob(p, jnp.where(outside, 0.0, y)))
 
-    def steps(function: Pointwise | None, below: float, above: float) -> Any:
+    def steps(function: Pointwise | None, below: float, above: float) -> Function | None:
         if function is None:
             return None
 
-        def stepped(p: Params, y: Array) -> Array:
+        def stepped(p: NamedParams, y: Array) -> Array:
             under = y < 0
             over = (y >= high(p)) | jnp.isposinf(y)
             return jnp.where(
@@ -73,7 +72,7 @@ def counting(
     cdf = steps(log_cdf, -jnp.inf, 0.0)
     sf = steps(log_sf, 0.0, -jnp.inf)
 
-    def tails(p: Params, y: Array) -> tuple[Array, Array]:
+    def tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
         under = y < 0
         over = (y >= high(p)) | jnp.isposinf(y)
         inner = jnp.where(under | over, 0.0, jnp.floor(y))
@@ -83,8 +82,10 @@ def counting(
             jnp.where(under, 0.0, jnp.where(over, -jnp.inf, above)),
         )
 
-    def quantile(p: Params, q: Array) -> Array:
-        return smallest_count(cdf, sf, mean(p), variance(p), 0.0, high(p), p, q)
+    def quantile(p: NamedParams, q: Array) -> Array:
+        return smallest_count(
+            cast(Tail, cdf), cast(Tail, sf), mean(p), variance(p), 0.0, high(p), p, q
+        )
 
     law = Law(
         log_prob=density,
@@ -105,7 +106,7 @@ def counting(
 # ---------------------------------------------------------------- Poisson
 
 
-def _poisson_guess(y: Array, known: Params) -> Params:
+def _poisson_guess(y: Array, known: NamedParams) -> NamedParams:
     mean, _, xp = moments(y)
     return {"rate": xp.where(mean > 0, mean, 0.5 / max(len(y), 1))}
 
@@ -135,27 +136,27 @@ def _log_choose(n: Array, y: Array) -> Array:
     return -jnp.log1p(n) - special.betaln(n - y + 1, y + 1)
 
 
-def _binomial_log_prob(p: Params, y: Array) -> Array:
+def _binomial_log_prob(p: NamedParams, y: Array) -> Array:
     n = p["trials"]
     return _log_choose(n, y) + y * jnp.log(p["prob"]) + (n - y) * jnp.log1p(-p["prob"])
 
 
-def _binomial_guess(y: Array, known: Params) -> Params:
+def _binomial_guess(y: Array, known: NamedParams) -> NamedParams:
     """The share of successes, with half a success and half a failure added."""
     y, xp = values(y)
     trials = xp.broadcast_to(xp.asarray(known["trials"]), y.shape)
     return {"prob": (xp.sum(y) + 0.5) / (xp.sum(trials) + 1)}
 
 
-def _bernoulli(p: Params) -> Params:
+def _bernoulli(p: NamedParams) -> NamedParams:
     return {"prob": p["prob"], "trials": jnp.ones_like(p["prob"])}
 
 
-def _binomial_variance(p: Params) -> Array:
+def _binomial_variance(p: NamedParams) -> Array:
     return p["trials"] * p["prob"] * (1 - p["prob"])
 
 
-def _binomial_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+def _binomial_log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
     above, up_to = special.log_beta_tails(y + 1, p["trials"] - y, p["prob"])
     return up_to, above
 
@@ -205,7 +206,7 @@ document(
 # ---------------------------------------------------------------- geometric, negative binomial
 
 
-def _geometric_guess(y: Array, known: Params) -> Params:
+def _geometric_guess(y: Array, known: NamedParams) -> NamedParams:
     mean, _, _ = moments(y)
     return {"prob": 1 / (1.01 + mean)}
 
@@ -231,28 +232,28 @@ document(
 
 
 def _negative_binomial(
-    name: str, alpha: OfParams, guess: Callable[[Array, Params], Params]
+    name: str, alpha: OfParams, guess: Callable[[Array, NamedParams], NamedParams]
 ) -> Family:
     """The negative binomial with a given mean and variance mean + alpha·mean²."""
 
-    def chance(p: Params) -> tuple[Array, Array]:
+    def chance(p: NamedParams) -> tuple[Array, Array]:
         """The size 1/alpha and the odds for which ``prob`` is 1/(1 + odds)."""
         return 1 / alpha(p), alpha(p) * p["mean"]
 
-    def log_cdf(p: Params, y: Array) -> Array:
+    def log_cdf(p: NamedParams, y: Array) -> Array:
         size, odds = chance(p)
         return special.log_betaincc(y + 1, size, odds / (1 + odds))
 
-    def log_sf(p: Params, y: Array) -> Array:
+    def log_sf(p: NamedParams, y: Array) -> Array:
         size, odds = chance(p)
         return special.log_betainc(y + 1, size, odds / (1 + odds))
 
-    def log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    def log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
         size, odds = chance(p)
         above, below = special.log_beta_tails(y + 1, size, odds / (1 + odds))
         return below, above
 
-    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    def sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
         # A Poisson whose rate is gamma with this mean and shape 1/alpha.
         gamma_key, count_key = jax.random.split(key)
         size, odds = chance(p)
@@ -274,13 +275,13 @@ def _negative_binomial(
     )
 
 
-def _nb2_guess(y: Array, known: Params) -> Params:
+def _nb2_guess(y: Array, known: NamedParams) -> NamedParams:
     mean, variance, xp = moments(y)
     mean = xp.where(mean > 0, mean, 0.5 / max(len(y), 1))
     return {"mean": mean, "dispersion": xp.clip((variance - mean) / mean**2, 0.05, 20.0)}
 
 
-def _nb1_guess(y: Array, known: Params) -> Params:
+def _nb1_guess(y: Array, known: NamedParams) -> NamedParams:
     mean, variance, xp = moments(y)
     mean = xp.where(mean > 0, mean, 0.5 / max(len(y), 1))
     varies = xp.max(y) > xp.min(y)
@@ -310,20 +311,20 @@ document(
 # ---------------------------------------------------------------- beta-binomial
 
 
-def _beta_binomial_log_prob(p: Params, y: Array) -> Array:
+def _beta_binomial_log_prob(p: NamedParams, y: Array) -> Array:
     """log C(n, y) + log B(y + a, n − y + b) − log B(a, b), of two categories."""
     y, failures, a, b = jnp.broadcast_arrays(y, p["trials"] - y, p["shape1"], p["shape2"])
     return special.dirichlet_multinomial_logpmf(jnp.stack([y, failures]), jnp.stack([a, b]))
 
 
-def _beta_binomial_variance(p: Params) -> Array:
+def _beta_binomial_variance(p: NamedParams) -> Array:
     a = p["shape1"]
     b = p["shape2"]
     n = p["trials"]
     return n * a * b * (a + b + n) / ((a + b) ** 2 * (a + b + 1))
 
 
-def _beta_binomial_guess(y: Array, known: Params) -> Params:
+def _beta_binomial_guess(y: Array, known: NamedParams) -> NamedParams:
     """The pooled share, and the correlation ρ = 1/(a + b + 1) from the mean squared residual."""
     y, xp = values(y)
     trials = xp.broadcast_to(xp.asarray(known["trials"]), y.shape)
@@ -335,7 +336,7 @@ def _beta_binomial_guess(y: Array, known: Params) -> Params:
     return {"shape1": share * total, "shape2": (1 - share) * total}
 
 
-def _beta_binomial_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _beta_binomial_sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     beta_key, count_key = jax.random.split(key)
     return jax.random.binomial(
         count_key, p["trials"], jax.random.beta(beta_key, p["shape1"], p["shape2"], shape), shape
@@ -374,7 +375,7 @@ def _pick(table: Array, y: Array) -> Array:
     )
 
 
-def _categorical_log_prob(p: Params, y: Array) -> Array:
+def _categorical_log_prob(p: NamedParams, y: Array) -> Array:
     outside = not_whole(y, p["probs"].shape[-1] - 1)
     return jnp.where(
         outside,
@@ -384,7 +385,7 @@ def _categorical_log_prob(p: Params, y: Array) -> Array:
     )
 
 
-def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
+def _categorical_tail(p: NamedParams, y: Array, upper: bool) -> Array:
     """P(Y ≤ y) or P(Y > y), each summed from its own end."""
     last = p["probs"].shape[-1] - 1
     cumulated = (
@@ -402,14 +403,14 @@ def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
     )
 
 
-def _categorical_quantile(p: Params, q: Array) -> Array:
+def _categorical_quantile(p: NamedParams, q: Array) -> Array:
     cumulated = jnp.cumsum(p["probs"], axis=-1)[..., :-1]
     return jnp.sum(
         jnp.broadcast_to(cumulated, (*q.shape, cumulated.shape[-1])) < q[..., None], axis=-1
     ).astype(q.dtype)
 
 
-def _categorical_guess(y: Array, known: Params) -> Params:
+def _categorical_guess(y: Array, known: NamedParams) -> NamedParams:
     """The shares of the codes 0, …, max y, with half an observation added to each."""
     if is_traced(y):
         raise ValueError(
@@ -422,7 +423,7 @@ def _categorical_guess(y: Array, known: Params) -> Params:
     return {"probs": (count + 0.5) / (count + 0.5).sum()}
 
 
-def _categorical_information(p: Params) -> Array:
+def _categorical_information(p: NamedParams) -> Array:
     return jnp.eye(p["probs"].shape[-1]) / p["probs"][..., None]
 
 

@@ -11,20 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams
 from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.moments import EULER_GAMMA, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.stirling import ATANH_SERIES
-
-Params = dict[str, Any]
 
 # ζ(k), k = 2, …, 26: NIST DLMF 25.6.
 ZETA = (
@@ -153,7 +150,7 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is finite
 
 
-def _far(p: Params, y: Array) -> Array:
+def _far(p: NamedParams, y: Array) -> Array:
     """Where z or ξz is ±∞ or beyond 1e149."""
     distance = jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]
     log_z = jnp.log(jnp.abs(distance)) - jnp.log(p["scale"])
@@ -161,7 +158,7 @@ def _far(p: Params, y: Array) -> Array:
     return jnp.isinf(y) | (log_z + most > FURTHEST * jnp.log(jnp.finfo(y.dtype).max))
 
 
-def _ends(p: Params) -> tuple[Array, Array]:
+def _ends(p: NamedParams) -> tuple[Array, Array]:
     """The point where 1 + ξz = 0, on the side given by the sign of the shape; else infinite."""
     shape = jnp.where(p["shape"] == 0, 1.0, p["shape"])
     end = p["loc"] - p["scale"] / shape
@@ -171,7 +168,7 @@ def _ends(p: Params) -> tuple[Array, Array]:
 # ---------------------------------------------------------------- generalised extreme value
 
 
-def _gev_w(p: Params, y: Array) -> tuple[Array, Array]:
+def _gev_w(p: NamedParams, y: Array) -> tuple[Array, Array]:
     """w, and whether y is beyond the end of the support, where 1 + ξz ≤ 0, or too far out to
     compute: w is 0 there.
     """
@@ -181,13 +178,13 @@ def _gev_w(p: Params, y: Array) -> tuple[Array, Array]:
     return _w(jnp.where(beyond, 0.0, z), p["shape"]), beyond
 
 
-def _gev_log_prob(p: Params, y: Array) -> Array:
+def _gev_log_prob(p: NamedParams, y: Array) -> Array:
     w, beyond = _gev_w(p, y)
     value = -(1 + p["shape"]) * w - special.held_exp(-w) - jnp.log(p["scale"])
     return jnp.where(beyond, -jnp.inf, value)
 
 
-def _gev_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+def _gev_log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
     w, beyond = _gev_w(p, y)
     under = y < p["loc"]
     below = jnp.where(beyond, jnp.where(under, -jnp.inf, 0.0), -special.held_exp(-w))
@@ -195,7 +192,7 @@ def _gev_log_tails(p: Params, y: Array) -> tuple[Array, Array]:
     return below, above
 
 
-def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
+def _gev_log_quotient(p: NamedParams, order: int) -> tuple[Array, Array]:
     """(log Γ(1 − order·ξ)/ξ, safe ξ), by log Γ(1 − t) = γt + Σ ζ(k)tᵏ/k near 0: NIST DLMF 5.7.3."""
     shape = p["shape"]
     near = jnp.abs(shape) < 0.1
@@ -207,14 +204,14 @@ def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
     return jnp.where(near, series, special.gammaln(1 - order * safe) / safe), shape
 
 
-def _gev_mean(p: Params) -> Array:
+def _gev_mean(p: NamedParams) -> Array:
     quotient, shape = _gev_log_quotient(p, 1)
     return jnp.where(
         shape < 1, p["loc"] + p["scale"] * quotient * expm1_ratio(shape * quotient), jnp.inf
     )
 
 
-def _gev_variance(p: Params) -> Array:
+def _gev_variance(p: NamedParams) -> Array:
     """(Γ(1 − 2ξ) − Γ(1 − ξ)²)/ξ² = Γ(1 − ξ)² (e^d − 1)/ξ², d = log Γ(1 − 2ξ) − 2 log Γ(1 − ξ)."""
     first, shape = _gev_log_quotient(p, 1)
     second, _ = _gev_log_quotient(p, 2)
@@ -232,7 +229,7 @@ def _gev_variance(p: Params) -> Array:
     return jnp.where(shape < 0.5, value, jnp.inf)
 
 
-def _gev_guess(y: Array, known: Params) -> Params:
+def _gev_guess(y: Array, known: NamedParams) -> NamedParams:
     """Probability-weighted moments: Hosking, Wallis & Wood 1985, Technometrics 27, eqs (5),
     (14); the shape then shrunk until every value is inside.
     """
@@ -252,7 +249,7 @@ def _gev_guess(y: Array, known: Params) -> Params:
     return {"loc": loc, "scale": scale, "shape": xp.clip(shape, -limit, limit)}
 
 
-def _gev_quantile(p: Params, q: Array) -> Array:
+def _gev_quantile(p: NamedParams, q: Array) -> Array:
     w = -jnp.log(-jnp.log(q))
     return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
 
@@ -286,16 +283,16 @@ document(
 # ---------------------------------------------------------------- generalised Pareto
 
 
-def _gpd_high(p: Params) -> Array:
+def _gpd_high(p: NamedParams) -> Array:
     return jnp.where(
         p["shape"] < 0, p["loc"] - p["scale"] / jnp.where(p["shape"] < 0, p["shape"], 1.0), jnp.inf
     )
 
 
 def _gpd(
-    inside: Callable[[Params, Array], Array], below: float, above: float
-) -> Callable[[Params, Array], Array]:
-    def function(p: Params, y: Array) -> Array:
+    inside: Callable[[NamedParams, Array], Array], below: float, above: float
+) -> Callable[[NamedParams, Array], Array]:
+    def function(p: NamedParams, y: Array) -> Array:
         far = _far(*jax.lax.stop_gradient((p, y)))
         z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
         under = y < p["loc"]
@@ -306,7 +303,7 @@ def _gpd(
     return function
 
 
-def _gpd_log_cdf(p: Params, y: Array) -> Array:
+def _gpd_log_cdf(p: NamedParams, y: Array) -> Array:
     """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), none of whose derivatives is large
     where w is small.
     """
@@ -319,12 +316,12 @@ def _gpd_log_cdf(p: Params, y: Array) -> Array:
     return jnp.where(under, -jnp.inf, jnp.where(over, 0.0, special.log_cloglog(log_w)))
 
 
-def _gpd_quantile(p: Params, q: Array) -> Array:
+def _gpd_quantile(p: NamedParams, q: Array) -> Array:
     w = -jnp.log1p(-q)
     return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
 
 
-def _gpd_guess(y: Array, known: Params) -> Params:
+def _gpd_guess(y: Array, known: NamedParams) -> NamedParams:
     """Moments: ξ = (1 − m²/v)/2, σ = m(1 + m²/v)/2 of the excesses, ξ kept where every value is
     inside.
     """
@@ -343,7 +340,7 @@ def _gpd_guess(y: Array, known: Params) -> Params:
     }
 
 
-def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
+def _gpd_information(p: NamedParams) -> dict[tuple[str, str], Array]:
     # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications;
     # for ξ > −1/2.
     shape = jnp.where(p["shape"] > -0.5, p["shape"], jnp.nan)
@@ -356,7 +353,7 @@ def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
     }
 
 
-def _below(order: float, p: Params, moment: Callable[[Array], Array]) -> Array:
+def _below(order: float, p: NamedParams, moment: Callable[[Array], Array]) -> Array:
     """A moment that is infinite unless the shape is below ``order``."""
     fine = p["shape"] < order
     return jnp.where(fine, moment(jnp.where(fine, p["shape"], order - 1)), jnp.inf)
@@ -393,16 +390,16 @@ document(
 # ---------------------------------------------------------------- Pareto
 
 
-def _pareto_guess(y: Array, known: Params) -> Params:
+def _pareto_guess(y: Array, known: NamedParams) -> NamedParams:
     y, xp = values(y)
     mean = xp.sum(xp.log(xp.maximum(y / known["scale"], 1.0))) / max(len(y), 1)
     return {"shape": 1 / xp.where(mean > 0, mean, 1.0)}
 
 
 def _pareto(
-    inside: Callable[[Params, Array], Array], below: float, above: float, closed: bool
-) -> Callable[[Params, Array], Array]:
-    def function(p: Params, y: Array) -> Array:
+    inside: Callable[[NamedParams, Array], Array], below: float, above: float, closed: bool
+) -> Callable[[NamedParams, Array], Array]:
+    def function(p: NamedParams, y: Array) -> Array:
         under = (y < p["scale"]) if closed else (y <= p["scale"])
         over = jnp.isposinf(y)
         excess = jnp.where(under | over, p["scale"], y - p["scale"])

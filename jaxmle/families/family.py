@@ -11,14 +11,14 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, FunctionTo, Key, NamedParams, Tree
 from jaxmle.closures.recipes import reduced
 from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
@@ -27,7 +27,6 @@ from jaxmle.runtime.calls import marked
 from jaxmle.runtime.jax_state import as_numpy, exact, precision, tracing
 from jaxmle.runtime.keys import typed_key
 
-Params = dict[str, Any]
 Rest = ParamSpec("Rest")
 
 
@@ -43,14 +42,14 @@ def _values(y: Tree) -> Tree:
 
 
 def _either_road(
-    method: Callable[Concatenate[Family, Params, Rest], Any],
-) -> Callable[Concatenate[Family, Params, Rest], Any]:
+    method: Callable[Concatenate[Family, NamedParams, Rest], Tree],
+) -> Callable[Concatenate[Family, NamedParams, Rest], Tree]:
     """A method that is plain JAX under tracing, and on the host runs in float64 and returns NumPy
     arrays; the types do not show which.
     """
 
     @functools.wraps(method)
-    def run(self: Family, params: Params, *args: Rest.args, **options: Rest.kwargs) -> Any:
+    def run(self: Family, params: NamedParams, *args: Rest.args, **options: Rest.kwargs) -> Tree:
         if tracing():
             return method(self, params, *args, **options)
         with precision(np.float64):
@@ -74,17 +73,17 @@ class Law:
     0.25
     """
 
-    log_prob: Callable[[Params, Tree], Array]
-    support: Callable[[Params], Ends]
-    guess: Callable[[Tree, Params], Params]
-    log_cdf: Any = None
-    log_sf: Any = None
-    log_tails: Any = None
-    quantile: Any = None
-    sample: Any = None
-    mean: Any = None
-    variance: Any = None
-    information: Any = None
+    log_prob: Callable[[NamedParams, Tree], Array]
+    support: Callable[[NamedParams], Ends]
+    guess: Callable[[Tree, NamedParams], NamedParams]
+    log_cdf: Tree = None
+    log_sf: Tree = None
+    log_tails: Tree = None
+    quantile: Tree = None
+    sample: Tree = None
+    mean: Tree = None
+    variance: Tree = None
+    information: Tree = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +123,10 @@ class Family:
     fields: tuple[tuple[str, ...], ...] = ()
     discrete: bool = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self, "jaxmle.families")
 
-    def __call__(self, params: Params, data: Tree) -> Array:
+    def __call__(self, params: NamedParams, data: Tree) -> Array:
         """The log-likelihood terms (n,) of ``data``: the values y (n,), or a dictionary of them
         and of known constants.
         """
@@ -136,7 +135,7 @@ class Family:
         y, known = self.parts(marked(self.check_data, data))
         return self.log_prob({**params, **known}, y)
 
-    def start(self, data: Tree) -> Params:
+    def start(self, data: Tree) -> NamedParams:
         """Start values from moments of ``data``, NumPy arrays for NumPy data; inside the
         constraints even for constant data.
         """
@@ -163,24 +162,24 @@ class Family:
         return tuple(sorted(self.constraints))
 
     @_either_road
-    def log_prob(self, params: Params, y: Tree) -> Array:
+    def log_prob(self, params: NamedParams, y: Tree) -> Array:
         """Log density, or log probability of a discrete value, at y; −inf outside the support,
         with finite derivatives.
         """
         return self.law.log_prob(self.read(params), jax.tree.map(real, _values(y)))
 
     @_either_road
-    def log_cdf(self, params: Params, y: Tree) -> Array:
+    def log_cdf(self, params: NamedParams, y: Tree) -> Array:
         """log P(Y ≤ y), accurate in the lower tail."""
         return self._have("log_cdf")(self.read(params), real(_values(y)))
 
     @_either_road
-    def log_sf(self, params: Params, y: Tree) -> Array:
+    def log_sf(self, params: NamedParams, y: Tree) -> Array:
         """log P(Y > y), accurate in the upper tail."""
         return self._have("log_sf")(self.read(params), real(_values(y)))
 
     @_either_road
-    def quantile(self, params: Params, q: Tree) -> Array:
+    def quantile(self, params: NamedParams, q: Tree) -> Array:
         """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0,
         1].
         """
@@ -192,7 +191,7 @@ class Family:
         return jnp.where(inside, value, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
 
     @_either_road
-    def sample(self, params: Params, key: Any, shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, params: NamedParams, key: Key, shape: tuple[int, ...] = ()) -> Array:
         """Independent draws of shape ``shape``, with which the parameters broadcast; a vector or a
         category counts as one draw. ``key`` is an integer or a jax key.
         """
@@ -200,24 +199,24 @@ class Family:
         return self._have("sample")(self.read(params), typed_key(key), size)
 
     @_either_road
-    def mean(self, params: Params) -> Array:
+    def mean(self, params: NamedParams) -> Array:
         """The mean E Y; infinite or NaN if it is infinite or does not exist."""
         return self._have("mean")(self.read(params))
 
     @_either_road
-    def variance(self, params: Params) -> Array:
+    def variance(self, params: NamedParams) -> Array:
         """The variance Var Y, a covariance matrix for vectors; infinite or NaN if it is infinite or
         does not exist.
         """
         return self._have("variance")(self.read(params))
 
     @_either_road
-    def support(self, params: Params) -> Ends:
+    def support(self, params: NamedParams) -> Ends:
         """The lowest and the highest value."""
         return self.law.support(self.read(params))
 
     @_either_road
-    def information(self, params: Params) -> Array | None:
+    def information(self, params: NamedParams) -> Array | None:
         """Expected (Fisher) information of one observation, (…, k, k) in the order of
         ``names``; None if it has no closed form.
         """
@@ -226,7 +225,7 @@ class Family:
         information = self.law.information(self.read(params))
         if not isinstance(information, dict):
             return information
-        entries: list[list[Any]] = [
+        entries: list[list[Tree]] = [
             [information.get((a, b), information.get((b, a), 0.0)) for b in self.names]
             for a in self.names
         ]
@@ -234,7 +233,7 @@ class Family:
         k = len(self.names)
         return jnp.stack(flat, axis=-1).reshape(*flat[0].shape, k, k)
 
-    def parts(self, data: Tree) -> tuple[Tree, Params]:
+    def parts(self, data: Tree) -> tuple[Tree, NamedParams]:
         """The values, and the constants given with them."""
         if not isinstance(data, dict):
             if self.fields:
@@ -254,7 +253,7 @@ class Family:
             )
         return rest["y"], known
 
-    def read(self, params: Params) -> Params:
+    def read(self, params: NamedParams) -> NamedParams:
         """The parameters and known constants as floating-point arrays."""
         if not isinstance(params, Mapping):
             raise TypeError(
@@ -290,7 +289,7 @@ class Family:
             " or ".join(" and ".join(map(repr, form)) for form in self.fields or (("y",),)) + also
         )
 
-    def _have(self, what: str) -> Callable[..., Array]:
+    def _have(self, what: str) -> FunctionTo[Array]:
         function = getattr(self.law, what)
         if function is None:
             raise ValueError(f"{self.name} has no {what}: it has no closed form, or none was given")
@@ -330,8 +329,8 @@ def uniform(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def by_quantile(
-    quantile: Callable[[Params, Array], Array],
-) -> Callable[[Params, Array, tuple[int, ...]], Array]:
+    quantile: Callable[[NamedParams, Array], Array],
+) -> Callable[[NamedParams, Array, tuple[int, ...]], Array]:
     """The sampler that inverts a distribution function."""
     return lambda p, key, shape: quantile(p, uniform(key, shape))
 

@@ -5,17 +5,15 @@ integers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams, Tree
 
-Params = dict[str, Any]
-Tail = Callable[[Params, Array], Array]
+Tail = Callable[[NamedParams, Array], Array]
 Bracket = tuple[
-    jax.Array, jax.Array, jax.Array, jax.Array, Any
+    jax.Array, jax.Array, jax.Array, jax.Array, Tree
 ]  # s, low, high, whether it is found; the number of steps
 
 MAX_QUANTILE_STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
@@ -39,9 +37,9 @@ def solve(
     log_cdf: Tail,
     log_sf: Tail,
     scale: str,
-    p: Params,
+    p: NamedParams,
     q: Array,
-    ends: tuple[Any, Any] = (-jnp.inf, jnp.inf),
+    ends: tuple[Tree, Tree] = (-jnp.inf, jnp.inf),
 ) -> Array:
     """The value y with distribution function q in (0, 1), elementwise.
 
@@ -56,7 +54,7 @@ def solve(
     low = jnp.nextafter(low, jnp.inf)
     high = jnp.nextafter(high, -jnp.inf)
 
-    def residual(p: Params, q: Array, y: Array, lower: Array) -> tuple[Array, Array]:
+    def residual(p: NamedParams, q: Array, y: Array, lower: Array) -> tuple[Array, Array]:
         """The residual, increasing in y, and the log of its slope in y."""
         cdf = log_cdf(p, y)
         sf = log_sf(p, y)
@@ -66,12 +64,12 @@ def solve(
         )
 
     @jax.custom_jvp
-    def root(p: Params, q: Array, low: Array, high: Array) -> Array:
+    def root(p: NamedParams, q: Array, low: Array, high: Array) -> Array:
         y = _climb(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
         return jnp.clip(y, low, high)
 
     @root.defjvp
-    def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    def _(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Array, Array]:
         (p, q, *_) = primals
         y = root(*primals)
         left, _ = residual(p, q, y, q <= 0.5)
@@ -82,7 +80,7 @@ def solve(
     return root(p, q, low, high)
 
 
-def _shape(p: Params, q: Array) -> tuple[int, ...]:
+def _shape(p: NamedParams, q: Array) -> tuple[int, ...]:
     return jnp.broadcast_shapes(
         jnp.shape(q),
         *(jnp.shape(leaf) for leaf in p.values() if not isinstance(leaf, dict | tuple)),
@@ -90,7 +88,9 @@ def _shape(p: Params, q: Array) -> tuple[int, ...]:
 
 
 def _climb(
-    residual: Callable[[Array], tuple[Array, Array]], scale: tuple[Any, Any], shape: tuple[int, ...]
+    residual: Callable[[Array], tuple[Array, Array]],
+    scale: tuple[Tree, Tree],
+    shape: tuple[int, ...],
 ) -> Array:
     """The root of an increasing residual, elementwise, by Newton's method within a bracket."""
     to_y, slope_y = scale
@@ -130,7 +130,7 @@ def smallest_count(
     variance: Array,
     low: float | Array,
     high: float | Array,
-    p: Params,
+    p: NamedParams,
     q: Array,
 ) -> Array:
     """The smallest integer y with distribution function at least q, by bisection.

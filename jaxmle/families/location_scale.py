@@ -8,21 +8,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams, Tree
 from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import EULER_GAMMA, moments, quantiles
 from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.student import scaled_log, shrunk
-
-Params = dict[str, Any]
 
 LOG_2 = math.log(2)
 LOG_PI = math.log(math.pi)
@@ -40,23 +37,23 @@ class Standard:
     ``beyond`` those of further parameters.
     """
 
-    log_prob: Callable[[Params, Array], Array]
-    log_cdf: Callable[[Params, Array], Array]
-    log_sf: Callable[[Params, Array], Array] | None = None
-    quantile: Callable[[Params, Array], Array] | None = None
-    sample: Callable[[Params, Array, tuple[int, ...]], Array] | None = None
-    mean: Callable[[Params], Array] = lambda p: jnp.zeros(())
-    variance: Callable[[Params], Array] = lambda p: jnp.ones(())
+    log_prob: Callable[[NamedParams, Array], Array]
+    log_cdf: Callable[[NamedParams, Array], Array]
+    log_sf: Callable[[NamedParams, Array], Array] | None = None
+    quantile: Callable[[NamedParams, Array], Array] | None = None
+    sample: Callable[[NamedParams, Array, tuple[int, ...]], Array] | None = None
+    mean: Callable[[NamedParams], Array] = lambda p: jnp.zeros(())
+    variance: Callable[[NamedParams], Array] = lambda p: jnp.ones(())
     heavy: bool = False
-    information: Any = None
-    beyond: Callable[[Params], dict[tuple[str, str], Array]] = lambda p: {}
+    information: Tree = None
+    beyond: Callable[[NamedParams], dict[tuple[str, str], Array]] = lambda p: {}
 
 
 FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
 
 
 def _standardised(
-    p: Params,
+    p: NamedParams,
     y: Array,
     inside: Callable[[Array], Array],
     below: float,
@@ -79,30 +76,33 @@ def _standardised(
 
 
 def location_scale(
-    name: str, standard: Standard, guess: Callable[[Array, Params], Params], **shapes: Any
+    name: str,
+    standard: Standard,
+    guess: Callable[[Array, NamedParams], NamedParams],
+    **shapes: Tree,
 ) -> Family:
     """The family of loc + scale·Z; ``shapes`` are the constraints of further parameters."""
     sf = standard.log_sf or (lambda p, z: standard.log_cdf(p, -z))
     inverse = standard.quantile or partial(solve, standard.log_prob, standard.log_cdf, sf, "line")
 
     def standardised(
-        function: Callable[[Params, Array], Array], below: float, above: float
-    ) -> Callable[[Params, Array], Array]:
+        function: Callable[[NamedParams, Array], Array], below: float, above: float
+    ) -> Callable[[NamedParams, Array], Array]:
         return lambda p, y: _standardised(
             p, y, lambda z: function(p, z), below, above, heavy=standard.heavy
         )
 
-    def log_prob(p: Params, y: Array) -> Array:
+    def log_prob(p: NamedParams, y: Array) -> Array:
         return standardised(standard.log_prob, -jnp.inf, -jnp.inf)(p, y) - jnp.log(p["scale"])
 
-    def quantile(p: Params, q: Array) -> Array:
+    def quantile(p: NamedParams, q: Array) -> Array:
         return p["loc"] + p["scale"] * inverse({key: p[key] for key in shapes}, q)
 
-    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    def sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
         draw = standard.sample or by_quantile(inverse)
         return p["loc"] + p["scale"] * draw({key: p[key] for key in shapes}, key, shape)
 
-    def information(p: Params) -> dict[tuple[str, str], Array]:
+    def information(p: NamedParams) -> dict[tuple[str, str], Array]:
         loc, cross, scale = standard.information(p)
         squared = p["scale"] ** 2
         entries = {
@@ -112,7 +112,7 @@ def location_scale(
         }
         return entries | standard.beyond(p)
 
-    def log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    def log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
         """F at z and at −z, when Z and −Z have the same distribution."""
 
         def of_side(side: Array) -> Array:
@@ -141,22 +141,22 @@ def location_scale(
     return Family(name, {"loc": free, "scale": positive, **shapes}, law)
 
 
-def _by_moments(factor: float) -> Callable[[Array, Params], Params]:
+def _by_moments(factor: float) -> Callable[[Array, NamedParams], NamedParams]:
     """loc = mean, scale = factor · standard deviation."""
 
-    def guess(y: Array, known: Params) -> Params:
+    def guess(y: Array, known: NamedParams) -> NamedParams:
         mean, variance, xp = moments(y)
         return {"loc": mean, "scale": factor * xp.sqrt(variance)}
 
     return guess
 
 
-def _by_quartiles(factor: float) -> Callable[[Array, Params], Params]:
+def _by_quartiles(factor: float) -> Callable[[Array, NamedParams], NamedParams]:
     """loc = median, scale = factor · interquartile range, or the standard deviation if half of the
     values are equal.
     """
 
-    def guess(y: Array, known: Params) -> Params:
+    def guess(y: Array, known: NamedParams) -> NamedParams:
         (_, variance, xp) = moments(y)
         (low, median, high) = quantiles(y, 0.25, 0.5, 0.75)
         return {
@@ -190,13 +190,13 @@ document(
 # ---------------------------------------------------------------- Student's t
 
 
-def _student_information(p: Params) -> tuple[Array, float, Array]:
+def _student_information(p: NamedParams) -> tuple[Array, float, Array]:
     # Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, appendix B.
     df = p["df"]
     return (df + 1) / (df + 3), 0.0, 2 * df / (df + 3)
 
 
-def _student_beyond(p: Params) -> dict[tuple[str, str], Array]:
+def _student_beyond(p: NamedParams) -> dict[tuple[str, str], Array]:
     df = p["df"]
     df_entry = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (
         2 * df * (df + 1) * (df + 3)
@@ -204,14 +204,14 @@ def _student_beyond(p: Params) -> dict[tuple[str, str], Array]:
     return {("df", "df"): df_entry, ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3))}
 
 
-def _student_variance(p: Params) -> Array:
+def _student_variance(p: NamedParams) -> Array:
     df = p["df"]
     return jnp.where(
         df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan)
     )
 
 
-def _student_guess(y: Array, known: Params) -> Params:
+def _student_guess(y: Array, known: NamedParams) -> NamedParams:
     """df from the sample's excess kurtosis 6/(df − 4), between 4.5 and 30; the scale from the
     quartiles.
     """
@@ -248,11 +248,11 @@ document(
 # ---------------------------------------------------------------- Laplace
 
 
-def _laplace_log_cdf(p: Params, z: Array) -> Array:
+def _laplace_log_cdf(p: NamedParams, z: Array) -> Array:
     return jnp.where(z < 0, z - LOG_2, jnp.log1p(-0.5 * jnp.exp(-jnp.where(z < 0, 0.0, z))))
 
 
-def _laplace_guess(y: Array, known: Params) -> Params:
+def _laplace_guess(y: Array, known: NamedParams) -> NamedParams:
     """The maximum itself: the median and the mean absolute deviation from it."""
     (_, variance, xp) = moments(y)
     (median,) = quantiles(y, 0.5)
@@ -356,7 +356,7 @@ document(
 # ---------------------------------------------------------------- Gumbel
 
 
-def _gumbel_guess(y: Array, known: Params) -> Params:
+def _gumbel_guess(y: Array, known: NamedParams) -> NamedParams:
     mean, variance, xp = moments(y)
     scale = xp.sqrt(6 * variance) / math.pi
     return {"loc": mean - EULER_GAMMA * scale, "scale": scale}
@@ -386,21 +386,21 @@ document(
 # ---------------------------------------------------------------- skew-normal
 
 
-def _skew_log_prob(p: Params, z: Array) -> Array:
+def _skew_log_prob(p: NamedParams, z: Array) -> Array:
     return LOG_2 - 0.5 * z * z - HALF_LOG_2PI + special.log_ndtr(held(p["shape"] * z))
 
 
-def _skew_delta(p: Params) -> Array:
+def _skew_delta(p: NamedParams) -> Array:
     return p["shape"] / jnp.sqrt(1 + p["shape"] ** 2)
 
 
-def _skew_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _skew_sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     # δ|U| + √(1 − δ²) V, U and V standard normal: Azzalini 1986, Statistica 46, section 2.
     half, symmetric = jax.random.normal(key, (2, *shape))
     return _skew_delta(p) * jnp.abs(half) + symmetric / jnp.sqrt(1 + p["shape"] ** 2)
 
 
-def _skew_guess(y: Array, known: Params) -> Params:
+def _skew_guess(y: Array, known: NamedParams) -> NamedParams:
     """The method of moments, with the skewness kept within ±0.95 of the family's limit, and away
     from 0, where the information is singular.
     """

@@ -4,8 +4,6 @@ the data.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jaxmle._namespace import namespace
@@ -15,7 +13,7 @@ from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Interval
 EULER_GAMMA = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
 
 
-def values(y: Array) -> tuple[Array, Any]:
+def values(y: Array) -> tuple[Array, Tree]:
     """y as a floating array (n,), with non-finite values replaced by the mean of the others, and
     its array module.
 
@@ -29,7 +27,7 @@ def values(y: Array) -> tuple[Array, Any]:
     return xp.where(fine, y, mean), xp
 
 
-def moments(y: Array) -> tuple[Array, Array, Any]:
+def moments(y: Array) -> tuple[Array, Array, Tree]:
     """Mean and variance (divisor n), the latter above zero: for a constant c a tenth of |c| is
     taken as the standard deviation.
 
@@ -45,7 +43,7 @@ def moments(y: Array) -> tuple[Array, Array, Any]:
     return mean, xp.where(variance > rounding**2, variance, spare), xp
 
 
-def positive_moments(y: Array) -> tuple[Array, Array, Any]:
+def positive_moments(y: Array) -> tuple[Array, Array, Tree]:
     """The moments of the positive values, for families on (0, ∞)."""
     y, xp = values(y)
     mean = xp.sum(xp.where(y > 0, y, 0.0)) / xp.maximum(xp.sum(y > 0), 1)

@@ -5,20 +5,17 @@ a vector.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, NamedParams, Tree, ndarray
 from jaxmle.families.counts import not_whole
 from jaxmle.families.family import Family, Law, document
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import covariance, free, positive
-
-Params = dict[str, Any]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -43,13 +40,13 @@ def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:
     )
 
 
-def _correlate(p: Params, matrix: str, key: Array, shape: tuple[int, ...]) -> Array:
+def _correlate(p: NamedParams, matrix: str, key: Array, shape: tuple[int, ...]) -> Array:
     factor = jnp.linalg.cholesky(p[matrix])
     z = jax.random.normal(key, (*shape, factor.shape[-1]))
     return jnp.einsum("...ij,...j->...i", factor, z)
 
 
-def _moments(y: Array) -> tuple[Array, Array, Any]:
+def _moments(y: Array) -> tuple[Array, Array, Tree]:
     """Mean (d,) and covariance (d, d), made positive definite by adding a thousandth of its
     diagonal if there are few rows.
     """
@@ -61,7 +58,7 @@ def _moments(y: Array) -> tuple[Array, Array, Any]:
     return mean, deviation.T @ deviation / n + few * xp.diag(spread), xp
 
 
-def _basis(d: int) -> np.ndarray:
+def _basis(d: int) -> ndarray:
     """The derivative of a symmetric matrix in each entry of its lower triangle, (d(d + 1)/2, d, d),
     row by row, in the order of printing.
     """
@@ -75,17 +72,17 @@ def _basis(d: int) -> np.ndarray:
 # ---------------------------------------------------------------- normal
 
 
-def _normal_log_prob(p: Params, y: Array) -> Array:
+def _normal_log_prob(p: NamedParams, y: Array) -> Array:
     distance, log_det = _distance(y, p["loc"], p["covariance"])
     return -0.5 * (distance + log_det + y.shape[-1] * LOG_2PI)
 
 
-def _normal_guess(y: Array, known: Params) -> Params:
+def _normal_guess(y: Array, known: NamedParams) -> NamedParams:
     mean, matrix, _ = _moments(y)
     return {"loc": mean, "covariance": matrix}
 
 
-def _normal_information(p: Params) -> Array:
+def _normal_information(p: NamedParams) -> Array:
     # ½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂Σ) for the covariance, Σ⁻¹ for the mean: Magnus & Neudecker 1988, Matrix
     # Differential Calculus, chapter 15.
     precision = jnp.linalg.inv(p["covariance"])
@@ -120,7 +117,7 @@ document(
 # ---------------------------------------------------------------- t
 
 
-def _t_log_prob(p: Params, y: Array) -> Array:
+def _t_log_prob(p: NamedParams, y: Array) -> Array:
     df = p["df"]
     d = y.shape[-1]
     distance, log_det = _distance(y, p["loc"], p["scale"])
@@ -133,7 +130,7 @@ def _t_log_prob(p: Params, y: Array) -> Array:
     return constant - 0.5 * log_det - 0.5 * (df + d) * jnp.log1p(distance / df)
 
 
-def _t_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+def _t_sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
     normal_key, gamma_key = jax.random.split(key)
     mixing = jnp.exp(jax.random.loggamma(gamma_key, 0.5 * p["df"], shape)) / (0.5 * p["df"])
     return (
@@ -142,13 +139,13 @@ def _t_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     )
 
 
-def _t_guess(y: Array, known: Params) -> Params:
+def _t_guess(y: Array, known: NamedParams) -> NamedParams:
     """Moments at df = 8, whose variance is 8/6 of the scale."""
     mean, matrix, xp = _moments(y)
     return {"df": xp.asarray(8.0), "loc": mean, "scale": 0.75 * matrix}
 
 
-def _t_variance(p: Params) -> Array:
+def _t_variance(p: NamedParams) -> Array:
     df = p["df"]
     factor = jnp.where(
         df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan)
@@ -156,7 +153,7 @@ def _t_variance(p: Params) -> Array:
     return factor[..., None, None] * p["scale"]
 
 
-def _t_information(p: Params) -> Array:
+def _t_information(p: NamedParams) -> Array:
     # Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, appendix B.
     df = p["df"]
     d = p["scale"].shape[-1]
@@ -200,7 +197,7 @@ document(
 # ---------------------------------------------------------------- Dirichlet-multinomial
 
 
-def _dirichlet_multinomial_log_prob(p: Params, y: Array) -> Array:
+def _dirichlet_multinomial_log_prob(p: NamedParams, y: Array) -> Array:
     concentration = p["concentration"]
     if y.ndim == 0 or y.shape[-1] != concentration.shape[-1]:
         raise ValueError(
@@ -215,7 +212,7 @@ def _dirichlet_multinomial_log_prob(p: Params, y: Array) -> Array:
     return jnp.where(jnp.any(outside, axis=-1), -jnp.inf, log_prob)
 
 
-def _dirichlet_multinomial_guess(y: Array, known: Params) -> Params:
+def _dirichlet_multinomial_guess(y: Array, known: NamedParams) -> NamedParams:
     """The pooled shares, and the correlation ρ = 1/(A + 1) of two trials of a row from the mean
     squared residual, whose expectation is n(K − 1)(1 + (n − 1)ρ).
     """

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxmle.special as special
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo
 from jaxmle.special.normal import upper_hazard
 
 DEPTH = 40.0  # e⁻⁴⁰ = 4e-18 of the integrand is neglected
@@ -24,7 +23,7 @@ def legendre(nodes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple((0.5 * (x + 1)).tolist()), tuple((0.5 * w).tolist())
 
 
-def integral(log_f: Callable[..., Array], width: Array, nodes: int, *constants: Array) -> Array:
+def integral(log_f: FunctionTo[Array], width: Array, nodes: int, *constants: Array) -> Array:
     """log ∫₀^width exp(log_f(u, *constants)) du, elementwise; ``log_f`` gets one more axis, over
     the nodes.
     """

@@ -6,14 +6,14 @@ Like the search, these are the same functions on the host and under a trace.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Loglik
 from jaxmle.families.family import Family
 from jaxmle.fitting.objective import UserScale
 from jaxmle.fitting.passes import Passes, Problem, needs_pass
@@ -221,7 +221,7 @@ def finish(
 # of a family that gives it, as 1/(2 f(m) √n) for the median of a Laplace sample.
 
 
-def family_of(loglik: Any, kind: Kind | None) -> Family | None:
+def family_of(loglik: Loglik, kind: Kind | None) -> Family | None:
     """The family that a likelihood is, if it gives its expected information and the covariance
     asked for is of the model.
     """

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik, Params
+from jaxmle._types import Array, Data, Function, Loglik, Params, Tree, ndarray
 from jaxmle.fitting.ending import complete
 from jaxmle.fitting.frozen_hessian import (
     SHARE_OF_SAFE_STEP_TO_REACH,
@@ -196,7 +196,7 @@ def _climb_and_rest(
     reuse: Callable[[State], Point | None] | None,
     z: Array,
     radius: Array | None = None,
-) -> tuple[Any, ...]:
+) -> tuple[Tree, ...]:
     """The arguments of ``search``, from z (k,)."""
     climb = partial(_climb, manner, reuse, radius)
     return climb, passes.evaluate, passes.problem, passes.base, z, passes.may_have_kinks
@@ -282,12 +282,12 @@ def _is_due(progress: bool | None, last: float) -> bool:
     return progress
 
 
-def _approach(passes: Passes, z: Array) -> tuple[np.ndarray, np.ndarray]:
+def _approach(passes: Passes, z: Array) -> tuple[ndarray, ndarray]:
     """A point near the maximum by the problem's first-order method, and its steps."""
     problem = passes.problem
     bare = problem.bare
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         def approach_from(base: Array, data: Data, z: Array) -> tuple[Array, Array]:
             rows = bare.block_rows
             return approached(bare, Objective(loglik, bare.chart, base, data, "observed", rows), z)

@@ -22,11 +22,10 @@ and information that changes along the step (on a recession by 1 − e⁻¹) sho
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, ndarray
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.newton_step import newton_step
 from jaxmle.solvers.state import POLISHING, Point, State, noise_of, null_cut
@@ -93,7 +92,7 @@ def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State
     return point if _left(point, state) <= max(allowed, SCORE_ROUNDING_IN_STDERR) else None
 
 
-def _left(point: Point, state: State) -> Any:
+def _left(point: Point, state: State) -> ndarray:
     """The standard errors √(2δ₊) that the step leaves, by the information it was taken with."""
     information = -0.5 * (point.hessian + point.hessian.T)
     return np.sqrt(

@@ -8,12 +8,12 @@ lead so near the maximum that one Hessian over all rows is enough.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data
+from jaxmle._types import Array, Data, Tree
 from jaxmle.fitting.passes import Passes
 from jaxmle.likelihood.combinators import WithResponse
 from jaxmle.likelihood.contract import data_length
@@ -112,7 +112,7 @@ def _information(state: State) -> Array:
     return -0.5 * (state.point.hessian + state.point.hessian.T)
 
 
-def _turn(before: State, state: State) -> Any:
+def _turn(before: State, state: State) -> Tree:
     """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit √(d'J₁d) of the way d between two states;
     infinite where there is no way.
     """

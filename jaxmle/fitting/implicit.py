@@ -4,15 +4,13 @@ from the implicit function theorem.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Function, FunctionTo, Loglik, Tree
 from jaxmle.fitting.ending import complete
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.one_loop import search_in_one_loop
@@ -57,7 +55,7 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     check_traced(posed.loglik, posed.layout, base, posed.data, options.block_rows)
     bare = problem.bare
 
-    def make(loglik: Loglik) -> Callable[..., Fit]:
+    def make(loglik: Loglik) -> FunctionTo[Fit]:
         return partial(traced_fit, replace(bare, loglik=loglik))
 
     limits = (options.max_steps, options.block_rows, str(posed.dtype))
@@ -86,7 +84,7 @@ def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
 
 def _traced_climb(
     problem: Problem,
-    solve: Callable[..., tuple[Array, Verdict, Reach, Point, Array]],
+    solve: FunctionTo[tuple[Array, Verdict, Reach, Point, Array]],
     base: Array,
     data: Data,
     codes: Codes,
@@ -160,7 +158,7 @@ def _doubted(
 
 
 def _search(
-    problem: Problem, objective: Any, base: Array, z: Array
+    problem: Problem, objective: Objective, base: Array, z: Array
 ) -> tuple[Array, Verdict, Reach, Point, Array]:
     """The maximum, the verdict on it, what that was judged by, the point there, and further
     steps.
@@ -174,25 +172,25 @@ def _search(
 
 
 def _root(
-    problem: Problem, objective: Any, base: Array, z: Array
+    problem: Problem, objective: Objective, base: Array, z: Array
 ) -> tuple[Array, Verdict, Reach, Point, Array]:
     """The maximum as the root of the score, so that it is differentiable by the implicit
     function theorem to any order in what ``objective`` closes over.
     """
 
-    def solve(score: Any, z: Array) -> tuple[Array, Any]:
+    def solve(score: Function, z: Array) -> tuple[Array, Tree]:
         root, verdict, reached, point, steps = _search(problem, objective, base, z)
         methods.append(point.aux.hessian_by)
         arrays = jax.tree.map(jnp.asarray, (verdict, reached, point, steps))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, arrays))
         return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), arrays)
 
-    def solve_linear(information: Any, y: Array) -> Array:
+    def solve_linear(information: Function, y: Array) -> Array:
         return _solve_symmetric(
             information, y, methods[0].method if methods and methods[0] else None
         )
 
-    types: list[Any] = []
+    types: list[Tree] = []
     # how the Hessian was differentiated in ``solve``, which comes first
     methods: list[Differentiation | None] = []
     root, aux = jax.lax.custom_root(gradient(objective.value), z, solve, solve_linear, has_aux=True)
@@ -215,7 +213,7 @@ def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
         return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), point, types)
 
     @evaluated.defjvp
-    def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Point, Point]:
+    def _(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> tuple[Point, Point]:
         z, consts, point = primals
         _, slope = jax.jvp(lambda z, consts: evaluate(z, *consts), (z, consts), tangents[:2])
         return evaluated(z, consts, point), slope
@@ -223,7 +221,7 @@ def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
     return evaluated(z, consts, point)
 
 
-def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
+def _solve_symmetric(information: Function, y: Array, method: str | None) -> Array:
     """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by
     rows.
 

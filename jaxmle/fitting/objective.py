@@ -5,13 +5,13 @@ through the constraints.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import Differentiation
 from jaxmle.likelihood.evaluate import Accumulated, Slopes, slopes, sums
@@ -72,7 +72,7 @@ class Objective:
     not move.
     """
 
-    loglik: Any
+    loglik: Loglik
     chart: Chart
     base: Array
     data: Tree

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import drop_user_scale, with_user_scale
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
@@ -142,7 +142,7 @@ def _blanks(
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _like(new: Any, old: Any) -> Any:
+def _like(new: Tree, old: Tree) -> Tree:
     """The leaves of ``new`` in the types of ``old``."""
     return jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), new, old)
 
@@ -166,7 +166,7 @@ def _runs(problem: Problem, search: Search) -> Array:
 
 
 def _changed(
-    names: str, holds: Array, change: Callable[[Search], tuple[Any, ...]], search: Search
+    names: str, holds: Array, change: Callable[[Search], tuple[Tree, ...]], search: Search
 ) -> Search:
     """The search with the parts of these names that ``change`` gives where a condition holds.
     Nothing but these is copied out of the branch.
@@ -176,7 +176,7 @@ def _changed(
     return search._replace(**dict(zip(names.split(), parts, strict=True)))
 
 
-def _apart(holds: Array, compute: Callable[[], Any], zeros: Any) -> Any:
+def _apart(holds: Array, compute: Callable[[], Tree], zeros: Tree) -> Tree:
     """``compute()`` where a condition holds, else zeros.
 
     What a branch returns is computed once. Without that, XLA on a CPU computes anew for each of
@@ -214,7 +214,7 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
 def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search) -> Search:
     """The search in its next stage, where no member has anything left to do in the present one."""
 
-    def to_follow(search: Search) -> tuple[Any, ...]:
+    def to_follow(search: Search) -> tuple[Tree, ...]:
         state = search.state._replace(tail=_remembered(search))
         kink = search.kink
         if kink is not None:
@@ -222,7 +222,7 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
         far = to_limit(_explored(search._replace(state=state, kink=kink)))
         return FOLLOW, state, kink, far._replace(active=far.active & search.is_open)
 
-    def to_look(search: Search) -> tuple[Any, ...]:
+    def to_look(search: Search) -> tuple[Tree, ...]:
         state = _explored(search)
         why = to_shape(problem.chart.nonlinear, state, search.far)
         return LOOK, why, begin_walk(state, why, why.asked & search.is_open)
@@ -258,7 +258,7 @@ def _limit(search: Search, seen: Found) -> Limit:
     return limit._replace(steps=limit.steps + search.origin.steps)
 
 
-def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
+def _concluded(seen: Limit, search: Search) -> tuple[Tree, ...]:
     """What follows from the end of a climb: where ℓ was seen to rise a finite way off, another one
     from there.
     """

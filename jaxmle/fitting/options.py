@@ -4,14 +4,26 @@ data that a user gives, read into one record.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik, Params, Tree
+from jaxmle._types import (
+    Array,
+    Clusters,
+    Data,
+    DType,
+    DTypeLike,
+    Foreign,
+    Loglik,
+    Params,
+    PathLike,
+    Tree,
+)
 from jaxmle.likelihood.checks import (
     check_coding,
     check_fixed,
@@ -22,7 +34,7 @@ from jaxmle.likelihood.checks import (
     host_params,
     traced_data,
 )
-from jaxmle.likelihood.combinators import Penalize, weight
+from jaxmle.likelihood.combinators import Penalize, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.information.covariance import LEVERAGED, Kind, check_kind, check_order
 from jaxmle.likelihood.information.hac import hac
@@ -61,11 +73,11 @@ class Options:
     """
 
     constraints: Tree = None
-    solver: Any = None
+    solver: Solver | None = None
     vcov: Kind | None = "auto"
-    clusters: Any = None
-    weights: Any = None
-    dtype: Any = None
+    clusters: Clusters = None
+    weights: Weights | None = None
+    dtype: DTypeLike = None
     max_steps: int = MAX_STEPS
     block_rows: int | None = None
     progress: bool | None = None
@@ -80,12 +92,12 @@ class Options:
             object.__setattr__(self, "dtype", _checked_dtype(self.dtype))
 
     @property
-    def host_dtype(self) -> np.dtype:
+    def host_dtype(self) -> DType:
         """The precision of a fit on the host: float64 unless another is given."""
-        return np.dtype(np.float64) if self.dtype is None else self.dtype
+        return np.dtype(np.float64) if self.dtype is None else np.dtype(self.dtype)
 
     @property
-    def traced_dtype(self) -> Any:
+    def traced_dtype(self) -> DType:
         """The precision of a fit under a trace: that of the trace unless another is given."""
         default = jnp.zeros(()).dtype
         if self.dtype == np.float64 and default != np.float64:
@@ -93,12 +105,12 @@ class Options:
                 "dtype='float64' inside a trace needs float64 enabled around it: with "
                 "jax.enable_x64(True): …"
             )
-        return default if self.dtype is None else self.dtype
+        return default if self.dtype is None else np.dtype(self.dtype)
 
 
-def _checked_dtype(dtype: Any) -> np.dtype:
+def _checked_dtype(dtype: object) -> DType:
     try:
-        named = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
+        named: DType | None = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
     except TypeError:  # no name of a dtype: refused below
         named = None
     if named is None or named not in (np.dtype(np.float64), np.dtype(np.float32)):
@@ -110,12 +122,12 @@ def _checked_dtype(dtype: Any) -> np.dtype:
 class Posed:
     """A problem as it was read: a likelihood, a start and data that go together."""
 
-    loglik: Any  # the likelihood as a tree, with its weights
+    loglik: Loglik  # the likelihood as a tree, with its weights
     chart: Chart
     params: Params  # the start
     data: Data
     rows: int | None  # how many terms the data suggest; None where there are no data
-    dtype: Any
+    dtype: DType
     given: Data  # the data as they were given
 
     @property
@@ -153,11 +165,18 @@ def read(
     tree = as_tree(weighted)
     if params0 is None:
         params0 = _model_start(loglik, data)
-    elif data is None and hasattr(loglik, "outcome") and hasattr(loglik, "start"):
-        raise ValueError(
-            f"{loglik!r} needs data, and none were given. The second argument is the "
-            "start values: write fit(model, data=data)"
-        )
+    elif hasattr(loglik, "outcome") and hasattr(loglik, "start"):
+        if data is None:
+            raise ValueError(
+                f"{loglik!r} needs data, and none were given. The second argument is the "
+                "start values: write fit(model, data=data)"
+            )
+        if hasattr(params0, "shape"):
+            raise TypeError(
+                f"the parameters of {loglik!r} are a dictionary; got {shown(params0)} as start "
+                "values. Data go in as a dictionary too: write fit(model, data=data), with "
+                "data = {'x': x, 'y': y}"
+            )
     constraints = constraints_of(loglik, options.constraints)
     if tracing():
         return _read_shapes(tree, params0, data, constraints, options.traced_dtype)
@@ -184,7 +203,7 @@ def check_has_start(loglik: Loglik, name: str = "params0", what: str = "start va
         )
 
 
-def _model_start(loglik: Any, data: Data) -> Params:
+def _model_start(loglik: Foreign, data: Data) -> Params:
     """The start values that a built-in model proposes for these data."""
     check_has_start(loglik)
     rows = data if tracing() else host_data(data, np.float64, nan=True)
@@ -195,7 +214,7 @@ def _model_start(loglik: Any, data: Data) -> Params:
     return loglik.start(rows)
 
 
-def _check_response(loglik: Any, rows: Any) -> None:
+def _check_response(loglik: Loglik, rows: Tree) -> None:
     """The response of a regression on the columns of one design is one number for each row."""
     name = getattr(loglik, "outcome", None)
     y, x = (rows.get(leaf) if isinstance(rows, dict) else None for leaf in (name, "x"))
@@ -207,11 +226,11 @@ def _check_response(loglik: Any, rows: Any) -> None:
 
 
 def _read_values(
-    loglik: Any,
+    loglik: Loglik,
     params0: Params,
     data: Data,
     constraints: Tree,
-    dtype: np.dtype,
+    dtype: DType,
     may_be_empty: bool,
 ) -> Posed:
     """What was given on the host, checked by value."""
@@ -227,7 +246,9 @@ def _read_values(
     return Posed(loglik, chart, params, data, rows, dtype, given)
 
 
-def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:
+def _read_shapes(
+    loglik: Loglik, params0: Params, data: Data, constraints: Tree, dtype: DType
+) -> Posed:
     """What was given under a trace, checked by shape and type."""
     refuse_shards()
     params0 = with_held_functions(params0)
@@ -257,7 +278,7 @@ def _refuse_non_real(params: Params) -> None:
 
 
 def covariance_of(
-    loglik: Any, chart: Chart, solver: Solver, options: Options
+    loglik: Loglik, chart: Chart, solver: Solver, options: Options
 ) -> tuple[Kind | None, str, str | None]:
     """The kind of covariance that ``options`` ask of this likelihood, the mode of estimation, and
     the label of the covariance in tables.
@@ -286,7 +307,7 @@ def covariance_of(
 
 
 def _covariance_under_jeffreys(
-    loglik: Any, options: Options, chart: Chart
+    loglik: Loglik, options: Options, chart: Chart
 ) -> tuple[Kind | None, str, str | None]:
     """Kind, mode and label under Jeffreys's prior, where the covariance is the inverse of the
     unpenalised information that the prior is made of.
@@ -329,13 +350,18 @@ class RowSource(Protocol):
     """Rows that are read again for each pass of a fit, such as ``parquet(…)``."""
 
     def fit(
-        self, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
+        self,
+        loglik: Loglik,
+        params0: Tree,
+        options: Options,
+        engine: Executor | None,
+        checkpoint: PathLike | None,
     ) -> Fit:
         """The fit of a log-likelihood to these rows."""
         ...
 
 
-def check_source(source: Any, data: Tree) -> None:
+def check_source(source: object, data: Tree) -> None:
     """Refuse what is no source, and data beside one."""
     if isinstance(source, type) or not isinstance(source, RowSource):
         raise TypeError(
@@ -346,7 +372,7 @@ def check_source(source: Any, data: Tree) -> None:
         raise ValueError("give data or source, not both: data are rows in memory, source is files")
 
 
-def refuse_without_source(engine: Any, checkpoint: Any) -> None:
+def refuse_without_source(engine: Executor | None, checkpoint: object) -> None:
     """An engine and a checkpoint belong to a fit that reads its rows again and again."""
     arguments = {"engine": engine, "checkpoint": checkpoint}
     given = [name for name, value in arguments.items() if value is not None]

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Function, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, reach
@@ -61,7 +60,7 @@ Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 class Problem:
     """A fit about to run: everything static about it."""
 
-    loglik: Any
+    loglik: Tree  # None where programs are shared
     chart: Chart
     solver: Solver
     kind: Kind | None
@@ -97,7 +96,7 @@ class Problem:
         )
 
 
-def problem_of(loglik: Any, chart: Chart, options: Options) -> Problem:
+def problem_of(loglik: Loglik, chart: Chart, options: Options) -> Problem:
     """Everything static about a fit of ``loglik``, checked.
 
     Args:
@@ -184,7 +183,7 @@ def _first_rough(problem: Problem, base: Array, data: Data, codes: Codes, x: Arr
 
 
 # Histograms of a likelihood serve the sums over all rows alone: the other passes go row by row.
-PASSES: dict[str, Callable[..., Any]] = {
+PASSES: dict[str, Function] = {
     "evaluate": _evaluate,
     "slopes": _slopes,
     "expected": _expected,
@@ -195,14 +194,14 @@ PASSES: dict[str, Callable[..., Any]] = {
 }
 
 
-def compile_pass(problem: Problem, name: str) -> Callable[..., Any]:
+def compile_pass(problem: Problem, name: str) -> Function:
     """One of the ``PASSES`` as a program of (base, data, codes, *arguments), compiled once on the
     user's function for all who ask for it.
     """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
     run = PASSES[name]
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return partial(run, replace(bare, loglik=loglik))
 
     curvature = problem.solver.curvature
@@ -223,7 +222,7 @@ class Passes:
     data: Data  # as they were read
     device_data: Data  # the same on the device
     codes: Codes
-    program_of: Callable[[str], Callable[..., Any]]
+    program_of: Callable[[str], Function]
 
     @classmethod
     def traced(cls, problem: Problem, base: Array, data: Data, codes: Codes) -> Passes:
@@ -243,7 +242,7 @@ class Passes:
         summed = replace(problem, loglik=with_counts)
 
         @cache  # looked up once a fit, and only if it runs
-        def program_of(name: str) -> Callable[..., Any]:
+        def program_of(name: str) -> Function:
             program = compile_pass(summed, name)
             return lambda *args: jax.tree.map(np.array, program(*args))
 
@@ -253,7 +252,7 @@ class Passes:
         """These passes over other rows, on the host."""
         return Passes.on_host(self.problem, self.base, data, self.codes)
 
-    def _run(self, name: str, *args: Array) -> Any:
+    def _run(self, name: str, *args: Array) -> Tree:
         return self.program_of(name)(self.base, self.device_data, self.codes, *args)
 
     def evaluate(self, z: Array) -> Point:

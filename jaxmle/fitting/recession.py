@@ -4,15 +4,13 @@ every term of the likelihood is known to be concave, elsewhere by what the limit
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Function, Loglik, ndarray
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.concavity import is_concave
 from jaxmle.likelihood.histogram import uncounted
@@ -62,7 +60,7 @@ def with_cone(
     if not (concave or bool(gradients.concave)):
         return fit
 
-    def further(points: np.ndarray) -> np.ndarray:
+    def further(points: ndarray) -> ndarray:
         return _scores_at(loglik, layout, points.astype(base.dtype), data)
 
     return with_recession_cone(fit, roots, gradients, held, exact, further)
@@ -110,7 +108,7 @@ def with_signs(
     )
 
 
-def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: np.ndarray) -> np.ndarray | None:
+def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> ndarray | None:
     """Directions (q, p) of the cone along which the likelihood of a separated fit rises, in printed
     entries: the first inside the cone, the others its edges. Each is so long that the fastest term
     has a slope of one. None where the cone is not known exactly.
@@ -145,26 +143,26 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: np.ndarray) -> 
 
 
 def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Ways:
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return lambda x, data: ways(loglik, layout, x, data)
 
     return to_numpy(compiled(loglik, ("ways", layout), make)(x, data))
 
 
-def _values(loglik: Loglik, layout: Layout, points: np.ndarray, data: Data) -> np.ndarray:
+def _values(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:
     """ℓ (q,) at the points (q, p)."""
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return lambda x, data: jnp.sum(terms_of(loglik, layout.unravel(x), data))
 
     program = compiled(loglik, ("value", layout), make)
     return np.array([float(program(point, data)) for point in points])
 
 
-def _scores_at(loglik: Loglik, layout: Layout, points: np.ndarray, data: Data) -> np.ndarray:
+def _scores_at(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:
     """The score of each term at the points (q, p), (q, n, p), some points at a time."""
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return lambda points, data: scores_at(loglik, layout, points, data)
 
     program = compiled(loglik, ("scores at", layout), make)

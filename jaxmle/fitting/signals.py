@@ -5,12 +5,11 @@ maximum that may not be the only one.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Loglik, Tree
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.discovery.derivative_rules import Verdict
@@ -62,7 +61,7 @@ class MeanLikelihoodWarning(UserWarning):
     """
 
 
-def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
+def with_signals(fit: Fit, user_loglik: Loglik, tree: Loglik, data: Tree) -> Fit:
     """A fit, of one data set or of a batch, marked with what is known of its maximum: that it is
     the only one, or that the likelihood is a mean. Warns of a mean.
 
@@ -82,7 +81,7 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
     return _marked(fit, code) if code else fit
 
 
-def with_rules(fit: Fit, loglik: Any, rules: Verdict) -> Fit:
+def with_rules(fit: Fit, loglik: Loglik, rules: Verdict) -> Fit:
     """A fit marked with what is known of the rules of differentiation in its likelihood; warns of
     one that is no derivative.
     """
@@ -103,7 +102,7 @@ def _marked(fit: Fit, code: int) -> Fit:
 # ---------------------------------------------------------------- one maximum
 
 
-def has_one_maximum(user_loglik: Any) -> bool:
+def has_one_maximum(user_loglik: Loglik) -> bool:
     """Whether the likelihood is known to have one maximum at most: a regression that says it is
     concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
@@ -120,11 +119,11 @@ def has_one_maximum(user_loglik: Any) -> bool:
     return _is_concave(user_loglik) or (
         getattr(user_loglik, "name", "") == "normal"
         and hasattr(user_loglik, "likelihood")
-        and "sigma" in (user_loglik.constraints or {})
+        and "sigma" in (getattr(user_loglik, "constraints", None) or {})
     )
 
 
-def _is_concave(user_loglik: Any) -> bool:
+def _is_concave(user_loglik: Loglik) -> bool:
     """Concave in its parameters as they are: sums of such likelihoods, and restrictions of
     them, are too.
     """
@@ -141,7 +140,7 @@ def _is_concave(user_loglik: Any) -> bool:
 # ---------------------------------------------------------------- a mean over rows
 
 
-def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
+def _is_mean(tree: Loglik, layout: Layout, data: Tree) -> bool:
     """Whether the likelihood returns one number in which all that depends on the data is
     divided by the number of rows.
     """

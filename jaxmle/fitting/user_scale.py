@@ -4,13 +4,13 @@ there is none, on the user's scale.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._namespace import is_nowhere, namespace
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.tree import Chart
@@ -61,6 +61,9 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
         x: the printed entries at the limit, (p, ...).
     """
     xp = namespace(state.point.z)
+    if is_nowhere(limit.recedes):
+        nowhere = np.zeros(x.shape, bool)
+        return Reach(np.zeros(x.shape, np.int32), nowhere, np.zeros(x.shape[1:], bool))
     touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * limit.move) ** 2
     pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | (limit.shape == Shape.TAIL)
@@ -77,7 +80,7 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     finite_low = np.isfinite(low)
     finite_high = np.isfinite(high)
 
-    def near(end: Any) -> Any:
+    def near(end: Tree) -> Tree:
         return xp.abs(x - end) <= RELATIVE_GAP_AT_BOUND * (1 + abs(end))
 
     # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower
@@ -114,11 +117,9 @@ def _went_along(state: State, limit: Limit) -> Array:
     return xp.where(limit.shape == Shape.TAIL, far, carried)
 
 
-def _incidence(chart: Chart, like: Array) -> np.ndarray:
+def _incidence(chart: Chart, like: Array) -> ndarray:
     """Which entries each coordinate can move, beside vectors (k, ...): (p, k, 1)."""
-    incidence: np.ndarray = chart.incidence.reshape(
-        (*chart.incidence.shape, *[1] * (like.ndim - 1))
-    )
+    incidence: ndarray = chart.incidence.reshape((*chart.incidence.shape, *[1] * (like.ndim - 1)))
     return incidence
 
 
@@ -164,7 +165,7 @@ class _Estimability(NamedTuple):
 
 def conclude(
     chart: Chart,
-    roots: np.ndarray,
+    roots: ndarray,
     verdict: Verdict,
     reached: Reach,
     user: UserScale,
@@ -229,7 +230,7 @@ def _estimability(
     xp = namespace(steps)
     status = verdict.status
 
-    def length(rows: Any) -> Any:
+    def length(rows: Tree) -> Tree:
         return xp.sqrt(xp.sum(rows**2, axis=1))
 
     estimable = length(null) <= MAX_NULL_SHARE_OF_ESTIMABLE * length(steps)
@@ -293,7 +294,12 @@ def _lost_directions(fate: _Estimability, null: Array) -> Array:
     # a projector is a verdict: it has no derivative
     constant = lost if xp is np else jax.lax.stop_gradient(lost)
     needed = xp.any(constant != 0, axis=(0, 1))
-    return rarely(needed, _projector, lambda null: product(null, transposed(null)), constant)
+    return rarely(needed, _projector, _no_directions, constant)
+
+
+def _no_directions(null: Array) -> Array:
+    p = null.shape[0]
+    return namespace(null).zeros((p, p, *null.shape[2:]), null.dtype)
 
 
 def _times(steps: Array, null: Array) -> Array:
@@ -325,10 +331,10 @@ def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> 
     xp = namespace(ending.point)
     dtype = ending.point.dtype
 
-    def whole(value: Any) -> Any:
+    def whole(value: Tree) -> Tree:
         return xp.asarray(value).astype(xp.int32)[()]
 
-    def real(value: Any) -> Any:
+    def real(value: Tree) -> Tree:
         return xp.asarray(value).astype(dtype)[()]
 
     return Witness(
@@ -369,10 +375,10 @@ def record(
     layout = chart.layout
     dtype = user.x.dtype
 
-    def whole(value: Any) -> Any:
+    def whole(value: Tree) -> Tree:
         return xp.asarray(value).astype(xp.int32)[()]
 
-    def real(value: Any) -> Any:
+    def real(value: Tree) -> Tree:
         return xp.asarray(value).astype(dtype)[()]
 
     failed = verdict.status == Status.NONFINITE

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Function, Loglik, Tree, ndarray
 from jaxmle.fitting.implicit import term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, Posed, covariance_of
@@ -48,7 +46,7 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
     layout = posed.layout
     _, mode, label = covariance_of(posed.loglik, posed.chart, Newton(), options)
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         def sum_and_row(x: Array, data: Data) -> tuple[Array, Array]:
             terms = terms_of(loglik, layout.unravel(x), data)
             bad = ~jnp.isfinite(jnp.atleast_1d(terms))
@@ -165,14 +163,14 @@ def _line(ascent: Ascent, before: Ascent) -> str:
     )
 
 
-def _run(passes: Passes, name: str, quantity: Callable[..., Any], *args: Any) -> Any:
+def _run(passes: Passes, name: str, quantity: Function, *args: Tree) -> Tree:
     """``quantity(problem, objective, *args)``, compiled once on the user's function."""
     problem = passes.problem
     bare = problem.bare  # a compiled piece must not keep the user's function alive
     rows = problem.block_rows
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
-        def run(base: Array, data: Data, *args: Any) -> Any:
+    def make(loglik: Loglik) -> Function:
+        def run(base: Array, data: Data, *args: Tree) -> Tree:
             return quantity(
                 bare, Objective(loglik, bare.chart, base, data, "observed", rows), *args
             )
@@ -209,12 +207,12 @@ def _record(
     posed: Posed,
     *,
     status: Status,
-    x: np.ndarray,
-    value: Any,
-    score: np.ndarray,
+    x: ndarray,
+    value: Tree,
+    score: ndarray,
     decrement: float,
-    hessian: np.ndarray,
-    n: Any,
+    hessian: ndarray,
+    n: Tree,
     row: int,
     steps: int,
     vcov_kind: str,
@@ -273,5 +271,5 @@ def _record(
     )
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Tree) -> ndarray:
     return np.asarray(value).astype(np.int32)[()]

@@ -4,20 +4,20 @@ and a quantity is evaluated for one fit or a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.identities import identities
-from jaxmle.batch.inputs import Inputs, read_batch
-from jaxmle.batch.stacked import leaf_axes
-from jaxmle.batch.table import codes_within
+from jaxmle._types import Array, Axes, Clusters, Function, Loglik, Tree, ndarray
+from jaxmle.batch.members.identities import identities
+from jaxmle.batch.members.read import Inputs, read_batch
+from jaxmle.batch.members.stacked import leaf_axes
+from jaxmle.batch.members.table import codes_within
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, check_weights_given, weight
@@ -42,7 +42,7 @@ class Again(NamedTuple):
 
     loglik: Loglik  # without the weights
     fit: Fit
-    aligned: tuple[Tree, Any, tuple[Array, ...]]
+    aligned: tuple[Tree, Tree, tuple[Array, ...]]
     shared: tuple[bool, ...]  # for each leaf of ``aligned``, whether all members share it
     weights: Weights | None  # as given
 
@@ -61,7 +61,7 @@ class Again(NamedTuple):
         """The likelihood of one fit, with the given weights."""
         return self.loglik if self.weights is None else weight(self.loglik, self.weights)
 
-    def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
+    def evaluate(self, key: Hashable, quantity: Function, extra: Tree = ()) -> Tree:
         """Evaluate ``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host,
         with leading axes for a batch.
 
@@ -72,7 +72,7 @@ class Again(NamedTuple):
         kind = self.weight_kind
         treedef = jax.tree.structure(self.aligned)
 
-        def of_one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+        def of_one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Tree:
             data, w, codes = jax.tree.unflatten(treedef, leaves)
             whole = loglik if kind is None else weight(loglik, Weights(w, kind))
             return quantity(whole, x, data, codes, *extra)
@@ -92,13 +92,13 @@ class Again(NamedTuple):
             return to_numpy(piece(jnp.asarray(x), on_device, jax.tree.map(jnp.asarray, extra)))
 
 
-def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callable[..., Any]:
+def _of_members(of_one: Function, shared: tuple[bool, ...]) -> Function:
     """The function that evaluates a quantity of one fit for each member of a batch."""
 
-    def of_many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+    def of_many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Tree:
         apart = [leaf for leaf, same in zip(leaves, shared, strict=True) if not same]
 
-        def of_member(args: tuple[Array, list[Array], Tree]) -> Any:
+        def of_member(args: tuple[Array, list[Array], Tree]) -> Tree:
             x, mine, extra = args
             rest = iter(mine)
             together = [
@@ -119,7 +119,7 @@ def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callabl
 # ---------------------------------------------------------------- the record and what is given
 
 
-def check_fit(what: str, fit: Any, alone: bool = False) -> None:
+def check_fit(what: str, fit: object, alone: bool = False) -> None:
     """Raise for anything but a result of ``fit``, and for a batch if ``alone``."""
     if not isinstance(fit, Fit):
         raise TypeError(f"{what} takes the result of fit; got {shown(fit)}")
@@ -135,14 +135,14 @@ def check_fit(what: str, fit: Any, alone: bool = False) -> None:
         )
 
 
-def check_axes(fit: Fit, in_axes: Any) -> None:
+def check_axes(fit: Fit, in_axes: Axes) -> None:
     """Raise for ``in_axes`` with a single fit, which has no axis over members."""
     plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
     if not fit.batch_shape and not (plain and in_axes in (0, None)):
         raise ValueError("in_axes is only for a batch; leave it out for a single fit")
 
 
-def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
+def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Weights | None) -> None:
     """Raise if weights, passed again or inside the likelihood, are not of the fit's kind."""
     if weights is not None:
         check_weights_given(weights)
@@ -188,9 +188,9 @@ def again(
     fit: Fit,
     data: Tree,
     *,
-    weights: Any = None,
-    clusters: Any = None,
-    in_axes: Any = 0,
+    weights: Weights | None = None,
+    clusters: Clusters = None,
+    in_axes: Axes = 0,
     check_data: bool = True,
     alone: bool = False,
     what: str = "this",
@@ -233,7 +233,7 @@ def again(
 
 
 def batch_again(
-    loglik: Loglik, fit: Fit, data: Tree, base: np.ndarray, weights: Any, in_axes: Any
+    loglik: Loglik, fit: Fit, data: Tree, base: ndarray, weights: Weights | None, in_axes: Axes
 ) -> Inputs:
     """Check the data sets of a batch, of equal length or not, and prepare them in float64 for the
     batch engine.
@@ -252,7 +252,12 @@ def batch_again(
 
 
 def _aligned(
-    tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]
+    tree: Loglik,
+    fit: Fit,
+    data: Tree,
+    weights: Weights | None,
+    codes: tuple[Array, ...],
+    axes: list[bool],
 ) -> Again:
     values = None if weights is None else weights.values
     if values is not None and not tracing():
@@ -264,7 +269,7 @@ def _aligned(
     return Again(tree, fit, aligned, (*axes, *beside_data), weights)
 
 
-def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[bool]]:
+def _members_first(in_axes: Axes, data: Tree, members: int) -> tuple[Tree, list[bool]]:
     """The data with the axis over members first, and for each leaf whether all members share it."""
     leaves, treedef = jax.tree.flatten(data)
     axes = leaf_axes(in_axes, data)
@@ -286,7 +291,7 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
     return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]
 
 
-def _identities(given: Again) -> np.ndarray:
+def _identities(given: Again) -> ndarray:
     """The fingerprints (b, 2) of the data and weights passed now."""
     fit = given.fit
     if not fit.batch_shape:
@@ -300,7 +305,7 @@ def _identities(given: Again) -> np.ndarray:
     return fingerprints(wide, None) if wide else np.zeros((members, 2), np.uint32)
 
 
-def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
+def _codes(clusters: Clusters, fit: Fit, tree: Loglik, data: Tree) -> tuple[Array, ...]:
     if clusters is None:
         return ()
     if not fit.batch_shape:
@@ -324,8 +329,8 @@ class Tangent(NamedTuple):
     printed entries.
     """
 
-    lift: np.ndarray  # (p, k) from a change in these coordinates to a change in x
-    places: np.ndarray  # (k,) the entries of x that are these coordinates
+    lift: ndarray  # (p, k) from a change in these coordinates to a change in x
+    places: ndarray  # (k,) the entries of x that are these coordinates
 
 
 def tangent(loglik: Loglik, layout: Layout) -> Tangent:

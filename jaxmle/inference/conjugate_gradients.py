@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.inference.again import again
 from jaxmle.inference.delta import Delta
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.structure import chart_of
 from jaxmle.parameters.arguments import check_count, shown
 from jaxmle.parameters.tree import Chart, Layout
@@ -51,7 +52,7 @@ def stderr_by_cg(
     data: Tree,
     terms: str | Sequence[str],
     *,
-    weights: Any = None,
+    weights: Weights | None = None,
     max_products: int = MAX_PRODUCTS,
 ) -> Delta:
     """Standard errors of the named parameters from the observed information J, without forming J.
@@ -104,7 +105,7 @@ def stderr_by_cg(
     )
 
 
-def _places(layout: Layout, terms: Any) -> list[int]:
+def _places(layout: Layout, terms: Tree) -> list[int]:
     names = [terms] if isinstance(terms, str) else terms
     if not isinstance(names, list | tuple) or not names:
         raise TypeError(f"terms must be a parameter name, or a list of names; got {shown(terms)}")
@@ -118,7 +119,7 @@ def _columns(
     loglik: Loglik,
     x: Array,
     data: Tree,
-    codes: Any,
+    codes: Tree,
 ) -> Array:
     """The covariance (m, m) of the entries at ``places``: T J⁻¹ T' there, T = ∂x/∂z."""
     objective = Objective(loglik, chart, x, data)
@@ -133,7 +134,7 @@ def _columns(
     return _solved(information, rows, max_products) @ rows.T
 
 
-def _solved(information: Any, rows: Array, max_products: int) -> Array:
+def _solved(information: Tree, rows: Array, max_products: int) -> Array:
     """J⁻¹ of each row (m, k); NaN if J is not positive definite or the steps are not enough."""
     target = RELATIVE_RESIDUAL**2 * jnp.sum(rows**2, axis=1)
 

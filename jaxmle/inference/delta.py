@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, Tree, ndarray
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_function, check_level, shown
 from jaxmle.parameters.tree import path_name
@@ -116,7 +115,7 @@ class Delta:
     def _end(self, level: float, side: int) -> Tree:
         return jax.tree.map(lambda ends: ends[..., side], self.conf_int(level))
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> DataFrame:
         """A tidy data frame: term, estimate, std_error, statistic, p_value, conf_low, conf_high."""
         return native({"term": list(self.names)} | self._estimates(level).columns(), backend)
 
@@ -138,7 +137,7 @@ class Delta:
         return self.summary()
 
 
-def _flat(tree: Tree) -> np.ndarray:
+def _flat(tree: Tree) -> ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
@@ -199,7 +198,7 @@ def delta(
 def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str] | None) -> Delta:
     g = portable_copy(g)
 
-    def flat_g(x: Any) -> Any:
+    def flat_g(x: Array) -> Array:
         return ravel_pytree(g(fit.layout.unravel(x)))[0]
 
     x = jnp.asarray(finite_point(fit))
@@ -209,7 +208,7 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
     flat, unravel = ravel_pytree(value)
     with explained(params, {}):
         jacobian = jax.jacfwd(flat_g)(x)
-    moved: Any = propagated(fit, jacobian)
+    moved: Tree = propagated(fit, jacobian)
     # A value outside the estimable space is the one at the estimate itself, which may be infinite.
     away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
@@ -259,7 +258,7 @@ def real_value(name: str, value: Tree) -> Tree:
     return jax.tree.map(jnp.asarray, value)
 
 
-def _is_real(leaf: Any) -> bool:
+def _is_real(leaf: Tree) -> bool:
     plain = isinstance(leaf, int | float) and not isinstance(leaf, bool)
     return plain or (
         isinstance(leaf, np.ndarray | np.generic | jax.Array)

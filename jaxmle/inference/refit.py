@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Axes, Clusters, Loglik, Tree, ndarray
 from jaxmle.batch.batch import fit_members
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.inference.again import again, check_fit
@@ -63,10 +62,10 @@ class Refit:
     def __call__(
         self,
         data: Tree,
-        in_axes: Any,
+        in_axes: Axes,
         weights: Weights | None,
         vcov: str | None,
-        clusters: Any = None,
+        clusters: Clusters = None,
         starts: Tree = None,
     ) -> Fit:
         """The refits of one chunk; from their own ``starts``, if given."""
@@ -80,7 +79,7 @@ class Refit:
             check_rows=False,
         )
 
-    def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
+    def check_rows(self, what: str, clusters: Clusters, remedy: str) -> None:
         """Raise if terms depend on other rows, or on other clusters, because such rows cannot be
         weighted or left out.
         """
@@ -92,7 +91,7 @@ class Refit:
             codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
             check_rows_apart(what, tree, self.layout, base, self.data, remedy=remedy, codes=codes)
 
-    def from_flat(self, x: np.ndarray) -> Tree:
+    def from_flat(self, x: ndarray) -> Tree:
         """Starts (b, p) as a tree with a leading axis."""
         leaves = zip(self.layout.leaves, self.layout.spans, strict=True)
         return jax.tree.unflatten(
@@ -162,7 +161,7 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     )
 
 
-def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
+def chunks(total: int, bytes_each: float) -> Iterator[tuple[ndarray, int]]:
     """Member numbers of each call, all of the same length (a new shape is a compilation), and how
     many of them are used.
 
@@ -175,7 +174,7 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
         yield np.arange(begin, begin + size), min(size, total - begin)
 
 
-def known(fits: Fit) -> np.ndarray:
+def known(fits: Fit) -> ndarray:
     """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN if there is no
     maximum or the data do not determine the entry.
     """
@@ -187,7 +186,7 @@ def known(fits: Fit) -> np.ndarray:
     return np.where(free | ~np.isin(status, STATUSES_WITH_ESTIMATE)[:, None], np.nan, fits.x)
 
 
-def failures(status: np.ndarray) -> dict[str, int]:
+def failures(status: ndarray) -> dict[str, int]:
     """The number of refits with each status other than CONVERGED, the worst first."""
     codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
     return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, Function, Tree, ndarray
 from jaxmle.inference.delta import delta
 from jaxmle.parameters.arguments import check_function
 from jaxmle.parameters.tree import Layout, layout_of
@@ -27,28 +26,28 @@ class Target:
     """
 
     layout: Layout  # of the parameters
-    statistic: Any  # a function of the parameters, or None
+    statistic: Function | None  # a function of the parameters, or None
     outcome: Layout  # of the value
 
-    def values(self, x: Any) -> np.ndarray:
+    def values(self, x: Array) -> ndarray:
         """g at each row of x (b, p), a NumPy array, as (b, q)."""
         if self.statistic is None:
-            return x
+            return np.asarray(x)
         layout = self.layout
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Tree) -> Function:
             return jax.vmap(lambda x: ravel_pytree(portable.function(layout.unravel(x)))[0])
 
         with precision(x.dtype), np.errstate(all="ignore"):
             return np.asarray(compiled(Opaque(self.statistic), ("statistic", layout), make)(x))
 
-    def through(self, rows: np.ndarray, fit: Fit) -> np.ndarray:
+    def through(self, rows: ndarray, fit: Fit) -> ndarray:
         """Small changes (b, p) of the estimate as changes of the value, (b, q), by ∂g/∂x."""
         if self.statistic is None:
             return rows
         layout = self.layout
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Tree) -> Function:
             return jax.jacfwd(lambda x: ravel_pytree(portable.function(layout.unravel(x)))[0])
 
         with precision(fit.dtype):
@@ -57,12 +56,12 @@ class Target:
                 @ np.asarray(compiled(Opaque(self.statistic), ("slope", layout), make)(fit.x)).T
             )
 
-    def stderr(self, fits: Fit) -> np.ndarray:
+    def stderr(self, fits: Fit) -> ndarray:
         """Standard errors (b, q) of refits, by the delta method."""
         if self.statistic is None:
             return np.asarray(fits.se)
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Tree) -> Function:
             return jax.vmap(lambda fit: ravel_pytree(delta(portable.function, fit).stderr)[0])
 
         with precision(fits.dtype):

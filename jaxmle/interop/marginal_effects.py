@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, Label, Loglik, Slice, Tree, ndarray
 from jaxmle.data.frame import Frame
-from jaxmle.data.prediction import quantity_of, ready_model
+from jaxmle.data.prediction import Quantity, quantity_of, ready_model
 from jaxmle.data.table import Column
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 
+if TYPE_CHECKING:
+    import polars as pl
+
 PREDICTED_KINDS = ("mean", "link")
 
 
-def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any = None) -> Any:
+def to_marginaleffects(
+    fit: Fit, frame: Frame, *, kind: str = "mean", model: Loglik | None = None
+) -> Foreign:
     """A fit of a formula's frame as a model for the marginaleffects package: ``slopes``,
     ``comparisons``, ``predictions``, ``datagrid``, ``hypotheses`` and its plots.
 
@@ -56,7 +62,7 @@ def to_marginaleffects(fit: Fit, frame: Frame, *, kind: str = "mean", model: Any
     return _adapter()(fit, frame, quantity_of(ready, kind))
 
 
-def _table_of(frame: Frame) -> Any:
+def _table_of(frame: Frame) -> pl.DataFrame:
     """The columns of the formula at the rows of the fit, a polars frame; words are enumerations in
     the order of their levels.
     """
@@ -65,7 +71,7 @@ def _table_of(frame: Frame) -> Any:
     return polars.DataFrame(series)
 
 
-def _series(polars: Any, column: Column) -> Any:
+def _series(polars: ModuleType, column: Column) -> pl.Series:
     if not column.is_factor:
         whole = column.values.dtype.kind in "fiub" and np.all(
             column.values == np.floor(column.values)
@@ -88,7 +94,7 @@ def _adapter() -> type:
     class JaxmleModel(classes.ModelAbstract):  # type: ignore[name-defined]
         """A fit of jaxmle by the protocol of marginaleffects."""
 
-        def __init__(self, fit: Fit, frame: Frame, quantity: Any) -> None:
+        def __init__(self, fit: Fit, frame: Frame, quantity: Quantity) -> None:
             self.frame = frame
             self.quantity = quantity
             response = [name for name in frame.columns if name not in frame.predictors]
@@ -113,7 +119,7 @@ def _adapter() -> type:
                 series.name: _type_of(series) for series in self.vault.modeldata
             }
 
-        def get_vcov(self, vcov: Any = True) -> np.ndarray | None:
+        def get_vcov(self, vcov: object = True) -> ndarray | None:
             if isinstance(vcov, str):
                 raise ValueError(
                     f"fit with vcov={vcov!r}, and leave vcov=True here: the covariance is "
@@ -121,17 +127,17 @@ def _adapter() -> type:
                 )
             return np.asarray(self.model.vcov) if vcov else None
 
-        def get_exog(self, newdata: Any) -> Any:
+        def get_exog(self, newdata: pl.DataFrame) -> _Rows:
             return _Rows(self.frame.recode(newdata), newdata.height)
 
-        def get_predict(self, params: np.ndarray, newdata: Any) -> Any:
+        def get_predict(self, params: ndarray, newdata: _Rows) -> pl.DataFrame:
             values = _values(self.model, self.quantity, np.asarray(params), newdata.leaves)
             return _predictions(values, self.frame.levels)
 
     return JaxmleModel
 
 
-def _type_of(series: Any) -> str:
+def _type_of(series: pl.Series) -> str:
     """The type of a column in the words of marginaleffects."""
     if not series.dtype.is_numeric():
         return "character"
@@ -143,18 +149,18 @@ def _type_of(series: Any) -> str:
 class _Rows:
     """Coded rows, with what the package asks of a matrix: its shape, and slices of its rows."""
 
-    def __init__(self, leaves: dict[str, np.ndarray], rows: int) -> None:
+    def __init__(self, leaves: dict[str, ndarray], rows: int) -> None:
         self.leaves = leaves
         self.shape = (rows,)
 
-    def __getitem__(self, rows: slice) -> _Rows:
+    def __getitem__(self, rows: Slice) -> _Rows:
         return _Rows(
             {name: leaf[rows] for name, leaf in self.leaves.items()},
             len(range(self.shape[0])[rows]),
         )
 
 
-def _predictions(values: np.ndarray, levels: tuple[Any, ...] | None) -> Any:
+def _predictions(values: ndarray, levels: tuple[Label, ...] | None) -> pl.DataFrame:
     """Values (n,) or (n, K) as the package has predictions: a row each, one class after another."""
     polars = import_module("polars")
     if values.ndim == 1:
@@ -170,15 +176,15 @@ def _predictions(values: np.ndarray, levels: tuple[Any, ...] | None) -> Any:
     )
 
 
-def _whole(rows: int) -> np.ndarray:
+def _whole(rows: int) -> ndarray:
     return np.arange(rows, dtype=np.int32)
 
 
-def _values(fit: Fit, quantity: Any, x: np.ndarray, leaves: Tree) -> np.ndarray:
+def _values(fit: Fit, quantity: Quantity, x: ndarray, leaves: Tree) -> ndarray:
     """The quantity of each row at coefficients x (p,)."""
     layout = fit.layout
 
-    def make(held: Any) -> Any:
+    def make(held: Tree) -> Tree:
         def values_at(x: Array, leaves: Tree) -> Array:
             return quantity.function(layout.unravel(x), leaves)
 

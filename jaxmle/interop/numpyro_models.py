@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.families.adaptor import translated
 from jaxmle.likelihood.combinators import penalize
 from jaxmle.likelihood.contract import data_length
@@ -46,27 +45,25 @@ class NumpyroModel:
     ['rate']
     """
 
-    likelihood: Any
+    likelihood: Loglik
     prior: Callable[[Tree], Array]
-    params0: dict[str, Any]
+    params0: dict[str, Tree]
     constraints: dict[str, Constraint]
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         """The log-likelihood terms (n,), or their sum."""
         return self.likelihood(params, data)
 
-    def start(self, data: Tree) -> dict[str, Any]:
+    def start(self, data: Tree) -> dict[str, Tree]:
         """The start values, whatever the data."""
         return dict(self.params0)
 
-    def with_likelihood(self, tree: Any) -> NumpyroModel:
+    def with_likelihood(self, tree: Tree) -> NumpyroModel:
         """The model with the likelihood that a combinator made from it."""
         return replace(self, likelihood=tree)
 
 
-def from_numpyro(
-    model: Callable[..., Any], data: Mapping[str, Any], *, priors: bool = False
-) -> Any:
+def from_numpyro(model: Function, data: Mapping[str, Tree], *, priors: bool = False) -> Tree:
     """The joint likelihood of a numpyro model, without its priors, or with them for MAP.
 
     Latent sites (and ``numpyro.param``) become parameters, bounded by their supports; the observed
@@ -130,7 +127,7 @@ def from_numpyro(
 # ---------------------------------------------------------------- sites
 
 
-def _sites(model: Callable[..., Any], params: Tree, data: Tree, seed: int = 0) -> dict[str, Any]:
+def _sites(model: Function, params: Tree, data: Tree, seed: int = 0) -> dict[str, Tree]:
     """The sites of one run of the model, with latent sites at ``params`` where these are given."""
     try:
         handlers = import_module("numpyro.handlers")
@@ -140,11 +137,11 @@ def _sites(model: Callable[..., Any], params: Tree, data: Tree, seed: int = 0) -
     return handlers.trace(run).get_trace(**data)
 
 
-def _is_observed(site: Mapping[str, Any]) -> bool:
+def _is_observed(site: Mapping[str, Tree]) -> bool:
     return site["type"] == "sample" and bool(site.get("is_observed"))
 
 
-def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
+def _is_latent(name: str, site: Mapping[str, Tree]) -> bool:
     """Whether a site is a parameter; refuses those that cannot be."""
     if site["type"] == "plate":
         size, subsample = site["args"]
@@ -165,11 +162,11 @@ def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
     return True
 
 
-def _support(site: Mapping[str, Any]) -> Any:
+def _support(site: Mapping[str, Tree]) -> Constraint:
     return site["kwargs"].get("constraint") if site["type"] == "param" else site["fn"].support
 
 
-def _constraint(name: str, site: Mapping[str, Any]) -> Constraint:
+def _constraint(name: str, site: Mapping[str, Tree]) -> Constraint:
     support = _support(site)
     if support is None:
         return free
@@ -182,7 +179,7 @@ def _constraint(name: str, site: Mapping[str, Any]) -> Constraint:
         ) from None
 
 
-def _check_supports(model: Callable[..., Any], data: Tree, made: NumpyroModel) -> None:
+def _check_supports(model: Function, data: Tree, made: NumpyroModel) -> None:
     """A support that moves with other parameters is no constraint of its own."""
     sites = _sites(model, made.params0, data, 1)
     for name, constraint in made.constraints.items():
@@ -194,11 +191,11 @@ def _check_supports(model: Callable[..., Any], data: Tree, made: NumpyroModel) -
 
 
 def _start(
-    model: Callable[..., Any],
+    model: Function,
     data: Tree,
-    latent: Mapping[str, Any],
+    latent: Mapping[str, Tree],
     constraints: Mapping[str, Constraint],
-) -> dict[str, Any]:
+) -> dict[str, Tree]:
     """Medians of draws of the priors, inside the bounds."""
     runs = [_sites(model, {}, data, seed) for seed in range(DRAWS_OF_START)]
     start = {}
@@ -212,7 +209,7 @@ def _start(
     return start
 
 
-def _inside(value: np.ndarray, constraint: Interval) -> np.ndarray:
+def _inside(value: ndarray, constraint: Interval) -> ndarray:
     """A value that is finite and off the bounds."""
     low = constraint.lower
     high = constraint.upper
@@ -229,7 +226,7 @@ def _inside(value: np.ndarray, constraint: Interval) -> np.ndarray:
 class _Likelihood:
     """The joint log-likelihood of the observed sites."""
 
-    model: Callable[..., Any]
+    model: Function
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         sites = _sites(self.model, params, data)
@@ -241,7 +238,7 @@ class _Likelihood:
         return jnp.sum(jnp.stack([jnp.sum(part) for part in parts]))
 
 
-def _prior_of(model: Callable[..., Any], data: Tree) -> Callable[[Tree], Array]:
+def _prior_of(model: Function, data: Tree) -> Callable[[Tree], Array]:
     """The log prior of the latent sites, on their own scale."""
 
     def log_prior(params: Tree) -> Array:
@@ -254,7 +251,7 @@ def _prior_of(model: Callable[..., Any], data: Tree) -> Callable[[Tree], Array]:
     return log_prior
 
 
-def _log_prob(site: Mapping[str, Any]) -> Array:
+def _log_prob(site: Mapping[str, Tree]) -> Array:
     value = site["fn"].log_prob(site["value"])
     scale = site.get("scale")
     return jnp.asarray(value if scale is None else scale * value)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
+from jaxmle._types import Foreign, Tree
 from jaxmle.parameters.arguments import check_path
 
 # Every program is kept, however small: a fit consists of about twenty that each compile in 0.1 to 1
@@ -21,7 +21,7 @@ FOLDER_SETTING = "jax_compilation_cache_dir"
 
 
 @contextlib.contextmanager
-def compile_cache(folder: Any) -> Iterator[None]:
+def compile_cache(folder: Foreign) -> Iterator[None]:
     """A context in which compiled programs are kept in ``folder``, and loaded from there.
 
     It is jax's persistent cache, switched on for the block and put back as it was afterwards. A
@@ -60,7 +60,7 @@ def compile_cache(folder: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _configured(settings: dict[str, Any]) -> Iterator[None]:
+def _configured(settings: dict[str, Tree]) -> Iterator[None]:
     """jax's configuration with these settings, and what it was before. jax opens its cache only
     once, so it is reset.
     """
@@ -75,7 +75,7 @@ def _configured(settings: dict[str, Any]) -> Iterator[None]:
         _configure(before)
 
 
-def _configure(settings: dict[str, Any]) -> None:
+def _configure(settings: dict[str, Tree]) -> None:
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
     for name, value in settings.items():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
+from jaxmle._types import Foreign, FunctionTo
 from jaxmle.parameters.arguments import check_count, check_number
 
 
@@ -53,12 +53,12 @@ class RayExecutor(Executor):
     for all calls of a lake, is put into Ray's object store once.
     """
 
-    def __init__(self, library: Any, options: dict[str, Any]) -> None:
+    def __init__(self, library: ModuleType, options: dict[str, Foreign]) -> None:
         self.library = library
         self.remote = library.remote(**options)(_call)
-        self.stored: tuple[Any, Any] = (None, None)
+        self.stored: tuple[Foreign, Foreign] = (None, None)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, fn: FunctionTo[Foreign], /, *args: Foreign, **kwargs: Foreign) -> Future:
         """Schedule ``fn(*args, **kwargs)`` and return a future of its result."""
         if args and self.stored[0] is not args[0]:
             self.stored = (args[0], self.library.put(args[0]))
@@ -66,5 +66,5 @@ class RayExecutor(Executor):
         return self.remote.remote(fn, *head, *args[1:], **kwargs).future()
 
 
-def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call(fn: FunctionTo[Foreign], *args: Foreign, **kwargs: Foreign) -> Foreign:
     return fn(*args, **kwargs)

@@ -5,13 +5,13 @@ user's engine.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import cast
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DTypeLike, Foreign, Loglik, Tree
 from jaxmle.closures.program_digest import value_digest
 from jaxmle.data.rows import MissingRowsWarning
 from jaxmle.fitting.options import MAX_STEPS
@@ -23,9 +23,11 @@ from jaxmle.lake.record import LakeFits
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import refuse_absent
 from jaxmle.lake.worker import Failed, Work, fit_partition
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_flag
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.workers.engine import checked_engine, shares_memory
 from jaxmle.workers.payload import packed
 
@@ -34,25 +36,25 @@ ERRORS = {kind.__name__: kind for kind in (TypeError, ValueError, MemoryError, R
 
 def fit_lake(
     model: Loglik,
-    source: Any,
+    source: Foreign,
     *,
-    by: Any,
-    out: Any,
+    by: str | Sequence[str],
+    out: Foreign,
     formula: str | None = None,
     params0: Tree = None,
     also: Mapping[str, str] | None = None,
     missing: str = "warn",
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: str | None = "auto",
     clusters: str | None = None,
-    weights: Any = None,
-    dtype: Any = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
     engine: Executor | None = None,
-    cache: Any = None,
-    part: Any = None,
+    cache: Foreign = None,
+    part: Foreign = None,
     progress: bool | None = None,
 ) -> LakeFits:
     """Maximise one log-likelihood on every group of a data set of Parquet files.
@@ -99,7 +101,7 @@ def fit_lake(
     """
     host_only("fit_lake")
     request = Request(
-        by=by,
+        by=cast("tuple[str, ...]", by),  # read by the record
         formula=formula,
         params0=params0,
         also=also,
@@ -141,7 +143,7 @@ def _fitted_files(
     files: Source,
     folder: Folder,
     engine: Executor | None,
-    cache: Any,
+    cache: Foreign,
     progress: bool | None,
 ) -> LakeFits:
     """Skip the files already fitted, fit the rest, and check all keys together."""
@@ -180,7 +182,7 @@ def _fitted_files(
 
 def _outcomes(
     work: Work, to_do: list[Partition], engine: Executor | None
-) -> Iterator[tuple[Partition, Any]]:
+) -> Iterator[tuple[Partition, Tree]]:
     """Each file with its outcome, as they finish."""
     if engine is None:
         for partition in to_do:
@@ -193,7 +195,7 @@ def _outcomes(
 
 def _on_engine(
     work: Work, to_do: list[Partition], engine: Executor
-) -> Iterator[tuple[Partition, Any]]:
+) -> Iterator[tuple[Partition, Tree]]:
     futures: dict[Future, Partition] = {}
     try:
         for partition in to_do:
@@ -207,7 +209,7 @@ def _on_engine(
             future.cancel()
 
 
-def _result(future: Future, partition: Partition) -> Any:
+def _result(future: Future, partition: Partition) -> Tree:
     """The result from a worker, or the failure if none came back."""
     try:
         return future.result()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DTypeLike, Loglik, Tree
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.groups import GroupFits, fit_groups
 from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import arrow_table, as_data, column_values, refuse_absent, table_of_fits
+from jaxmle.likelihood.combinators import Weights
+from jaxmle.record.fit import Fit
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.solvers.methods import Solver
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Fitted(NamedTuple):
@@ -21,29 +27,29 @@ class Fitted(NamedTuple):
     columns were ``coded``, as text that is equal when the coefficients mean the same.
     """
 
-    table: Any
+    table: pa.Table
     dropped: int
     coding: str
 
 
 def fit_table(
     model: Loglik,
-    table: Any,
+    table: pa.Table,
     *,
-    by: Any,
+    by: str | Sequence[str],
     formula: str | None = None,
     params0: Tree = None,
     also: Mapping[str, str] | None = None,
     missing: str = "warn",
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: str | None = "auto",
     clusters: str | None = None,
-    weights: Any = None,
-    dtype: Any = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
-) -> Any:
+) -> Fit | GroupFits:
     """Maximise one log-likelihood on every group of a table: Arrow in, Arrow out.
 
     The unit of work of ``fit_lake``, and for your own pipelines: a pure function of its arguments,
@@ -82,7 +88,7 @@ def fit_table(
     """
     host_only("fit_table")
     request = Request(
-        by=by,
+        by=cast("tuple[str, ...]", by),  # read by the record
         formula=formula,
         params0=params0,
         also=also,
@@ -99,13 +105,13 @@ def fit_table(
     return fitted(model, arrow_table(table), request).table
 
 
-def fitted(model: Loglik, table: Any, request: Request) -> Fitted:
+def fitted(model: Loglik, table: pa.Table, request: Request) -> Fitted:
     """The fits of the groups of a table, as requested."""
     refuse_absent(request.named_columns(), table.column_names, "the table")
     if not table.num_rows:
         raise ValueError("the table has no rows: there is nothing to fit")
-    data: Any
-    by: Any = list(request.by)
+    data: pa.Table
+    by: Tree = list(request.by)
     weights = None
     clusters = None
     if request.formula is not None:
@@ -136,7 +142,7 @@ def fitted(model: Loglik, table: Any, request: Request) -> Fitted:
     return Fitted(table_of_fits(groups, table.schema), dropped, _coding(data, groups))
 
 
-def _frame(table: Any, request: Request) -> Frame:
+def _frame(table: pa.Table, request: Request) -> Frame:
     return from_formula(
         request.formula or "",
         table,
@@ -148,9 +154,9 @@ def _frame(table: Any, request: Request) -> Frame:
     )
 
 
-def _coding(data: Any, groups: GroupFits) -> str:
+def _coding(data: pa.Table, groups: GroupFits) -> str:
     """The names of the parameters, and the levels of each column coded as categories."""
-    facts: dict[str, Any] = {"parameters": groups.fits.names}
+    facts: dict[str, Tree] = {"parameters": groups.fits.names}
     if isinstance(data, Frame):
         levels = {
             f"{column} in {leaf}" if leaf != "x" else column: known

@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from jaxmle._types import Tree, ndarray
 from jaxmle.lake.key_index import KeyIndex, hashes_of
 from jaxmle.lake.outputs import MANIFEST_OF_A_LAKE, Folder, read_fits, read_footer
 from jaxmle.lake.partitions import Partition, Source
 from jaxmle.lake.record import LakeFits
 from jaxmle.lake.tables import key_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEYS_SHOWN = 3
 FOOTER_KINDS = {"rows": int, "dropped": int, "groups": int, "statuses": dict, "coding": str}
@@ -29,7 +31,7 @@ class Gathering:
         self.partitions = files.partitions
         self.others = files.others
         self.by = by
-        self.taken: dict[str, dict[str, Any]] = {}  # the footer of each file, by the output's name
+        self.taken: dict[str, dict[str, Tree]] = {}  # the footer of each file, by the output's name
         all_files = (*files.partitions, *files.others)
         self.place = {partition.output: i for i, partition in enumerate(all_files)}
         self.index = KeyIndex()
@@ -49,7 +51,7 @@ class Gathering:
         self.skipped = len(self.taken)
         return to_do
 
-    def _footer(self, partition: Partition, there: set[str]) -> dict[str, Any] | None:
+    def _footer(self, partition: Partition, there: set[str]) -> dict[str, Tree] | None:
         """The footer of a file's fits; None if there are none of its current version."""
         if partition.output not in there:
             return None
@@ -70,7 +72,7 @@ class Gathering:
                 self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
         self.refuse_shared_keys(self.index.shared())
 
-    def take(self, partition: Partition, footer: dict[str, Any], hashes: np.ndarray) -> None:
+    def take(self, partition: Partition, footer: dict[str, Tree], hashes: ndarray) -> None:
         """Take in a finished file.
 
         Raises:
@@ -124,7 +126,7 @@ class Gathering:
                 "parts of groups"
             )
 
-    def _keys(self, partition: Partition) -> Any:
+    def _keys(self, partition: Partition) -> pa.Table:
         return key_table(read_fits(self.folder, partition.output), self.by)
 
     def record(self) -> LakeFits:
@@ -150,13 +152,13 @@ class Gathering:
         )
 
 
-def _is_of(footer: dict[str, Any], partition: Partition) -> bool:
+def _is_of(footer: dict[str, Tree], partition: Partition) -> bool:
     """Whether fits are those of the current version of the file."""
     sound = all(type(footer.get(name)) is kind for name, kind in FOOTER_KINDS.items())
     return sound and footer.get("source") == partition.facts
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+def _differences(before: dict[str, Tree], now: dict[str, Tree]) -> Iterable[tuple[str, Tree, Tree]]:
     """Columns whose levels differ: name, levels before, levels now."""
     for name, known in (before.get("levels") or {}).items():
         other = (now.get("levels") or {}).get(name)
@@ -166,9 +168,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterable[tuple[
         yield "the response", before.get("response") or [], now.get("response") or []
 
 
-def _listed(values: Any) -> str:
+def _listed(values: Tree) -> str:
     return ", ".join(map(str, values)) or "nothing"
 
 
-def _key_text(row: dict[str, Any]) -> str:
+def _key_text(row: dict[str, Tree]) -> str:
     return " and ".join(f"{name}={value!r}" for name, value in row.items())

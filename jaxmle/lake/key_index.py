@@ -5,15 +5,20 @@ neither fit is that of the group.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
+from jaxmle._types import ndarray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ over the golden ratio (Knuth 1998, vol. 3, 6.4)
 
 
-def hashes_of(keys: Any) -> np.ndarray:
+def hashes_of(keys: pa.Table) -> ndarray:
     """A 64-bit hash for each row of a table of keys, (b,)."""
     total = np.zeros(keys.num_rows, dtype=np.uint64)
     for column in keys.columns:
@@ -33,10 +38,10 @@ class KeyIndex:
     def __init__(self) -> None:
         self.hashes = np.zeros(0, dtype=np.uint64)  # sorted
         self.files = np.zeros(0, dtype=np.int32)
-        self.waiting: list[tuple[np.ndarray, int]] = []
+        self.waiting: list[tuple[ndarray, int]] = []
         self.count_waiting = 0
 
-    def add(self, file: int, hashes: np.ndarray) -> Iterable[tuple[int, int]]:
+    def add(self, file: int, hashes: ndarray) -> Iterable[tuple[int, int]]:
         """Take in the keys of a file; return pairs of files that may share one."""
         self.waiting.append((hashes, file))
         self.count_waiting += len(hashes)

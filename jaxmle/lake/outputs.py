@@ -10,11 +10,16 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from jaxmle._types import Foreign, Tree
 from jaxmle.data.table import needed
 from jaxmle.lake.partitions import Partition, first_line
 from jaxmle.parameters.arguments import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
 
 MANIFEST_OF_A_LAKE = "manifest.json"
 LAKE_FORMAT = 1
@@ -26,7 +31,7 @@ NANOSECONDS_TO_ABANDON = 3600 * 10**9  # an hour: its process died
 class Folder:
     """A folder on an Arrow file system: a disk, or an object store."""
 
-    filesystem: Any
+    filesystem: fs.FileSystem
     path: str
 
     def file(self, name: str) -> str:
@@ -68,7 +73,7 @@ class Folder:
                 self.remove(info.path)
 
 
-def folder_of(out: Any) -> Folder:
+def folder_of(out: Foreign) -> Folder:
     """The folder that ``out`` names: a path, or an address such as ``s3://bucket/fits``."""
     fs = needed("pyarrow.fs")
     if not isinstance(out, str | os.PathLike) or not str(out):
@@ -90,7 +95,7 @@ def refuse_own_source(folder: Folder, partitions: tuple[Partition, ...]) -> None
             )
 
 
-def open_folder(folder: Folder, identity: dict[str, str], about: dict[str, Any]) -> None:
+def open_folder(folder: Folder, identity: dict[str, str], about: dict[str, Tree]) -> None:
     """Resume a folder that holds fits of the same run, or start one.
 
     Args:
@@ -148,7 +153,7 @@ def _compare(folder: Folder, identity: dict[str, str]) -> None:
 # ---------------------------------------------------------------- one file of fits
 
 
-def write_fits(folder: Folder, name: str, table: Any, footer: dict[str, Any]) -> None:
+def write_fits(folder: Folder, name: str, table: pa.Table, footer: dict[str, Tree]) -> None:
     """Write the fits of a file of the source, with a description in the footer."""
     pa = needed("pyarrow")
     described = table.replace_schema_metadata({FOOTER: json.dumps(footer).encode()})
@@ -157,7 +162,7 @@ def write_fits(folder: Folder, name: str, table: Any, footer: dict[str, Any]) ->
     folder.write(name, buffer.getvalue())
 
 
-def read_footer(folder: Folder, name: str) -> dict[str, Any] | None:
+def read_footer(folder: Folder, name: str) -> dict[str, Tree] | None:
     """The footer of a file of fits; None if it has none that can be read."""
     try:
         parquet = needed("pyarrow.parquet")
@@ -168,7 +173,7 @@ def read_footer(folder: Folder, name: str) -> dict[str, Any] | None:
     return footer if isinstance(footer, dict) else None
 
 
-def read_fits(folder: Folder, name: str, columns: list[str] | None = None) -> Any:
+def read_fits(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
     """A file of fits as a table."""
     parquet = needed("pyarrow.parquet")
     return parquet.read_table(

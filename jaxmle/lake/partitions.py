@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import xxhash
 
+from jaxmle._types import Foreign, Tree
 from jaxmle.data.table import needed
 from jaxmle.parameters.arguments import check_count, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import dataset, fs
 
 CHARACTERS_OF_A_NAME = 80  # of the end of a path, in the name of its output; names have 255 at most
 
@@ -21,7 +26,7 @@ class Partition:
     modification time ``mtime_ns``, and the name of its output.
     """
 
-    fragment: Any
+    fragment: dataset.Fragment
     path: str
     size: int
     mtime_ns: int
@@ -34,7 +39,7 @@ class Partition:
         return f"{plain}-{xxhash.xxh3_64_hexdigest(self.path.encode())}.parquet"
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Tree]:
         """What must be unchanged for its fits to be those of the file."""
         return {"path": self.path, "size": self.size, "mtime_ns": self.mtime_ns}
 
@@ -45,12 +50,12 @@ class Source:
     ``partitions`` requested, and the ``others``.
     """
 
-    schema: Any
+    schema: pa.Schema
     partitions: tuple[Partition, ...]
     others: tuple[Partition, ...]
 
 
-def source_of(source: Any, part: Any) -> Source:
+def source_of(source: Foreign, part: Foreign) -> Source:
     """The files of a source, or of one part of it.
 
     Raises:
@@ -72,7 +77,7 @@ def source_of(source: Any, part: Any) -> Source:
     return Source(dataset.schema, tuple(chosen), tuple(others))
 
 
-def _dataset(source: Any) -> Any:
+def _dataset(source: Foreign) -> Tree:
     datasets = needed("pyarrow.dataset")
     if isinstance(source, datasets.Dataset):
         if isinstance(source, datasets.FileSystemDataset):
@@ -107,13 +112,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _facts(paths: list[str], filesystem: Any) -> list[tuple[int, int]]:
+def _facts(paths: list[str], filesystem: fs.FileSystem) -> list[tuple[int, int]]:
     """Size and modification time of each file."""
     infos = filesystem.get_file_info(paths)
     return [(info.size or 0, info.mtime_ns or 0) for info in infos]
 
 
-def _part(part: Any) -> tuple[int, int]:
+def _part(part: Foreign) -> tuple[int, int]:
     """Which of how many parts, from ``part=(i, n)``."""
     if part is None:
         return 0, 1

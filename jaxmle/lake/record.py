@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from jaxmle._types import DataFrame
 from jaxmle.data.table import needed
 from jaxmle.lake.outputs import Folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import dataset
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +48,7 @@ class LakeFits:
     skipped: int
     stale: tuple[str, ...] = ()
 
-    def to_dataset(self) -> Any:
+    def to_dataset(self) -> dataset.Dataset:
         """The fits as a pyarrow data set, not yet read; the columns are those of ``fit_table``."""
         datasets = needed("pyarrow.dataset")
         paths = [self.folder.file(name) for name in self.files]
@@ -53,11 +58,11 @@ class LakeFits:
         whole = max((part.physical_schema for part in made.get_fragments()), key=len)
         return made.replace_schema(whole.remove_metadata())
 
-    def to_table(self) -> Any:
+    def to_table(self) -> pa.Table:
         """The fits as one pyarrow table, in memory."""
         return self.to_dataset().to_table()
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> DataFrame:
         """The fits as a lazy polars frame; nothing is read before ``.collect()``.
 
         Raises:

@@ -5,17 +5,17 @@ is fitted.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from jaxmle._types import Tree
+from jaxmle._types import DTypeLike, Tree
 from jaxmle.data.formula import STATEFUL
 from jaxmle.data.plan import plan_of
 from jaxmle.data.rows import MISSING_POLICIES, given_of
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.solvers.methods import Solver
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +30,11 @@ class Request:
     also: Mapping[str, str] | None = None
     missing: str = "warn"
     constraints: Tree = None
-    solver: Any = None
+    solver: Solver | None = None
     vcov: str | None = "auto"
     clusters: str | None = None
     weights: Weights | None = None
-    dtype: Any = None
+    dtype: DTypeLike = None
     max_steps: int = MAX_STEPS
     block_rows: int | None = None
 
@@ -99,7 +99,7 @@ class Request:
                 )
 
 
-def _names_of_keys(by: Any) -> tuple[str, ...]:
+def _names_of_keys(by: str | Sequence[str]) -> tuple[str, ...]:
     names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, list | tuple) else ()
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"by must be the name of a column or a list of names; got {shown(by)}")

@@ -4,15 +4,18 @@ groups as a table.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Tree, ndarray
 from jaxmle.data.groups import GroupFits
 from jaxmle.data.table import needed
 from jaxmle.parameters.arguments import shown
 from jaxmle.solvers.status import Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FACTS_OF_A_GROUP = ("n", "status", "reason", "loglik")
 ESTIMATE = "est:"  # before the name of a parameter, in the name of the column of its estimates
@@ -20,7 +23,7 @@ STANDARD_ERROR = "se:"
 VCOV = "vcov"
 
 
-def arrow_table(table: Any) -> Any:
+def arrow_table(table: pa.Table) -> pa.Table:
     """A pyarrow table from one, or from an object that converts to one (polars, pandas, DuckDB)."""
     pa = needed("pyarrow")
     if isinstance(table, pa.Table):
@@ -42,7 +45,7 @@ def refuse_absent(names: list[str], known: list[str], what: str) -> None:
             raise ValueError(f"{what} has no column {name!r}; its columns are {', '.join(known)}")
 
 
-def column_values(table: Any, name: str) -> np.ndarray:
+def column_values(table: pa.Table, name: str) -> ndarray:
     """A column as an array (n,), or (n, q) if it holds fixed-size lists."""
     pa = needed("pyarrow")
     column = table.column(name).combine_chunks()
@@ -56,14 +59,14 @@ def column_values(table: Any, name: str) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
 
-def is_numeric(kind: Any) -> bool:
+def is_numeric(kind: pa.DataType) -> bool:
     """Whether an Arrow type is one of numbers, or of fixed-size lists of numbers."""
     types = needed("pyarrow").types
     inner = kind.value_type if types.is_fixed_size_list(kind) else kind
     return bool(types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner))
 
 
-def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
+def leaves_of(table: pa.Table, left_out: list[str]) -> dict[str, ndarray]:
     """The numeric columns by name, as the data of a likelihood."""
     names = [
         field.name
@@ -77,7 +80,7 @@ def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
     return {name: column_values(table, name) for name in names}
 
 
-def key_type(kind: Any) -> Any:
+def key_type(kind: pa.DataType) -> pa.DataType:
     """The type of a key in the table of fits: that of the column, except that categories take the
     type of their values, and string views, which polars produces, become strings.
     """
@@ -101,7 +104,7 @@ def key_columns(by: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     return columns
 
 
-def table_of_fits(groups: GroupFits, schema: Any) -> Any:
+def table_of_fits(groups: GroupFits, schema: pa.Schema) -> pa.Table:
     """One row per group: its keys, n, status, reason, loglik, estimates, standard errors and
     covariance.
 
@@ -112,7 +115,7 @@ def table_of_fits(groups: GroupFits, schema: Any) -> Any:
     pa = needed("pyarrow")
     fits = groups.fits
     named = key_columns(tuple(groups.keys), fits.names)
-    columns: dict[str, Any] = {
+    columns: dict[str, Tree] = {
         named[key]: pa.array(values).cast(key_type(schema.field(key).type))
         for key, values in groups.keys.items()
     }
@@ -137,7 +140,7 @@ def table_of_fits(groups: GroupFits, schema: Any) -> Any:
     return pa.table(columns)
 
 
-def _lists(matrices: np.ndarray) -> Any:
+def _lists(matrices: ndarray) -> pa.Array:
     """Matrices (b, p, p) as lists of p² numbers, row by row."""
     pa = needed("pyarrow")
     size = matrices.shape[1] * matrices.shape[2]
@@ -145,7 +148,7 @@ def _lists(matrices: np.ndarray) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrices.reshape(-1)))
 
 
-def key_table(table: Any, by: tuple[str, ...]) -> Any:
+def key_table(table: pa.Table, by: tuple[str, ...]) -> pa.Table:
     """The keys of a table of fits, under their original names."""
     names = tuple(
         name.removeprefix(ESTIMATE) for name in table.column_names if name.startswith(ESTIMATE)
@@ -154,7 +157,7 @@ def key_table(table: Any, by: tuple[str, ...]) -> Any:
     return table.select([named[key] for key in by]).rename_columns(list(by))
 
 
-def as_data(table: Any, by: tuple[str, ...], given: list[str]) -> tuple[Tree, dict[str, Any]]:
+def as_data(table: pa.Table, by: tuple[str, ...], given: list[str]) -> tuple[Tree, dict[str, Tree]]:
     """The leaves of a table without a formula, and its keys by name."""
     refuse_absent([*by, *given], table.column_names, "the table")
     keys = {name: column_values(table, name) for name in by}

@@ -6,11 +6,9 @@ process with everything compiled for it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from jaxmle._types import Loglik
+from jaxmle._types import Loglik, Tree, ndarray
 from jaxmle.data.table import needed
 from jaxmle.lake.compile_cache import compile_cache
 from jaxmle.lake.fit_table import Fitted, fitted
@@ -21,6 +19,9 @@ from jaxmle.lake.request import Request
 from jaxmle.lake.tables import key_table, key_type, refuse_absent
 from jaxmle.workers.engine import end_with_parent
 from jaxmle.workers.payload import unpacked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Work:
     """
 
     content: bytes | tuple[Loglik, Request]
-    schema: Any
+    schema: pa.Schema
     columns: list[str] | None
     folder: Folder
     cache: str | None
@@ -43,8 +44,8 @@ class Work:
 class Done:
     """A fitted file: its footer, and the hash of each key."""
 
-    footer: dict[str, Any]
-    hashes: np.ndarray
+    footer: dict[str, Tree]
+    hashes: ndarray
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _fitted_partition(work: Work, partition: Partition) -> Done:
     return Done(footer, hashes_of(key_table(fits.table, request.by)))
 
 
-def _read(work: Work, partition: Partition) -> Any:
+def _read(work: Work, partition: Partition) -> pa.Table:
     """The columns of a file that are used, with those from its path."""
     fragment = partition.fragment
     physical = fragment.physical_schema.names
@@ -113,7 +114,7 @@ def _read(work: Work, partition: Partition) -> Any:
     return table
 
 
-def _nothing(table: Any, request: Request) -> Fitted:
+def _nothing(table: pa.Table, request: Request) -> Fitted:
     """The fits of a file without rows: a table without groups."""
     pa = needed("pyarrow")
     keys = {name: pa.array([], key_type(table.schema.field(name).type)) for name in request.by}

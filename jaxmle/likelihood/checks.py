@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DTypeLike, KeyPath, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
@@ -27,12 +26,12 @@ Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its lea
 FORMULA_HINT = ". For a formula use jaxmle.from_formula('y ~ x', table).fit(model)"
 
 
-def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
+def host_params(params: Tree, dtype: DTypeLike, what: str = "params") -> Tree:
     """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
     non-finite values are refused by name. Functions in the fields of a module are kept as they are.
     """
 
-    def convert(path: Any, leaf: Any) -> Any:
+    def convert(path: KeyPath, leaf: Tree) -> Tree:
         if is_function_of_module(path, leaf):
             return HeldFunction(leaf)
         name = what + jax.tree_util.keystr(path)
@@ -64,7 +63,7 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
     return _mapped(convert, params, what)
 
 
-def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
+def _mapped(convert: Callable[[Tree, Tree], Tree], tree: Tree, what: str) -> Tree:
     """The tree with ``convert(path, leaf)`` for every leaf."""
     try:
         return jax.tree_util.tree_map_with_path(convert, tree)
@@ -77,12 +76,12 @@ def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
         ) from None
 
 
-def _first_bad(value: np.ndarray) -> str:
+def _first_bad(value: ndarray) -> str:
     where = tuple(int(i) for i in np.argwhere(~np.isfinite(value.astype(float)))[0])
     return f"{value[where]} at index {list(where)}" if where else str(value)
 
 
-def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
+def host_data(data: Tree, dtype: DTypeLike, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
@@ -92,7 +91,7 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
 
     data = columns_of_frame(data) if is_frame(data) else data
 
-    def convert(path: Any, leaf: Any) -> Any:
+    def convert(path: KeyPath, leaf: Tree) -> Tree:
         name = "data" + jax.tree_util.keystr(path)
         if isinstance(leaf, int | float | complex | str | bytes):
             inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
@@ -152,7 +151,7 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     return _mapped(convert, data, "data")
 
 
-def _refuse_remote(name: str, leaf: Any) -> None:
+def _refuse_remote(name: str, leaf: Tree) -> None:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return
     raise ValueError(
@@ -162,7 +161,7 @@ def _refuse_remote(name: str, leaf: Any) -> None:
     )
 
 
-def _no_numbers(name: str, value: Any, kind: str) -> str:
+def _no_numbers(name: str, value: Tree, kind: str) -> str:
     """What a leaf of strings or objects holds, and how to convert it to numbers."""
     if value.ndim == 0 and kind == "O":
         return _not_read(name, value.item())
@@ -191,7 +190,7 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
     )
 
 
-def _not_read(name: str, value: Any) -> str:
+def _not_read(name: str, value: Tree) -> str:
     """The message for a leaf that is not an array, and how to convert it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
@@ -202,7 +201,7 @@ def _not_read(name: str, value: Any) -> str:
     )
 
 
-def _integers(name: str, value: Any, dtype: Any) -> Any:
+def _integers(name: str, value: Tree, dtype: DTypeLike) -> Tree:
     """Integers in ``dtype``; an integer that does not fit would change its value and is refused."""
     if value.dtype == dtype:
         return value
@@ -219,7 +218,7 @@ def _integers(name: str, value: Any, dtype: Any) -> Any:
     return whole.astype(dtype)
 
 
-def traced_data(data: Tree, dtype: Any = None) -> Tree:
+def traced_data(data: Tree, dtype: DTypeLike = None) -> Tree:
     """``data`` under a trace, converted like ``host_data`` by type: integers in the width of the
     trace, floats in ``dtype`` if given.
     """
@@ -228,19 +227,21 @@ def traced_data(data: Tree, dtype: Any = None) -> Tree:
         jnp.int32 if dtype is not None and np.dtype(dtype).itemsize < 8 else jnp.result_type(int)
     )
 
-    def convert(leaf: Any) -> Any:
+    real = None if dtype is None else np.dtype(dtype)
+
+    def convert(leaf: Tree) -> Tree:
         if not hasattr(leaf, "dtype"):
             return leaf if dtype is None else jnp.asarray(leaf)
         if jnp.issubdtype(leaf.dtype, jnp.integer):
             return jnp.asarray(leaf).astype(whole)
-        if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(leaf).astype(dtype)
+        if real is not None and jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(leaf).astype(real)
         return leaf if dtype is None else jnp.asarray(leaf)
 
     return jax.tree.map(convert, data)
 
 
-def _floats(name: str, value: Any, dtype: Any) -> Any:
+def _floats(name: str, value: Tree, dtype: DTypeLike) -> Tree:
     flat = np.asarray(value)
     if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
         rows = np.unique(np.argwhere(bad)[:, 0])
@@ -271,7 +272,7 @@ def check_coding(
             in its leaf; by default by its row.
     """
 
-    def shown(node: Any, rows: Tree, part: int) -> None:
+    def shown(node: Tree, rows: Tree, part: int) -> None:
         if isinstance(node, Pool):
             for k, (member, member_rows) in enumerate(zip(node.members, rows, strict=True)):
                 shown(member, member_rows, k)
@@ -312,7 +313,7 @@ def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree 
             )
 
 
-def _outside(loglik: Loglik, layout: Layout) -> list[tuple[str, Any, float, float]]:
+def _outside(loglik: Loglik, layout: Layout) -> Tree:
     """Names and values that ``fix`` holds, not strictly inside their bounds (low, high)."""
     beyond = []
     if isinstance(loglik, Fix):

@@ -10,16 +10,17 @@ numbered after the leaves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Array, Atom, Foreign, Loglik, Tree, ndarray
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of, value_of
 
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
@@ -73,8 +74,8 @@ NO_CODE = Var(None, False)
 
 
 def indices_of(
-    loglik: Loglik, layout: Layout, base: Any, data: Tree
-) -> tuple[tuple[Index, ...], dict[int, np.ndarray]]:
+    loglik: Loglik, layout: Layout, base: Array, data: Tree
+) -> tuple[tuple[Index, ...], dict[int, ndarray]]:
     """The places where the program of a log-likelihood indexes an axis by a leaf of the data or by
     an array that it closes over, and these arrays by their numbers; nothing if it cannot be traced.
     """
@@ -99,28 +100,28 @@ def codes_of(data: Tree) -> list[Var]:
     return [Var(_code(i, leaf), True) for i, leaf in enumerate(jax.tree.leaves(data))]
 
 
-def codes_captured(program: Any, first: int) -> list[Var]:
+def codes_captured(program: ClosedJaxpr, first: int) -> list[Var]:
     """The arrays that a program has captured as codes, numbered from ``first``."""
     return [Var(_code(i, value), False) for i, value in enumerate(program.consts, first)]
 
 
-def _code(number: int, leaf: Any) -> Code | None:
+def _code(number: int, leaf: Tree) -> Code | None:
     kind = getattr(leaf.dtype, "kind", "")  # an extended type, of keys, has none
     return Code(number, (), 0, tuple(range(np.ndim(leaf)))) if kind in ("i", "u", "f") else None
 
 
-def literal(atom: Any) -> Var:
+def literal(atom: Atom) -> Var:
     """A literal number in the program; its value is kept if it is a single integer."""
-    value = np.asarray(atom.val)
+    value = np.asarray(value_of(atom))
     return Var(int(value) if value.ndim == 0 and value.dtype.kind in "iu" else None, False)
 
 
-def called(equation: Any) -> Any:
+def called(equation: JaxprEqn) -> ClosedJaxpr | None:
     """The program that an operation calls once with its own arguments."""
     if equation.primitive.name in ("scan", "cond", "while"):
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = equation.params.get(name)
+        inner: Foreign = equation.params.get(name)
         if hasattr(inner, "eqns") and not hasattr(inner, "consts") and not inner.constvars:
             inner = ClosedJaxpr(inner, ())  # of ``checkpoint``, and in jax 0.12 of a custom rule
         if hasattr(inner, "consts") and len(inner.jaxpr.invars) == len(equation.invars):
@@ -129,13 +130,13 @@ def called(equation: Any) -> Any:
 
 
 def _results(
-    jaxpr: Any, arguments: list[Var], constants: dict[Any, Var] | None = None
+    jaxpr: Jaxpr, arguments: list[Var], constants: dict[Tree, Var] | None = None
 ) -> tuple[list[Var], list[Index]]:
     """What is known about the results of a program, and the indices in it."""
     table = (constants or {}) | dict(zip(jaxpr.invars, arguments, strict=True))
     indices: list[Index] = []
 
-    def read(atom: Any) -> Var:
+    def read(atom: Atom) -> Var:
         return literal(atom) if hasattr(atom, "val") else table.get(atom, NO_CODE)
 
     for equation in jaxpr.eqns:
@@ -148,7 +149,7 @@ def _results(
     return [read(atom) for atom in jaxpr.outvars], indices
 
 
-def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
+def applied(equation: JaxprEqn, ins: list[Var]) -> tuple[list[Var], list[Index]]:
     """What is known about the results of an operation, and the indices in the programs that it
     calls.
     """
@@ -181,17 +182,17 @@ def _looped(indices: list[Index]) -> list[Index]:
     return [index._replace(looped=True) for index in indices]
 
 
-def _program(closed: Any) -> Any:
+def _program(closed: ClosedJaxpr) -> Tree:
     return getattr(closed, "jaxpr", closed)
 
 
-def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
+def _of_one_turn(equation: JaxprEqn, body: Tree, ins: list[Var]) -> list[Var]:
     """What one iteration of a scan receives: a row of the arrays it runs over; about the rest only
     whether it depends on the data, because it may change.
     """
     given = []
     for atom, inner, var in zip(equation.invars, body.invars, ins, strict=True):
-        row = isinstance(var.known, Code) and atom.aval.shape != inner.aval.shape
+        row = isinstance(var.known, Code) and aval_of(atom).shape != aval_of(inner).shape
         known = None
         if row:
             known = var.known._replace(axes=var.known.axes[1:])  # type: ignore[union-attr]
@@ -199,7 +200,7 @@ def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
     return given
 
 
-def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
+def indexed(equation: JaxprEqn, ins: list[Var]) -> Iterator[Index]:
     """The indices that an operation takes: pairs of a code and the number of entries that it
     indexes.
     """
@@ -212,7 +213,7 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
         yield from _index(ins[0].known, entries, NO_CODE, "one_hot")
         return
     if name == "dynamic_slice":
-        shape = equation.invars[0].aval.shape
+        shape = aval_of(equation.invars[0]).shape
         for axis, var in enumerate(ins[1:]):
             yield from _index(var.known, shape[axis] - params["slice_sizes"][axis] + 1, ins[0])
         return
@@ -228,7 +229,7 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
     each = index if isinstance(index, tuple) and not isinstance(index, Code) else (index,)
     if len(each) != len(places) or _filled_on_purpose(params):
         return
-    shape = equation.invars[0].aval.shape
+    shape = aval_of(equation.invars[0]).shape
     adds = name != "gather"
     for axis, component in zip(places, each, strict=True):
         if axis in window:
@@ -237,7 +238,7 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
             yield from _index(component, shape[axis] - window[axis] + 1, ins[0], choice)
 
 
-def _filled_on_purpose(params: Any) -> bool:
+def _filled_on_purpose(params: Tree) -> bool:
     """Whether the value read out of range was given explicitly: ``at[…].get(mode="fill",
     fill_value=0)``.
     """
@@ -251,7 +252,7 @@ def _index(known: Known, size: int, operand: Var, choice: Choice = "entry") -> I
         yield index._replace(choice=choice)
 
 
-def _branch(equation: Any, ins: list[Var]) -> Iterator[Index]:
+def _branch(equation: JaxprEqn, ins: list[Var]) -> Iterator[Index]:
     """The code by which ``switch`` chooses a branch, which it clamps first."""
     known = ins[0].known
     if equation.primitive.name == "cond":
@@ -262,7 +263,7 @@ def _branch(equation: Any, ins: list[Var]) -> Iterator[Index]:
         yield from _index(known._replace(limit="none"), branches, NO_CODE, "branch")
 
 
-def one_hot_entries(equation: Any) -> int | None:
+def one_hot_entries(equation: JaxprEqn) -> int | None:
     """The number of columns if an equation is a call of ``jax.nn.one_hot``; otherwise None."""
     if equation.params.get("name") != "_one_hot":
         return None
@@ -276,15 +277,15 @@ def one_hot_entries(equation: Any) -> int | None:
 # ---------------------------------------------------------------- operations that keep the values
 
 
-def _same(equation: Any, ins: list[Known]) -> Known:
-    kind = equation.outvars[0].aval.dtype
+def _same(equation: JaxprEqn, ins: list[Known]) -> Known:
+    kind = aval_of(equation.outvars[0]).dtype
     return (
         ins[0] if jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating) else None
     )
 
 
-def _added(sign: int) -> Callable[[Any, list[Known]], Known]:
-    def rule(equation: Any, ins: list[Known]) -> Known:
+def _added(sign: int) -> Callable[[Tree, list[Known]], Known]:
+    def rule(equation: JaxprEqn, ins: list[Known]) -> Known:
         left, right = ins
         if any(isinstance(known, Code) and known.limit == "clamp" for known in ins):
             return None
@@ -297,13 +298,13 @@ def _added(sign: int) -> Callable[[Any, list[Known]], Known]:
     return rule
 
 
-def _floored(equation: Any, ins: list[Known]) -> Known:
+def _floored(equation: JaxprEqn, ins: list[Known]) -> Known:
     """``max(i, 0)``, by which ``bincount`` counts a negative code as 0."""
     codes = [known for known in ins if isinstance(known, Code)]
     return codes[0]._replace(limit="floor") if 0 in ins and len(codes) == 1 else None
 
 
-def _clamped(equation: Any, ins: list[Known]) -> Known:
+def _clamped(equation: JaxprEqn, ins: list[Known]) -> Known:
     """``clamp(0, i, k − 1)``, by which ``switch`` chooses one of its k branches."""
     low, code, high = ins
     if isinstance(code, Code) and low == 0 and isinstance(high, int):
@@ -311,7 +312,7 @@ def _clamped(equation: Any, ins: list[Known]) -> Known:
     return None
 
 
-def _selected(equation: Any, ins: list[Known]) -> Known:
+def _selected(equation: JaxprEqn, ins: list[Known]) -> Known:
     """``select(i < 0, i, i + n)``, by which jax counts from the end, is treated as i."""
     _, *cases = ins
     first = cases[0]
@@ -319,26 +320,26 @@ def _selected(equation: Any, ins: list[Known]) -> Known:
     return first if isinstance(first, Code) and same else None
 
 
-def _broadcast(equation: Any, ins: list[Known]) -> Known:
+def _broadcast(equation: JaxprEqn, ins: list[Known]) -> Known:
     known = ins[0]
     to = equation.params["broadcast_dimensions"]
     if not isinstance(known, Code):
         return known if isinstance(known, int) else None
-    before = equation.invars[0].aval.shape
-    after = equation.outvars[0].aval.shape
+    before = aval_of(equation.invars[0]).shape
+    after = aval_of(equation.outvars[0]).shape
     axes: list[int | None] = [None] * len(after)
     for old, new in enumerate(to):
         axes[new] = known.axes[old] if before[old] == after[new] else None
     return known._replace(axes=tuple(axes))
 
 
-def _reshaped(equation: Any, ins: list[Known]) -> Known:
+def _reshaped(equation: JaxprEqn, ins: list[Known]) -> Known:
     """Axes of length one may be added or dropped; after any other reshape the axes are unknown."""
     known = ins[0]
     if not isinstance(known, Code):
         return known if isinstance(known, int) else None
-    before = equation.invars[0].aval.shape
-    after = equation.outvars[0].aval.shape
+    before = aval_of(equation.invars[0]).shape
+    after = aval_of(equation.outvars[0]).shape
     long = [axis for axis, size in zip(known.axes, before, strict=True) if size != 1]
     if [size for size in before if size != 1] != [size for size in after if size != 1]:
         long = [None] * sum(size != 1 for size in after)
@@ -346,14 +347,14 @@ def _reshaped(equation: Any, ins: list[Known]) -> Known:
     return known._replace(axes=tuple(None if size == 1 else next(queue) for size in after))
 
 
-def _transposed(equation: Any, ins: list[Known]) -> Known:
+def _transposed(equation: JaxprEqn, ins: list[Known]) -> Known:
     known = ins[0]
     if not isinstance(known, Code):
         return None
     return known._replace(axes=tuple(known.axes[i] for i in equation.params["permutation"]))
 
 
-def _sliced(equation: Any, ins: list[Known]) -> Known:
+def _sliced(equation: JaxprEqn, ins: list[Known]) -> Known:
     """Columns of a leaf are selected. A slice of rows, or a second slice, may contain more values
     than are read; what does not matter is found out later.
     """
@@ -369,7 +370,7 @@ def _sliced(equation: Any, ins: list[Known]) -> Known:
         params["start_indices"],
         params["limit_indices"],
         strides,
-        equation.invars[0].aval.shape,
+        aval_of(equation.invars[0]).shape,
         strict=True,
     ):
         if axis and axis not in taken and (start, stop, stride) != (0, size, 1):
@@ -377,17 +378,17 @@ def _sliced(equation: Any, ins: list[Known]) -> Known:
     return known._replace(picks=tuple(picks))
 
 
-def _side_by_side(equation: Any, ins: list[Known]) -> Known:
+def _side_by_side(equation: JaxprEqn, ins: list[Known]) -> Known:
     """Indices of several axes, joined in the last axis."""
     params = equation.params
-    shape = equation.outvars[0].aval.shape
+    shape = aval_of(equation.outvars[0]).shape
     axis = params.get("dimension", params.get("axis"))
     if axis != len(shape) - 1 or shape[-1] != len(ins):
         return None
     return tuple(component if isinstance(component, Code) else None for component in ins)
 
 
-CODE_RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
+CODE_RULES: dict[str, Callable[[Tree, list[Known]], Known]] = {
     "convert_element_type": _same, "copy": _same, "add": _added(1), "sub": _added(-1),
     "select_n": _selected, "broadcast_in_dim": _broadcast, "reshape": _reshaped,
     "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side,

@@ -8,14 +8,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, ArrayLike, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.contract import as_tree, handed_on, need_terms, pooled_on, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
@@ -23,17 +22,19 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.opaque import LikelihoodTree
 
+Prior = Callable[[Tree], Array]  # of the parameters; it may ask for the likelihood too
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])
 @dataclass(frozen=True)
 class Weights(LikelihoodTree):
     """Observation weights (n,) with their meaning, ``frequency`` or ``sampling``."""
 
-    values: Any
+    values: Tree
     kind: str
 
 
-def frequency(w: Any) -> Weights:
+def frequency(w: ArrayLike) -> Weights:
     """Frequency weights: a row of weight 3 counts as three rows.
 
     This applies to the estimates, the standard errors, n and BIC.
@@ -57,7 +58,7 @@ def frequency(w: Any) -> Weights:
     return Weights(_weight_values(w), "frequency")
 
 
-def sampling(w: Any) -> Weights:
+def sampling(w: ArrayLike) -> Weights:
     """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich.
 
     Args:
@@ -79,7 +80,7 @@ def sampling(w: Any) -> Weights:
     return Weights(_weight_values(w), "sampling")
 
 
-def _weight_values(w: Any) -> Any:
+def _weight_values(w: ArrayLike) -> Tree:
     """Weights as given, a column as an array; a column name is kept for ``from_formula``. Masked
     arrays are refused, because their mask would be lost.
     """
@@ -128,7 +129,7 @@ class Penalize(LikelihoodTree):
     """
 
     loglik: Loglik
-    prior: Any
+    prior: Prior
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         value = jnp.sum(terms_of(self.loglik, params, data))
@@ -153,7 +154,7 @@ class Penalize(LikelihoodTree):
         return rows_of(self.loglik, data)
 
 
-def _prior_value(prior: Any, params: Tree) -> Any:
+def _prior_value(prior: Prior, params: Tree) -> Tree:
     """The log prior, which is one floating-point number."""
     value = prior(params)
     is_number = isinstance(value, float) or (
@@ -173,7 +174,7 @@ def _prior_value(prior: Any, params: Tree) -> Any:
 class Pool(LikelihoodTree):
     """Several likelihoods of the same parameters, each with its own data (``data`` is a tuple)."""
 
-    members: tuple[Any, ...]
+    members: tuple[Loglik, ...]
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         self.check(data)
@@ -207,7 +208,7 @@ class Fix(LikelihoodTree):
 
     loglik: Loglik
     names: tuple[str, ...]
-    values: tuple[Any, ...]
+    values: tuple[Tree, ...]
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         layout = layout_of(params)
@@ -229,7 +230,7 @@ class Fix(LikelihoodTree):
             x = jnp.asarray(x).at[where].set(new)
         return x
 
-    def roots(self, layout: Layout) -> np.ndarray:
+    def roots(self, layout: Layout) -> ndarray:
         """For each entry, the entry it follows: itself, or −1 where it is fixed."""
         roots = np.arange(layout.p)
         for name in self.names:
@@ -259,7 +260,7 @@ class Tie(LikelihoodTree):
         """x (p,) with every tied entry equal to the one it follows."""
         return x[self.roots(layout)]
 
-    def roots(self, layout: Layout) -> np.ndarray:
+    def roots(self, layout: Layout) -> ndarray:
         """For each entry, the entry it follows."""
         roots = np.arange(layout.p)
         for first, *others in self.groups:
@@ -279,8 +280,8 @@ class Tie(LikelihoodTree):
 class WithResponse(LikelihoodTree):
     """A likelihood with the distribution of its response, and so an expected information."""
 
-    loglik: Any
-    law: Any
+    loglik: Loglik
+    law: Law
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.loglik(params, data)
@@ -289,7 +290,7 @@ class WithResponse(LikelihoodTree):
         return rows_of(self.loglik, data)
 
 
-def weight(loglik: Loglik, weights: Weights) -> Any:
+def weight(loglik: Loglik, weights: Weights) -> Loglik:
     """The likelihood with terms weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,). A
     prior inside is not weighted.
 
@@ -309,7 +310,7 @@ def weight(loglik: Loglik, weights: Weights) -> Any:
     return handed_on(loglik, _weigh(as_tree(loglik), weights))
 
 
-def check_weights_given(weights: Any) -> None:
+def check_weights_given(weights: object) -> None:
     """Refuse weights without a meaning, or weights that name a column of a table."""
     if not isinstance(weights, Weights):
         raise TypeError(
@@ -325,7 +326,7 @@ def check_weights_given(weights: Any) -> None:
         )
 
 
-def _weigh(loglik: Any, weights: Weights) -> Any:
+def _weigh(loglik: Tree, weights: Weights) -> Loglik:
     """Apply weights to the terms, that is, inside any prior and everything outside it."""
     inside = getattr(loglik, "loglik", None)
     while (
@@ -339,7 +340,7 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
     )
 
 
-def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
+def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Loglik:
     """The likelihood plus a log prior of the parameters; its maximum is the posterior mode and is
     labelled MAP.
 
@@ -370,7 +371,7 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
     return handed_on(loglik, Penalize(as_tree(loglik), prior))
 
 
-def pool(*logliks: Loglik) -> Any:
+def pool(*logliks: Loglik) -> Loglik:
     """Several likelihoods that share one parameter tree; data is a tuple with one element for each.
 
     Returns:
@@ -392,7 +393,7 @@ def pool(*logliks: Loglik) -> Any:
     return pooled_on(logliks, Pool(tuple(map(as_tree, logliks))))
 
 
-def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
+def fix(loglik: Loglik, values: Mapping[str, Tree]) -> Loglik:
     """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
     The parameter tree keeps its shape, so a fit prints the held value, which does not count in df
@@ -424,7 +425,7 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
     return handed_on(loglik, Fix(as_tree(loglik), tuple(values), tuple(values.values())))
 
 
-def _check_held(name: str, value: Any) -> None:
+def _check_held(name: str, value: Tree) -> None:
     """Raise unless a value held by ``fix`` is a number or an array of numbers."""
     if is_traced(value):
         return
@@ -435,7 +436,7 @@ def _check_held(name: str, value: Any) -> None:
         )
 
 
-def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
+def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Loglik:
     """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``.
 
     Args:
@@ -466,7 +467,7 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
     return handed_on(loglik, Tie(as_tree(loglik), tuple(tuple(group) for group in groups)))
 
 
-def with_response(loglik: Loglik, law: Law) -> Any:
+def with_response(loglik: Loglik, law: Law) -> Loglik:
     """The likelihood with the distribution of its response, over which expectations are taken.
 
     Args:

@@ -5,14 +5,13 @@ time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Foreign, Function, Loglik, Tree
 from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 TERMS_OF_ANOTHER_TYPE = {
@@ -41,16 +40,16 @@ class HandsOn(Protocol):
     changes its likelihood.
     """
 
-    def with_likelihood(self, tree: Any) -> Any: ...
+    def with_likelihood(self, tree: Loglik) -> Loglik: ...
 
 
 @runtime_checkable
 class FitsItself(Protocol):
     """Data with their own ``fit``, such as a formula's ``Frame``."""
 
-    def given(self, weights: Any, clusters: Any) -> tuple[Any, Any]: ...
+    def given(self, weights: Tree, clusters: Clusters) -> tuple[Tree, Clusters]: ...
 
-    def fit_with(self, loglik: Any, params0: Tree, options: Any) -> Any: ...
+    def fit_with(self, loglik: Loglik, params0: Tree, options: Tree) -> Tree: ...
 
 
 @runtime_checkable
@@ -60,7 +59,7 @@ class CountsRows(Protocol):
     def rows(self, data: Tree) -> int | None: ...
 
 
-def as_tree(loglik: Loglik) -> Any:
+def as_tree(loglik: Loglik) -> Loglik:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a built-in
     model as its likelihood, any other callable as ``Opaque``.
 
@@ -86,7 +85,7 @@ def as_tree(loglik: Loglik) -> Any:
     return Opaque(loglik)
 
 
-def handed_on(loglik: Loglik, tree: Any) -> Any:
+def handed_on(loglik: Loglik, tree: Loglik) -> Loglik:
     """A tree that a combinator made from ``loglik``: as a built-in model if ``loglik`` is one,
     otherwise as it is.
     """
@@ -95,7 +94,7 @@ def handed_on(loglik: Loglik, tree: Any) -> Any:
     return tree
 
 
-def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
+def carried(loglik: Loglik, name: str) -> Function | None:
     """The attribute ``name`` of a built-in model's function, with the arguments of a partial
     application of it; None for other likelihoods.
 
@@ -105,7 +104,7 @@ def carried(loglik: Any, name: str) -> Callable[..., Any] | None:
     return _carried_by(loglik.function, name) if isinstance(loglik, Opaque) else None
 
 
-def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
+def _carried_by(function: Foreign, name: str) -> Function | None:
     if not isinstance(function, functools.partial):
         return getattr(function, name, None)
     if getattr(function.func, "wraps_first_argument", False):
@@ -114,7 +113,7 @@ def _carried_by(function: Any, name: str) -> Callable[..., Any] | None:
     return None if inner is None else functools.partial(inner, **function.keywords)
 
 
-def pooled_on(logliks: tuple[Loglik, ...], tree: Any) -> Any:
+def pooled_on(logliks: tuple[Loglik, ...], tree: Loglik) -> Loglik:
     """A pool of likelihoods; if all are built-in models, it is a model too."""
     pooled = getattr(logliks[0], "pooled_with", None)
     ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
@@ -149,7 +148,7 @@ def data_length(data: Tree) -> int | None:
     return next(iter(lengths), None)
 
 
-def rows_of(loglik: Any, data: Tree) -> int | None:
+def rows_of(loglik: Loglik, data: Tree) -> int | None:
     """How many terms the data suggest: the length of their leading axis, summed over the members of
     a pool; None where there is no data.
     """

@@ -15,16 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Foreign, Function, Tree
 from jaxmle.runtime.modes import no_mode
-
-Function = Callable[..., Any]
 
 FORWARD_OVER_REVERSE = "forward over reverse"
 REVERSE_OVER_REVERSE = "reverse over reverse"
@@ -89,7 +88,7 @@ def lacks_mode(error: BaseException) -> bool:
     return any(sign in str(error) for sign in SIGNS_OF_A_MISSING_MODE)
 
 
-def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *args: Any) -> Any:
+def first_that_exists(roads: Sequence[Callable[[], Tree]], function: Function, *args: Tree) -> Tree:
     """The result of the first function that jax can differentiate.
 
     Raises:
@@ -108,7 +107,7 @@ def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *a
     raise refused[0] if refused else TypeError(_refusal(errors[0], function, *args)) from errors[0]
 
 
-def _refusal(error: BaseException, function: Function, *args: Any) -> str:
+def _refusal(error: BaseException, function: Function, *args: Tree) -> str:
     names = sorted(set(_custom_rules(function, *args)))
     parts = ", ".join(names) if names else "a part of it"
     reason = str(error).splitlines()[0].rstrip(".")
@@ -121,10 +120,10 @@ def _refusal(error: BaseException, function: Function, *args: Any) -> str:
     )
 
 
-def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
+def _custom_rules(function: Function, *args: Tree) -> Iterator[str]:
     """The names of the operations in a function that have their own rules, or none."""
 
-    def walk(jaxpr: Any) -> Iterator[str]:
+    def walk(jaxpr: Jaxpr) -> Iterator[str]:
         for equation in jaxpr.eqns:
             kind = equation.primitive.name
             if kind.startswith("custom_vjp"):
@@ -132,9 +131,9 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
             elif kind in ("pure_callback", "io_callback", "while"):
                 yield f"a {kind.replace('while', 'while_loop')}"
             for inner in jax.tree.leaves(list(equation.params.values())):
-                inner = getattr(inner, "jaxpr", inner)  # closed, or not
-                if hasattr(inner, "eqns"):
-                    yield from walk(inner)
+                program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
+                if hasattr(program, "eqns"):
+                    yield from walk(program)
 
     try:
         yield from walk(jax.make_jaxpr(function)(*args).jaxpr)
@@ -143,7 +142,7 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
 
 
 @jax.custom_jvp
-def without_derivative(tree: Any) -> Any:
+def without_derivative(tree: Tree) -> Tree:
     """The tree itself, marked as not differentiable: asking for its derivative raises a named
     error.
     """
@@ -151,7 +150,7 @@ def without_derivative(tree: Any) -> Any:
 
 
 @without_derivative.defjvp
-def _no_derivative(primals: Any, tangents: Any) -> Any:
+def _no_derivative(primals: Tree, tangents: Tree) -> Tree:
     raise TypeError(
         "a fit whose Hessian is computed by differences of the score cannot be "
         "differentiated itself: a part of the likelihood has a reverse rule that jax "
@@ -166,7 +165,7 @@ def _no_derivative(primals: Any, tangents: Any) -> Any:
 def gradient(function: Function) -> Function:
     """The gradient of a scalar function of one tree, by reverse mode or else by forward mode."""
 
-    def slope(x: Any) -> Any:
+    def slope(x: Array) -> Tree:
         return first_that_exists(
             (lambda: jax.grad(function)(x), lambda: jax.jacfwd(function)(x)), function, x
         )
@@ -179,9 +178,9 @@ def value_and_gradient(function: Function) -> Function:
     forward mode.
     """
 
-    def value_and_slope(x: Any) -> tuple[Array, Any]:
-        def forward() -> tuple[Array, Any]:
-            def doubled(x: Any) -> tuple[Array, Array]:
+    def value_and_slope(x: Array) -> tuple[Array, Tree]:
+        def forward() -> tuple[Array, Tree]:
+            def doubled(x: Array) -> tuple[Array, Array]:
                 value = function(x)
                 return value, value
 
@@ -339,8 +338,8 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
 
 
 def central_differences(
-    function: Callable[[Array], tuple[Array, Any]], x: Array, score_of: Function = lambda out: out
-) -> tuple[tuple[Array, Any], Array, Array]:
+    function: Callable[[Array], tuple[Array, Tree]], x: Array, score_of: Function = lambda out: out
+) -> tuple[tuple[Array, Tree], Array, Array]:
     """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error,
     the difference of two extrapolations.
 
@@ -361,7 +360,7 @@ def central_differences(
     share = STEP_IN_ROOTS_OF_ROUNDOFF * eps**0.2
     size = jnp.where(x != 0, jnp.abs(x), 1.0)
 
-    def measure(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    def measure(carry: tuple[Tree, ...]) -> tuple[Tree, ...]:
         unit, most, *_ = carry
         centre, ends = _moved(function, x, share * unit)
         finite = jnp.all(jnp.isfinite(jax.vmap(jax.vmap(score_of))(ends)), axis=(0, 2))
@@ -397,8 +396,8 @@ def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
 
 
 def _moved(
-    function: Callable[[Array], tuple[Array, Any]], x: Array, step: Array
-) -> tuple[tuple[Array, Any], Array]:
+    function: Callable[[Array], tuple[Array, Tree]], x: Array, step: Array
+) -> tuple[tuple[Array, Tree], Array]:
     """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``,
     (6, p, …), one call after the other.
     """

@@ -13,13 +13,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DTypeLike, Function, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import carried, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import (
@@ -67,7 +67,7 @@ class Accumulated(NamedTuple):
     hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
-def added(first: Any, second: Any) -> Any:
+def added(first: Tree, second: Tree) -> Tree:
     """The sum of two passes, with or without a Hessian."""
     if not isinstance(first, Accumulated):
         return jax.tree.map(jnp.add, first, second)
@@ -76,7 +76,7 @@ def added(first: Any, second: Any) -> Any:
 
 
 def sums(
-    loglik: Any,
+    loglik: Tree,
     layout: Layout,
     x: Array,
     data: Tree,
@@ -99,7 +99,7 @@ def sums(
             return sums(loglik.loglik, layout, x, data, weights, block_rows)
         case Penalize():
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
-            bare = uncounted(
+            bare: Tree = uncounted(
                 loglik
                 # Jeffreys's prior uses other data: every value of the response, or simulated ones
             )
@@ -138,7 +138,7 @@ def sums(
     return first_that_exists((declared, general), loglik, layout.unravel(x), data)
 
 
-def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | None:
+def _within(how: Differentiation | None, e: ndarray) -> Differentiation | None:
     """The mode of differentiation and the error of E'HE, from those of H."""
     return how if how is None or how.error is None else replace(how, error=e.T @ how.error @ e)
 
@@ -175,7 +175,7 @@ class Slopes(NamedTuple):
 
 
 def slopes(
-    loglik: Regression | WithResponse,
+    loglik: Loglik,
     layout: Layout,
     x: Array,
     data: Tree,
@@ -185,7 +185,7 @@ def slopes(
     """The pass at x (p,) for value and score alone, of a declared regression whose terms are
     multiplied by ``weights`` (n,).
     """
-    core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
+    core = cast(Regression, loglik.loglik if isinstance(loglik, WithResponse) else loglik)
 
     def declared() -> Slopes:
         return _with_counts(_declared_slopes, core, layout, x, data, weights, block_rows)
@@ -199,14 +199,14 @@ def slopes(
 
 
 def _with_counts(
-    road: Callable[..., Any],
+    road: Function,
     loglik: Regression,
     layout: Layout,
     x: Array,
     data: Tree,
     weights: Array | None,
     block_rows: int | None,
-) -> Any:
+) -> Tree:
     """The pass over the rows and over the counts of histograms."""
     rest, counts = loglik.apart()
     total = by_blocks(
@@ -217,7 +217,7 @@ def _with_counts(
     return total
 
 
-def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
+def embedding(roots: ndarray, dtype: DTypeLike) -> ndarray:
     """E (p, p) with x = E x + constant: a fixed entry has a zero row, a tied one the row of the
     entry it follows.
     """
@@ -306,11 +306,11 @@ def _declared_slopes(
 
 
 def by_blocks(
-    road: Callable[[Tree, Array | None], Any],
+    road: Callable[[Tree, Array | None], Tree],
     data: Tree,
     weights: Array | None,
     block_rows: int | None,
-) -> Any:
+) -> Tree:
     """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at
     n; rows that occur twice get weight 0.
     """
@@ -319,10 +319,10 @@ def by_blocks(
         return road(data, weights)
     blocks = -(-n // block_rows)
 
-    def block(start: Array) -> Any:
+    def block(start: Array) -> Tree:
         first = jnp.minimum(start, n - block_rows)
 
-        def cut(leaf: Any) -> Any:
+        def cut(leaf: Tree) -> Array:
             return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, block_rows)
 
         fresh = (first + jnp.arange(block_rows) >= start).astype(jnp.result_type(float))
@@ -330,7 +330,7 @@ def by_blocks(
 
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(block, 0))
 
-    def add(total: Any, start: Any) -> Any:
+    def add(total: Tree, start: Tree) -> Tree:
         return (jax.tree.map(jnp.add, total, block(start)), None)
 
     return jax.lax.scan(add, zero, jnp.arange(blocks) * block_rows)[0]

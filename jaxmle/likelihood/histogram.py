@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DTypeLike, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
@@ -38,7 +37,7 @@ def counts_of(loglik: Loglik) -> tuple[str, ...]:
     return () if inner is None else counts_of(inner)
 
 
-def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def distinct(y: ndarray, sizes: ndarray) -> ndarray:
     """The number of distinct counts in each of consecutive parts of y (N,) with this many rows,
     (b,); 0 for all if y also holds other numbers.
     """
@@ -71,7 +70,9 @@ def _occurring(keys: Array, number: int) -> Array:
     return seen
 
 
-def counted(loglik: Loglik, data: Tree, distinct_counts: tuple[int, ...], dtype: Any) -> Any:
+def counted(
+    loglik: Loglik, data: Tree, distinct_counts: tuple[int, ...], dtype: DTypeLike
+) -> Loglik:
     """The likelihood with histograms, if they are less work than the rows.
 
     Args:
@@ -109,13 +110,13 @@ def _rounded(m: int) -> int:
     return min(step << k for step in HISTOGRAM_LENGTH_FACTORS if step << k >= m)
 
 
-def flagged(flags: Any, loglik: Loglik) -> Any:
+def flagged(flags: Tree, loglik: Loglik) -> Tree:
     """Extend a tree of is-shared flags, made for a likelihood without histograms, with flags for
     the histograms of ``loglik``.
     """
     if isinstance(loglik, Regression):
 
-        def shared(counts: Any) -> Any:
+        def shared(counts: Tree) -> Histogram:
             return Histogram(counts.values.ndim == 1, counts.weights.ndim == 1)
 
         return replace(
@@ -126,14 +127,14 @@ def flagged(flags: Any, loglik: Loglik) -> Any:
     return flags if inner is None else replace(flags, loglik=flagged(flags.loglik, inner))
 
 
-def uncounted(loglik: Loglik) -> Any:
+def uncounted(loglik: Loglik) -> Loglik:
     """The likelihood without histograms."""
     return _at_regression(loglik, lambda regression, _: replace(regression, histograms=None), None)
 
 
 def _at_regression(
-    loglik: Any, change: Callable[[Regression, Array | None], Regression], weights: Array | None
-) -> Any:
+    loglik: Tree, change: Callable[[Regression, Array | None], Regression], weights: Array | None
+) -> Loglik:
     """The likelihood with the regression inside changed by a function, which also receives the
     product of the weights outside it.
     """

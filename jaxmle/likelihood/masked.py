@@ -4,14 +4,14 @@ and its terms are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Atom, Function, Loglik, Tree
 from jaxmle.likelihood.codes import (
     NO_CODE,
     Code,
@@ -26,15 +26,16 @@ from jaxmle.likelihood.codes import (
 )
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of
 from jaxmle.runtime.compile import compiled
 
 
-def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
+def matters(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> bool:
     """Whether the terms depend on what is read, or lost, at codes out of range; they do not if the
     function masks them.
     """
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         def both(x: Array, data: Tree) -> list[Array]:
             program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
                 x, data
@@ -55,7 +56,9 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     return False
 
 
-def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: int) -> Array:
+def changed_terms(
+    program: ClosedJaxpr, inputs: list[Array], known: list[Var], change: int
+) -> Array:
     """The terms of a program when ``change`` is read out of range. Additions out of range are lost,
     or go to the last entry if ``change`` is 1 and to the first if it is 2.
     """
@@ -80,11 +83,11 @@ class Seen(NamedTuple):
     code: Array
 
 
-def _run(jaxpr: Any, constants: list[Seen], arguments: list[Seen], change: int) -> list[Seen]:
+def _run(jaxpr: Jaxpr, constants: list[Seen], arguments: list[Seen], change: int) -> list[Seen]:
     table = dict(zip(jaxpr.invars, arguments, strict=True))
     table |= dict(zip(jaxpr.constvars, constants, strict=True))
 
-    def read(atom: Any) -> Seen:
+    def read(atom: Atom) -> Seen:
         if not hasattr(atom, "val"):
             return table[atom]
         return Seen(literal(atom), atom.val, atom.val)
@@ -103,7 +106,7 @@ def _run(jaxpr: Any, constants: list[Seen], arguments: list[Seen], change: int) 
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
+def _bound(equation: JaxprEqn, ins: list[Seen], change: int) -> list[Seen]:
     """One operation, with its codes followed and its indices out of range changed."""
     primitive = equation.primitive
     params = equation.params
@@ -128,11 +131,11 @@ def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
     return [Seen(*entry) for entry in zip(vars_, outs, codes, strict=True)]
 
 
-def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
+def _changed(equation: JaxprEqn, ins: list[Seen], values: list[Array], change: int) -> Array:
     """A read or an addition by index, changed where the code is out of range."""
     primitive = equation.primitive
     params = equation.params
-    shape = equation.invars[0].aval.shape
+    shape = aval_of(equation.invars[0]).shape
     numbers = params["dimension_numbers"]
     code = ins[1].code
     if primitive.name == "gather":
@@ -169,7 +172,7 @@ def _limited(ins: list[Seen], place: int) -> Seen:
     return codes[0] if codes else ins[place]
 
 
-def _changed_branch(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
+def _changed_branch(equation: JaxprEqn, ins: list[Seen], values: list[Array], change: int) -> Array:
     """The result of ``switch``, changed if the code is not a branch."""
     result = equation.primitive.bind(*values, **equation.params)
     code = jnp.broadcast_to(ins[0].code, jnp.shape(values[0]))
@@ -177,9 +180,9 @@ def _changed_branch(equation: Any, ins: list[Seen], values: list[Array], change:
     return jnp.where(out, jnp.asarray(change, result.dtype), result)
 
 
-def _changed_columns(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
+def _changed_columns(equation: JaxprEqn, ins: list[Seen], change: int) -> list[Seen]:
     """The columns of ``one_hot``, changed if the code has no column."""
-    inner = called(equation)
+    inner = cast(ClosedJaxpr, called(equation))
     given = [Seen(NO_CODE, entry.value, entry.value) for entry in ins]
     captured = [Seen(NO_CODE, value, value) for value in inner.consts]
     (columns,) = _run(inner.jaxpr, captured, given, change)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Tree
+from jaxmle._types import Array, ArrayLike, Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.opaque import LikelihoodTree
 
@@ -21,7 +20,7 @@ from jaxmle.runtime.opaque import LikelihoodTree
 class Ridge(LikelihoodTree):
     """Minus half the strength times the squared norm of the parameters, or of the named leaf."""
 
-    strength: Any
+    strength: float | jax.Array
     leaf: str | None = None
 
     def __call__(self, params: Tree) -> jax.Array:
@@ -38,8 +37,8 @@ class Ridge(LikelihoodTree):
 class NormalPrior(LikelihoodTree):
     """Independent normal log densities, constants included."""
 
-    mean: Any
-    sd: Any
+    mean: float | Array
+    sd: float | Array
     leaf: str | None = None
 
     def __call__(self, params: Tree) -> jax.Array:
@@ -73,7 +72,7 @@ def _named(params: Tree, leaf: str) -> Tree:
     raise ValueError(f"the prior names {leaf!r}, but params has no such entry")
 
 
-def ridge(strength: Any, leaf: str | None = None) -> Ridge:
+def ridge(strength: float | jax.Array, leaf: str | None = None) -> Ridge:
     """The ridge log prior −strength·‖θ‖²/2, for all parameters or for one leaf.
 
     Returns:
@@ -92,7 +91,7 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
     return Ridge(strength, leaf)
 
 
-def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
+def normal_prior(mean: float | Array, sd: float | Array, leaf: str | None = None) -> NormalPrior:
     """Independent normal priors on all parameters, or on one leaf; mean and sd broadcast against
     it.
 
@@ -121,7 +120,7 @@ def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
     return NormalPrior(mean, sd, leaf)
 
 
-def _check(name: str, value: Any, positive: bool | None) -> None:
+def _check(name: str, value: ArrayLike, positive: bool | None) -> None:
     """Raise unless a hyperparameter is finite, and a strength or an sd has the right sign; of a
     traced value only the type is checked.
     """
@@ -137,6 +136,6 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
         raise ValueError(message)
 
 
-def _check_leaf(leaf: Any) -> None:
+def _check_leaf(leaf: object) -> None:
     if leaf is not None and not isinstance(leaf, str):
         raise TypeError(f"leaf must be the name of one entry of params, or None; got {shown(leaf)}")

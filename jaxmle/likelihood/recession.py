@@ -9,17 +9,17 @@ the parameters.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.designs import row_gradients
 from jaxmle.likelihood.evaluate import embedding
-from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.regression import Column, Regression
 from jaxmle.likelihood.terms import row_scores, term_rows
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
@@ -53,7 +53,7 @@ class Ways(NamedTuple):
     concave: Array
 
 
-def straight(layout: Layout) -> np.ndarray:
+def straight(layout: Layout) -> ndarray:
     """The printed entries on whose own scale a likelihood may be concave: unconstrained ones
     and ordered ones, (p,).
     """
@@ -79,7 +79,7 @@ def is_exact(loglik: Loglik) -> bool:
     return False
 
 
-def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
+def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     """The gradients of every term at many points around x (p,)."""
     match loglik:
         case Weight():
@@ -108,7 +108,7 @@ def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
                 gradients=inner.gradients @ embedding(loglik.roots(layout), x.dtype)
             )
     if is_exact(loglik):
-        return _declared(loglik, layout, x, data)
+        return _declared(cast(Regression, loglik), layout, x, data)
     return _opaque(loglik, layout, x, data)
 
 
@@ -155,7 +155,7 @@ def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(pure[None, :], whole * jnp.minimum(top, 1.0)[None, :], slope), pure
 
 
-def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
+def _grid(m: int, ordered: list[list[int]]) -> ndarray:
     """Points (q, m) of the predictors: the centre, points far out along each axis in both
     directions, and random points; ordered predictors stay ordered.
     """
@@ -166,20 +166,20 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
     return _in_order(np.concatenate([axes, random]), ordered)
 
 
-def _near(m: int, ordered: list[list[int]]) -> np.ndarray:
+def _near(m: int, ordered: list[list[int]]) -> ndarray:
     """Points (q, m) of the predictors at all distances: curvature may vanish far out."""
     random = np.random.default_rng(1).standard_normal((CURVATURE_POINTS, m))
     return _in_order(random * np.resize(CURVATURE_REACH, CURVATURE_POINTS)[:, None], ordered)
 
 
-def _in_order(points: np.ndarray, ordered: list[list[int]]) -> np.ndarray:
+def _in_order(points: ndarray, ordered: list[list[int]]) -> ndarray:
     """Points (q, m) with ordered predictors in order."""
     for group in ordered:
         points[:, group] = np.sort(points[:, group], axis=1) + 1e-3 * np.arange(len(group))
     return points
 
 
-def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
+def _ordered(layout: Layout, columns: tuple[Column, ...]) -> list[list[int]]:
     """The predictors that are entries of one ordered leaf."""
     leaf_at = [
         leaf if isinstance(leaf.constraint, Ordered) else None
@@ -226,7 +226,7 @@ def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     )
 
 
-def scores_at(loglik: Any, layout: Layout, points: Array, data: Tree) -> Array:
+def scores_at(loglik: Loglik, layout: Layout, points: Array, data: Tree) -> Array:
     """The score of each term at each of several points (q, p), (q, n, p)."""
     return jax.lax.map(lambda x: term_rows(loglik, layout, _sorted(layout, x), data).scores, points)
 

@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.closures.recipes import reduced
 from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.derivatives import derivatives_by_rows
@@ -84,8 +84,8 @@ class Predictors(NamedTuple):
 class Histogram(NamedTuple):
     """The distinct counts among the rows, and the weight of each."""
 
-    values: Any  # (m,)
-    weights: Any  # (m,)
+    values: Tree  # (m,)
+    weights: Tree  # (m,)
 
 
 class OfRows(ABC):
@@ -123,7 +123,7 @@ class Regression(LikelihoodTree):
     ] = ()  # designs shared by a batch: products of their columns are computed once
     concave: bool = False  # as declared by the user or the built-in model
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -285,7 +285,7 @@ class Regression(LikelihoodTree):
         def row(
             etas: tuple[Array, ...], data: Tree
         ) -> tuple[Array, tuple[Array, ...], list[tuple[Array, ...]]]:
-            def slope(a: Any, eta: Any) -> Any:
+            def slope(a: Tree, eta: Tree) -> Tree:
                 return jax.grad(self._row)((*etas[:a], eta, *etas[a + 1 :]), data)
 
             return *jax.value_and_grad(self._row)(etas, data), [
@@ -329,7 +329,7 @@ class Regression(LikelihoodTree):
             return jax.vmap(exact, in_axes=(1, 0), out_axes=2)(values, data)
         if isinstance(law, Enumeration):
 
-            def row(stacked: Any, data: Any) -> Any:
+            def row(stacked: Tree, data: Tree) -> Array:
                 return self._row(tuple(_named_eta(self.names, shapes, stacked).values()), data)
 
             def curvature_of_value(value: Array) -> tuple[Array, Array]:
@@ -366,7 +366,7 @@ class Regression(LikelihoodTree):
         return jax.vmap(moments, in_axes=(1, 0), out_axes=3)(values, data)
 
 
-def _along(function: Callable[[Array], Any], eta: Array) -> Any:
+def _along(function: Callable[[Array], Tree], eta: Array) -> Tree:
     """The derivative of a function of one predictor, () or (K,)."""
     return (
         jax.jacfwd(function)(eta)
@@ -375,7 +375,7 @@ def _along(function: Callable[[Array], Any], eta: Array) -> Any:
     )
 
 
-def _entries_of(parts: Any) -> list[Array]:
+def _entries_of(parts: Tree) -> list[Array]:
     """Parts (n,) or (K, n), one entry after the other."""
     return [entry for part in parts for entry in ([part] if part.ndim == 1 else part)]
 
@@ -398,7 +398,7 @@ def _named_eta(
     return eta
 
 
-def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
+def _entries(layout: Layout, name: str) -> tuple[ndarray, tuple[int, ...]]:
     """The position of the parameter leaf ``name`` in x, and its shape."""
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if leaf.path == name:
@@ -414,11 +414,11 @@ def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def regression(
-    density: Callable[[Any, Tree], Array],
+    density: Callable[[Tree, Tree], Array],
     eta: Mapping[str, Predictor],
     *,
     response: Law | None = None,
-    counts: Mapping[str, Callable[[Any, Any], Array]] | None = None,
+    counts: Mapping[str, Callable[[Tree, Tree], Array]] | None = None,
     concave: bool = False,
 ) -> Regression:
     """A likelihood declared by the log density of one row, as a function of named predictors.

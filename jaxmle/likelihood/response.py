@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Key, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.opaque import LikelihoodTree
@@ -34,8 +33,8 @@ class Exact(LikelihoodTree):
     estimate needs it.
     """
 
-    information: Callable[[Any, Tree], Array]
-    cross: Callable[[Any, Tree], Array] | None = None
+    information: Callable[[Tree, Tree], Array]
+    cross: Callable[[Tree, Tree], Array] | None = None
 
 
 @jax.tree_util.register_static
@@ -44,9 +43,9 @@ class Enumeration(LikelihoodTree):
     """The response leaf takes one of finitely many values, the same for every row."""
 
     leaf: str
-    values: tuple[Any, ...]
+    values: tuple[Tree, ...]
 
-    def with_response(self, data: Tree, value: Any) -> Tree:
+    def with_response(self, data: Tree, value: Tree) -> Tree:
         """``data`` (or one row of it) with its response set to ``value``."""
         old = data[self.leaf]
         return {
@@ -91,7 +90,7 @@ Law = Exact | Enumeration | Simulation
 
 
 def exact(
-    information: Callable[[Any, Tree], Array], cross: Callable[[Any, Tree], Array] | None = None
+    information: Callable[[Tree, Tree], Array], cross: Callable[[Tree, Tree], Array] | None = None
 ) -> Exact:
     """The expected information of one row in closed form, for ``regression`` only.
 
@@ -122,7 +121,7 @@ def exact(
     return Exact(information, cross)
 
 
-def enumeration(leaf: str, values: Any) -> Enumeration:
+def enumeration(leaf: str, values: Tree) -> Enumeration:
     """The distribution of a response with finitely many values: expectations are sums over
     ``values``.
 
@@ -162,7 +161,7 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
 
 
 def simulation(
-    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Any, draws: int = 200
+    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Key, draws: int = 200
 ) -> Simulation:
     """The distribution of a response that can be simulated: expectations are means over ``draws``
     data sets.

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, leaf_of, rows_of, terms_of
 from jaxmle.likelihood.regression import Linear, Regression
@@ -20,7 +19,7 @@ from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered, tracing
 
 
-def parts_of(loglik: Loglik) -> tuple[Any, ...]:
+def parts_of(loglik: Loglik) -> tuple[Loglik, ...]:
     """The likelihoods directly inside a combinator; none inside a function or a regression."""
     return (
         loglik.members
@@ -53,13 +52,13 @@ def weighting_of(loglik: Loglik) -> str:
     return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
 
 
-def weights_of(loglik: Loglik) -> list[Any]:
+def weights_of(loglik: Loglik) -> list[Array]:
     """The values of all weights inside the likelihood, outermost first."""
     outer = [loglik.weights.values] if isinstance(loglik, Weight) else []
     return outer + [values for part in parts_of(loglik) for values in weights_of(part)]
 
 
-def jeffreys_of(loglik: Loglik) -> Any:
+def jeffreys_of(loglik: Loglik) -> Tree:
     """Jeffreys's prior, a prior computed from the likelihood itself, if the likelihood has one;
     otherwise None.
     """
@@ -74,7 +73,7 @@ def jeffreys_of(loglik: Loglik) -> Any:
     return next((prior for prior in priors if prior is not None), None)
 
 
-def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
+def roots_of(loglik: Loglik, layout: Layout) -> ndarray:
     """For each printed entry the entry it follows under ``fix`` and ``tie``; −1 if it is fixed."""
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
@@ -110,7 +109,7 @@ def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Char
     return chart
 
 
-def core_of(loglik: Loglik) -> Any:
+def core_of(loglik: Loglik) -> Loglik:
     """The likelihood inside all combinators of a single likelihood; a pool as it is."""
     while parts_of(loglik) and not isinstance(loglik, Pool):
         loglik = parts_of(loglik)[0]
@@ -155,7 +154,7 @@ def _rows(loglik: Loglik, data: Tree) -> int:
     return rows_of(loglik, data) or 1
 
 
-def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
+def term_shape(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
     """The shape of the terms at ``base`` (p,), determined once for each shape of the data; () if it
     is one number for dependent data.
     """
@@ -170,13 +169,13 @@ def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[i
     return remembered(loglik, ("term shape", layout, *shapes_of(data)), find)
 
 
-def shapes_of(data: Tree) -> tuple[Any, ...]:
+def shapes_of(data: Tree) -> tuple[Tree, ...]:
     """Everything a program depends on in its data: tree, shapes and types, as a hashable value."""
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
     return jax.tree.structure(data), shapes
 
 
-def linear_designs(loglik: Any, data: Tree) -> Tree:
+def linear_designs(loglik: Loglik, data: Tree) -> Tree:
     """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a
     tree like ``data``.
 
@@ -197,7 +196,7 @@ def linear_designs(loglik: Any, data: Tree) -> Tree:
     )
 
 
-def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
+def sharing(loglik: Tree, data: Tree, same: Tree) -> Tree:
     """The likelihood with the names of the designs that all members of a batch share: ``same`` is a
     tree of booleans like ``data``.
     """

@@ -5,7 +5,7 @@ their weights.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,9 +193,7 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
     )
 
 
-def _expected_rows(
-    loglik: Loglik, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree
-) -> Array:
+def _expected_rows(loglik: Loglik, law: Tree, layout: Layout, x: Array, data: Tree) -> Array:
     """E[−∂²ℓ_i] by enumeration, or as the mean over simulated data sets."""
     params = layout.unravel(x)
     if isinstance(law, Enumeration):
@@ -210,12 +208,12 @@ def _expected_rows(
         total, mass = law.expectation(information_of_value)
         return law.whole(total, jnp.broadcast_to(mass[:, None, None], total.shape))
 
-    def draw(key: Any) -> Any:
+    def draw(key: jax.Array) -> Array:
         return -_term_hessians(loglik, layout, x, law.sampler(key, params, data))
 
     keys = jax.random.split(law.key, law.draws)
 
-    def add(total: Any, key: Any) -> Any:
+    def add(total: Tree, key: jax.Array) -> tuple[Tree, None]:
         return (total + draw(key), None)
 
     zero = jnp.zeros((data_length(data), layout.p, layout.p), x.dtype)
@@ -306,7 +304,7 @@ def _closed(loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array
 
 
 def _enumerated(
-    loglik: Loglik, law: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
+    loglik: Loglik, law: Tree, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Array:
     """−Σ_v Σ_i P(y_i = v) ∂²ℓ_i(v): one weighted pass for each value of the support."""
 

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Params, Tree, ndarray
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Weights, check_weights_given, penalize
 from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.mixtures.gaussian_em import Path
 from jaxmle.mixtures.gaussian_mixture import GaussianMixture
 from jaxmle.mixtures.mixture_of import MixtureOf
@@ -64,10 +64,10 @@ class EM:
     """
 
     fit: Fit
-    path: np.ndarray = field(repr=False)
-    logliks: np.ndarray
-    collapsed: np.ndarray
-    rows: tuple[np.ndarray, ...] = field(repr=False)
+    path: ndarray = field(repr=False)
+    logliks: ndarray
+    collapsed: ndarray
+    rows: tuple[ndarray, ...] = field(repr=False)
 
     @property
     def params(self) -> Tree:
@@ -118,7 +118,7 @@ def em(
     tolerance: float = 1e-3,
     max_steps: int = 500,
     newton_steps: int = 200,
-    vcov: Any = "auto",
+    vcov: Kind | None = "auto",
 ) -> EM:
     """Fit a mixture by EM, from one start or many, and finish with Newton steps.
 
@@ -201,14 +201,14 @@ def em(
 
 
 def _check(
-    model: Any,
-    starts: Any,
-    key: Any,
-    weights: Any,
-    variance_floor: Any,
-    tolerance: Any,
-    max_steps: Any,
-    newton_steps: Any,
+    model: object,
+    starts: object,
+    key: object,
+    weights: object,
+    variance_floor: object,
+    tolerance: object,
+    max_steps: object,
+    newton_steps: object,
 ) -> None:
     host_only("em", "; inside a trace, use jaxmle.fit to maximise the likelihood of the mixture")
     if not isinstance(model, Model):
@@ -232,7 +232,7 @@ def _check(
         check_weights_given(weights)
 
 
-def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
+def _checked_weights(weights: Weights, n: int | None) -> ndarray:
     w = np.asarray(weights.values, float)
     if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
         raise ValueError(
@@ -267,7 +267,9 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     return params
 
 
-def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: int) -> EM:
+def _finished(
+    model: Model, path: Path, data: Tree, climb: Callable[[Params, int], Fit], newton_steps: int
+) -> EM:
     """The highest end that Newton confirms; where every start collapsed, the record that says
     so.
     """
@@ -296,7 +298,9 @@ def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: in
     return EM(fitted, path.logliks[which][: path.steps[which]], ends, path.collapsed, rows)
 
 
-def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
+def _in_order(
+    model: Model, climb: Callable[[Params, int], Fit], params: Tree, newton_steps: int
+) -> Fit:
     """The fit from an end of EM, with components in order; again from there where the finish
     changed the order.
     """
@@ -316,7 +320,7 @@ def _log_joint(model: Model) -> Callable[[Tree, Tree], Array]:
     return portable_tree(Opaque(model.log_joint)).function
 
 
-def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
+def _rows(model: Model, params: Tree, data: Tree, component: int) -> ndarray:
     """The rows that belong to a collapsing component by more than a half."""
     if component < 0:
         return np.array([], int)
@@ -326,22 +330,22 @@ def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
     return np.flatnonzero(r[:, component] > 0.5)
 
 
-def _unbounded(fitted: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
+def _unbounded(fitted: Fit, vanishing: list[int], rows: ndarray) -> Fit:
     """The record of a likelihood without a maximum: no estimate, and the variances that go to
     zero for a direction.
     """
 
-    def nothing(tree: Any) -> Any:
+    def nothing(tree: Tree) -> Tree:
         return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)
 
     direction = np.zeros(len(fitted.names))
     direction[[i for i in vanishing if fitted.bounds[i][0] == 0]] = -1.0
     none = fitted.witness
     # NumPy's scalars, which are arrays without axes.
-    nan: Any = np.float64(np.nan)
-    infinite: Any = np.float64(np.inf)
-    row: Any = np.int32(rows[0] if rows.size else -1)
-    status: Any = np.int32(Status.UNBOUNDED)
+    nan: Tree = np.float64(np.nan)
+    infinite: Tree = np.float64(np.inf)
+    row: Tree = np.int32(rows[0] if rows.size else -1)
+    status: Tree = np.int32(Status.UNBOUNDED)
     witness = replace(
         none,
         direction=direction,
@@ -366,7 +370,7 @@ def _unbounded(fitted: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
 
 def em_steps(
     model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None
-) -> tuple[Tree, np.ndarray]:
+) -> tuple[Tree, ndarray]:
     """A given number of EM steps from one start, without a verdict: the parameters after them, and
     ℓ before each, (steps,).
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +60,7 @@ def whitening(matrices: Array) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["strength", "pooled"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VarianceFloor:
     """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: it
     prevents components from collapsing.
@@ -79,8 +78,8 @@ class VarianceFloor:
     (-1.0, -95.395)
     """
 
-    strength: Any
-    pooled: Any  # (d, d)
+    strength: float | Array
+    pooled: Array  # (d, d)
 
     def __call__(self, params: Tree) -> Array:
         k, d = params["loc"].shape

@@ -10,13 +10,13 @@ from the centre. The Newton finish uses triangular factors, which lose none.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.mixtures.gaussian_density import LOG_2PI, VarianceFloor, stacked_matrices, whitening
 
 # of the pooled conditional variance; centred products keep four digits of a variance at this ratio,
@@ -29,9 +29,9 @@ class Path(NamedTuple):
 
     params: Tree  # the last, each leaf with a leading axis s
     # (s, max_steps or more) the objective at each step's parameters, NaN after the last
-    logliks: np.ndarray
-    steps: np.ndarray  # (s,)
-    collapsed: np.ndarray  # (s,) the component that collapsed at the next step; −1
+    logliks: ndarray
+    steps: ndarray  # (s,)
+    collapsed: ndarray  # (s,) the component that collapsed at the next step; −1
 
 
 class _State(NamedTuple):
@@ -114,7 +114,9 @@ def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, 
     return jax.lax.scan(add, (zero, zero, jnp.zeros_like(a)), (blocks, weights))[0]
 
 
-def _maximised(statistics: Array, kind: str, d: int, strength: Array, pooled: Array) -> Tree:
+def _maximised(
+    statistics: Array, kind: str, d: int, strength: float | Array, pooled: Array
+) -> Tree:
     """The M-step in closed form; with a floor, Σ_j = (scatter_j + 2aS)/(N_j + 2a)."""
     whole = kind in ("full", "tied")
     mass = statistics[:, 0]
@@ -237,7 +239,7 @@ def climb(
     return Path(end.params, end.logliks, end.steps, end.collapsed)  # type: ignore[arg-type]
 
 
-def named_spread(spread: Array, kind: str, pack: Any) -> Tree:
+def named_spread(spread: Array, kind: str, pack: type) -> Tree:
     """``spread`` under the name it has in parameters; full matrices packed as a tuple."""
     if kind in ("diagonal", "spherical"):
         return {"variance": spread}

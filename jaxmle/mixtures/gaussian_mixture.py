@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.mixtures.gaussian_density import VarianceFloor, gaussian_loglik, log_joint
 from jaxmle.mixtures.gaussian_em import Path, climb, named_spread
 from jaxmle.mixtures.k_means import assignments
@@ -69,7 +68,7 @@ class GaussianMixture:
         return gaussian_loglik(jax.tree.map(jnp.asarray, params), y)
 
     @property
-    def loglik(self) -> Any:
+    def loglik(self) -> Tree:
         return gaussian_loglik
 
     @property
@@ -80,7 +79,7 @@ class GaussianMixture:
             else {"covariance": positive_definite}
         )
 
-    def checked(self, data: Tree) -> np.ndarray:
+    def checked(self, data: Tree) -> ndarray:
         """The observations, (n, d)."""
         y = np.asarray(data) if isinstance(data, np.ndarray | jax.Array) else np.zeros(0)
         if y.ndim not in (1, 2) or not y.size:
@@ -120,7 +119,7 @@ class GaussianMixture:
         scatter = np.einsum("nk,nki,nkj->kij", r, gap, gap)
         return self._packed(mass / mass.sum(), loc, self._formed(scatter, mass))
 
-    def _formed(self, scatter: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    def _formed(self, scatter: ndarray, mass: ndarray) -> ndarray:
         d = scatter.shape[-1]
         if self.covariance == "tied":
             return scatter.sum(axis=0) / mass.sum()
@@ -131,7 +130,7 @@ class GaussianMixture:
             "spherical": diagonal.sum(axis=1) / d,
         }[self.covariance]
 
-    def _packed(self, weights: np.ndarray, loc: np.ndarray, spread: np.ndarray) -> Tree:
+    def _packed(self, weights: ndarray, loc: ndarray, spread: ndarray) -> Tree:
         return {"weights": weights, "loc": loc, **named_spread(spread, self.covariance, tuple)}
 
     def starts(self, data: Array, number: int, rng: np.random.Generator) -> list[Tree]:
@@ -161,7 +160,7 @@ class GaussianMixture:
         self,
         starts: list[Tree],
         data: Array,
-        weights: np.ndarray | None,
+        weights: ndarray | None,
         strength: float,
         tolerance: float,
         max_steps: int,
@@ -207,13 +206,13 @@ class GaussianMixture:
         ]
         return end._replace(params=params)
 
-    def pooled(self, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    def pooled(self, y: ndarray, weights: ndarray | None = None) -> ndarray:
         """The covariance of all rows, (d, d)."""
         w = np.ones(len(y)) if weights is None else weights
         gap = y - w @ y / w.sum()
         return (gap * w[:, None]).T @ gap / w.sum()
 
-    def floor(self, data: Array, strength: float, weights: np.ndarray | None) -> VarianceFloor:
+    def floor(self, data: Array, strength: float, weights: ndarray | None) -> VarianceFloor:
         """The penalty of ``em(variance_floor=…)``."""
         return VarianceFloor(np.float64(strength), self.pooled(self.checked(data), weights))
 
@@ -228,7 +227,7 @@ class GaussianMixture:
         order = np.lexsort(np.asarray(params["loc"]).T[::-1])
         return self.permuted(params, order)
 
-    def permuted(self, params: Tree, order: np.ndarray) -> Tree:
+    def permuted(self, params: Tree, order: ndarray) -> Tree:
         """The mixture with its components in another order."""
         name = "covariance" if "covariance" in params else "variance"
         spread = params[name]

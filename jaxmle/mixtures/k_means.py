@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxmle._types import ndarray
+
 MAX_ROWS_FOR_STARTS = (
     10_000  # of a random subset, from which starts are drawn: a start need not be precise
 )
@@ -13,8 +15,8 @@ LLOYD_STEPS = 5
 
 
 def assignments(
-    y: np.ndarray, k: int, number: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
+    y: ndarray, k: int, number: int, rng: np.random.Generator
+) -> list[tuple[ndarray, ndarray]]:
     """``number`` assignments of rows to k clusters: labels and the rows they belong to, all of y
     (n, d) or a random subset of 10 000.
 
@@ -32,12 +34,12 @@ def assignments(
     return [(_lloyd(z, _seeds(z, k, rng)), rows) for _ in range(number)]
 
 
-def _distances(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _distances(z: ndarray, centres: ndarray) -> ndarray:
     """Squared distances (n, k)."""
     return np.stack([np.sum((z - centre) ** 2, axis=1) for centre in centres], axis=1)
 
 
-def _seeds(z: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _seeds(z: ndarray, k: int, rng: np.random.Generator) -> ndarray:
     chosen = [int(rng.integers(len(z)))]
     nearest = np.sum((z - z[chosen[0]]) ** 2, axis=1)
     for _ in range(k - 1):
@@ -48,7 +50,7 @@ def _seeds(z: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     return z[chosen]
 
 
-def _lloyd(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _lloyd(z: ndarray, centres: ndarray) -> ndarray:
     """Labels (n,) after a few steps; a centre that lost its rows is given the row farthest from
     its own.
     """
@@ -59,7 +61,7 @@ def _lloyd(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return _filled(_distances(z, centres))
 
 
-def _filled(distances: np.ndarray) -> np.ndarray:
+def _filled(distances: ndarray) -> ndarray:
     labels = np.argmin(distances, axis=1)
     for j in range(distances.shape[1]):
         if not np.any(labels == j):

@@ -6,17 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.batch.batch import fit_batch
 from jaxmle.closures.recipes import reduced, with_recipe
 from jaxmle.fitting.options import constraints_of
-from jaxmle.likelihood.checks import check_coding, host_params
+from jaxmle.likelihood.checks import Place, check_coding, host_params
 from jaxmle.likelihood.combinators import sampling
 from jaxmle.likelihood.contract import as_tree, data_length
 from jaxmle.mixtures.gaussian_em import Path
@@ -24,6 +23,7 @@ from jaxmle.mixtures.k_means import assignments
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
 from jaxmle.parameters.tree import layout_of
+from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import Status
@@ -84,7 +84,7 @@ def mixture_of(
 
     tree = as_tree(component)
 
-    def check_data(data: Tree, place: Any) -> None:
+    def check_data(data: Tree, place: Place) -> None:
         check_coding(tree, data, lambda _, index: place(index))
 
     loglik.check_data = check_data  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def _plain_function(component: Loglik) -> Loglik:
     return density
 
 
-def _log_joint(component: Any, params: Tree, data: Tree) -> Array:
+def _log_joint(component: Loglik, params: Tree, data: Tree) -> Array:
     weights = jnp.log(jnp.asarray(params["weights"]))
     return jnp.stack(
         [weights[j] + component(part, data) for j, part in enumerate(params["components"])], axis=1
@@ -111,13 +111,13 @@ def _log_joint(component: Any, params: Tree, data: Tree) -> Array:
 class MixtureOf:
     """A mixture of k likelihoods of one form; see ``mixture_of``."""
 
-    component: Any
+    component: Loglik
     components: int
     constraint: Tree
-    propose: Any  # start values of one component, from data; None where there are none
+    propose: Function | None  # start values of one component, from data; None where there are none
     loglik: Loglik
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -165,7 +165,7 @@ class MixtureOf:
             for s in range(number)
         ]
 
-    def _groups(self, data: Tree, n: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    def _groups(self, data: Tree, n: int, number: int, rng: np.random.Generator) -> ndarray:
         """Labels (s, n)."""
         leaves = jax.tree.leaves(data)
         k = self.components
@@ -188,7 +188,7 @@ class MixtureOf:
             jax.tree.map(lambda leaf, j=j: np.asarray(leaf[s * k + j]), stacked) for j in range(k)
         )
 
-    def _fits(self, params: Tree, data: Tree, weights: np.ndarray) -> Any:
+    def _fits(self, params: Tree, data: Tree, weights: ndarray) -> Fit:
         return fit_batch(
             self.component,
             params,
@@ -206,7 +206,7 @@ class MixtureOf:
         self,
         starts: list[Tree],
         data: Tree,
-        weights: np.ndarray | None,
+        weights: ndarray | None,
         strength: float,
         tolerance: float,
         max_steps: int,
@@ -281,7 +281,7 @@ class MixtureOf:
         return [i for i, name in enumerate(names) if name.startswith(f"components[{component}]")]
 
 
-def _finite(params: Tree) -> np.ndarray:
+def _finite(params: Tree) -> ndarray:
     """Whether every parameter of a member is finite, (b,)."""
     return np.all(
         [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)],
@@ -289,21 +289,19 @@ def _finite(params: Tree) -> np.ndarray:
     )
 
 
-def _replaced(
-    old: np.ndarray, fitted: np.ndarray, member: np.ndarray, moves: np.ndarray
-) -> np.ndarray:
+def _replaced(old: ndarray, fitted: ndarray, member: ndarray, moves: ndarray) -> ndarray:
     """The values of all components, with those of the fits of ``member`` where it moves."""
     new = np.array(old)
     new[moves] = fitted[moves[member]]
     return new
 
 
-def _e_step(model: MixtureOf) -> Any:
+def _e_step(model: MixtureOf) -> Tree:
     """ℓ and Σ|terms| (s,), and responsibilities (s, k, n), for stacked weights (s, k) and
     components (s·k, …).
     """
 
-    def make(component: Any) -> Any:
+    def make(component: Loglik) -> Tree:
         def e_step(weight: Array, parts: Tree, data: Tree, w: Array) -> tuple[Array, Array, Array]:
             terms = jax.vmap(lambda part: component(part, data))(parts).reshape(*weight.shape, -1)
             joint = jnp.log(weight)[:, :, None] + terms

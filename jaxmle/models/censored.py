@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,7 @@ from jax.scipy.special import ndtr
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.likelihood.regression import linear, regression
+from jaxmle.likelihood.regression import Predictor, linear, regression
 from jaxmle.models.common import coding
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.log_differences import log_ndtr, log_ndtr_diff
@@ -29,7 +28,7 @@ from jaxmle.special.normal import ndtri
 MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
 
 
-def _limit(name: str, value: Any, none: float) -> float:
+def _limit(name: str, value: object, none: float) -> float:
     """A limit as a number; None, and a huge number meant as infinity, are rejected."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number; got {value!r}. No limit is {name}={none}")
@@ -82,7 +81,7 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
     [1.305]
     """
     low, high = _check_limits(lower, upper)
-    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
+    eta: dict[str, Predictor] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
     return Model(
         "tobit",
         regression(functools.partial(_tobit_density, low, high), eta),
@@ -152,7 +151,7 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     -0.2258
     """
     low, high = _check_limits(lower, upper)
-    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
+    eta: dict[str, Predictor] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
     return Model(
         "truncated",
         regression(functools.partial(_truncated_density, low, high), eta),

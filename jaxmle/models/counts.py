@@ -5,7 +5,6 @@ zero.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +12,14 @@ import numpy as np
 import scipy
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
-from jaxmle.likelihood.regression import linear, regression
+from jaxmle._types import Array, Function, Tree
+from jaxmle.likelihood.regression import Predictor, linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
+from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.models.common.start_values import (
     clip,
     column,
@@ -422,12 +422,22 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
 
 
 def _two_parts(
-    name: str, density: Any, law: Any, part: str, design: str, offset: str | None, *, plain: bool
+    name: str,
+    density: Function,
+    law: PredictiveLaw,
+    part: str,
+    design: str,
+    offset: str | None,
+    *,
+    plain: bool,
 ) -> Model:
     """The model of a density in two predictors: log μ, and ``part`` with a design of its own.
     ``plain`` is the version without α.
     """
-    eta: dict[str, Any] = {"log_mu": linear("x", "beta", offset), part: linear(design, "gamma")}
+    eta: dict[str, Predictor] = {
+        "log_mu": linear("x", "beta", offset),
+        part: linear(design, "gamma"),
+    }
     return Model(
         name,
         regression(density, eta)

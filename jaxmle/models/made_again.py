@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
 
+from jaxmle._types import Tree
 from jaxmle.models import (
     binary,
     categorical,
@@ -45,7 +45,7 @@ def made_again(call: str) -> Model | None:
         node = ast.parse(call, mode="eval").body
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
             return None
-        options: dict[str, Any] = {
+        options: dict[str, Tree] = {
             str(word.arg): ast.literal_eval(word.value) for word in node.keywords
         }
     except (SyntaxError, ValueError):  # not a call that a record holds

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ from jaxmle.models.survival import LATE_ENTRY
 from jaxmle.models.time_order import time_order
 from jaxmle.parameters.arguments import check_choice
 
-ROWS_OF_A_TIE = 16  # on average; from here on sums over ties are shorter than sums over rows
-MIN_ROWS_TO_COUNT_TIES = 2**14  # below it, nothing is gained
+TIE_BLOCKS = 16  # so many turns add up the ties of rows that have none
+MIN_ROWS_FOR_TIE_BLOCKS = 2**14  # below, all at once: nothing is gained
 
 
 class CoxOptions(NamedTuple):
@@ -56,6 +56,16 @@ class _Sorted(NamedTuple):
     def risk(self) -> Array:
         """w e^η."""
         return self.w * jnp.exp(self.eta)
+
+    @property
+    def total_event(self) -> Array:
+        """The weight of a row that has the event, 0 of others."""
+        return jnp.where(self.event > 0, self.w, 0.0)
+
+    @property
+    def half_tie(self) -> Array:
+        """Twice the tie of each row, and one more where it has no event: in rising order."""
+        return 2 * self.tie + (self.event <= 0)
 
     def in_tie(self, values: Array) -> Array:
         """Sums of ``values`` (n, …) over the tie of each row."""
@@ -96,9 +106,9 @@ def _sorted(
     n = eta.shape[0]
     fresh_group = jnp.concatenate([jnp.ones(1, bool), group[1:] != group[:-1]])
     fresh_time = fresh_group | jnp.concatenate([jnp.ones(1, bool), time[1:] != time[:-1]])
-    tie = jnp.cumsum(fresh_time) - 1
+    tie = jnp.cumsum(fresh_time, dtype=jnp.int32) - 1
     stratum = jnp.cumsum(fresh_group) - 1
-    first = jax.ops.segment_min(jnp.arange(n), tie, n)[tie]
+    first = jax.ops.segment_min(jnp.arange(n, dtype=jnp.int32), tie, n)[tie]
     eta = eta - jax.lax.stop_gradient(jax.ops.segment_max(eta, stratum, n))[stratum]
     return _Sorted(order, eta, time, event, w, group, fresh_group, tie, first)
 
@@ -148,67 +158,110 @@ def second_order(
     if options.entry is not None or x.ndim != 2 or jnp.shape(params["beta"]) != (x.shape[1],):
         return None
     rows = _sorted(params, data, options)
-    x = x - jnp.mean(x, axis=0, keepdims=True)
-    n = x.shape[0]
-    few = n // ROWS_OF_A_TIE
-    if n < MIN_ROWS_TO_COUNT_TIES:
-        return _by_ties(rows, x, options.ties, n)
-    return jax.lax.cond(
-        rows.tie[-1] < few,
-        lambda: _by_ties(rows, x, options.ties, few),
-        lambda: _by_ties(rows, x, options.ties, n),
-    )
+    return _by_ties(rows, x - jnp.mean(x, axis=0, keepdims=True), options.ties)
 
 
-def _by_ties(rows: _Sorted, x: Array, ties: str, count: int) -> tuple[Array, Array, Array]:
-    """ℓ, its score and its Hessian from sums over at most ``count`` ties.
+class _TieSums(NamedTuple):
+    """What the sums over the rows need of each tie; places at the end may hold no tie.
+
+    ``fresh``: the first of its stratum; ``open_end``: the next tie is of the same stratum;
+    ``hazard``, ``hazard_of_events``: Σ m/S0 over the tie's events, and Σ (1 − s) m/S0; ``moments``:
+    Σ m/S0², Σ (1 − s) m/S0² and Σ (1 − s)² m/S0².
+    """
+
+    fresh: Array
+    open_end: Array
+    hazard: Array
+    hazard_of_events: Array
+    moments: tuple[Array, Array, Array]
+
+
+def _by_ties(rows: _Sorted, x: Array, ties: str) -> tuple[Array, Array, Array]:
+    """ℓ, its score and its Hessian from sums over the ties.
 
     When a share s of a tie's events is gone, the risk is R + (1 − s)E, with E that of the tie's
-    events and R that of all others at risk: sums of positive numbers.
+    events and R that of all others at risk: sums of positive numbers. Sums of x are computed for a
+    block of ties at a time, from the last to the first, so that few ties need few blocks.
 
     Args:
         x: (n, q) the centred design, in the order of the data.
     """
     n = x.shape[0]
+    length = n if n < MIN_ROWS_FOR_TIE_BLOCKS else n // TIE_BLOCKS
+    blocks = -(-n // length)
+    value, sums, exposure = _tie_sums(rows, ties, blocks * length)
 
     def unsorted(values: Array) -> jax.Array:
         return jnp.zeros(n, values.dtype).at[rows.order].set(values, unique_indices=True)
 
+    score = unsorted(rows.total_event) @ x
+    weighted = unsorted(rows.risk)[:, None] * x
+    means, outer = _means_of_ties(weighted, unsorted(rows.half_tie), rows.tie[-1], sums, length)
+    inner = unsorted(rows.risk * exposure)[:, None] * x
+    return value, score - means, outer - inner.T @ x
+
+
+def _tie_sums(rows: _Sorted, ties: str, count: int) -> tuple[Array, _TieSums, Array]:
+    """ℓ, the sums of ``count`` ties, and E_j of each row."""
+
     def of_tie(values: Array) -> jax.Array:
         return jax.ops.segment_sum(values, rows.tie, count, indices_are_sorted=True)
 
-    risk = unsorted(rows.risk)[:, None]
-    half = unsorted(2 * rows.tie + (rows.event > 0))
-    halves = jax.ops.segment_sum(jnp.concatenate([risk, risk * x], axis=1), half, 2 * count)
-    events = halves[1::2]
-    others = halves[0::2]
+    halves = jax.ops.segment_sum(rows.risk, rows.half_tie, 2 * count, indices_are_sorted=True)
+    events = halves[0::2]
     fresh = of_tie(rows.fresh_group.astype(int)) > 0
-    open_end = jnp.append(~fresh[1:], False)[:, None]  # a later tie of the same stratum
-    later = jnp.roll(_sums_to_the_end(others + events, fresh), -1, axis=0)
-    others = others + jnp.where(open_end, later, 0.0)
+    open_end = jnp.append(~fresh[1:], False)
+    later = jnp.roll(_sums_to_the_end(halves[1::2] + events, fresh), -1)
+    others = halves[1::2] + jnp.where(open_end, later, 0.0)
     share, mass = rows.shares(ties)
     has_event = rows.event > 0
     rest = jnp.where(has_event, 1.0 - share, 0.0)
-    left = jnp.where(has_event, others[rows.tie, 0] + rest * events[rows.tie, 0], 1.0)
+    left = jnp.where(has_event, others[rows.tie] + rest * events[rows.tie], 1.0)
     hazard = jnp.where(has_event, mass / left, 0.0)
-    total_event = jnp.where(has_event, rows.w, 0.0)
-    value = jnp.sum(total_event * rows.eta - mass * jnp.log(left))
-    increment = of_tie(hazard)
-    increment_of_events = of_tie(rest * hazard)
-    means = increment @ others[:, 1:] + increment_of_events @ events[:, 1:]
-    score = unsorted(total_event) @ x - means
+    value = jnp.sum(rows.total_event * rows.eta - mass * jnp.log(left))
     squared = hazard / left
-    moments = of_tie(jnp.stack([squared, rest * squared, rest**2 * squared], axis=1))
-    a = others[:, 1:]
-    b = events[:, 1:]
-    mixed = a.T @ (moments[:, 1:2] * b)
-    outer = a.T @ (moments[:, :1] * a) + mixed + mixed.T + b.T @ (moments[:, 2:] * b)
+    # each by itself: up to 32 MB in all, memory is used again and not asked for anew
+    moments = (of_tie(squared), of_tie(rest * squared), of_tie(rest**2 * squared))
+    sums = _TieSums(fresh, open_end, of_tie(hazard), of_tie(rest * hazard), moments)
     last = jnp.append(fresh[1:], True)
-    so_far = _sums_to_the_end(increment[::-1], last[::-1])[::-1]
-    shift = (increment_of_events - increment)[rows.tie]
-    exposure = so_far[rows.tie] + jnp.where(has_event, shift, 0.0)
-    inner = unsorted(rows.risk * exposure)[:, None] * x
-    return value, score, outer - inner.T @ x
+    so_far = _sums_to_the_end(sums.hazard[::-1], last[::-1])[::-1]
+    shift = (sums.hazard_of_events - sums.hazard)[rows.tie]
+    return value, sums, so_far[rows.tie] + jnp.where(has_event, shift, 0.0)
+
+
+def _means_of_ties(
+    weighted: Array, half_tie: Array, last_tie: Array, sums: _TieSums, length: int
+) -> tuple[Array, Array]:
+    """Σ m x̄ (q,) and Σ m x̄x̄' (q, q), ``length`` ties at a time, from the last to the first.
+
+    Args:
+        weighted: (n, q) the design times the risk, in the order of the data.
+        half_tie: (n,) twice the tie of each row, and one more where it has no event.
+    """
+    q = weighted.shape[1]
+    blocks = sums.fresh.shape[0] // length
+    turns = 1 if blocks == 1 else last_tie // length + 1
+
+    def add_block(turn: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        next_total, means, outer = carry
+        start = (turns - 1 - turn) * length
+        part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, length), sums)
+        place = half_tie - 2 * start
+        place = jnp.where((place >= 0) & (place < 2 * length), place, 2 * length)  # dropped
+        halves = jax.ops.segment_sum(weighted, place, 2 * length)
+        b = halves[0::2]
+        a = halves[1::2].at[-1].add(jnp.where(part.open_end[-1], next_total, 0.0))
+        total = _sums_to_the_end(a + b, part.fresh)
+        later = jnp.concatenate([total[1:], jnp.zeros_like(total[:1])])
+        a = a + jnp.where(part.open_end[:, None], later, 0.0)
+        means = means + part.hazard @ a + part.hazard_of_events @ b
+        whole, rest, square = (moment[:, None] for moment in part.moments)
+        outer = outer + a.T @ (whole * a + rest * b) + b.T @ (rest * a + square * b)
+        return total[0], means, outer
+
+    nothing = jnp.zeros(q, weighted.dtype)
+    start = (nothing, nothing, jnp.zeros((q, q), weighted.dtype))
+    return jax.lax.fori_loop(0, turns, add_block, start)[1:]
 
 
 def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
@@ -233,12 +286,12 @@ def _sums_to_the_end(values: Array, fresh: Array) -> jax.Array:
     def where(condition: Array, total: Array) -> jax.Array:
         return jnp.where(condition.reshape(*condition.shape, *(1 for _ in rest)), total, 0.0)
 
-    def within(later: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[Any, Any]:
+    def within(later: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[Tree, Tree]:
         total = where(~row[1], later[0]) + row[0]
         is_open = later[1] & ~row[1]  # no stratum ends between the row and the end of its block
         return (total, is_open), (total, is_open)
 
-    def across(later: Any, block: tuple[Array, Array]) -> tuple[Any, Any]:
+    def across(later: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return block[0] + where(block[1], later), later
 
     last = laid_out(jnp.concatenate([fresh[1:], jnp.ones(1, bool)]))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import scipy
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.likelihood.regression import linear, regression
+from jaxmle.likelihood.regression import Predictor, linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.model import Model
@@ -76,9 +75,9 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
     """
     if df is not None and not df > 0:
         raise ValueError(f"df must be positive; got {df!r}")
-    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "scale": "scale"} | (
-        {"df": "df"} if df is None else {}
-    )
+    eta: dict[str, Predictor] = {"mu": linear("x", "beta", offset), "scale": "scale"}
+    if df is None:
+        eta["df"] = "df"
     return Model(
         "student_t",
         regression(

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array, Tree
-from jaxmle.likelihood.regression import linear, regression
+from jaxmle._types import Array, FunctionTo, Tree
+from jaxmle.likelihood.regression import Predictor, linear, regression
 from jaxmle.models.common import coding
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import EVENT, INTERVAL, LEFT, RIGHT
@@ -167,7 +167,9 @@ def aft(
             f"scale={scale!r} models the scale, but for exponential times it is fixed at "
             '1: use aft("weibull", scale=…)'
         )
-    modelled: dict[str, Any] = {"log_scale": linear(scale, "gamma")} if scale is not None else {}
+    modelled: dict[str, Predictor] = (
+        {"log_scale": linear(scale, "gamma")} if scale is not None else {}
+    )
     eta = {"eta": linear("x", "beta", offset)} | (modelled or ({"scale": "scale"} if free else {}))
     natural = functools.partial(_location_and_scale, offset=offset, scale=scale)
     return Model(
@@ -212,7 +214,7 @@ def _aft_coding(
 
 
 def _aft_censoring(
-    law: str, entry: str | None, upper: str | None, natural: Callable[..., tuple[Array, ...]]
+    law: str, entry: str | None, upper: str | None, natural: FunctionTo[tuple[Array, ...]]
 ) -> Censoring:
     """The log survival at both ends of the interval known to contain each time, minus that at
     entry.

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from jaxmle._types import Function, Tree
 
 LARGEST_COUNT = 2**31 - 1  # what an index of 32 bits holds
 CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as shown in a message: short ones as written, arrays and long ones by their kind."""
     if isinstance(value, np.ndarray) or hasattr(value, "shape"):
         kind = getattr(value, "dtype", "")
-        return f"{type(value).__name__} of {kind} {np.shape(value)}"
+        return f"{type(value).__name__} of {kind} {np.shape(value)}".replace("  ", " ")
     if isinstance(value, dict | set | frozenset):
         return f"a {type(value).__name__} of {len(value)} entries"
     text = repr(value)
@@ -32,7 +33,7 @@ def shown(value: Any) -> str:
     return text
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: Tree) -> Tree:
     """The Python number in a NumPy scalar or a 0-d NumPy or jax array; anything else unchanged."""
     if isinstance(value, np.generic):
         return value.item()
@@ -42,7 +43,7 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-def check_count(name: str, value: Any, least: int = 0, most: int = LARGEST_COUNT) -> int:
+def check_count(name: str, value: object, least: int = 0, most: int = LARGEST_COUNT) -> int:
     """An integer of at least ``least``, as a Python integer.
 
     >>> check_count("draws", np.int64(10), 1)
@@ -57,7 +58,7 @@ def check_count(name: str, value: Any, least: int = 0, most: int = LARGEST_COUNT
 
 
 def check_number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, closed: bool = False
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, closed: bool = False
 ) -> float:
     """A finite real number between ``low`` and ``high``, which themselves are in only where
     ``closed``.
@@ -87,7 +88,7 @@ def check_number(
     return real
 
 
-def check_end(name: str, value: Any) -> float:
+def check_end(name: str, value: object) -> float:
     """An end of an interval: a real number, or ±infinity.
 
     >>> check_end("a", -math.inf)
@@ -108,7 +109,7 @@ def check_end(name: str, value: Any) -> float:
         ) from None
 
 
-def check_level(level: Any) -> float:
+def check_level(level: object) -> float:
     """A coverage strictly between 0 and 1.
 
     >>> check_level(0.9)
@@ -122,7 +123,7 @@ def check_level(level: Any) -> float:
     return number
 
 
-def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+def check_choice(name: str, value: object, choices: Collection[str]) -> str:
     """One of a few words.
 
     >>> check_choice("side", "upper", ("lower", "upper"))
@@ -136,7 +137,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return str(value)
 
 
-def check_flag(name: str, value: Any, may_be_none: bool = False) -> bool | None:
+def check_flag(name: str, value: object, may_be_none: bool = False) -> bool | None:
     """True or False; None too where ``may_be_none``.
 
     >>> check_flag("progress", None, may_be_none=True)
@@ -149,7 +150,7 @@ def check_flag(name: str, value: Any, may_be_none: bool = False) -> bool | None:
     return bool(value)
 
 
-def check_function(name: str, value: Any, example: str) -> Callable[..., Any]:
+def check_function(name: str, value: object, example: str) -> Function:
     """Something callable that is not a class.
 
     >>> check_function("g", abs, "lambda x: x") is abs
@@ -160,7 +161,7 @@ def check_function(name: str, value: Any, example: str) -> Callable[..., Any]:
     return value
 
 
-def check_path(name: str, value: Any, what: str) -> Path:
+def check_path(name: str, value: object, what: str) -> Path:
     """A path, given as text or as a path object.
 
     Args:
@@ -178,7 +179,7 @@ def check_path(name: str, value: Any, what: str) -> Path:
     return Path(value)
 
 
-def check_seed(name: str, value: Any) -> int:
+def check_seed(name: str, value: object) -> int:
     """A seed: an integer, zero or more."""
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:

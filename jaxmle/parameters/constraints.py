@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Shape
+from jaxmle._types import Array, Namespace, Shape, Tree, ndarray
 from jaxmle.parameters.arguments import check_end
 
 Entry = tuple[int, ...]
@@ -99,7 +98,7 @@ class Interval:
     def build(self, v: Array, shape: Shape) -> Array:
         return v.reshape((*shape, *v.shape[1:]))
 
-    def violation(self, leaf: np.ndarray) -> str | None:
+    def violation(self, leaf: ndarray) -> str | None:
         inside = (leaf > self.lower) & (leaf < self.upper)
         return None if np.all(inside) else f"strictly between {self.lower:g} and {self.upper:g}"
 
@@ -136,7 +135,7 @@ class Simplex:
     def build(self, v: Array, shape: Shape) -> Array:
         return v.reshape((*shape, *v.shape[1:]))
 
-    def violation(self, leaf: np.ndarray) -> str | None:
+    def violation(self, leaf: ndarray) -> str | None:
         ok = (
             leaf.ndim >= 1
             and np.all(leaf > 0)
@@ -186,7 +185,7 @@ class Ordered:
     def build(self, v: Array, shape: Shape) -> Array:
         return v.reshape((*shape, *v.shape[1:]))
 
-    def violation(self, leaf: np.ndarray) -> str | None:
+    def violation(self, leaf: ndarray) -> str | None:
         ok = leaf.ndim >= 1 and np.all(np.diff(leaf, axis=-1) > 0)
         return None if ok else "strictly increasing along the last axis"
 
@@ -197,7 +196,7 @@ def _square(shape: Shape, what: str) -> int:
     return shape[0]
 
 
-def _cholesky_rows(matrix: list[list[Array]], k: int, xp: Any) -> list[list[Array]]:
+def _cholesky_rows(matrix: list[list[Array]], k: int, xp: Namespace) -> list[list[Array]]:
     """Lower Cholesky factor of a small matrix given as nested scalars, written out row by row."""
     factor: list[list[Array]] = []
     for i in range(k):
@@ -212,7 +211,7 @@ def _cholesky_rows(matrix: list[list[Array]], k: int, xp: Any) -> list[list[Arra
 
 def _gram(factor: list[list[Array]], i: int, j: int) -> Array:
     """Entry (i, j) of L L', j <= i."""
-    total: Any = sum(factor[i][m] * factor[j][m] for m in range(j + 1))
+    total: Tree = sum(factor[i][m] * factor[j][m] for m in range(j + 1))
     return total
 
 
@@ -282,7 +281,7 @@ class Correlation:
     def build(self, v: Array, shape: Shape) -> Array:
         return _symmetric(v, shape[0], self.entries(shape), 1.0)
 
-    def violation(self, leaf: np.ndarray) -> str | None:
+    def violation(self, leaf: ndarray) -> str | None:
         ok = _positive_definite(leaf) and np.allclose(np.diag(leaf), 1.0, rtol=0, atol=1e-6)
         return None if ok else "a symmetric positive definite matrix with unit diagonal"
 
@@ -327,11 +326,11 @@ class Covariance:
     def build(self, v: Array, shape: Shape) -> Array:
         return _symmetric(v, shape[0], self.entries(shape), 0.0)
 
-    def violation(self, leaf: np.ndarray) -> str | None:
+    def violation(self, leaf: ndarray) -> str | None:
         return None if _positive_definite(leaf) else "a symmetric positive definite matrix"
 
 
-def _positive_definite(leaf: np.ndarray) -> bool:
+def _positive_definite(leaf: ndarray) -> bool:
     square = leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1]
     return (
         square

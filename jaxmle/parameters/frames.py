@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Foreign, ndarray
 
-def is_frame(data: Any) -> bool:
+if TYPE_CHECKING:
+    pass
+
+
+def is_frame(data: object) -> bool:
     """Whether data are a pandas, polars or pyarrow frame."""
     module = type(data).__module__.partition(".")[0]
     return module in ("pandas", "polars", "pyarrow") and hasattr(data, "columns")
 
 
-def columns_of_frame(data: Any) -> dict[str, np.ndarray]:
+def columns_of_frame(data: DataFrame) -> dict[str, ndarray]:
     """The columns of a frame as arrays (n,), each by its name; a missing number is NaN.
 
     Raises:
@@ -38,7 +44,7 @@ def columns_of_frame(data: Any) -> dict[str, np.ndarray]:
     return {name: _numbers(name, frame[name], narwhals) for name in frame.columns}
 
 
-def _numbers(name: str, series: Any, narwhals: Any) -> np.ndarray:
+def _numbers(name: str, series: Foreign, narwhals: ModuleType) -> ndarray:
     kind = series.dtype
     if kind != narwhals.Boolean and not kind.is_numeric():
         first = next((value for value in series.to_list() if value is not None), None)
@@ -55,5 +61,5 @@ def _numbers(name: str, series: Any, narwhals: Any) -> np.ndarray:
     return np.where(missing, np.nan, filled.astype(np.float64))
 
 
-def _what(value: Any) -> str:
+def _what(value: object) -> str:
     return "text" if isinstance(value, str) else f"values of type {type(value).__name__}"

@@ -4,13 +4,11 @@ parameters, and are left in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
-from jaxmle._types import Tree
+from jaxmle._types import Function, KeyPath, Tree
 
 
 @jax.tree_util.register_static
@@ -24,13 +22,13 @@ class HeldFunction:
     [1.0]
     """
 
-    function: Callable[..., Any]
+    function: Function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Tree:
         return self.function(*args, **kwargs)
 
 
-def is_function_of_module(path: tuple[Any, ...], leaf: Any) -> bool:
+def is_function_of_module(path: KeyPath, leaf: object) -> bool:
     """Whether a leaf is a function in a field of a class. In a dictionary, a list or a tuple it
     would be a mistake.
     """

@@ -5,7 +5,33 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class LabelledLeaf(Protocol):
+    """A leaf of a layout, as far as its labels go: with those of the formula, and plain ones."""
+
+    # fmt: off
+    @property
+    def path(self) -> str: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def places(self) -> Sequence[str]: ...
+    # fmt: on
+
+
+class Labelled(Protocol):
+    """A layout, as far as its labels go."""
+
+    # fmt: off
+    @property
+    def leaves(self) -> tuple[LabelledLeaf, ...]: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    # fmt: on
+
 
 _CODING = re.compile(r"\[[TS]\.")  # of a level against a base, or against the mean
 _FACTOR = re.compile(r"\bC\((\w+)\)")
@@ -36,7 +62,7 @@ def term_of(name: str) -> str:
     return matched[1] if matched else ""
 
 
-def brief_names(layout: Any) -> list[str]:
+def brief_names(layout: Labelled) -> list[str]:
     """The names of a layout's entries in tables of several fits and in plots: without the leaf if a
     formula named them and no two coincide, ``age`` for ``beta[age]``.
     """

@@ -9,14 +9,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, KeyPath, Slice, Tree, TreeDef, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import (
     CONSTRAINT_KINDS,
@@ -79,7 +78,7 @@ class Layout:
     solvers see.
     """
 
-    treedef: Any
+    treedef: TreeDef
     leaves: tuple[Leaf, ...]
 
     @cached_property
@@ -100,7 +99,7 @@ class Layout:
         return sum(leaf.size for leaf in self.leaves)
 
     @cached_property
-    def spans(self) -> tuple[slice, ...]:
+    def spans(self) -> tuple[Slice, ...]:
         """The slice of x that each leaf owns."""
         ends = np.cumsum([0, *(leaf.size for leaf in self.leaves)])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
@@ -256,7 +255,7 @@ class Chart:
         )
 
     @cached_property
-    def moving(self) -> np.ndarray:
+    def moving(self) -> ndarray:
         """Positions in x that move, (number moving,)."""
         return np.flatnonzero(~np.array(self.held, dtype=bool))
 
@@ -270,7 +269,7 @@ class Chart:
             for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True)
         )
 
-    def _pieces(self) -> list[tuple[Leaf, slice, np.ndarray, Shape, int]]:
+    def _pieces(self) -> list[tuple[Leaf, Slice, ndarray, Shape, int]]:
         """For each leaf that moves: leaf, its span in x, its moving offsets, the shape its map
         acts on, its free size.
         """
@@ -283,7 +282,7 @@ class Chart:
         return pieces
 
     @cached_property
-    def incidence(self) -> np.ndarray:
+    def incidence(self) -> ndarray:
         """Which printed entries each free coordinate can move, (p, k) of booleans."""
         which = np.zeros((self.layout.p, self.k), dtype=bool)
         start = 0
@@ -296,7 +295,7 @@ class Chart:
         return which
 
     @cached_property
-    def gaps(self) -> np.ndarray:
+    def gaps(self) -> ndarray:
         """For each free coordinate that represents the distance of an entry from the one before it,
         the index of that entry, (k,); otherwise −1.
         """
@@ -310,7 +309,7 @@ class Chart:
         return which
 
     @cached_property
-    def own_coordinate(self) -> np.ndarray:
+    def own_coordinate(self) -> ndarray:
         """Which printed entries depend on one free coordinate of their own, (p,)."""
         entries = np.zeros(self.layout.p, dtype=bool)
         for leaf, span, offsets, _, _ in self._pieces():
@@ -363,7 +362,7 @@ class Chart:
         return xp.concatenate(pieces) if pieces else x[:0]
 
 
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: KeyPath) -> str:
     """The readable name of a leaf: keys and fields joined by dots, positions in brackets."""
     name = ""
     for key in path:
@@ -408,7 +407,7 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
     return layout
 
 
-def _step(tree: Tree, key: Any) -> Tree:
+def _step(tree: Tree, key: Foreign) -> Tree:
     """The subtree of a constraint tree under one key of a path; None if it has none."""
     if isinstance(key, jax.tree_util.DictKey):
         return tree.get(key.key) if isinstance(tree, dict) else None
@@ -418,7 +417,7 @@ def _step(tree: Tree, key: Any) -> Tree:
     return tree.get(name) if isinstance(tree, dict) else getattr(tree, str(name), None)
 
 
-def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
+def _constraint_at(tree: Tree, path: KeyPath, name: str) -> Constraint:
     for key in path:
         if tree is None or isinstance(tree, CONSTRAINT_KINDS):
             break

@@ -5,10 +5,11 @@ arguments.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, ndarray
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 
@@ -52,7 +53,7 @@ def remark(ax: Axes, lines: list[str]) -> None:
         ax.set_title("\n".join(lines), loc="left", fontsize="small", color=GREY)
 
 
-def one_fit(fit: Any) -> Fit:
+def one_fit(fit: object) -> Fit:
     """The fit of one data set, or an error."""
     if not isinstance(fit, Fit):
         raise TypeError(f"this plot needs a Fit; got {type(fit).__name__}")
@@ -75,7 +76,7 @@ def entry(layout: Layout, name: str) -> int:
     return entries[0]
 
 
-def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
+def numbers(values: ArrayLike, name: str, ndim: tuple[int, ...] = (1,)) -> ndarray:
     """Real numbers as a float64 array of an allowed number of axes, not empty."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Foreign, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options, read
 from jaxmle.fitting.passes import Passes, problem_of
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import shown
 from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
-from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.methods import LBFGS, Optax, Solver
 from jaxmle.solvers.state import DONE
 from jaxmle.solvers.trust_region import begin, step
 
@@ -39,8 +40,8 @@ class Climb:
     2
     """
 
-    x: np.ndarray
-    loglik: np.ndarray
+    x: ndarray
+    loglik: ndarray
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -59,8 +60,8 @@ def path_of(
     data: Tree = None,
     *,
     constraints: Tree = None,
-    solver: Any = None,
-    weights: Any = None,
+    solver: Solver | None = None,
+    weights: Weights | None = None,
     max_steps: int = MAX_STEPS,
 ) -> Climb:
     """The steps that ``fit`` takes from a start, with the same compiled evaluation.
@@ -100,7 +101,7 @@ def path_of(
     return Climb(x, values, posed.layout.names)
 
 
-def _steps_of(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
+def _steps_of(passes: Passes) -> tuple[ndarray, ndarray]:
     """Free points (m, k) and ℓ (m,) after each evaluation, by the programs that ``fit`` uses."""
     problem = passes.problem
     state = begin(passes.evaluate, problem.chart.to_free(passes.base))
@@ -113,7 +114,7 @@ def _steps_of(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trace(
-    climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
+    climb: Tree, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
 ) -> Axes:
     """The distance of each step below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 
@@ -162,14 +163,14 @@ def trace(
         if not number:
             _name_floor(ax, floor)
     ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
-    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator: Foreign = ax.xaxis.get_major_locator()  # a MaxNLocator
     locator.set_params(integer=True)
     if label is not None:
         ax.legend(frameon=False)
     return ax
 
 
-def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarray, float]:
+def _below_the_maximum(values: ndarray, top: float | None) -> tuple[ndarray, float]:
     """ℓ̂ − ℓ of each step, (m,), no less than the rounding of ℓ̂; and that rounding."""
     finite = np.isfinite(values)
     if not finite.any():
@@ -186,7 +187,7 @@ def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarra
     return np.where(finite, left, np.nan), floor
 
 
-def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
+def _draw_floor(ax: Axes, left: ndarray, floor: float, mark: str) -> None:
     """Draw hollow marks for steps closer than rounding error, and the line of rounding error."""
     steps = np.flatnonzero(left <= floor)
     ax.plot(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.parameters.arguments import check_level, check_number, shown
 from jaxmle.plots.canvas import INK, MARKS, axes, percent
 from jaxmle.plots.estimates import Row, edges_of, finish, scale_of, series
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def effects(
-    record: Any,
+    record: Tree,
     level: float = 0.95,
     *,
     reference: float | None = 0.0,
-    transform: Callable[[Any], Any] | None = None,
+    transform: Callable[[Array], Array] | None = None,
     xlabel: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -82,7 +83,7 @@ def effects(
     return ax
 
 
-def _flat(tree: Any, last_axis: int | None = None) -> tuple[np.ndarray, list[str]]:
+def _flat(tree: Tree, last_axis: int | None = None) -> tuple[ndarray, list[str]]:
     """The numbers of a tree, (q,) or (q, last_axis), and the position of each in it."""
     import jax
 

@@ -4,11 +4,12 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Facts, Foreign, Function, Tree, ndarray
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.parameters.arguments import check_function, check_level, check_number
 from jaxmle.parameters.short_names import brief_names
@@ -35,12 +36,12 @@ class Row(NamedTuple):
 
 
 def forest(
-    fits: Any,
+    fits: Tree,
     names: Sequence[str] | None = None,
     level: float = 0.95,
     *,
     reference: float | None = 0.0,
-    transform: Callable[[Any], Any] | None = None,
+    transform: Function | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Estimates and intervals, one row for each parameter, with several fits side by side.
@@ -126,12 +127,12 @@ def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, x
 class Scale(NamedTuple):
     """The transform of estimates, its name, and the untransformed edges of the plot."""
 
-    shown: Callable[[Any], Any]
+    shown: Function
     name: str
     edges: tuple[float, float]
 
 
-def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float]) -> Scale:
+def scale_of(transform: Function | None, edges: tuple[float, float]) -> Scale:
     """The scale of a plot; raises if the transform does not increase between the edges."""
     if transform is None:
         return Scale(float, "", edges)
@@ -145,7 +146,7 @@ def scale_of(transform: Callable[[Any], Any] | None, edges: tuple[float, float])
     return Scale(transform, getattr(transform, "__name__", "transform"), edges)
 
 
-def _labelled(fits: Any) -> dict[str, Fit | Profile]:
+def _labelled(fits: Tree) -> dict[str, Fit | Profile]:
     """The fits by label, checked."""
     if isinstance(fits, Fit | Profile):
         fits = {"": fits}
@@ -168,7 +169,7 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
     return {str(label): item for label, item in fits.items()}
 
 
-def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
+def _names(items: dict[str, Fit | Profile], names: str | Sequence[str] | None) -> tuple[str, ...]:
     known = tuple(dict.fromkeys(name for item in items.values() for name in item.names))
     if names is None:
         return known
@@ -177,7 +178,7 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
 
 
-def _full(items: dict[str, Fit | Profile], name: Any, known: tuple[str, ...]) -> list[str]:
+def _full(items: dict[str, Fit | Profile], name: str, known: tuple[str, ...]) -> list[str]:
     """The parameters that a name means, short or full: ``age``, or all levels of ``race``."""
     if name in known:
         return [name]
@@ -233,7 +234,7 @@ def series(
     names: tuple[str, ...],
     offset: float,
     scale: Scale,
-    style: dict[str, Any],
+    style: Facts,
     label: str,
 ) -> None:
     """Draw one fit: its intervals, its estimates, its arrows."""
@@ -372,7 +373,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         ylim=(low, high),
         xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5),
     )
-    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator: Foreign = ax.xaxis.get_major_locator()  # a MaxNLocator
     locator.set_params(integer=True)
     ax.legend(
         frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.6
@@ -380,9 +381,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     return ax
 
 
-def _height(
-    x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
-) -> tuple[float, float]:
+def _height(x: ndarray, se: ndarray, status: ndarray, truth: float | None) -> tuple[float, float]:
     """The edges of the plot: around the regular members, or around all finite members if none is
     regular.
     """
@@ -402,9 +401,9 @@ def _height(
 
 def _members(
     ax: Axes,
-    members: np.ndarray,
-    x: np.ndarray,
-    se: np.ndarray,
+    members: ndarray,
+    x: ndarray,
+    se: ndarray,
     edges: tuple[float, float],
     number: int,
     label: str,
@@ -446,7 +445,11 @@ def _members(
 
 
 def _members_outside(
-    ax: Axes, members: np.ndarray, x: np.ndarray, edges: tuple[float, float], style: dict[str, Any]
+    ax: Axes,
+    members: ndarray,
+    x: ndarray,
+    edges: tuple[float, float],
+    style: Facts,
 ) -> None:
     """Draw the members beyond an edge at that edge, and those without an estimate at the lower
     edge.

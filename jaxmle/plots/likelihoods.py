@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.inference.again import again
 from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import rows_of, terms_of
 from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_count, check_number
@@ -48,11 +48,11 @@ class Slices:
     """A log-likelihood that can be evaluated at any values of the entries of its fit."""
 
     fit: Fit
-    tree: Any
+    tree: Tree
     data: Tree
 
     @cached_property
-    def x(self) -> np.ndarray:
+    def x(self) -> ndarray:
         return np.asarray(self.fit.x, dtype=np.float64)
 
     def place(self, name: str) -> int:
@@ -68,14 +68,14 @@ class Slices:
             )
         return int(roots[j])
 
-    def values(self, rows: np.ndarray) -> np.ndarray:
+    def values(self, rows: ndarray) -> ndarray:
         """ℓ (m,) at the entries ``rows`` (m, p)."""
         layout = self.fit.layout
         n = rows_of(self.tree, self.data) or 1
         at_once = int(np.clip(TERMS_IN_MEMORY // n, 1, 64))
 
-        def make(loglik: Loglik) -> Callable[..., Any]:
-            def evaluate(x: Any, data: Any) -> Any:
+        def make(loglik: Loglik) -> Function:
+            def evaluate(x: Array, data: Tree) -> Array:
                 return jnp.sum(terms_of(loglik, layout.unravel(x), data))
 
             return lambda rows, data: jax.lax.map(
@@ -86,7 +86,7 @@ class Slices:
             data = jax.tree.map(jnp.asarray, self.data)
             return np.asarray(compiled(self.tree, ("slices", layout, at_once), make)(rows, data))
 
-    def fall(self, rows: np.ndarray, last: bool) -> np.ndarray:
+    def fall(self, rows: ndarray, last: bool) -> ndarray:
         """ℓ minus its value at the estimate, (m,), NaN if it is not finite. ``last``: the last row
         is the estimate.
 
@@ -101,7 +101,7 @@ class Slices:
             )
         return np.where(np.isfinite(values), values, np.nan) - top
 
-    def grid(self, places: list[int], points: np.ndarray) -> np.ndarray:
+    def grid(self, places: list[int], points: ndarray) -> ndarray:
         """Rows (m, p) with the entries ``places`` at ``points`` (m, q) and the others at the
         estimate.
         """
@@ -119,7 +119,7 @@ class Slices:
             )
         return rows
 
-    def window(self, j: int, width: float, span: Any) -> tuple[float, float]:
+    def window(self, j: int, width: float, span: Tree) -> tuple[float, float]:
         """The range of a plot along entry j: the given span, or a number of standard errors on each
         side, within the bounds.
         """
@@ -158,7 +158,7 @@ def likelihood_curve(
     *,
     span: tuple[float, float] | None = None,
     points: int = 200,
-    weights: Any = None,
+    weights: Weights | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """The log-likelihood as a function of one parameter, with the others held at the estimate, and
@@ -207,7 +207,7 @@ def likelihood_curve(
     return ax
 
 
-def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.ndarray) -> None:
+def _expansion(ax: Axes, posed: Slices, j: int, value: ndarray, height: ndarray) -> None:
     """Draw s d + h d²/2 around the estimate; on a bound the score s is not zero."""
     slope = float(posed.fit.score[j])
     bend = float(posed.fit.hessian[j, j])
@@ -231,12 +231,12 @@ def likelihood_surface(
     fit: Fit,
     data: Tree,
     pair: tuple[str, str],
-    path: Any = None,
+    path: Tree = None,
     width: float = 4.0,
     *,
-    span: Any = None,
+    span: Tree = None,
     points: int = POINTS_OF_A_SIDE,
-    weights: Any = None,
+    weights: Weights | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Contours of the log-likelihood over two parameters, with the others held at the estimate, and
@@ -313,7 +313,7 @@ def likelihood_surface(
     return ax
 
 
-def _places(posed: Slices, pair: Any) -> list[int]:
+def _places(posed: Slices, pair: Tree) -> list[int]:
     """The entries that move with the two parameters of a surface."""
     if (
         not isinstance(pair, tuple | list)
@@ -327,7 +327,7 @@ def _places(posed: Slices, pair: Any) -> list[int]:
     return places
 
 
-def _draw_path(ax: Axes, steps: np.ndarray, windows: list[tuple[float, float]]) -> None:
+def _draw_path(ax: Axes, steps: ndarray, windows: list[tuple[float, float]]) -> None:
     """Draw the steps of an optimiser, with its start."""
     inside = all(low <= value <= high for value, (low, high) in zip(steps[0], windows, strict=True))
     ax.plot(*steps.T, color=INK, linewidth=1.0, marker="o", markersize=3.5, label="path")
@@ -341,7 +341,7 @@ def _draw_path(ax: Axes, steps: np.ndarray, windows: list[tuple[float, float]]) 
     )
 
 
-def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> None:
+def _heights(ax: Axes, across: ndarray, up: ndarray, fall: ndarray) -> None:
     """Draw contours of ℓ − ℓ̂."""
     fall = np.ma.masked_invalid(fall)
     levels = [
@@ -374,7 +374,9 @@ def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> 
 MAX_DRAWN_POINTS = 100_000
 
 
-def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
+def _slices(
+    loglik: Loglik, fit: Fit, data: Tree, weights: Weights | None, width: Tree, points: Tree
+) -> Slices:
     """The likelihood of a fit, with its data checked."""
     one_fit(fit)
     check_number("width", width, low=0.0)
@@ -390,14 +392,14 @@ def _short_of(bound: float, inside: float, share: float) -> float:
     return bound + share * (inside - bound) if np.isfinite(bound) else bound
 
 
-def _two(span: Any, what: str) -> tuple[float, float]:
+def _two(span: Tree, what: str) -> tuple[float, float]:
     values = numbers(span, what)
     if values.shape != (2,) or not np.isfinite(values).all():
         raise ValueError(f"{what} must be two finite numbers; got {span!r}")
     return float(values[0]), float(values[1])
 
 
-def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
+def _steps(path: Tree, fit: Fit, places: list[int]) -> ndarray:
     """The path (m, 2) of the two parameters drawn."""
     if isinstance(path, Climb):
         if path.names != fit.names:
@@ -418,7 +420,7 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
 
 
 def _wider(
-    window: tuple[float, float], steps: np.ndarray, bounds: tuple[float, float]
+    window: tuple[float, float], steps: ndarray, bounds: tuple[float, float]
 ) -> tuple[float, float]:
     """The window widened to hold the path, within the bounds and at most by
     ``MAX_GROWTH_FOR_PATH``, with a little room.

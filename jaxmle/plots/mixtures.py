@@ -5,10 +5,11 @@ two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, ndarray
 from jaxmle.parameters.arguments import check_level
 from jaxmle.plots.canvas import DASHES, INK, MARKS, PALE, SHADES, axes, numbers, percent
 
@@ -25,14 +26,14 @@ SYMMETRY_TOLERANCE = 1e-8  # of a covariance, relative to its largest entry
 
 
 def mixture(
-    y: Any,
-    weight: Any,
-    mean: Any,
-    variance: Any,
+    y: ArrayLike,
+    weight: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
     *,
     names: Sequence[str] = (),
     level: float = 0.95,
-    bins: Any = "auto",
+    bins: int | str | Sequence[float] = "auto",
     ax: Axes | None = None,
 ) -> Axes:
     """Data and the normal components of a mixture: a histogram with weighted densities, or points
@@ -77,8 +78,8 @@ def mixture(
 
 
 def _checked(
-    y: Any, weight: Any, mean: Any, variance: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    y: ArrayLike, weight: ArrayLike, mean: ArrayLike, variance: ArrayLike
+) -> tuple[ndarray, ndarray, ndarray, ndarray]:
     y = numbers(y, "y", (1, 2))
     weight = numbers(weight, "weight")
     mean = numbers(mean, "mean", (1, 2))
@@ -117,12 +118,12 @@ def _checked(
 
 def _densities(
     ax: Axes,
-    y: np.ndarray,
-    weight: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
+    y: ndarray,
+    weight: ndarray,
+    mean: ndarray,
+    variance: ndarray,
     name: str,
-    bins: Any,
+    bins: int | str | Sequence[float],
 ) -> Axes:
     sd = np.sqrt(variance)
     ax.hist(y, bins=bins, density=True, color=PALE, edgecolor="white", linewidth=0.6)
@@ -156,10 +157,10 @@ def _densities(
 
 def _ellipses(
     ax: Axes,
-    y: np.ndarray,
-    weight: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
+    y: ndarray,
+    weight: ndarray,
+    mean: ndarray,
+    variance: ndarray,
     names: tuple[str, ...],
     level: float,
 ) -> Axes:
@@ -202,16 +203,14 @@ def _ellipses(
     return ax
 
 
-def _log_densities(
-    y: np.ndarray, weight: np.ndarray, mean: np.ndarray, variance: np.ndarray
-) -> np.ndarray:
+def _log_densities(y: ndarray, weight: ndarray, mean: ndarray, variance: ndarray) -> ndarray:
     """log wⱼ fⱼ(y) up to a constant, (n, k)."""
     off = y[:, None, :] - mean
     distance = np.einsum("nki,kij,nkj->nk", off, np.linalg.inv(variance), off)
     return np.log(weight) - 0.5 * (distance + np.log(np.linalg.det(variance)))
 
 
-def _component_label(number: int, weight: np.ndarray) -> str:
+def _component_label(number: int, weight: ndarray) -> str:
     return f"component {number}, weight {weight[number]:.3g}"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, Facts, Tree, ndarray
 from jaxmle.parameters.arguments import check_count, shown
 from jaxmle.plots.canvas import (
     DASHES,
@@ -30,10 +31,10 @@ SPREAD_OF_POINTS = 0.12  # of the distance between two groups, over which their 
 
 
 def predictions(
-    over: Any,
-    predicted: Any,
+    over: Tree,
+    predicted: Tree,
     *,
-    by: Any = None,
+    by: ArrayLike | None = None,
     xlabel: str = "",
     ylabel: str = "prediction",
     ax: Axes | None = None,
@@ -87,7 +88,7 @@ def predictions(
     return ax
 
 
-def _parts(predicted: Any) -> list[tuple[str, Any]]:
+def _parts(predicted: Tree) -> list[tuple[str, Tree]]:
     """Estimate, lower and upper end, by name."""
     if isinstance(predicted, tuple | list):
         if len(predicted) != 3:
@@ -108,9 +109,9 @@ def _parts(predicted: Any) -> list[tuple[str, Any]]:
 
 def _line(
     ax: Axes,
-    x: np.ndarray,
-    parts: tuple[np.ndarray, ...],
-    style: dict[str, Any],
+    x: ndarray,
+    parts: tuple[ndarray, ...],
+    style: Facts,
     label: str | None,
     number: int,
     kinds: int,
@@ -126,9 +127,9 @@ def _line(
 
 def _points(
     ax: Axes,
-    x: np.ndarray,
-    parts: tuple[np.ndarray, ...],
-    style: dict[str, Any],
+    x: ndarray,
+    parts: tuple[ndarray, ...],
+    style: Facts,
     label: str | None,
     number: int,
     kinds: int,
@@ -153,8 +154,8 @@ def _points(
 
 
 def residuals(
-    residual: Any,
-    against: Any,
+    residual: Tree,
+    against: Tree,
     *,
     xlabel: str = "fitted value",
     ylabel: str = "residual",
@@ -226,14 +227,12 @@ def residuals(
     return ax
 
 
-def _equal_bins(x: np.ndarray, bins: int) -> list[np.ndarray]:
+def _equal_bins(x: ndarray, bins: int) -> list[ndarray]:
     """Rows sorted by x, split into bins with equally many rows."""
     return [part for part in np.array_split(np.argsort(x, kind="stable"), bins) if len(part)]
 
 
-def _means(
-    ax: Axes, x: np.ndarray, values: np.ndarray, parts: list[np.ndarray], joined: bool
-) -> None:
+def _means(ax: Axes, x: ndarray, values: ndarray, parts: list[ndarray], joined: bool) -> None:
     """Draw the mean of each part, with a bar of two standard errors if it has at least two rows."""
     place = np.array([x[part].mean() for part in parts])
     mean = np.array([values[part].mean() for part in parts])
@@ -253,7 +252,7 @@ def _means(
     ax.vlines(place, mean - 2 * stderr, mean + 2 * stderr, color=INK, linewidth=1.2)
 
 
-def _labels(name: str, values: Any, n: int | None) -> np.ndarray:
+def _labels(name: str, values: Tree, n: int | None) -> ndarray:
     """Numbers or strings, (n,)."""
     column = np.asarray(values)
     if column.dtype.kind == "O":
@@ -264,7 +263,7 @@ def _labels(name: str, values: Any, n: int | None) -> np.ndarray:
     return column
 
 
-def _same_length(name: str, values: Any, n: int) -> np.ndarray:
+def _same_length(name: str, values: Tree, n: int) -> ndarray:
     column = numbers(values, name)
     if len(column) != n:
         raise ValueError(f"{name} must have {n} rows, as over has; got {len(column)}")

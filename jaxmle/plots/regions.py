@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.inference.profiles.contour import Contour
 from jaxmle.inference.profiles.profile import END_MEANING, Profile
 from jaxmle.inference.profiles.walk import End
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.tree import Layout
 from jaxmle.plots.canvas import GREY, INK, axes, entry, one_fit, percent, remark
 from jaxmle.record.fit import Fit
 
@@ -111,7 +113,7 @@ def _mark_end(ax: Axes, end: float, cut: float) -> None:
     )
 
 
-def _which(record: Any, name: str | None) -> int:
+def _which(record: Tree, name: str | None) -> int:
     if not isinstance(record, Profile):
         raise TypeError(f"this plot needs a Profile; got {type(record).__name__}")
     if record.batch_shape:
@@ -132,14 +134,14 @@ def _which(record: Any, name: str | None) -> int:
     return record.names.index(name)
 
 
-def _entries(layout: Any, name: str) -> list[int]:
+def _entries(layout: Layout, name: str) -> list[int]:
     try:
         return list(layout.find(name))
     except ValueError:  # the caller lists the names
         return []
 
 
-def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _smooth(value: ndarray, root: ndarray) -> tuple[ndarray, ndarray]:
     """The curve through the computed points: the value as a monotone function of the signed
     root.
     """
@@ -157,7 +159,7 @@ def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return PchipInterpolator(root[apart], value[apart])(fine), fine**2
 
 
-def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -> None:
+def _parabola(ax: Axes, fit: Fit, name: str, value: ndarray, height: float) -> None:
     """Draw Wald's ((ψ − ψ̂)/SE)², within the plot."""
     one_fit(fit)
     if name not in fit.names:
@@ -250,7 +252,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
     return ax
 
 
-def _ellipse(fit: Fit, contour: Contour) -> np.ndarray | None:
+def _ellipse(fit: Fit, contour: Contour) -> ndarray | None:
     """Wald's ellipse (181, 2), or None if the two have no covariance."""
     places = [entry(fit.layout, name) for name in contour.names]
     vcov = np.asarray(fit.vcov)[np.ix_(places, places)]

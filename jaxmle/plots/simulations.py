@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
+from jaxmle._types import ndarray
 from jaxmle.inference.resampling.calibration import Calibration
 from jaxmle.plots.canvas import GREY, MARKS, SHADES, axes, percent, remark
 
@@ -105,7 +106,7 @@ def _say_no_interval(ax: Axes, y: float, colour: str) -> None:
     )
 
 
-def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wilson(share: ndarray, count: ndarray) -> tuple[ndarray, ndarray]:
     """The Wilson interval: the values π with |share − π| ≤ z √(π(1 − π)/count)."""
     z = float(scipy.special.ndtri(0.5 + COVERAGE_LEVEL / 2))
     count = np.where(count > 0, count, np.nan)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmle._types import Facts, Tree
 from jaxmle.parameters.arguments import check_flag, shown
 from jaxmle.plots.canvas import DASHES, SHADES, axes, percent, remark
 from jaxmle.survival.curves import Curve, StepCurve
@@ -26,7 +27,7 @@ LABEL_OF_QUANTITY = {
 
 
 def survival(
-    curves: Any,
+    curves: Tree,
     *,
     bands: bool = True,
     censored: bool = True,
@@ -94,7 +95,7 @@ def survival(
     return ax
 
 
-def _labelled(curves: Any) -> dict[str, StepCurve | Curve]:
+def _labelled(curves: Tree) -> dict[str, StepCurve | Curve]:
     """The curves by label, checked."""
     if isinstance(curves, StepCurve | Curve):
         curves = {"": curves}
@@ -132,7 +133,7 @@ def _lines(items: dict[str, StepCurve | Curve]) -> list[tuple[str, StepCurve | C
 
 
 def _steps(
-    ax: Axes, curve: StepCurve, label: str, style: dict[str, Any], bands: bool, censored: bool
+    ax: Axes, curve: StepCurve, label: str, style: Facts, bands: bool, censored: bool
 ) -> None:
     """Draw an estimated curve from time 0, where it is 1 or 0, with its band and its ticks."""
     initial = 1.0 if curve.quantity == "survival" else 0.0
@@ -165,9 +166,7 @@ def _steps(
         )
 
 
-def _smooth(
-    ax: Axes, curve: Curve, row: int, label: str, style: dict[str, Any], bands: bool
-) -> None:
+def _smooth(ax: Axes, curve: Curve, row: int, label: str, style: Facts, bands: bool) -> None:
     """Draw one row of a model's curves between the times that it was predicted for."""
     order = np.argsort(curve.times)
     times = curve.times[order]

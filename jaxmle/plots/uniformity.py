@@ -4,11 +4,12 @@ integral transforms.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
 
+from jaxmle._types import ArrayLike, ndarray
 from jaxmle.parameters.arguments import check_count, check_level, check_seed
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, counted, numbers, percent, remark
 
@@ -23,7 +24,12 @@ MOST_BINS = 10_000
 
 
 def qq(
-    residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, ax: Axes | None = None
+    residuals: ArrayLike,
+    *,
+    level: float = 0.95,
+    draws: int = 999,
+    seed: int = 0,
+    ax: Axes | None = None,
 ) -> Axes:
     """Sorted residuals against standard normal quantiles Φ⁻¹((i − ½)/n), with a simultaneous band.
 
@@ -98,7 +104,7 @@ def qq(
     return ax
 
 
-def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.ndarray:
+def band(ranks: ndarray, n: int, level: float, draws: int, seed: int) -> ndarray:
     """Ends (2, m) between which the order statistics of n uniform values lie, all at once with
     probability ``level``.
     """
@@ -118,7 +124,7 @@ def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.n
     )
 
 
-def _ranks(n: int) -> np.ndarray:
+def _ranks(n: int) -> ndarray:
     """The ranks to draw: all of a small sample, fewer of a large one, closer in the tails."""
     if n <= MAX_POINTS_OF_BAND:
         return np.arange(1, n + 1)
@@ -127,7 +133,7 @@ def _ranks(n: int) -> np.ndarray:
 
 
 def pit(
-    values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes | None = None
+    values: ArrayLike, *, bins: int | None = None, level: float = 0.95, ax: Axes | None = None
 ) -> Axes:
     """The histogram of probability integral transforms, flat if the model is right, with a band for
     its bars.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any
+from typing import NoReturn
+
+from jaxmle._types import Foreign
 
 PREDICT = "frame.predict(fit, new) for a formula, or model.predict(fit.params, data)"
 NAMES_OF_OTHER_SOFTWARE = {
@@ -25,7 +27,7 @@ NAMES_OF_OTHER_SOFTWARE = {
 HINTS = {name: hint for hint, names in NAMES_OF_OTHER_SOFTWARE.items() for name in names}
 
 
-def missing_attribute(fit: Any, name: str) -> Any:
+def missing_attribute(fit: Foreign, name: str) -> NoReturn:
     """Raise for an attribute that a ``Fit`` does not have, with its name here.
 
     Raises:

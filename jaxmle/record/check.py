@@ -4,14 +4,15 @@ and why.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle.record.contents import Record
+from jaxmle._types import Array, ndarray
 from jaxmle.solvers.status import Status
+from jaxmle.tables.contents import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 MEMBERS_NAMED = 6  # members named for each status in the message
@@ -36,7 +37,12 @@ class FitError(ValueError):
     SEPARATED
     """
 
-    def __init__(self, message: str, status: Any = None, members: Any = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        status: Array | None = None,
+        members: ndarray | tuple[ndarray, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.members = members
@@ -65,7 +71,7 @@ def check(fit: AnyRecord) -> AnyRecord:
     )
 
 
-def _failures(fit: Record, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
+def _failures(fit: Record, status: ndarray, members: tuple[ndarray, ...]) -> str:
     """Counts by status, the worst first, with the explanation of the first member of each: two
     lines for each status.
     """

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from jaxmle._types import Array, ndarray
 from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
-from jaxmle.record.contents import Record
 from jaxmle.solvers.status import (
     AT_A_KINK,
     COMPARED,
@@ -22,6 +20,7 @@ from jaxmle.solvers.status import (
     WITHOUT_HESSIAN,
     Status,
 )
+from jaxmle.tables.contents import Record
 from jaxmle.tables.notes import covariance_note, printed
 
 # statuses for which a parameter with a standard error is orthogonal to the direction of the witness
@@ -225,8 +224,8 @@ def _withheld(fit: Record) -> str:
 
 def combination(
     names: tuple[str, ...],
-    direction: Any,
-    scale: Any = 1.0,
+    direction: Array,
+    scale: float | Array = 1.0,
     limit: int = 4,
     is_oriented: bool = False,
 ) -> str:
@@ -272,7 +271,7 @@ def _free(fit: Record) -> str:
     return _listed(fit, np.isnan(fit.se))
 
 
-def _listed(fit: Record, chosen: np.ndarray) -> str:
+def _listed(fit: Record, chosen: ndarray) -> str:
     """The names of the chosen parameters, six at most."""
     names = [printed(name) for name, is_one in zip(fit.names, chosen, strict=True) if is_one]
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

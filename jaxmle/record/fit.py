@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import jax
 import numpy as np
 import scipy
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DataFrame, DType, Foreign, Index, Key, Loglik, Tree
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.tree import Layout
@@ -27,6 +28,7 @@ from jaxmle.record.scales import wald_interval
 from jaxmle.record.soundness import check_covariance
 from jaxmle.record.witness import Witness
 from jaxmle.solvers.status import Status, named
+from jaxmle.tables import maketables
 from jaxmle.tables.notes import printed
 
 _FIT_LEAVES = [
@@ -128,7 +130,7 @@ class Fit:
         return np.shape(self.loglik)
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> DType:
         """The precision of the fit."""
         return np.dtype(self.vcov.dtype)
 
@@ -266,12 +268,12 @@ class Fit:
         """Schwarz's criterion −2ℓ + k log n."""
         return self._criterion(self.df * namespace(self.loglik).log(self.n))
 
-    def __getitem__(self, index: Any) -> Fit:
+    def __getitem__(self, index: Index) -> Fit:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
             raise TypeError("this is a single fit, not a batch: it cannot be indexed")
         try:
-            np.empty(self.batch_shape, bool)[index]
+            np.empty(self.batch_shape, bool)[cast(int, index)]
         except (IndexError, TypeError, ValueError):
             if is_traced(index):
                 pass
@@ -416,7 +418,7 @@ class Fit:
         exponentiate: bool = False,
         labels: Mapping[str, str] | None = None,
         terms: Sequence[str] | None = None,
-    ) -> Any:
+    ) -> DataFrame:
         """The table as a tidy data frame: term, estimate, std_error, statistic, p_value,
         conf_low, conf_high.
 
@@ -434,16 +436,23 @@ class Fit:
 
         return frame.frame(self, View(level, exponentiate, labels, terms), backend)
 
+    # what maketables.ETable looks for: its plug-in format
+    __maketables_coef_table__ = property(maketables.coefficients)
+    __maketables_stat__ = maketables.statistic
+    __maketables_default_stat_keys__ = property(maketables.default_statistics)
+    __maketables_stat_labels__ = maketables.STATISTIC_LABELS
+    __maketables_depvar__ = ""  # a record does not know what its response is called
+
     def to_arviz(
         self,
-        loglik: Any = None,
+        loglik: Loglik | None = None,
         data: Tree = None,
         *,
-        weights: Any = None,
+        weights: Weights | None = None,
         draws: int = 1000,
-        key: Any = 0,
-        bootstrap: Any = None,
-    ) -> Any:
+        key: Key = 0,
+        bootstrap: Tree = None,
+    ) -> Foreign:
         """Draws for ArviZ, with the log-likelihood of each row: an ``InferenceData``, or a
         ``DataTree`` from ArviZ 1.0.
 

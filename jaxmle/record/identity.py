@@ -7,18 +7,18 @@ procedure that takes the data again checks that they are those of the fit.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DType, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.likelihood.response import Enumeration
 from jaxmle.likelihood.structure import weights_of
-from jaxmle.record.contents import Record
 from jaxmle.runtime.fingerprint import fingerprint
+from jaxmle.tables.contents import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 DESIGNS_OF_A_MODEL = frozenset(
@@ -26,7 +26,7 @@ DESIGNS_OF_A_MODEL = frozenset(
 )  # a built-in model that declares no regression reads these
 
 
-def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
+def identity(loglik: Loglik, data: Tree, dtype: DType) -> ndarray:
     """The fingerprint (2,) of the data and of the weights in the likelihood."""
     weights = [np.asarray(values).astype(dtype) for values in weights_of(loglik)]
     return fingerprint((data, weights))
@@ -57,7 +57,7 @@ def designs_of(loglik: Loglik) -> frozenset[str] | None:
     return None
 
 
-def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
+def response_of(loglik: Loglik, data: Tree) -> dict[str, Tree] | None:
     """The leaves of the data that belong to the response (also an event or trials), by name; None
     if not known.
     """
@@ -72,7 +72,7 @@ def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
     return {name: data[name] for name in sorted(data) if name not in designs} or None
 
 
-def with_response_id(fit: AnyRecord, user_loglik: Any, tree: Any, data: Tree) -> AnyRecord:
+def with_response_id(fit: AnyRecord, user_loglik: Loglik, tree: Loglik, data: Tree) -> AnyRecord:
     """The fit, of one data set, with the fingerprint of its response.
 
     Args:

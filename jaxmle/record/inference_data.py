@@ -5,23 +5,27 @@ draw.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Key, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import host_data
-from jaxmle.likelihood.combinators import weight
+from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import as_tree, need_terms, terms_of
 from jaxmle.likelihood.structure import core_of
 from jaxmle.parameters.arguments import check_count, shown
 from jaxmle.parameters.tree import Chart, Leaf
-from jaxmle.record.contents import Record
 from jaxmle.record.identity import identity
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.keys import typed_key
+from jaxmle.tables.contents import Record
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FIRST_VERSION_OF_DATA_TREES = 1  # of ArviZ
 ASYMPTOTIC = "asymptotic normal distribution of the estimate, which is not a posterior"
@@ -30,8 +34,12 @@ REPLICATES = "bootstrap replicates of the estimate, which are not a posterior"
 
 
 def inference_data(
-    fit: Any, given: tuple[Loglik | None, Tree, Any], draws: int, key: Any, bootstrap: Any
-) -> Any:
+    fit: Record,
+    given: tuple[Loglik | None, Tree, Weights | None],
+    draws: int,
+    key: Key,
+    bootstrap: Tree,
+) -> xr.DataTree:
     """The result of ``Fit.to_arviz``."""
     arviz = _arviz()
     if fit.batch_shape:
@@ -58,7 +66,7 @@ def inference_data(
     return xarray.DataTree.from_dict(groups)
 
 
-def _arviz() -> Any:
+def _arviz() -> ModuleType:
     try:
         return import_module("arviz")
     except ImportError as error:
@@ -68,7 +76,7 @@ def _arviz() -> Any:
 # ---------------------------------------------------------------- draws
 
 
-def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
+def normal_draws(fit: Record, draws: int, key: Key) -> ndarray:
     """Draws (draws, p) of the asymptotic normal distribution on the free scale z, transformed back:
     z has the covariance T⁺V(T⁺)', T = ∂x/∂z. Held entries keep their value.
     """
@@ -100,7 +108,7 @@ def normal_draws(fit: Record, draws: int, key: Any) -> np.ndarray:
         return np.asarray(moved)
 
 
-def _replicates(fit: Record, bootstrap: Any) -> np.ndarray:
+def _replicates(fit: Record, bootstrap: Tree) -> ndarray:
     """The replicates (R, p) of the parameters that are finite."""
     names = getattr(bootstrap, "names", None)
     if not hasattr(bootstrap, "replicates") or names != fit.names:
@@ -113,7 +121,7 @@ def _replicates(fit: Record, bootstrap: Any) -> np.ndarray:
     return replicates[np.all(np.isfinite(replicates), axis=1)]
 
 
-def _variables(fit: Record, values: np.ndarray) -> dict[str, Any]:
+def _variables(fit: Record, values: ndarray) -> dict[str, xr.DataArray]:
     """Each leaf of the parameters as a variable (chain, draw, …), by the names of its entries."""
     variables = {}
     layout = fit.layout
@@ -126,7 +134,7 @@ def _variables(fit: Record, values: np.ndarray) -> dict[str, Any]:
     return variables
 
 
-def _named_array(values: np.ndarray, dims: list[str], leaf: Leaf, name: str) -> Any:
+def _named_array(values: ndarray, dims: list[str], leaf: Leaf, name: str) -> xr.DataArray:
     coords = {dim: np.arange(size) for dim, size in zip(dims, leaf.shape, strict=True)}
     if leaf.labels is not None and len(leaf.shape) == 1 and len(leaf.labels) == leaf.shape[0]:
         inner = [label.removeprefix(f"{name}[").removesuffix("]") for label in leaf.labels]
@@ -137,7 +145,9 @@ def _named_array(values: np.ndarray, dims: list[str], leaf: Leaf, name: str) -> 
 # ---------------------------------------------------------------- the log-likelihood of each row
 
 
-def _terms(fit: Record, loglik: Loglik, data: Tree, weights: Any, values: np.ndarray) -> Array:
+def _terms(
+    fit: Record, loglik: Loglik, data: Tree, weights: Weights | None, values: ndarray
+) -> Array:
     """The terms (draws, n) of the likelihood itself: without weights, without a prior."""
     tree = as_tree(loglik)
     data = host_data(data, fit.dtype)
@@ -152,7 +162,7 @@ def _terms(fit: Record, loglik: Loglik, data: Tree, weights: Any, values: np.nda
         core = core_of(tree)
         layout = fit.layout
 
-        def make(held: Any) -> Any:
+        def make(held: Tree) -> Tree:
             def of_draw(x: Array, data: Tree) -> Array:
                 return need_terms(terms_of(held, layout.unravel(x), data), "to_arviz")
 

@@ -6,26 +6,26 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Facts, FunctionTo, Tree, ndarray
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_path
 from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf
 from jaxmle.record.check import outside_of_traces
-from jaxmle.record.contents import Record
 from jaxmle.record.soundness import check_sound
 from jaxmle.record.tree_words import CLASSES, skeleton, structure_of, tree_words
 from jaxmle.runtime.fingerprint import digest_of_arrays
 from jaxmle.runtime.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
+from jaxmle.tables.contents import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
@@ -84,7 +84,7 @@ def save(fit: Record, path: str | os.PathLike[str]) -> None:
 
 
 def load(
-    path: str | os.PathLike[str], like: Tree, record: Callable[..., AnyRecord], witness: type[Any]
+    path: str | os.PathLike[str], like: Tree, record: FunctionTo[AnyRecord], witness: type[Tree]
 ) -> AnyRecord:
     """The record that ``save`` wrote: the same leaves to the last bit, as NumPy arrays, and the
     same static fields.
@@ -164,7 +164,7 @@ def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
         )
 
 
-def _digest(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+def _digest(description: dict[str, Tree], arrays: dict[str, ndarray]) -> str:
     """The digest of the description and of all arrays with their names."""
     names = sorted(arrays)
     text = json.dumps([description, names], sort_keys=True).encode()
@@ -181,7 +181,7 @@ def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
 # ---------------------------------------------------------------- the leaves
 
 
-def _arrays(fit: Record) -> dict[str, np.ndarray]:
+def _arrays(fit: Record) -> dict[str, ndarray]:
     """Every leaf of a record by its name in the file."""
     arrays = {
         f"{tree}.{i}": np.asarray(leaf)
@@ -192,7 +192,7 @@ def _arrays(fit: Record) -> dict[str, np.ndarray]:
 
 
 def _agree(
-    arrays: Mapping[str, np.ndarray | Member], layout: Layout, static: Mapping[str, Any]
+    arrays: Mapping[str, ndarray | Member], layout: Layout, static: Mapping[str, Tree]
 ) -> None:
     """Raise unless names, bounds, layout and arrays have matching sizes. Only shapes and types of
     arrays are read.
@@ -241,7 +241,7 @@ def _check_names(names: Sequence[str], layout: Layout) -> None:
         raise ValueError("the names of its parameters are not in the order of its parameters")
 
 
-def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
+def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Tree]]:
     """The arrays of a file, not yet loaded, and its description, in a format that this version
     reads.
     """
@@ -296,10 +296,10 @@ def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
 
 
 def _assemble(
-    record: Callable[..., AnyRecord],
-    witness: type[Any],
-    arrays: dict[str, np.ndarray],
-    static: dict[str, Any],
+    record: FunctionTo[AnyRecord],
+    witness: type[Tree],
+    arrays: dict[str, ndarray],
+    static: dict[str, Tree],
     layout: Layout,
 ) -> AnyRecord:
     """The record made from the arrays of a file."""
@@ -309,7 +309,7 @@ def _assemble(
         )
         for tree in TREES
     }
-    fields: dict[str, Any] = {name: arrays[name][()] for name in LEAVES}
+    fields: dict[str, Tree] = {name: arrays[name][()] for name in LEAVES}
     of_witness = {
         name.removeprefix("witness."): fields.pop(name)
         for name in LEAVES
@@ -321,7 +321,7 @@ def _assemble(
 # ---------------------------------------------------------------- the description
 
 
-def _description(fit: Record) -> dict[str, Any]:
+def _description(fit: Record) -> dict[str, Tree]:
     """The static part of a record as JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
         raise ValueError(
@@ -345,12 +345,12 @@ def _description(fit: Record) -> dict[str, Any]:
     }
 
 
-def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
+def _parse(description: Facts) -> tuple[dict[str, Tree], tuple[Leaf, ...], Tree]:
     """Static fields, leaves of the layout, and the structure of the tree; None for the last if it
     holds classes.
     """
     try:
-        description = LATER_WORDS | description
+        description = {**LATER_WORDS, **description}
         names = description["names"]
         df = description["df"]
         words = {name: description[name] for name in WORDS}
@@ -385,19 +385,19 @@ def _end(value: float) -> float | str:
     return float(value) if math.isfinite(value) else str(float(value))
 
 
-def _real(value: Any) -> float:
+def _real(value: Tree) -> float:
     if type(value) in (int, float) or value in ("inf", "-inf"):
         return float(value)
     raise ValueError(f"not an end of an interval: {value!r}")
 
 
-def _shape(sizes: Any) -> tuple[int, ...]:
+def _shape(sizes: Tree) -> tuple[int, ...]:
     if type(sizes) is list and all(type(size) is int and size >= 0 for size in sizes):
         return tuple(sizes)
     raise ValueError(f"not a shape: {sizes!r}")
 
 
-def _constraint(constraint: Constraint) -> dict[str, Any]:
+def _constraint(constraint: Constraint) -> dict[str, Tree]:
     kind = {"kind": type(constraint).__name__}
     return (
         kind | {"lower": _end(constraint.lower), "upper": _end(constraint.upper)}
@@ -406,7 +406,7 @@ def _constraint(constraint: Constraint) -> dict[str, Any]:
     )
 
 
-def _constraint_of(words: dict[str, Any]) -> Constraint:
+def _constraint_of(words: dict[str, Tree]) -> Constraint:
     kind = {kind.__name__: kind for kind in CONSTRAINT_KINDS}[words["kind"]]
     if kind is Interval:
         return Interval(_real(words["lower"]), _real(words["upper"]))

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Integer, Tree, ndarray
 from jaxmle.parameters.arguments import shown
-from jaxmle.record.contents import Record
 from jaxmle.solvers.status import Status
+from jaxmle.tables.contents import Record
 
 # A covariance computed in float32 is symmetric, and positive, to about 1e-6 of its diagonal.
 MAX_ASYMMETRY = 1e-5
@@ -40,9 +39,7 @@ def check_sound(fit: Record) -> None:
     _check_covariance(fit, converged, vcov, rounding)
 
 
-def _check_covariance(
-    fit: Record, converged: np.ndarray, vcov: np.ndarray, rounding: float
-) -> None:
+def _check_covariance(fit: Record, converged: ndarray, vcov: ndarray, rounding: float) -> None:
     """Raise unless the covariance of a converged fit with standard errors is finite, symmetric and
     positive semi-definite.
     """
@@ -64,7 +61,7 @@ def _check_covariance(
         _refuse(fit, indefinite, "the covariance is not positive semi-definite")
 
 
-def _indefinite(correlation: np.ndarray, rounding: float) -> np.ndarray:
+def _indefinite(correlation: ndarray, rounding: float) -> ndarray:
     """Which matrices (b, p, p) have an eigenvalue below zero by more than rounding."""
     try:
         np.linalg.cholesky(correlation + rounding * np.eye(correlation.shape[-1]))
@@ -73,7 +70,7 @@ def _indefinite(correlation: np.ndarray, rounding: float) -> np.ndarray:
     return np.zeros(len(correlation), bool)
 
 
-def _refuse(fit: Record, wrong: Any, what: str) -> None:
+def _refuse(fit: Record, wrong: Array, what: str) -> None:
     """Raise for the first member that is wrong."""
     if not np.any(wrong):
         return
@@ -82,11 +79,11 @@ def _refuse(fit: Record, wrong: Any, what: str) -> None:
     raise ValueError(f"its status{where} is CONVERGED, but {what}")
 
 
-def _place(index: Iterable[Any]) -> str:
+def _place(index: Iterable[Integer]) -> str:
     return "[" + ", ".join(str(int(i)) for i in index) + "]"
 
 
-def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
+def check_covariance(vcov: Tree, shape: tuple[int, ...], se: Array) -> Array:
     """Raise unless a covariance (…, p, p) is real, symmetric and without a negative variance in any
     direction. Entries without an estimate, or without a variance at all, are NaN in whole rows and
     columns.
@@ -112,7 +109,7 @@ def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
     return vcov
 
 
-def _not_a_covariance(matrix: np.ndarray) -> str:
+def _not_a_covariance(matrix: ndarray) -> str:
     """Why a matrix is not a covariance; "" if it is one."""
     known = ~np.isnan(np.diagonal(matrix))
     part = matrix[np.ix_(known, known)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Tree, TreeDef
 from jaxmle.parameters.held_functions import with_held_functions
 from jaxmle.parameters.tree import Leaf, path_name
 
@@ -15,7 +13,7 @@ LEAF = "*"
 CLASSES = object()  # stands for a tree that cannot be rebuilt without its classes
 
 
-def tree_words(treedef: Any) -> Any:
+def tree_words(treedef: TreeDef) -> Tree:
     """The structure of a tree as JSON: dictionaries, lists and tuples as such, any other node by
     its name.
     """
@@ -25,7 +23,7 @@ def tree_words(treedef: Any) -> Any:
     kind, data = node
     if kind is type(None):
         return None
-    words: dict[str, Any] = {
+    words: Tree = {
         "kind": kind.__name__,
         "children": [tree_words(child) for child in treedef.children()],
     }
@@ -34,14 +32,14 @@ def tree_words(treedef: Any) -> Any:
     return words if kind in (list, tuple) else words | {"kind": "class", "name": kind.__name__}
 
 
-def skeleton(words: Any) -> Any:
+def skeleton(words: Tree) -> Tree:
     """A tree with that structure and zeros as leaves, or CLASSES."""
     if words is None or words == LEAF:
         return None if words is None else 0
     children = [skeleton(child) for child in words["children"]]
     if words["kind"] == "class" or any(child is CLASSES for child in children):
         return CLASSES
-    makers: dict[str, Any] = {
+    makers: dict[str, Tree] = {
         "list": list,
         "tuple": tuple,
         "dict": lambda values: dict(zip(words["keys"], values, strict=True)),
@@ -49,7 +47,7 @@ def skeleton(words: Any) -> Any:
     return makers[words["kind"]](children)
 
 
-def structure_of(words: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any:
+def structure_of(words: Tree, plain: Tree, leaves: tuple[Leaf, ...], like: Tree) -> Tree:
     """The structure of the parameters: that of ``like`` if it is given and agrees with the file,
     otherwise that of the file.
 
@@ -76,13 +74,13 @@ def structure_of(words: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -
     return treedef
 
 
-def _described(words: Any, leaves: list[tuple[str, tuple[int, ...]]]) -> str:
+def _described(words: Tree, leaves: list[tuple[str, tuple[int, ...]]]) -> str:
     """A tree for a message: its nodes, and its leaves with their shapes."""
     listed = ", ".join(f"{path or 'theta'} {shape}" for path, shape in leaves[:8])
     return f"{_drawn(words)[:300]} with leaves {listed}{', …' if len(leaves) > 8 else ''}"
 
 
-def _drawn(words: Any) -> str:
+def _drawn(words: Tree) -> str:
     if words is None or words == LEAF:
         return str(words)
     parts = [_drawn(child) for child in words["children"]]

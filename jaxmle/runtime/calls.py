@@ -7,12 +7,14 @@ of inner functions whoever traces them, and costs nothing once compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import jax
+from jax.core import ShapedArray
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from jaxmle._types import Tree
+from jaxmle._types import Atom, Foreign, FunctionTo, Tree, TreeDef
 from jaxmle.runtime.jax_state import tracing
 
 MARK = "jaxmle_called_with_"
@@ -21,15 +23,15 @@ MARK = "jaxmle_called_with_"
 class Call(NamedTuple):
     """A ready likelihood that was called: how it checks its data, and their tree."""
 
-    check: Callable[..., None]  # check(data, place)
-    treedef: Any
+    check: FunctionTo[None]  # check(data, place)
+    treedef: TreeDef
 
 
 _NUMBERS: dict[Call, int] = {}  # of the marks in programs that jax may remember
 _CALLS: list[Call] = []
 
 
-def marked(check: Callable[..., None] | None, data: Tree) -> Tree:
+def marked(check: FunctionTo[None] | None, data: Tree) -> Tree:
     """``data``, marked in the program under way as what a ready likelihood is given."""
     if check is None or not tracing():
         return data
@@ -39,17 +41,27 @@ def marked(check: Callable[..., None] | None, data: Tree) -> Tree:
         _NUMBERS[call] = len(_CALLS)
         _CALLS.append(call)
 
-    def called_with(*leaves: Any) -> tuple[Any, ...]:
+    def called_with(*leaves: Tree) -> tuple[Tree, ...]:
         return leaves
 
     called_with.__name__ = called_with.__qualname__ = f"{MARK}{_NUMBERS[call]}"
     return jax.tree.unflatten(treedef, jax.jit(called_with)(*leaves))
 
 
-def number_of(equation: Any) -> int | None:
+def number_of(equation: JaxprEqn) -> int | None:
     """The number of the mark that an operation of a program is; None for any other operation."""
     name = str(equation.params.get("name", ""))
     return int(name[len(MARK) :]) if name.startswith(MARK) else None
+
+
+def aval_of(atom: Atom) -> ShapedArray:
+    """The shape and the type of a variable or a constant of a program."""
+    return cast(ShapedArray, atom.aval)
+
+
+def value_of(atom: Atom) -> Tree:
+    """The value of a constant of a program."""
+    return cast(Literal, atom).val
 
 
 def call_of(number: int) -> Call:
@@ -57,7 +69,7 @@ def call_of(number: int) -> Call:
     return _CALLS[number]
 
 
-def numbers_in(jaxpr: Any) -> Iterator[int]:
+def numbers_in(jaxpr: Jaxpr | ClosedJaxpr) -> Iterator[int]:
     """The marks in a program and in those that it calls."""
     for equation in jaxpr.eqns:
         number = number_of(equation)
@@ -65,6 +77,6 @@ def numbers_in(jaxpr: Any) -> Iterator[int]:
             yield number
             continue
         for inner in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(inner, "jaxpr", inner)  # closed, or not
-            if hasattr(inner, "eqns"):
-                yield from numbers_in(inner)
+            program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
+            if hasattr(program, "eqns"):
+                yield from numbers_in(program)

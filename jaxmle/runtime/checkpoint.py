@@ -13,20 +13,20 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Facts, PathLike, Tree, ndarray
 from jaxmle.parameters.arguments import check_path
 from jaxmle.runtime.fingerprint import digest_of_arrays
 from jaxmle.runtime.lock import LOCK, FolderLock
-from jaxmle.runtime.npz import is_temporary, members, packed, write_atomically
+from jaxmle.runtime.npz import Member, is_temporary, members, packed, write_atomically
 
 CHECKPOINT_FORMAT = 3  # 3: pieces carry their name, their run and a digest; 2 had arrays alone
 MANIFEST = "manifest.json"
 ABOUT = "about"  # the array of a piece that holds the JSON text about it, as bytes
 
-Check = Callable[[list[np.ndarray]], None]
+Check = Callable[[list[ndarray]], None]
 
 
 def digest(*pieces: bytes | str) -> str:
@@ -44,16 +44,16 @@ class Checkpoint:
     It is a context: the folder is locked from ``open`` to the end of the context.
     """
 
-    def __init__(self, folder: Any) -> None:
+    def __init__(self, folder: PathLike | None) -> None:
         self.folder = _folder(folder)
-        self.identity: dict[str, Any] = {}
-        self.schedule: dict[str, Any] = {}
+        self.identity: Facts = {}
+        self.schedule: Facts = {}
         self.lock: FolderLock | None = None
 
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.lock is not None:
             self.lock.release()
             self.lock = None
@@ -67,7 +67,7 @@ class Checkpoint:
 
     # ------------------------------------------------------------ the folder and its manifest
 
-    def open(self, identity: dict[str, Any]) -> None:
+    def open(self, identity: Facts) -> None:
         """Lock the folder, and go on from its manifest or write the first one.
 
         Args:
@@ -135,7 +135,7 @@ class Checkpoint:
             except OSError:
                 pass  # of a read-only folder: it does no harm
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> Facts:
         """The manifest of a folder, with the fields that this version wants."""
         try:
             read = json.loads((self._place / MANIFEST).read_bytes())
@@ -160,7 +160,7 @@ class Checkpoint:
             "refitted."
         )
 
-    def _reopen(self, read: dict[str, Any]) -> None:
+    def _reopen(self, read: Facts) -> None:
         for what, mine in self.identity.items():
             if read["identity"].get(what) != mine:
                 raise ValueError(
@@ -200,7 +200,7 @@ class Checkpoint:
             "there; correct this, and the same call resumes from them",
         )
 
-    def remember(self, **facts: Any) -> None:
+    def remember(self, **facts: Tree) -> None:
         """Facts of the schedule that a resumed run must repeat."""
         self.schedule |= facts
         self._write_manifest()
@@ -215,7 +215,7 @@ class Checkpoint:
         """Whether a piece is finished."""
         return self.folder is not None and os.path.lexists(self.folder / f"{piece}.npz")
 
-    def load(self, piece: str, check: Check) -> list[np.ndarray] | None:
+    def load(self, piece: str, check: Check) -> list[ndarray] | None:
         """The arrays of a finished piece, or None.
 
         Args:
@@ -238,7 +238,7 @@ class Checkpoint:
             ) from error
         return arrays
 
-    def _read(self, piece: str) -> list[np.ndarray]:
+    def _read(self, piece: str) -> list[ndarray]:
         held = members((self._place / f"{piece}.npz").read_bytes())
         about = _about(held.pop(ABOUT, None))
         if about["piece"] != piece:
@@ -253,7 +253,7 @@ class Checkpoint:
             raise ValueError("its content has changed since it was written")
         return arrays
 
-    def save(self, piece: str, arrays: list[np.ndarray]) -> None:
+    def save(self, piece: str, arrays: list[ndarray]) -> None:
         """Keep the arrays of a finished piece."""
         if self.folder is None:
             return
@@ -273,16 +273,16 @@ class Checkpoint:
         return digest(json.dumps([self.identity, self.schedule.get("buckets")], sort_keys=True))
 
 
-def _folder(folder: Any) -> Path | None:
+def _folder(folder: PathLike | None) -> Path | None:
     what = "a folder of its own, such as 'run1'"
     return None if folder is None else check_path("checkpoint", folder, what)
 
 
-def _manifest_digest(identity: dict[str, Any], schedule: dict[str, Any]) -> str:
+def _manifest_digest(identity: Facts, schedule: Facts) -> str:
     return digest(json.dumps([identity, schedule], sort_keys=True))
 
 
-def _about(member: Any) -> dict[str, Any]:
+def _about(member: Member | None) -> Facts:
     """What a piece says of itself."""
     if member is None or member.dtype != np.uint8:
         raise ValueError("it has no description")

@@ -25,15 +25,14 @@ import dataclasses
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import DTypeLike, Foreign, Function, FunctionTo, Tree
 from jaxmle.closures.copies import portable, viewed
 from jaxmle.closures.kinds import MEMO
 from jaxmle.closures.watch import Look, look
@@ -78,8 +77,8 @@ class Memo:
     """
 
     seen: Look
-    copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
-    pieces: dict[Any, Any] = field(default_factory=dict)
+    copies: dict[Foreign, Foreign] = field(default_factory=dict)  # one for each precision
+    pieces: dict[Foreign, Foreign] = field(default_factory=dict)
     contradicted: bool = False  # its second derivatives by jax are not those of its score
     timed: set[int] = field(default_factory=set)  # identities of pieces whose first call was timed
     seconds: float = 0.0  # that first calls took, where it cannot be watched
@@ -88,18 +87,18 @@ class Memo:
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
 
-    def holds(self, function: Any) -> bool:
+    def holds(self, function: Function) -> bool:
         """Whether the function depends on what it depended on when the copy was made."""
         return look(function, self.seen.names, again=True).facts == self.seen.facts
 
-    def copy(self, function: Any) -> Any:
+    def copy(self, function: Function) -> Tree:
         """The portable copy for the precision that is switched on."""
         real = jax.dtypes.canonicalize_dtype(np.float64)
         if real not in self.copies:
             self.copies[real] = portable(function, look(function, self.seen.names))
         return self.copies[real]
 
-    def learn(self, function: Any) -> None:
+    def learn(self, function: Function) -> None:
         """Take what the function depends on now for known."""
         now = look(function, self.seen.names, again=True)
         self.seen = self.seen._replace(facts=now.facts, by_identity=now.by_identity)
@@ -111,15 +110,15 @@ class _Procedure(threading.local):
     """
 
     depth = 0
-    calling: Sequence[tuple[Any, Memo]] = ()
-    memos: dict[tuple[int, str], tuple[Any, Memo]] | None = None
+    calling: Sequence[tuple[Foreign, Memo]] = ()
+    memos: dict[tuple[int, str], tuple[Foreign, Memo]] | None = None
 
 
 _PROCEDURE = _Procedure()
 
 
 @contextlib.contextmanager
-def precision(dtype: Any) -> Iterator[None]:
+def precision(dtype: DTypeLike) -> Iterator[None]:
     """The context of a host procedure: float64 on, or off for float32. Within the outermost one
     closures are looked at once.
     """
@@ -133,9 +132,9 @@ def precision(dtype: Any) -> Iterator[None]:
             _PROCEDURE.memos = None
 
 
-def _memo(function: Callable[..., Any]) -> Memo:
+def _memo(function: FunctionTo[Function]) -> Memo:
     """What is kept on the function; on the object where it is a bound method."""
-    owner: Any = function
+    owner: Tree = function
     name = MEMO
     if isinstance(function, types.MethodType):
         owner = function.__self__
@@ -155,7 +154,7 @@ def _memo(function: Callable[..., Any]) -> Memo:
     return memo
 
 
-def _keep(owner: Any, name: str, memo: Memo) -> None:
+def _keep(owner: Tree, name: str, memo: Memo) -> None:
     if memo.seen.hidden:  # what cannot be watched is traced again by each procedure
         return
     try:
@@ -167,7 +166,7 @@ def _keep(owner: Any, name: str, memo: Memo) -> None:
         pass  # a slotted callable keeps nothing: it is compiled by each procedure
 
 
-def _once_differentiable(node: Any) -> Any:
+def _once_differentiable(node: Tree) -> OnceDifferentiable:
     """A likelihood tree whose functions and regressions have first derivatives only."""
     if isinstance(node, Opaque) or hasattr(node, "density"):
         return OnceDifferentiable(node)
@@ -178,12 +177,12 @@ def _once_differentiable(node: Any) -> Any:
     return node
 
 
-def closes_over_integers(loglik: Any) -> bool:
+def closes_over_integers(loglik: Tree) -> bool:
     """Whether a function in the likelihood closes over an array of integers."""
     return any(_memo(function).seen.integers for function in functions_of(loglik))
 
 
-def contradict(loglik: Any) -> None:
+def contradict(loglik: Tree) -> None:
     """Record that second derivatives by jax are not those of the score: what is compiled of this
     likelihood from now on takes differences.
     """
@@ -191,7 +190,7 @@ def contradict(loglik: Any) -> None:
         _memo(function).contradicted = True
 
 
-def is_contradicted(loglik: Any) -> bool:
+def is_contradicted(loglik: Tree) -> bool:
     """Whether ``contradict`` was called of a function in the likelihood as it is now."""
     return any(_memo(function).contradicted for function in functions_of(loglik))
 
@@ -199,9 +198,7 @@ def is_contradicted(loglik: Any) -> bool:
 # ---------------------------------------------------------------- compiled pieces
 
 
-def compiled(
-    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
-) -> Callable[..., Any]:
+def compiled(loglik: Tree, key: Hashable, make: Callable[[Tree], Function]) -> Function:
     """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments
     of it, not constants.
 
@@ -217,9 +214,7 @@ def compiled(
     return lambda *args: _called(functions, memos, piece, arrays, *args)
 
 
-def cached_under_trace(
-    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
-) -> Callable[..., Any]:
+def cached_under_trace(loglik: Tree, key: Hashable, make: Callable[[Tree], Function]) -> Function:
     """``compiled`` for the road under a trace: a jitted ``make(loglik)`` of the user's own
     function, in the trace's dtype.
 
@@ -235,8 +230,8 @@ def cached_under_trace(
     return lambda *args: _called(functions, memos, piece, leaves, *args)
 
 
-def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
+def _in_place(function: FunctionTo[Function]) -> Function:
+    def run(*args: Tree) -> Tree:
         with exact_products():
             return function(*args)
 
@@ -244,12 +239,12 @@ def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _piece(
-    loglik: Any,
-    key: Any,
-    make: Callable[[Any], Callable[..., Any]],
-    functions: list[Any],
+    loglik: Tree,
+    key: Hashable,
+    make: Callable[[Tree], Function],
+    functions: list[Function],
     memos: list[Memo],
-) -> tuple[Callable[..., Any], list[Any]]:
+) -> tuple[Function, list[Tree]]:
     """The jitted ``make`` of the portable copy, from the first function's memo, and the
     likelihood's leaves.
     """
@@ -260,7 +255,7 @@ def _piece(
     pieces = memos[0].pieces if memos else {}
     if (key, treedef) not in pieces:
 
-        def likelihood_piece(leaves: list[Any], *args: Any) -> Any:
+        def likelihood_piece(leaves: list[Tree], *args: Tree) -> Tree:
             with _learning(), exact_products():
                 return make(jax.tree.unflatten(treedef, leaves))(*args)
 
@@ -268,7 +263,7 @@ def _piece(
     return pieces[key, treedef], leaves
 
 
-def portable_copy(function: Any) -> Any:
+def portable_copy(function: Function) -> Tree:
     """The copy of a user's function that computes in the precision of the procedure. Under a trace
     it is the function itself, unless that closes over arrays narrower than the trace's numbers.
     """
@@ -277,12 +272,12 @@ def portable_copy(function: Any) -> Any:
     return portable(function, look(function)) if _memo(function).seen.narrow else function
 
 
-def _copied(loglik: Any, functions: list[Any], memos: list[Memo]) -> Any:
+def _copied(loglik: Tree, functions: list[Function], memos: list[Memo]) -> Tree:
     copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
     return map_functions(loglik, lambda _: next(copies))
 
 
-def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
+def remembered(loglik: Tree, key: Hashable, find: Callable[[Tree], Tree]) -> Tree:
     """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the
     compiled pieces.
     """
@@ -297,7 +292,7 @@ def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
     return facts[whole]
 
 
-def portable_tree(loglik: Any) -> Any:
+def portable_tree(loglik: Tree) -> Tree:
     """A likelihood of portable copies, for abstract evaluation on the host: their arrays may be
     traced in float64, of whatever type they are, and the user's own float32 programs are left
     alone.
@@ -306,7 +301,7 @@ def portable_tree(loglik: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _calling(functions: list[Any], memos: list[Memo]) -> Iterator[None]:
+def _calling(functions: list[Function], memos: list[Memo]) -> Iterator[None]:
     """Says whose pieces are called, to a trace that may come of it."""
     before = _PROCEDURE.calling
     _PROCEDURE.calling = [
@@ -331,7 +326,7 @@ def _learning() -> Iterator[None]:
         memo.learn(function)
 
 
-def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
+def _called(functions: list[Function], memos: list[Memo], piece: Tree, *args: Tree) -> Tree:
     hidden = any(memo.seen.hidden for memo in memos)
     timed = _timed(functions, memos, piece) if hidden else contextlib.nullcontext()
     with _calling(functions, memos), timed, _noticed(functions, memos, piece):
@@ -348,7 +343,7 @@ def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> 
 
 
 def _noticed(
-    functions: list[Any], memos: list[Memo], piece: Any
+    functions: list[Function], memos: list[Memo], piece: Tree
 ) -> contextlib.AbstractContextManager[None]:
     """Around a call of a piece: of the first one a word where it takes long."""
     if not memos or id(piece) in memos[0].called:
@@ -360,7 +355,7 @@ def _noticed(
 
 
 @contextlib.contextmanager
-def _timed(functions: list[Any], memos: list[Memo], piece: Any) -> Iterator[None]:
+def _timed(functions: list[Function], memos: list[Memo], piece: Tree) -> Iterator[None]:
     """Around a call of a piece: the first one compiles it, and where that is done again by each
     procedure and takes long a warning says so, once for each function.
     """
@@ -385,7 +380,7 @@ def _timed(functions: list[Any], memos: list[Memo], piece: Any) -> Iterator[None
             )
 
 
-def _first_warning(function: Any) -> bool:
+def _first_warning(function: Function) -> bool:
     """Whether a function was not warned of yet; from now on it was."""
     owner = function.__self__ if isinstance(function, types.MethodType) else function
     if WARNED in getattr(owner, "__dict__", {}):
@@ -395,7 +390,7 @@ def _first_warning(function: Any) -> bool:
     return True
 
 
-def _hashable(key: Any) -> bool:
+def _hashable(key: Hashable) -> bool:
     try:
         hash(key)
     except TypeError:  # so Python says that it has no hash

@@ -7,20 +7,22 @@ derivatives of a Gaussian peak along its width took a second exponential of ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Hashable
 
 import jax
 import numpy as np
 from jax.core import eval_jaxpr
+from jax.extend.core import Jaxpr, JaxprEqn, Var
+
+from jaxmle._types import Atom, Function, Tree
 
 
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
+def once(function: Function) -> Function:
     """``function`` of trees of arrays, its operations on the same arguments done once. For use
     under a trace: it is traced at each call.
     """
 
-    def call(*args: Any) -> Any:
+    def call(*args: Tree) -> Tree:
         program, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         outs = eval_jaxpr(_merged(program.jaxpr), program.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), outs)
@@ -28,13 +30,13 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _merged(jaxpr: Any) -> Any:
+def _merged(jaxpr: Jaxpr) -> Jaxpr:
     """The program without operations that come a second time."""
-    same: dict[Any, Any] = {}  # from a variable to the earlier one that holds the same
-    done: dict[Hashable, list[Any]] = {}
+    same: dict[Atom, Atom] = {}  # from a variable to the earlier one that holds the same
+    done: dict[Hashable, list[Var]] = {}
     distinct = []
 
-    def first(atom: Any) -> Any:
+    def first(atom: Atom) -> Atom:
         return atom if hasattr(atom, "val") else same.get(atom, atom)
 
     for equation in jaxpr.eqns:
@@ -49,7 +51,7 @@ def _merged(jaxpr: Any) -> Any:
     return jaxpr.replace(eqns=distinct, outvars=[first(atom) for atom in jaxpr.outvars])
 
 
-def _key(equation: Any) -> Hashable | None:
+def _key(equation: JaxprEqn) -> Hashable | None:
     """A key, equal for equations with equal results; None for one that is not compared."""
     atoms = tuple(
         (str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else atom

@@ -8,13 +8,12 @@ own large arrays never do; what it copies itself goes through small pages. NumPy
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, DTypeLike, Tree, TreeDef, ndarray
 
 ALIGNED = 64  # bytes
 MIN_BYTES_FOR_HUGE_PAGES = 2**22  # bytes from which NumPy asks for huge pages
@@ -31,7 +30,7 @@ def to_float32(leaf: jax.Array) -> jax.Array:
     return to_device(np.asarray(leaf), dtype=np.float32)
 
 
-def to_device(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
+def to_device(leaf: Array, lead: int | None = None, dtype: DTypeLike = None) -> jax.Array:
     """The array on the default device, in its own precision or another; where ``lead`` is given
     with so many leading entries, zeros after its own.
     """
@@ -62,12 +61,12 @@ def left_on_device(given: Tree, read: Tree) -> Tree:
     """The arrays that were ``read`` on the host from those ``given``; in their place those that
     were given, where these are on the device that computes, in the precision of what was read.
     """
-    structure: Any = jax.tree.structure(given)
+    structure: TreeDef = jax.tree.structure(given)
     if structure != jax.tree.structure(read):  # columns of a frame
         return read
     devices = jnp.zeros(()).devices()
 
-    def left(array: Any, host: np.ndarray) -> Array:
+    def left(array: Array, host: ndarray) -> Array:
         if not isinstance(array, jax.Array) or array.devices() != devices:
             return host
         if array.dtype == host.dtype:
@@ -81,12 +80,12 @@ def left_on_device(given: Tree, read: Tree) -> Tree:
 # ---------------------------------------------------------------- some of many, on the device
 
 
-def members_taken(tree: Tree, index: np.ndarray) -> Tree:
+def members_taken(tree: Tree, index: ndarray) -> Tree:
     """The members ``index`` (m,) of arrays whose last axis is over members, where these are."""
     return jax.tree.map(lambda leaf: _taken(leaf, index), tree)
 
 
-def members_put(tree: Tree, index: np.ndarray, part: Tree) -> Tree:
+def members_put(tree: Tree, index: ndarray, part: Tree) -> Tree:
     """The arrays of ``tree``, members last, with those of ``part`` (…, m) at ``index`` (m,); of an
     index beyond the members nothing is put.
     """
@@ -102,7 +101,7 @@ def members_put(tree: Tree, index: np.ndarray, part: Tree) -> Tree:
     return jax.tree.map(put, tree, part)
 
 
-def members_fetched(tree: Tree, index: np.ndarray) -> Tree:
+def members_fetched(tree: Tree, index: ndarray) -> Tree:
     """``members_taken`` on the host. No others leave the device: a power of two of them is taken,
     for few programs, and the repeated ones are left out.
     """
@@ -111,7 +110,7 @@ def members_fetched(tree: Tree, index: np.ndarray) -> Tree:
     return jax.tree.map(lambda leaf: np.asarray(_taken(leaf, several))[..., :count], tree)
 
 
-def rows_taken(leaf: jax.Array, index: np.ndarray) -> jax.Array:
+def rows_taken(leaf: jax.Array, index: ndarray) -> jax.Array:
     """Entries ``index`` of the leading axis of an array, where it is."""
     return _taken_on_device(leaf, index, 0)
 
@@ -124,7 +123,7 @@ def filled_up(leaf: jax.Array, axis: int, size: int) -> jax.Array:
     return jnp.pad(leaf, [(0, missing * (i == axis)) for i in range(leaf.ndim)], mode="edge")
 
 
-def _taken(leaf: Array, index: np.ndarray) -> Array:
+def _taken(leaf: Array, index: ndarray) -> Array:
     if isinstance(leaf, jax.Array):
         return _taken_on_device(leaf, index, -1)
     return np.take(leaf, index, axis=-1)

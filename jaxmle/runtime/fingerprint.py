@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import numpy as np
 import xxhash
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, Tree, ndarray
 
 
-def fingerprint(data: Tree) -> np.ndarray:
+def fingerprint(data: Tree) -> ndarray:
     """The fingerprint of one data set: two halves (2,) uint32 of 64 bits over values,
     positions, types and shapes.
     """
@@ -27,7 +26,7 @@ def fingerprint(data: Tree) -> np.ndarray:
     return fingerprints([leaf[None] for leaf in leaves], None)[0]
 
 
-def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
+def fingerprints(leaves: list[ndarray], lengths: list[ndarray] | None) -> ndarray:
     """The fingerprint of each member, (b, 2) uint32.
 
     Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification). The hashes are
@@ -50,7 +49,7 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
     return np.stack(halves, axis=1).astype(np.uint32)
 
 
-def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
+def fingerprint_of_pieces(leaves: list[Iterable[ndarray]]) -> ndarray:
     """The ``fingerprint`` (2,) of one data set whose leaves come in pieces of rows, in their
     order.
     """
@@ -70,7 +69,7 @@ def fingerprint_of_pieces(leaves: list[Iterable[np.ndarray]]) -> np.ndarray:
     return np.array([total[0] >> np.uint64(32), total[0] & np.uint64(0xFFFFFFFF)], np.uint32)
 
 
-def digest_of_arrays(arrays: Iterable[Any]) -> str:
+def digest_of_arrays(arrays: Iterable[Array]) -> str:
     """128 bits, in hexadecimal digits, over the dtype, the shape and every byte of some arrays
     in their order.
     """
@@ -82,7 +81,7 @@ def digest_of_arrays(arrays: Iterable[Any]) -> str:
     return str(state.hexdigest())
 
 
-def _kind(leaf: np.ndarray, place: int) -> np.uint64:
+def _kind(leaf: ndarray, place: int) -> np.uint64:
     """What makes equal bytes different data: dtype, trailing shape, and the place among the
     leaves.
     """
@@ -90,12 +89,12 @@ def _kind(leaf: np.ndarray, place: int) -> np.uint64:
     return np.uint64(xxhash.xxh3_64_intdigest(text.encode()))
 
 
-def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+def _hashes(leaf: ndarray, rows: ndarray | None) -> ndarray:
     """The hash of each member's own rows, (b,) uint64."""
     members = len(leaf)
     if rows is None and members > 1 and leaf.strides[0] == 0:  # shared by all: hashed once
         return np.broadcast_to(_hashes(leaf[:1], None), members)
-    buffers: Iterable[Any] = _bytes(leaf)
+    buffers: Iterable[Tree] = _bytes(leaf)
     if rows is not None:
         row_bytes = math.prod(leaf.shape[2:]) * leaf.dtype.itemsize
         ends = (rows * row_bytes).tolist()
@@ -103,7 +102,7 @@ def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, buffers), np.uint64, members)
 
 
-def _bytes(leaf: np.ndarray) -> np.ndarray:
+def _bytes(leaf: ndarray) -> ndarray:
     """The bytes of each member in row order, (b, bytes of a member), numbers in the byte order
     of this machine.
     """
@@ -112,7 +111,7 @@ def _bytes(leaf: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(native).reshape(len(leaf), width).view(np.uint8)
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
+def _mixed(x: ndarray) -> ndarray:
     """A bijection of 64-bit integers that scatters neighbours (the finaliser of splitmix64:
     Steele, Lea & Flood 2014, OOPSLA).
     """

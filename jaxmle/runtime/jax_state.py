@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
+from jaxmle._types import DTypeLike, Foreign, Tree
 
 TRANSFERS = ("host_to_device", "device_to_device", "device_to_host")
 
@@ -43,7 +43,7 @@ def host_only(what: str, remedy: str = "") -> None:
 
 
 @contextlib.contextmanager
-def precision(dtype: Any) -> Iterator[None]:
+def precision(dtype: DTypeLike) -> Iterator[None]:
     """The context of a host procedure: float64 on, or off for float32, and none of the user's
     alarms.
     """
@@ -59,7 +59,7 @@ def without_alarms() -> Iterator[None]:
     user's own programs. Each is set for this thread and this block only, and only where it is set
     at all: entering all of them takes 50 µs.
     """
-    config: Any = jax.config
+    config: Foreign = jax.config
     with contextlib.ExitStack() as stack:
         if config.jax_debug_nans:
             stack.enter_context(jax.debug_nans(False))
@@ -72,7 +72,7 @@ def without_alarms() -> Iterator[None]:
         yield
 
 
-def exact_products() -> contextlib.AbstractContextManager[Any]:
+def exact_products() -> contextlib.AbstractContextManager[object]:
     """A context for tracing: products of single precision keep all its digits.
 
     An accelerator multiplies such matrices in fewer digits unless asked: an NVIDIA GPU since Ampere
@@ -81,12 +81,12 @@ def exact_products() -> contextlib.AbstractContextManager[Any]:
     return jax.default_matmul_precision("highest")
 
 
-def exact(tree: Any) -> Any:
+def exact(tree: Tree) -> Tree:
     """The numbers of a tree as float64 arrays, inside ``precision(float64)``; what is no number
     stays.
     """
 
-    def convert(leaf: Any) -> Any:
+    def convert(leaf: Tree) -> Tree:
         number = isinstance(leaf, bool | int | float) or getattr(leaf, "dtype", None) is not None
         if not number or jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key):
             return leaf
@@ -96,6 +96,6 @@ def exact(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def as_numpy(tree: Any) -> Any:
+def as_numpy(tree: Tree) -> Tree:
     """The tree with NumPy arrays for leaves; scalars become NumPy scalars."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[()], tree)

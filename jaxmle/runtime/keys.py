@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Key
 
 
-def typed_key(key: Any) -> Array:
+def typed_key(key: Key) -> jax.Array:
     """A typed jax key from an integer or a key of either kind."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         if not -(2**63) <= int(key) < 2**63:

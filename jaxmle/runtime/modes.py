@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
+
+from jaxmle._types import Tree
 
 
 def no_mode(what: str) -> NotImplementedError:
@@ -14,29 +15,29 @@ def no_mode(what: str) -> NotImplementedError:
 
 
 @jax.custom_jvp
-def _identity(tree: Any) -> Any:
+def _identity(tree: Tree) -> Tree:
     """The tree itself, of which no derivative may be taken."""
     return tree
 
 
 @_identity.defjvp
-def _no_second_derivative(primals: Any, tangents: Any) -> Any:
+def _no_second_derivative(primals: Tree, tangents: Tree) -> Tree:
     raise no_mode("a rule that is correct only for first derivatives")
 
 
-def without_second_derivative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def without_second_derivative(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     """A function of one tree with its derivative, in reverse mode or else in forward mode, and no
     further one.
     """
 
-    def once(tree: Any) -> Any:
+    def once(tree: Tree) -> Tree:
         return (_reverse_once if _has_reverse(function, tree) else _forward_once)(function)(tree)
 
     return once
 
 
-def _has_reverse(function: Callable[[Any], Any], tree: Any) -> bool:
-    def pulled_back(tree: Any) -> Any:
+def _has_reverse(function: Callable[[Tree], Tree], tree: Tree) -> bool:
+    def pulled_back(tree: Tree) -> Tree:
         out, pull_back = jax.vjp(function, tree)
         return pull_back(out)
 
@@ -47,28 +48,28 @@ def _has_reverse(function: Callable[[Any], Any], tree: Any) -> bool:
     return True
 
 
-def _reverse_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _reverse_once(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     @jax.custom_vjp
-    def once(tree: Any) -> Any:
+    def once(tree: Tree) -> Tree:
         return function(tree)
 
-    def forward(tree: Any) -> tuple[Any, Any]:
+    def forward(tree: Tree) -> tuple[Tree, Tree]:
         return jax.vjp(function, _identity(tree))
 
-    def backward(pull_back: Any, slope: Any) -> Any:
+    def backward(pull_back: Tree, slope: Tree) -> Tree:
         return pull_back(slope)
 
     once.defvjp(forward, backward)
     return once
 
 
-def _forward_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _forward_once(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     @jax.custom_jvp
-    def once(tree: Any) -> Any:
+    def once(tree: Tree) -> Tree:
         return function(tree)
 
     @once.defjvp
-    def forward(primals: Any, tangents: Any) -> Any:
+    def forward(primals: Tree, tangents: Tree) -> Tree:
         return jax.jvp(function, (_identity(primals[0]),), tangents)
 
     return once

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+
+from jaxmle._types import DType, Tree, ndarray
 
 ZIP_MAGIC = b"PK\x03\x04"  # how an npz file begins (PKWARE's APPNOTE 4.3.7)
 NOT_OURS = "it is not an npz file"
@@ -60,10 +62,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+def packed(arrays: Mapping[str, ndarray]) -> bytes:
     """The bytes of an npz file of arrays by name, uncompressed."""
     buffer = io.BytesIO()
-    members: dict[str, Any] = dict(arrays)
+    members: dict[str, Tree] = dict(arrays)
     np.savez(buffer, **members)
     return buffer.getvalue()
 
@@ -73,15 +75,15 @@ class Member:
     """An array in a file that has been looked at and not yet made."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype
-    order: Any  # "C" or "F"
+    dtype: DType
+    order: Literal["C", "F"]  # "C" or "F"
     content: memoryview
 
-    def array(self) -> np.ndarray:
+    def array(self) -> ndarray:
         """The array, in the byte order of this machine."""
         if not self.content.nbytes:
             return np.zeros(self.shape, self.dtype.newbyteorder("="))
-        stored: np.ndarray = np.ndarray(self.shape, self.dtype, self.content, order=self.order)
+        stored: ndarray = np.ndarray(self.shape, self.dtype, self.content, order=self.order)
         return stored.astype(self.dtype.newbyteorder("="), order="K", copy=True)
 
 

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Foreign, Function, Loglik, Tree
 from jaxmle.closures.recipes import Recipe, recipe_of, remade
 from jaxmle.runtime.modes import without_second_derivative
 from jaxmle.runtime.user_code import explained
@@ -29,7 +28,7 @@ class ById(LikelihoodTree):
     at all.
     """
 
-    value: Any
+    value: Foreign
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ById) and self.value is other.value
@@ -53,11 +52,11 @@ class Opaque(LikelihoodTree):
         return (), (ById(self.function), self.discover)
 
     @classmethod
-    def tree_unflatten(cls, held: tuple[ById, bool], leaves: Any) -> Opaque:
+    def tree_unflatten(cls, held: tuple[ById, bool], leaves: Tree) -> Opaque:
         function, discover = held
         return cls(function.value, discover)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         """The function and the flag; the function of a built-in model by the model."""
         recipe = recipe_of(self.function)
         if recipe is None or remade(*recipe) is not self.function:
@@ -80,18 +79,18 @@ class OnceDifferentiable(LikelihoodTree):
     it has first ones only, and whoever needs a Hessian takes differences of the score.
     """
 
-    loglik: Any
+    loglik: Loglik
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return without_second_derivative(lambda params: self.loglik(params, data))(params)
 
 
-def _is_likelihood_record(node: Any) -> bool:
+def _is_likelihood_record(node: Tree) -> bool:
     is_record = dataclasses.is_dataclass(node) and not isinstance(node, type)
     return is_record and isinstance(node, LikelihoodTree)
 
 
-def _map_fields(record: Any, change: Callable[[Any], Any]) -> Any:
+def _map_fields(record: Tree, change: Callable[[Tree], Tree]) -> Tree:
     fields = {
         field.name: map_functions(getattr(record, field.name), change)
         for field in dataclasses.fields(record)
@@ -99,7 +98,7 @@ def _map_fields(record: Any, change: Callable[[Any], Any]) -> Any:
     return dataclasses.replace(record, **fields)
 
 
-def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
+def map_functions(node: Tree, change: Callable[[Tree], Tree]) -> Tree:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
         return Opaque(change(node.function), node.discover)
@@ -118,13 +117,13 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     )
 
 
-def functions_of(loglik: Any) -> list[Callable[..., Any]]:
+def functions_of(loglik: Loglik) -> list[Function]:
     """Every user function in a likelihood tree, in the order in which ``map_functions`` meets
     them.
     """
-    functions: list[Callable[..., Any]] = []
+    functions: list[Function] = []
 
-    def note(function: Callable[..., Any]) -> Callable[..., Any]:
+    def note(function: Function) -> Function:
         functions.append(function)
         return function
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from typing import Any, TextIO
+from typing import TextIO
+
+from jaxmle._types import Foreign
 
 QUIET = 2.0  # seconds
 SECONDS_BETWEEN_LINES = 2.0  # of a single fit, which has no bar
@@ -47,7 +49,7 @@ class Progress:
         self.about = f"{self.name}: {about}" if about else ""
         self.stream = sys.stderr if stream is None else stream
         self.begun = time.monotonic()
-        self.bar: Any = None
+        self.bar: Foreign = None
 
     def add(self, fits: int) -> None:
         """So many more fits have ended."""
@@ -58,11 +60,11 @@ class Progress:
         elif self.shown is not False and not waits:
             self.bar = self._opened()
 
-    def _opened(self) -> Any:
+    def _opened(self) -> Foreign:
         """The bar from now on: its pace is that of the fits to come, which no longer compile."""
         kind = _bar_class()
         in_notebook = any("notebook" in base.__module__ for base in kind.__mro__)
-        out: Any = _Lines(self.stream)
+        out: Foreign = _Lines(self.stream)
         if self.about:
             self.stream.write(f"{self.about}\n")
         return kind(
@@ -81,7 +83,7 @@ class Progress:
             self.bar.close()
 
 
-def _bar_class() -> Any:
+def _bar_class() -> Foreign:
     """The bar for where this runs; a notebook without ipywidgets gets a bar of text."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that widgets would look better is no news of a fit

@@ -19,13 +19,15 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import scipy.special
+
+from jaxmle._types import Foreign, FunctionTo, Tree
 
 OUR_FOLDER = str(Path(__file__).parents[1])
 NOT_USERS = (
@@ -50,7 +52,7 @@ def is_users(filename: str) -> bool:
     return not filename.startswith(NOT_USERS) and SITE.search(filename) is None
 
 
-def is_of_user(function: Any) -> bool:
+def is_of_user(function: Foreign) -> bool:
     """Whether a function, or what it is a partial application of, is written in the user's code."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -103,7 +105,7 @@ def place_of(error: BaseException) -> Place | None:
 
 
 @contextlib.contextmanager
-def explained(params: Any, data: Any) -> Iterator[None]:
+def explained(params: Tree, data: Tree) -> Iterator[None]:
     """Around a call of the user's likelihood: an error that a beginner's mistake makes is raised
     again as one sentence, with the line and what to write there.
     """
@@ -125,7 +127,7 @@ def explained(params: Any, data: Any) -> Iterator[None]:
             state.began = None
 
 
-def sentence_of(error: Exception, params: Any, data: Any) -> str | None:
+def sentence_of(error: Exception, params: Tree, data: Tree) -> str | None:
     """What a mistake in a likelihood is and what to write; None for an error of another kind."""
     for kind, explain in EXPLANATIONS:
         if isinstance(error, kind):
@@ -136,7 +138,7 @@ def sentence_of(error: Exception, params: Any, data: Any) -> str | None:
     return None
 
 
-def _converted(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _converted(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """NumPy, SciPy or Python's math met a tracer."""
     if place is None:
         return None
@@ -149,7 +151,7 @@ def _converted(error: Exception, place: Place | None, params: Any, data: Any) ->
     )
 
 
-def _truth(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _truth(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """A condition on a tracer."""
     if place is None:
         return None
@@ -182,7 +184,7 @@ CONDITIONS = {
 }
 
 
-def _concrete(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _concrete(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """A tracer that should become a Python number."""
     if place is None:
         return None
@@ -210,7 +212,7 @@ CONVERSIONS_TO_NUMBERS = {
 }
 
 
-def _mask(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _mask(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """Indexing by a condition."""
     if place is None:
         return None
@@ -220,7 +222,7 @@ def _mask(error: Exception, place: Place | None, params: Any, data: Any) -> str 
     )
 
 
-def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """Mistakes that Python itself finds."""
     text = str(error)
     if data is None and "NoneType" in text:
@@ -232,6 +234,14 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
         return None
     if "nteger scalar arrays can be converted" in text:
         return _concrete(error, place, params, data)
+    by_name = re.match(r"(list|tuple) indices must be integers or slices, not str", text)
+    if by_name:
+        given = [name for name, tree in (("params", params), ("data", data)) if _is_row(tree)]
+        whose = " and ".join(given) or "what is indexed"
+        return (
+            f"{place.words}. {whose} is a {by_name[1]}, which has no names: give dictionaries, "
+            "such as {'mu': 0.0} and {'x': x, 'y': y}, or index by number"
+        )
     if "does not support item assignment" in text or "JAX arrays are immutable" in text:
         return (
             f"{place.words}. A jax array cannot be changed in place: write x = x.at[i].set(value)"
@@ -253,13 +263,28 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
     return None
 
 
+def _is_row(tree: Tree) -> bool:
+    return isinstance(tree, list | tuple)
+
+
+def _assertion(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
+    """A numpyro model in the place of a log-likelihood."""
+    names = ("" if place is None else place.frame.f_code.co_names) or ()
+    if place is None or not {"sample", "numpyro"} & set(names):
+        return None
+    return (
+        f"{place.words}. A model of numpyro is no log-likelihood: give "
+        "jaxmle.from_numpyro(model, data), with data a dictionary of its arguments"
+    )
+
+
 def _outermost(error: Exception) -> bool:
     """Whether an error was raised by the call of the likelihood itself, not inside it."""
     place = place_of(error)
     return place is None or place.frame.f_back is None or "(" not in place.text
 
 
-def _key_error(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _key_error(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """An entry of the parameters or a leaf of the data that is not there."""
     key = error.args[0] if error.args else None
     if place is None or not isinstance(key, str | int):
@@ -288,7 +313,7 @@ def _indexed(key: str | int) -> str:
     return rf"\[\s*['\"]?{re.escape(str(key))}['\"]?\s*\]"
 
 
-def _attribute(error: Exception, place: Place | None, params: Any, data: Any) -> str | None:
+def _attribute(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """A method of pandas or of a list, of a tracer."""
     text = str(error)
     if place is None:
@@ -306,7 +331,7 @@ def _attribute(error: Exception, place: Place | None, params: Any, data: Any) ->
     )
 
 
-EXPLANATIONS: tuple[tuple[type[Exception], Callable[..., str | None]], ...] = (
+EXPLANATIONS: tuple[tuple[type[Exception], FunctionTo[str | None]], ...] = (
     (jax.errors.TracerArrayConversionError, _converted),
     (jax.errors.TracerBoolConversionError, _truth),
     (jax.errors.NonConcreteBooleanIndexError, _mask),
@@ -314,6 +339,7 @@ EXPLANATIONS: tuple[tuple[type[Exception], Callable[..., str | None]], ...] = (
     (jax.errors.ConcretizationTypeError, _concrete),
     (KeyError, _key_error),
     (AttributeError, _attribute),
+    (AssertionError, _assertion),
     (TypeError, _type_error),
     (ValueError, _type_error),
 )
@@ -335,7 +361,7 @@ def _foreign_calls(place: Place) -> list[tuple[str, str]]:
     return calls
 
 
-def _instead(held: Any, tail: str) -> str | None:
+def _instead(held: object, tail: str) -> str | None:
     """What stands in jax for a function of NumPy, SciPy or math."""
     if isinstance(held, types.ModuleType):
         module = held.__name__

@@ -7,16 +7,16 @@ classes, and what ``fit`` finds is stored on the estimator.
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 from jax import tree
 
 from jaxmle import models
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, ArrayLike, Foreign, Label, Tree, ndarray
 from jaxmle.data.naming import renamed
 from jaxmle.distributed.door import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
+from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.models import Model
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
@@ -80,13 +80,13 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     """
 
     def __init__(
-        self, model: Any = "normal", *, fit_intercept: bool = True, vcov: Any = "auto"
+        self, model: str | Model = "normal", *, fit_intercept: bool = True, vcov: Kind = "auto"
     ) -> None:
         self.model = model
         self.fit_intercept = fit_intercept
         self.vcov = vcov
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLERegressor:
+    def fit(self, X: Foreign, y: Foreign, sample_weight: ArrayLike | None = None) -> MLERegressor:
         """Fit the model to X (n, q) and y (n,); see ``jaxmle.fit``.
 
         Raises:
@@ -104,7 +104,7 @@ class MLERegressor(RegressorMixin, BaseEstimator):
         self.intercept_ = slopes[0] if self.fit_intercept else 0.0
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Foreign) -> ndarray:
         """The mean of each response, (n,)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
@@ -138,13 +138,13 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, model: Any = "logistic", *, fit_intercept: bool = True, vcov: Any = "auto"
+        self, model: str | Model = "logistic", *, fit_intercept: bool = True, vcov: Kind = "auto"
     ) -> None:
         self.model = model
         self.fit_intercept = fit_intercept
         self.vcov = vcov
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLEClassifier:
+    def fit(self, X: Foreign, y: Foreign, sample_weight: ArrayLike | None = None) -> MLEClassifier:
         """Fit the model to X (n, q) and labels y (n,); see ``jaxmle.fit``.
 
         Raises:
@@ -175,14 +175,14 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
         self.intercept_ = slopes[:, 0] if self.fit_intercept else np.zeros(len(slopes))
         return self
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Foreign) -> ndarray:
         """The probability of each class, (n, K), in the order of ``classes_``."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         means = np.asarray(_means(self, X))
         return means if means.ndim == 2 else np.column_stack([1 - means, means])
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Foreign) -> ndarray:
         """The most probable class of each row, (n,)."""
         check_is_fitted(self)
         return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
@@ -191,7 +191,7 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
 # ---------------------------------------------------------------- shared by both
 
 
-def _ready(model: Any, names: tuple[str, ...], classes: int = 2) -> Model:
+def _ready(model: str | Model, names: tuple[str, ...], classes: int = 2) -> Model:
     """The built-in model that an estimator is given, by name or made already."""
     if isinstance(model, str) and model in names:
         return models.multinomial(classes) if model == "multinomial" else getattr(models, model)()
@@ -204,7 +204,9 @@ def _ready(model: Any, names: tuple[str, ...], classes: int = 2) -> Model:
     )
 
 
-def _weights(estimator: Any, sample_weight: Any, X: np.ndarray) -> Weights | None:
+def _weights(
+    estimator: MLERegressor | MLEClassifier, sample_weight: ArrayLike | None, X: ndarray
+) -> Weights | None:
     """Weights as ``fit`` takes them: integers count rows."""
     if sample_weight is None:
         return None
@@ -213,11 +215,11 @@ def _weights(estimator: Any, sample_weight: Any, X: np.ndarray) -> Weights | Non
     return frequency(w) if whole else sampling(w)
 
 
-def _design(estimator: Any, X: np.ndarray) -> np.ndarray:
+def _design(estimator: MLERegressor | MLEClassifier, X: ndarray) -> ndarray:
     return np.column_stack([np.ones(len(X)), X]) if estimator.fit_intercept else X
 
 
-def _columns(estimator: Any) -> tuple[str, ...]:
+def _columns(estimator: MLERegressor | MLEClassifier) -> tuple[str, ...]:
     given = getattr(estimator, "feature_names_in_", None)
     count = estimator.n_features_in_
     names = [f"x{j}" for j in range(count)] if given is None else [str(name) for name in given]
@@ -225,12 +227,12 @@ def _columns(estimator: Any) -> tuple[str, ...]:
 
 
 def _fitted(
-    estimator: Any,
+    estimator: MLERegressor | MLEClassifier,
     model: Model,
-    X: np.ndarray,
-    y: np.ndarray,
+    X: ndarray,
+    y: ndarray,
     weights: Weights | None,
-    levels: tuple[Any, ...] | None,
+    levels: tuple[Label, ...] | None,
 ) -> tuple[Fit, Tree]:
     """The fit of a model, with readable names, and the parameters that predictions are made from;
     it warns where the fit has not converged.
@@ -256,14 +258,14 @@ def _iterations(fitted: Fit) -> int:
     return max(int(fitted.steps), 1)
 
 
-def _interpolation(data: dict[str, np.ndarray], weights: Weights | None) -> np.ndarray:
+def _interpolation(data: dict[str, ndarray], weights: Weights | None) -> ndarray:
     """Least squares of minimal norm: the normal likelihood is highest there whatever sigma is."""
     counted = np.ones(len(data["y"])) if weights is None else np.asarray(weights.values)
     root = np.sqrt(counted)
     return np.linalg.lstsq(root[:, None] * data["x"], root * data["y"], rcond=None)[0]
 
 
-def _means(estimator: Any, X: np.ndarray) -> Array:
+def _means(estimator: MLERegressor | MLEClassifier, X: ndarray) -> Array:
     """The means of new rows; of separated data those of the limit, at a finite point."""
     return estimator.model_.predict(estimator.params_, {"x": _design(estimator, X)})
 

@@ -11,11 +11,11 @@ concluded from it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 
 CONTRACTS = (
@@ -32,7 +32,7 @@ class Slope(NamedTuple):
     value: Array
     absolute: Array
     score: Array
-    aux: Any = None
+    aux: Tree = None
 
 
 class Arrival(NamedTuple):

@@ -5,16 +5,16 @@ and Newton's direction in optax's form.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.solvers.linalg import metric_of
-from jaxmle.solvers.methods import LBFGS
+from jaxmle.solvers.methods import LBFGS, Optax, Solver
 from jaxmle.solvers.newton_step import newton_step
 from jaxmle.solvers.state import Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
@@ -30,7 +30,7 @@ class Ascent(NamedTuple):
     """Where a first-order method is, and what its next step needs."""
 
     z: Array  # (k,)
-    state: Any  # of the optax transformation
+    state: Tree  # of the optax transformation
     best: Array  # (k,) the point of the lowest −ℓ among those that were evaluated
     lowest: Array  # () −ℓ there
     steps: Array  # ()
@@ -39,7 +39,7 @@ class Ascent(NamedTuple):
     ended: Array  # () whether the method is near the maximum, or gains no more
 
 
-def ascent_from(solver: Any, z: Array) -> Ascent:
+def ascent_from(solver: Solver | None, z: Array) -> Ascent:
     """The method before its first step, at z (k,)."""
     transformation, _ = _transformation_of(solver)
     count = jnp.zeros((), jnp.int32)
@@ -49,7 +49,7 @@ def ascent_from(solver: Any, z: Array) -> Ascent:
 
 
 def ascend(
-    solver: Any,
+    solver: Solver | None,
     value: Callable[[Array], Array],
     evaluate: Callable[[Array], Point],
     curvatures: Curvatures,
@@ -63,7 +63,12 @@ def ascend(
     """
     transformation, every = _transformation_of(solver)
 
-    def loss(z: Array, hessian: Any = None, expected: Any = None, opg: Any = None) -> Array:
+    def loss(
+        z: Array,
+        hessian: Array | None = None,
+        expected: Array | None = None,
+        opg: Array | None = None,
+    ) -> Array:
         return -value(z)  # optax's line searches hand every extra argument on, by name
 
     slope = (
@@ -74,10 +79,10 @@ def ascend(
 
     def advance(carry: Ascent) -> Ascent:
         z, state, best, lowest, steps, idle, *_ = carry
-        grad: Any
+        grad: Tree
         now, grad = slope(z, state=state)
         extra = curvatures(z) if every is not None else {}
-        updates: Any
+        updates: Tree
         updates, state = transformation.update(
             grad, state, z, value=now, grad=grad, value_fn=loss, **extra
         )
@@ -92,7 +97,7 @@ def ascend(
             near = (decrement <= DECREMENT_TO_POLISH) | (idle > MAX_IDLE_STEPS)
         else:
             near = _is_near(evaluate, z, steps, every) | ~jnp.isfinite(now)
-        moved: Any = optax.apply_updates(z, updates)
+        moved: Tree = optax.apply_updates(z, updates)
         return Ascent(moved, state, best, lowest, steps + 1, idle, decrement, near)
 
     def cast(carry: Ascent) -> Ascent:
@@ -103,7 +108,7 @@ def ascend(
     return jax.lax.while_loop(lambda carry: (carry.steps < limit) & ~carry.ended, cast, ascent)
 
 
-def _decrement(grad: Array, updates: Array, state: Any) -> Array:
+def _decrement(grad: Array, updates: Array, state: Tree) -> Array:
     """Quasi-Newton's decrement −g'd/2, in units of ℓ as Newton's is; the line search's share of
     the step is taken out, since a search that fails makes any step short.
     """
@@ -118,7 +123,7 @@ def highest(value: Callable[[Array], Array], ascent: Ascent) -> Array:
 
 
 def approach(
-    solver: Any,
+    solver: Solver | None,
     value: Callable[[Array], Array],
     evaluate: Callable[[Array], Point],
     curvatures: Curvatures,
@@ -126,17 +131,18 @@ def approach(
 ) -> tuple[Array, Array]:
     """The best point that a first-order method visits from z (k,), and the steps it took."""
     start = ascent_from(solver, z)
-    end = ascend(solver, value, evaluate, curvatures, start, solver.steps)
+    end = ascend(solver, value, evaluate, curvatures, start, cast(LBFGS, solver).steps)
     return highest(value, end), end.steps
 
 
-def _transformation_of(solver: Any) -> tuple[Any, int | None]:
+def _transformation_of(solver: Solver | None) -> tuple[optax.GradientTransformation, int | None]:
     """A solver's optax transformation, and after how many steps the decrement is looked at; None
     where the transformation shows its own.
     """
     if isinstance(solver, LBFGS):
         return optax.lbfgs(memory_size=solver.memory), None
-    return optax.with_extra_args_support(solver.transformation), solver.check_every
+    given = cast(Optax, solver)
+    return optax.with_extra_args_support(given.transformation), given.check_every
 
 
 def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: int) -> Array:
@@ -155,7 +161,7 @@ def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: 
 
 
 def _direction(name: str, source: str) -> optax.GradientTransformationExtraArgs:
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(updates: Tree, state: Tree, params: Tree = None, **extra: Tree) -> tuple[Tree, Tree]:
         if extra.get(source) is None:
             raise ValueError(
                 f"{name}() needs {source}= in update: a (k, k) matrix of the loss at the parameters"

@@ -7,16 +7,13 @@ one text serves both. Under a trace a batch is ``jax.vmap`` of the text for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
-
-MIN_MEMBERS_TO_LEAVE = 16  # of a batch from which members are gathered into one of their own
+from jaxmle._types import Array, Function, Tree, ndarray
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -80,7 +77,7 @@ def identity(m: Array) -> Array:
     return namespace(m).eye(k, dtype=m.dtype).reshape(k, k, *[1] * (m.ndim - 2))
 
 
-def column(values: np.ndarray, like: Array) -> np.ndarray:
+def column(values: ndarray, like: Array) -> ndarray:
     """Constants (k,), the same for all members, beside a vector (k, ...): (k, 1, ...)."""
     return values.reshape(len(values), *[1] * (like.ndim - 1))
 
@@ -90,7 +87,7 @@ def members_of(v: Array) -> tuple[int, ...]:
     return v.shape[1:]
 
 
-def lanes_of(active: Array) -> np.ndarray:
+def lanes_of(active: Array) -> ndarray:
     """The places of the active members (b,); of one alone twice, for NumPy adds up a single lane in
     another order than many.
     """
@@ -98,16 +95,21 @@ def lanes_of(active: Array) -> np.ndarray:
     return np.resize(lanes, 2) if len(lanes) == 1 else lanes
 
 
-def members(tree: Any, lanes: np.ndarray) -> Any:
+def members(tree: Tree, lanes: ndarray) -> Tree:
     """The members of a batch in NumPy in these lanes."""
-    return jax.tree.map(lambda leaf: leaf[..., lanes], tree)
+    # four times as fast as leaf[..., lanes]
+    return jax.tree.map(lambda leaf: np.take(leaf, lanes, axis=-1), tree)
 
 
-def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
+def with_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
     """The tree with ``part`` in these lanes, in the types of the tree."""
+    return _put_members(jax.tree.map(np.array, tree), lanes, part)
 
-    def written(whole: np.ndarray, new: np.ndarray) -> np.ndarray:
-        whole = np.array(whole)
+
+def _put_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
+    """The same, written into the arrays of the tree."""
+
+    def written(whole: ndarray, new: ndarray) -> ndarray:
         whole[..., lanes] = new
         return whole
 
@@ -115,8 +117,8 @@ def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
 
 
 def where_active(
-    active: np.ndarray, body: Callable[..., Any], given: tuple[Any, ...], now: Any, trial: Any
-) -> Any:
+    active: ndarray, body: Function, given: tuple[Tree, ...], now: Tree, trial: Tree
+) -> Tree:
     """``body(*given, now, trial)`` for the active members (b,) of a batch in NumPy, ``now`` for the
     others: only what is active is computed.
     """
@@ -128,31 +130,66 @@ def where_active(
     return with_members(now, lanes, body(*members((*given, now, trial), lanes)))
 
 
-def are_few(active: np.ndarray) -> bool:
-    """Whether so few members (b,) are active that they had better go on in a batch of their own:
-    what is left out of a batch is copied at each step.
+def loop_over_active(
+    evaluate: Function,
+    body: Function,
+    given: tuple[Tree, ...],
+    now: Tree,
+    is_enough: Function | None = None,
+) -> Tree:
+    """``now = body(*given, now, point)`` of a batch in NumPy until no member is active, or it is
+    enough; ``point`` is what ``evaluate`` says of ``now.trial`` (k, b).
+
+    Members that are no longer ``active`` (b,) leave the arrays, so that nothing is computed for
+    them, and are back in their lanes at the end.
     """
-    return len(active) >= MIN_MEMBERS_TO_LEAVE and 2 * int(np.sum(active)) <= len(active)
+    whole = None
+    lanes = np.arange(len(now.active))
+    while np.any(now.active) and (is_enough is None or not is_enough(now)):
+        if not np.all(now.active):
+            (done,) = np.nonzero(~now.active)
+            if whole is None:
+                whole = jax.tree.map(np.array, now)
+            else:
+                _put_members(whole, lanes[done], members(now, done))
+            left = lanes_of(now.active)
+            evaluate = evaluate_lanes(evaluate, left, len(now.active))
+            given, now = members((given, now), left)
+            lanes = lanes[left]
+        now = _in_types_of(now, body(*given, now, evaluate(now.trial, now.active)))
+    return now if whole is None else _put_members(whole, lanes, now)
 
 
-def evaluate_lanes(
-    evaluate: Callable[..., Any], lanes: np.ndarray, size: int
-) -> Callable[..., Any]:
-    """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch."""
+@dataclass(frozen=True)
+class Lanes:
+    """The evaluation of the members in some lanes of a batch, by that of the batch."""
 
-    def evaluate_some(z: np.ndarray, active: np.ndarray) -> Any:
-        trial = np.zeros((len(z), size), z.dtype)
-        trial[:, lanes] = z
-        needed = np.zeros(size, bool)
-        needed[lanes] = active
-        return members(evaluate(trial, needed), lanes)
+    evaluate: Function
+    lanes: ndarray
+    size: int  # of the batch
 
-    return evaluate_some
+    def __call__(self, z: ndarray, active: ndarray) -> Tree:
+        trial = np.zeros((len(z), self.size), z.dtype)
+        trial[:, self.lanes] = z
+        needed = np.zeros(self.size, bool)
+        needed[self.lanes] = active
+        return members(self.evaluate(trial, needed), self.lanes)
 
 
-def _in_types_of(old: Any, new: Any) -> Any:
-    def written(a: Any, b: Any) -> Any:
-        if np.shape(a) == b.shape and a.dtype == b.dtype:
+def evaluate_lanes(evaluate: Function, lanes: ndarray, size: int) -> Function:
+    """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch:
+    of a batch that is part of another one by that of the latter, and by the batch's own method
+    ``of_lanes(lanes)`` where it has one.
+    """
+    if isinstance(evaluate, Lanes):
+        return evaluate_lanes(evaluate.evaluate, evaluate.lanes[lanes], evaluate.size)
+    of_lanes = getattr(evaluate, "of_lanes", None)
+    return Lanes(evaluate, lanes, size) if of_lanes is None else of_lanes(lanes)
+
+
+def _in_types_of(old: Tree, new: Tree) -> Tree:
+    def written(a: Tree, b: Tree) -> Tree:
+        if a is b or (np.shape(a) == b.shape and a.dtype == b.dtype):
             return a
         return np.broadcast_to(a, b.shape).astype(b.dtype, copy=False)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, ndarray
 from jaxmle.solvers.leading_axes import (
     diagonal,
     product,
@@ -61,7 +61,7 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
     return rows
 
 
-def _factored_by_columns(r: np.ndarray) -> np.ndarray:
+def _factored_by_columns(r: ndarray) -> ndarray:
     """Lower Cholesky factors of many matrices (p, p, b), a column of all at a time."""
     factor = np.zeros_like(r)
     for j in range(len(r)):

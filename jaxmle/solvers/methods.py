@@ -5,7 +5,10 @@ by size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import optax
 
 MAX_PARAMETERS_FOR_NEWTON = (
     128  # free parameters beyond which a Hessian at every step costs more than the passes it saves
@@ -84,7 +87,7 @@ class Optax:
     25
     """
 
-    transformation: Any
+    transformation: optax.GradientTransformation
     steps: int = 5000
     check_every: int = 25
     curvature: ClassVar[str] = "observed"
@@ -93,7 +96,7 @@ class Optax:
 Solver = Newton | Scoring | BHHH | LBFGS | Optax
 
 
-def choose(solver: Any, k: int) -> Solver:
+def choose(solver: Solver | None, k: int) -> Solver:
     """The solver asked for, or the one that suits k free parameters: Newton up to 128, L-BFGS
     beyond.
     """

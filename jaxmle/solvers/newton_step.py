@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.solvers.leading_axes import (
     column,
     dot,
@@ -22,8 +23,11 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh, factored, least_pivot, pivots, solve_lower, solve_upper
 from jaxmle.solvers.rarely import CHEAP_RARE_LANES, is_cheap_to_run, rarely
 
+# A number or a matrix, or what computes it where it is needed.
+Lazy = Array | Partial
 
-def known(value: Any) -> Array:
+
+def known(value: Lazy) -> Array:
     """A number, computed now where it comes as a ``jax.tree_util.Partial``."""
     return value() if callable(value) else value
 
@@ -42,9 +46,9 @@ def newton_step(
     j: Array,
     s: Array,
     scale: Array,
-    cut: Any,
+    cut: Lazy,
     slack: Array,
-    loss: Any = 1.0,
+    loss: Array | float = 1.0,
     unrolled: bool = False,
 ) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
@@ -82,7 +86,7 @@ def _by_factor(
     r: Array,
     g: Array,
     scale: Array,
-    cut: Any,
+    cut: Lazy,
     slack: Array,
     firm: Array,
     step: Array,
@@ -94,21 +98,21 @@ def _by_factor(
 
 
 def _by_eigenvectors(
-    r: Array, g: Array, scale: Array, cut: Any, slack: Array, firm: Array, *_: Array
+    r: Array, g: Array, scale: Array, cut: Lazy, slack: Array, firm: Array, *_: Array
 ) -> NewtonStep:
     """The Newton step by eigenvectors. Where the factor is firm, R is definite but for eigenvalues
     that are rounding of ones: its entries may have lost more, and their errors go together.
     """
     xp = namespace(r)
     values, q = eigh(r)
-    cut = xp.where(firm, 5 * len(g) * xp.finfo(r.dtype).eps, known(cut))
+    zero = xp.where(firm, 5 * len(g) * xp.finfo(r.dtype).eps, known(cut))
     along = times(transposed(q), g)
-    positive = values > cut
+    positive = values > zero
     safe = xp.where(positive, values, 1.0)
     u = xp.where(positive, along / safe, 0.0)
-    null = xp.abs(values) <= cut
+    null = xp.abs(values) <= zero
     quiet = xp.where(null, xp.abs(along), 0.0) <= slack
-    convex = xp.all(values >= -cut, axis=0) & xp.all(quiet, axis=0)
+    convex = xp.all(values >= -zero, axis=0) & xp.all(quiet, axis=0)
     # A score along a direction without curvature has no Newton step: the maximum may be anywhere
     # that way.
     endless = xp.any(~positive & (xp.abs(along) > slack), axis=0)
@@ -116,7 +120,7 @@ def _by_eigenvectors(
     return NewtonStep(times(q, u) / scale, decrement, convex, xp.all(positive, axis=0))
 
 
-def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
+def _repeat(times: int, body: Callable[[int, Tree], Tree], value: Tree) -> Tree:
     """``body`` so many times: a Python loop on the host, one compiled loop under a trace."""
     if isinstance(jax.tree.leaves(value)[0], np.ndarray | np.generic):
         for i in range(times):
@@ -185,10 +189,10 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
 def within(
     needed: Array,
     usual: tuple[Array, Array],
-    j: Any,
+    j: Lazy,
     s: Array,
     scale: Array,
-    cut: Any,
+    cut: Lazy,
     slack: Array,
     radius: Array,
     side: Array,
@@ -208,7 +212,7 @@ def within(
         return by_eigenvectors(needed, usual)
 
     def by_factors(
-        j: Any, s: Array, scale: Array, radius: Array, *_: Array
+        j: Lazy, s: Array, scale: Array, radius: Array, *_: Array
     ) -> tuple[Array, Array, Array]:
         r = known(j) / (scale[:, None] * scale[None, :])
         g = s / scale
@@ -230,7 +234,13 @@ def within(
 
 
 def trust_step(
-    j: Any, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array
+    j: Lazy,
+    s: Array,
+    scale: Array,
+    cut: Lazy,
+    slack: Array,
+    radius: Array,
+    side: Array,
 ) -> tuple[Array, Array]:
     """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré &
     Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
@@ -249,7 +259,7 @@ def trust_step(
     lowest = xp.min(curvature, axis=0)
     floor = xp.maximum(-lowest, 0.0)
 
-    def u_at(extra: Any) -> Any:
+    def u_at(extra: Array) -> Array:
         return g / xp.maximum(curvature + floor + extra, xp.finfo(j.dtype).tiny)
 
     # ‖u‖ falls as the multiplier grows; at floor + ‖g‖/radius it is inside. Halve in the logarithm.

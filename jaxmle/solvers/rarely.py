@@ -4,14 +4,11 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree, ndarray
 
 # lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need
 # it, 32 cost 0.03 ms more where few do
@@ -22,20 +19,18 @@ CHEAP_RARE_LANES = 128  # the same where the rare side is cheap
 MAX_COORDINATES_FOR_ALL = 16
 
 
-def _mend(
-    rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int, few: int
-) -> Any:
+def _mend(rare: Function, needed: Array, args: Tree, out: Tree, lanes: int, few: int) -> Tree:
     """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out a few at a
     time, so that the rare side is paid by need.
     """
     number = jnp.sum(needed)
 
-    def mended() -> Any:
+    def mended() -> Tree:
         (order,) = jnp.nonzero(
             needed, size=-(-lanes // few) * few, fill_value=lanes
         )  # beyond the batch: nothing is written
 
-        def some(i: Array, out: Any) -> Any:
+        def some(i: Array, out: Tree) -> Tree:
             lane = jax.lax.dynamic_slice_in_dim(order, i * few, few)
             picked = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, lanes - 1)], args)
             return jax.tree.map(
@@ -51,11 +46,11 @@ def _mend(
 
 def rarely(
     needed: Array,
-    rare: Callable[..., Any],
-    usual: Callable[..., Any],
-    *args: Any,
+    rare: Function,
+    usual: Function,
+    *args: Tree,
     few: int = RARE_LANES,
-) -> Any:
+) -> Tree:
     """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that
     need it pay for the rare side.
 
@@ -68,11 +63,11 @@ def rarely(
         return _for_all_if_any(needed, rare, usual, args)
 
     @jax.custom_batching.custom_vmap
-    def choose(needed: Array, *args: Any) -> Any:
+    def choose(needed: Array, *args: Tree) -> Tree:
         return jax.lax.cond(needed, rare, usual, *args)
 
     @choose.def_vmap
-    def _(axis_size: int, batched: Any, needed: Array, *args: Any) -> Any:
+    def _(axis_size: int, batched: Tree, needed: Array, *args: Tree) -> Tree:
         needed, *rest = jax.tree.map(
             lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))),
             (needed, *args),
@@ -95,19 +90,17 @@ def _(axis_size: int, batched: list[bool], holds: Array) -> tuple[Array, bool]:
     return any_member(jnp.any(holds) if batched[0] else holds), False
 
 
-def _for_all_if_any(
-    needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], args: tuple[Any, ...]
-) -> Any:
+def _for_all_if_any(needed: Array, rare: Function, usual: Function, args: tuple[Tree, ...]) -> Tree:
     """``rarely`` by a branch that all members take together, where one needs it."""
     out = usual(*args)
 
-    def mended() -> Any:
+    def mended() -> Tree:
         return jax.tree.map(lambda a, b: jnp.where(needed, a, b).astype(b.dtype), rare(*args), out)
 
     return jax.lax.cond(any_member(needed), mended, lambda: out)
 
 
-def is_cheap_to_run(*args: Any) -> bool:
+def is_cheap_to_run(*args: Tree) -> bool:
     """Whether linear algebra on these arrays, of all members, costs less in all its running than it
     costs to compile what picks out those that need it, under a trace for a CPU.
     """
@@ -117,8 +110,8 @@ def is_cheap_to_run(*args: Any) -> bool:
 
 
 def _rarely_on_host(
-    needed: np.ndarray, rare: Callable[..., Any], usual: Callable[..., Any], args: tuple[Any, ...]
-) -> Any:
+    needed: ndarray, rare: Function, usual: Function, args: tuple[Tree, ...]
+) -> Tree:
     """``rarely`` in NumPy, ``needed`` () or (b,)."""
     if np.all(needed):
         return rare(*args)
@@ -127,7 +120,7 @@ def _rarely_on_host(
         return out
     (lanes,) = np.nonzero(needed)
 
-    def mended(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+    def mended(whole: ndarray, part: ndarray) -> ndarray:
         mended = np.array(np.broadcast_to(whole, (*np.shape(part)[:-1], len(needed))))
         mended[..., lanes] = part
         return mended

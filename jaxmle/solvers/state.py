@@ -5,13 +5,13 @@ step needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.solvers.leading_axes import (
     column,
     diagonal,
@@ -21,6 +21,7 @@ from jaxmle.solvers.leading_axes import (
 )
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep
+from jaxmle.solvers.rarely import rarely
 
 CLIMBING = 0
 POLISHING = 1
@@ -39,7 +40,7 @@ class Point(NamedTuple):
     score: Array
     hessian: Array
     curvature: Array | None = None  # what directions are taken from, where that is not −hessian
-    aux: Any = None  # whatever else the evaluation found and its caller wants back at the end
+    aux: Tree = None  # whatever else the evaluation found and its caller wants back at the end
 
 
 class Signature(NamedTuple):
@@ -113,9 +114,20 @@ def without_dust(point: Point) -> Point:
     length = xp.maximum(1.0, xp.abs(point.z))
     own_curvature = xp.abs(diagonal(point.hessian))
     little = (xp.abs(point.score) * length <= noise) & (own_curvature * length**2 <= noise)
-    if xp is np and not np.any(little):
-        return point
-    curvature = xp.abs(point.hessian)
+    parts = (point.score, point.hessian, little, noise, length, own_curvature)
+    if xp is np:
+        score, hessian = rarely(np.any(little, axis=0), _dusted, lambda *a: a[:2], *parts)
+    else:
+        score, hessian = _dusted(*parts)
+    return point._replace(score=score, hessian=hessian)
+
+
+def _dusted(
+    score: Array, hessian: Array, little: Array, noise: Array, length: Array, own_curvature: Array
+) -> tuple[Array, Array]:
+    """Score and Hessian without what rounding leaves of zero."""
+    xp = namespace(score)
+    curvature = xp.abs(hessian)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
     coupled = (
         curvature * length[None, :] > xp.sqrt(noise * (own_curvature + noise / length**2))[:, None]
@@ -123,10 +135,10 @@ def without_dust(point: Point) -> Point:
     place = column(np.arange(len(length)), length)
     coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
     # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
-    gains = (own_curvature > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own_curvature)
+    gains = (own_curvature > 0) & (score**2 > GAIN_BEYOND_DUST * noise * own_curvature)
     dust = little & ~coupled & ~gains
-    keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
-    return point._replace(score=point.score * keep, hessian=point.hessian * outer(keep, keep))
+    keep = xp.where(dust, 0.0, 1.0).astype(score.dtype)
+    return score * keep, hessian * outer(keep, keep)
 
 
 def null_cut(point: Point) -> Array:
@@ -220,7 +232,7 @@ def start(z: Array, like: Point) -> State:
     )
 
 
-def select(condition: Array, new: Any, old: Any) -> Any:
+def select(condition: Array, new: Tree, old: Tree) -> Tree:
     """The leaves of ``new`` where the condition (...) holds, else those of ``old``, in the types of
     the latter.
     """
@@ -232,13 +244,13 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     if xp is np and not np.any(condition):
         return jax.tree.map(_chosen, old, new, old)
 
-    def chosen(a: Any, b: Any) -> Any:
+    def chosen(a: Array, b: Array) -> Tree:
         return b if a is b else xp.where(condition, a, b).astype(b.dtype, copy=False)
 
     return jax.tree.map(chosen, new, old)
 
 
-def select_lazily(condition: Array, new: Callable[[], Any], old: Callable[[], Any]) -> Any:
+def select_lazily(condition: Array, new: Callable[[], Tree], old: Callable[[], Tree]) -> Tree:
     """``select`` from what two functions return; on the host what nobody asks for is not
     computed, and the types are those of the one that is.
     """
@@ -250,7 +262,7 @@ def select_lazily(condition: Array, new: Callable[[], Any], old: Callable[[], An
     return select(condition, new(), old())
 
 
-def _chosen(leaf: Any, other: Any, like: Any) -> Any:
+def _chosen(leaf: Tree, other: Tree, like: Tree) -> ndarray:
     """The leaf in the type of ``like``, and in the shape that it has beside the other."""
     if leaf is other:
         return leaf

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
+
+from jaxmle._types import Foreign, Integer, ndarray
 
 
 class Status(IntEnum):
@@ -41,19 +42,27 @@ class Status(IntEnum):
         return _formatted(self, spec)
 
 
-def _name(code: Any) -> str:
+def _name(code: Integer) -> str:
     """The name of a code, or the number where it is none."""
     known = int(code) in {int(status) for status in Status}
     return Status(int(code)).name if known else str(int(code))
 
 
-def _formatted(code: Any, spec: str) -> str:
+def _formatted(code: Integer, spec: str) -> str:
     """The name, or the number where the specification is one of numbers."""
     return format(_name(code) if not spec or spec[-1] in "s<>^" else int(code), spec)
 
 
 class StatusCode(np.int32):
     """A status as a NumPy integer that prints its name: it indexes, compares and batches as one."""
+
+    def __eq__(self, other: object) -> Foreign:
+        return super().__eq__(_code_of(other))
+
+    def __ne__(self, other: object) -> Foreign:
+        return super().__ne__(_code_of(other))
+
+    __hash__ = np.int32.__hash__
 
     def __str__(self) -> str:
         return _name(self)
@@ -65,17 +74,19 @@ class StatusCode(np.int32):
         return _formatted(self, spec)
 
 
-class StatusCodes(np.ndarray):
+class StatusCodes(np.ndarray[tuple[int, ...], np.dtype[np.int32]]):
     """Statuses of a batch, an array of integers that prints their names."""
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Foreign, **options: Foreign
+    ) -> Foreign:
         """What is computed from codes, a comparison above all, is no code."""
-        plain = (np.asarray(x) if isinstance(x, StatusCodes) else x for x in inputs)
+        plain = (np.asarray(x) if isinstance(x, StatusCodes) else _code_of(x) for x in inputs)
         if "out" in options:
             options["out"] = tuple(np.asarray(x) for x in options["out"])
         return getattr(ufunc, method)(*plain, **options)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Foreign) -> Foreign:
         selected = super().__getitem__(index)
         return StatusCode(selected) if isinstance(selected, np.integer) else selected
 
@@ -86,11 +97,22 @@ class StatusCodes(np.ndarray):
         names = np.array2string(self._integers(), separator=", ", formatter={"int_kind": _name})
         return f"StatusCodes({names})"
 
-    def _integers(self) -> np.ndarray:
+    def _integers(self) -> ndarray:
         return np.asarray(self)
 
 
-def named(status: Any) -> Any:
+def _code_of(value: Foreign) -> Foreign:
+    """The code of a status that is given by its name; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value not in Status.__members__:
+        raise ValueError(
+            f"there is no status {value!r}; the statuses are {', '.join(Status.__members__)}"
+        )
+    return int(Status[value])
+
+
+def named(status: Foreign) -> Foreign:
     """A status of NumPy as one that prints its name; anything else, such as a traced one, as it
     is.
     """

@@ -4,7 +4,7 @@ length, several of them at once, and the rounding that looks alike.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
@@ -49,6 +49,19 @@ MAX_CHANGE_OF_SHRINKAGE = 0.01
 MAX_SHARE_OF_LUCKY_DECREMENT = 1e-6  # of the one before it, up to which a step has met the maximum
 
 
+class Bend(NamedTuple):
+    """d'Hd (...) of the pending step d at both of its ends."""
+
+    before: Array
+    after: Array
+
+
+def bend_of(state: State, trial: Point) -> Bend:
+    """The curvature along the pending step, at the state's point and at the trial."""
+    d = state.move
+    return Bend(quadratic(state.point.hessian, d), quadratic(trial.hessian, d))
+
+
 def lengthened(
     state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array
 ) -> Tail:
@@ -66,8 +79,11 @@ def lengthened(
         & (state.newton.decrement >= SHARP)
     )
     length = state.streak + 1
+    longer = recedes & ((length >= TAIL) | (length >= state.tail.length))
+    if is_nowhere(longer):
+        return state.tail
     return select(
-        recedes & ((length >= TAIL) | (length >= state.tail.length)),
+        longer,
         Tail(trial.z, state.move, trial.value, newton.decrement, length),
         state.tail,
     )
@@ -78,6 +94,7 @@ def is_rough(
     trial: Point,
     newton: NewtonStep,
     signature: Signature,
+    bend: Bend,
     noise: Array,
     small: Array,
 ) -> Array:
@@ -91,11 +108,11 @@ def is_rough(
     lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
         newton.decrement < MAX_SHARE_OF_LUCKY_DECREMENT * state.newton.decrement
     )
-    differs = _mismatch(state, trial) > 0.3 * state.predicted + 100 * noise
+    differs = _mismatch(state, trial, bend) > 0.3 * state.predicted + 100 * noise
     return small & (differs | (lucky & (state.newton.decrement > SHARP)))
 
 
-def is_deceived(state: State, trial: Point, noise: Array) -> Array:
+def is_deceived(state: State, trial: Point, bend: Bend, noise: Array) -> Array:
     """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
     each other: what it would go on by is rounding.
     """
@@ -104,10 +121,10 @@ def is_deceived(state: State, trial: Point, noise: Array) -> Array:
     asked = proved & follows
     if is_nowhere(asked):
         return asked
-    return asked & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
+    return asked & (_mismatch(state, trial, bend) > DECEPTION * state.predicted + 10 * noise)
 
 
-def is_too_good(state: State, trial: Point, gain: Array, noise: Array) -> Array:
+def is_too_good(state: State, trial: Point, bend: Bend, gain: Array, noise: Array) -> Array:
     """Whether a step gains far more than was predicted, or leads to where ℓ is a million times as
     sharp, and scores and Hessians at its ends are wilder still: it leads far out, to where
     differences of log-gamma functions are rounding.
@@ -123,18 +140,15 @@ def is_too_good(state: State, trial: Point, gain: Array, noise: Array) -> Array:
         is_small, MAX_SQUARED_MISMATCH_OF_SMALL_STEPS, MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN
     )
     allowed = share * xp.maximum(gain, 0.0) * predicted
-    return asked & ~(_mismatch(state, trial) ** 2 <= allowed)
+    return asked & ~(_mismatch(state, trial, bend) ** 2 <= allowed)
 
 
-def _mismatch(state: State, trial: Point) -> Array:
+def _mismatch(state: State, trial: Point, bend: Bend) -> Array:
     """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d +
     (d'H₀d − d'H₁d)/12 (Hermite's rule).
     """
-    d = state.move
-    by_derivatives = (
-        0.5 * dot(state.point.score + trial.score, d)
-        + (quadratic(state.point.hessian, d) - quadratic(trial.hessian, d)) / 12
-    )
+    slope = dot(state.point.score + trial.score, state.move)
+    by_derivatives = 0.5 * slope + (bend.before - bend.after) / 12
     return namespace(trial.z).abs(trial.value - state.point.value - by_derivatives)
 
 
@@ -150,7 +164,7 @@ def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> A
     slope_before = dot(state.point.score, state.move)
     grown = xp.exp(state.leap)
 
-    def near(ratio: Any) -> Any:
+    def near(ratio: Array) -> Array:
         return (ratio * LEAP_SLOPE_TOLERANCE >= 1.0) & (ratio <= LEAP_SLOPE_TOLERANCE)
 
     slope = slope_after / xp.where(slope_before > 0, slope_before, xp.inf)
@@ -192,7 +206,9 @@ def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
     )
 
 
-def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
+def signature_of(
+    state: State, trial: Point, newton: NewtonStep, scale: Array, bend: Bend
+) -> Signature:
     """What the pending step changes between the state's point and the trial, (...) each.
 
     Args:
@@ -202,7 +218,7 @@ def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -
     xp = namespace(trial.z)
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny
-    before = -quadratic(state.point.hessian, d)
+    before = -bend.before
     # In units of the metric, or of the coordinate where that makes the steps shrink less: what
     # recedes has a metric that dies, and is hidden by what converges beside it.
     size = 1.0 + xp.abs(trial.z)
@@ -213,7 +229,7 @@ def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -
 
     return Signature(
         information=xp.where(
-            before > tiny, -quadratic(trial.hessian, d) / xp.where(before > tiny, before, 1.0), 1.0
+            before > tiny, -bend.after / xp.where(before > tiny, before, 1.0), 1.0
         ),
         decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
         step=xp.maximum(ratio(scale), ratio(1.0 / size)),

@@ -10,20 +10,20 @@ s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Namespace, Tree
 from jaxmle.solvers.leading_axes import (
     norm,
     symmetric,
 )
 from jaxmle.solvers.linalg import metric_of
-from jaxmle.solvers.newton_step import NewtonStep, newton_step, within
+from jaxmle.solvers.newton_step import Lazy, NewtonStep, newton_step, within
 from jaxmle.solvers.state import (
     CLIMBING,
     CREEPING,
@@ -44,6 +44,7 @@ from jaxmle.solvers.state import (
     null_cut,
     null_cut_of,
     select,
+    select_lazily,
     start,
     without_dust,
 )
@@ -52,6 +53,8 @@ from jaxmle.solvers.tails import (
     MIN_PREDICTED_GAIN,
     RECEDES,
     TAIL,
+    Bend,
+    bend_of,
     is_deceived,
     is_rough,
     is_too_good,
@@ -91,7 +94,7 @@ MIN_SCALED_LENGTH_OF_OWN_STEP = (
 )
 
 
-def _cut(point: Point) -> Any:
+def _cut(point: Point) -> Tree:
     """``null_cut``, computed only where a step needs eigenvectors."""
     return jax.tree_util.Partial(null_cut, point._replace(aux=None))
 
@@ -146,14 +149,14 @@ def is_blind(metric: Array, z: Array, before: State) -> Array:
     return xp.any(blind & sees & (metric >= before.scale), axis=0)
 
 
-def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
+def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
     """The state at the start, evaluated."""
     point = evaluate(z)
     state = start(z, point)
     return advance(state, point)
 
 
-def step(evaluate: Callable[[Any], Point], state: State) -> State:
+def step(evaluate: Callable[[Array], Point], state: State) -> State:
     """Try the pending move; keep it or refuse it; propose the next."""
     return advance(state, evaluate(state.point.z + state.move))
 
@@ -175,6 +178,7 @@ class Reading(NamedTuple):
     deceived: Array  # value, score and Hessian contradict each other on a tail
     blind: Array  # a step of one ulp moves ℓ
     shows: Signature  # as if the move were a full Newton step
+    bend: Bend
     noise: Array
     gain: Array
     wall: Array  # (k, ...) the trial where ℓ or a derivative is NaN there, else NaN
@@ -192,7 +196,7 @@ def proposed(state: State) -> State:
     return _propose(state)
 
 
-def _int(xp: Any, value: int | Array) -> Array:
+def _int(xp: Namespace, value: int | Array) -> Array:
     return xp.asarray(value).astype(xp.int32)
 
 
@@ -215,16 +219,19 @@ def read(state: State, trial: Point) -> Reading:
     first = state.steps == 0
     rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
     leapt = state.leap > 0
-    shows = signature_of(state, trial, newton, scale)
-    deceived = is_deceived(state, trial, noise) & finite & ~first & ~leapt
+    bend = bend_of(state, trial)
+    shows = signature_of(state, trial, newton, scale, bend)
+    deceived = is_deceived(state, trial, bend, noise) & finite & ~first & ~leapt
     accept = (finite & ~deceived) & xp.where(
         leapt,
         rises & lands(state, trial, newton, shows),
-        xp.where(polishing, better, first | (rises & ~is_too_good(state, trial, gain, noise))),
+        xp.where(
+            polishing, better, first | (rises & ~is_too_good(state, trial, bend, gain, noise))
+        ),
     )
     blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
     return Reading(
-        trial, newton, scale, peak, finite, accept, deceived, blind, shows, noise, gain, wall
+        trial, newton, scale, peak, finite, accept, deceived, blind, shows, bend, noise, gain, wall
     )
 
 
@@ -261,7 +268,7 @@ def _noted(state: State, reading: Reading) -> State:
     small = (
         reading.finite & state.full & (state.streak >= 0) & (state.predicted <= MIN_PREDICTED_GAIN)
     )
-    rough = is_rough(state, trial, newton, signature, reading.noise, small)
+    rough = is_rough(state, trial, newton, signature, reading.bend, reading.noise, small)
     streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
     left_wall = xp.isnan(reading.wall) & accept & state.full
     walled = ~xp.isnan(reading.wall) | left_wall
@@ -288,14 +295,25 @@ def _noted(state: State, reading: Reading) -> State:
 def _radius_after(state: State, reading: Reading) -> Array:
     """The trust radius for the next step."""
     xp = namespace(state.radius)
-    length = norm(reading.scale * state.move)
-    opening = first_radius(reading.newton, reading.trial.score, reading.scale)
-    grown = trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
-    # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
-    share = xp.where(reading.finite, 0.25, 0.1) ** (1 + state.refused // 4)
-    shrunk = share.astype(state.radius.dtype) * norm(state.scale * state.move)
-    usual = xp.where(reading.accept, grown, shrunk)
-    return xp.where(state.steps == 0, opening, xp.where(state.leap > 0, state.radius, usual))
+
+    def opening() -> Array:
+        return first_radius(reading.newton, reading.trial.score, reading.scale)
+
+    def grown() -> Array:
+        length = norm(reading.scale * state.move)
+        return trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
+
+    def shrunk() -> Array:
+        # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
+        share = xp.where(reading.finite, 0.25, 0.1) ** (1 + state.refused // 4)
+        return share.astype(state.radius.dtype) * norm(state.scale * state.move)
+
+    def later() -> Array:
+        usual: Array = select_lazily(reading.accept, grown, shrunk)
+        return xp.where(state.leap > 0, state.radius, usual)
+
+    radius: Array = select_lazily(state.steps == 0, opening, later)
+    return radius
 
 
 def _gains_nothing(state: State, reading: Reading) -> Array:
@@ -401,7 +419,7 @@ def _propose(state: State) -> State:
     """
     xp = namespace(state.point.z)
     polishing = state.phase == POLISHING
-    j: Any = jax.tree_util.Partial(_information, state.point.hessian)
+    j: Lazy = jax.tree_util.Partial(_information, state.point.hessian)
     if state.point.curvature is not None:
         j = xp.where(polishing, _information(state.point.hessian), state.point.curvature)
     cut = _cut(state.point)
@@ -409,7 +427,7 @@ def _propose(state: State) -> State:
     plain = (
         state.newton
         if state.point.curvature is None
-        else newton_step(j, state.point.score, state.scale, cut, slack)
+        else newton_step(cast(Array, j), state.point.score, state.scale, cut, slack)
     )
     whole = polishing | (plain.convex & (norm(state.scale * plain.step) <= state.radius))
     side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
@@ -442,7 +460,7 @@ def is_running(state: State, max_steps: int | Array) -> Array:
 def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
     """Climb on from a state under a trace, in one while_loop."""
 
-    def cast(state: Any) -> Any:
+    def cast(state: Tree) -> Tree:
         return jax.tree.map(
             lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state
         )
@@ -450,7 +468,7 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
     return jax.lax.while_loop(lambda state: is_running(state, max_steps), cast, state)
 
 
-def maximise(evaluate: Callable[[Any], Point], z: Array, max_steps: int) -> State:
+def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
     """Climb from z (k,) until the state is done or the steps are spent; in Python on the host,
     in one while_loop under a trace.
     """

@@ -4,8 +4,6 @@ whose terms stay small when the counts are large.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -411,7 +409,7 @@ def _stirling_part(k: jax.Array, a: jax.Array) -> jax.Array:
 
 
 def _dirichlet_multinomial_jvp(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (k, a) = primals
     (dk, da) = tangents

@@ -10,11 +10,12 @@ parameters are further weights under the same integral, so they are as exact as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmle._types import DTypeLike, ndarray
 
 LOG_DEPTH = 38.0  # e⁻³⁸ = 3e-17
 _NEWTON = 4
@@ -62,7 +63,7 @@ _WEIGHTS = (
 )
 
 
-def rule(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+def rule(dtype: DTypeLike) -> tuple[ndarray, ndarray]:
     """Nodes v/L and weights. New arrays at each call: jax keys constants by identity, whatever
     the precision it runs in.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, ndarray
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 from jaxmle.starts.symmetry import relabelled
@@ -30,7 +30,7 @@ class Maximum:
     loglik: float
     gap: float
     share: float
-    members: np.ndarray = field(repr=False)
+    members: ndarray = field(repr=False)
 
 
 def is_level(maximum: Maximum) -> bool:
@@ -38,7 +38,7 @@ def is_level(maximum: Maximum) -> bool:
     return maximum.gap < MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maximum.loglik))
 
 
-def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
+def census(fits: Fit, blocks: list[ndarray]) -> tuple[Maximum, ...]:
     """The distinct ends of the converged fits, the highest first."""
     loglik = np.asarray(fits.loglik, dtype=float)
     x = fits.x
@@ -75,7 +75,7 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     )
 
 
-def _scales(fits: Fit) -> np.ndarray:
+def _scales(fits: Fit) -> ndarray:
     """The standard error of each entry, (b, p); 1/√|H_jj| where there is none (``vcov=None``,
     an entry that is fixed).
     """
@@ -89,7 +89,7 @@ def _scales(fits: Fit) -> np.ndarray:
     return np.where(np.isfinite(se) & (se > 0), se, conditional)
 
 
-def _same(x: Array, lead: Array, scale: np.ndarray, blocks: list[np.ndarray]) -> bool:
+def _same(x: Array, lead: Array, scale: ndarray, blocks: list[ndarray]) -> bool:
     """Whether two ends are one maximum, with labels exchanged where they may be."""
     for block in blocks:
         x = relabelled(x, lead, scale, block)

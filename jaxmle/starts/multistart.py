@@ -4,17 +4,18 @@ they find, counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Clusters, DTypeLike, Key, Loglik, Tree
 from jaxmle.batch.batch import fit_members
-from jaxmle.batch.start_values import check_params_axis
+from jaxmle.batch.members.start_values import check_params_axis
 from jaxmle.fitting.options import MAX_STEPS, Options, constraints_of
 from jaxmle.likelihood.checks import check_values, host_data
-from jaxmle.likelihood.combinators import Weight, weight
+from jaxmle.likelihood.combinators import Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.structure import has
 from jaxmle.parameters.arguments import check_count
@@ -22,29 +23,33 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
+from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import COMPARED, Status
 from jaxmle.starts.maxima import MAX_GAP_OF_EQUAL_MAXIMA, Maximum, census, is_level, least_bad
 from jaxmle.starts.starts import start_values
-from jaxmle.starts.symmetry import blocks_of, checked_groups
+from jaxmle.starts.symmetry import Group, blocks_of, checked_groups
+
+if TYPE_CHECKING:
+    from jaxmle.tables.layout import Grid
 
 MAXIMA_SHOWN = 20  # maxima in the table
 
 
 def multistart(
     loglik: Loglik,
-    starts: Any = None,
+    starts: Tree = None,
     data: Tree = None,
     *,
     number: int = 50,
-    key: Any = 0,
+    key: Key = 0,
     constraints: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     vcov: str | None = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    dtype: Any = None,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = MAX_STEPS,
-    symmetric: Any = (),
+    symmetric: Sequence[Group] = (),
     params_axis: int | str | None = "auto",
     progress: bool | None = None,
 ) -> Multistart:
@@ -141,7 +146,7 @@ def _checked_data(loglik: Loglik, data: Tree, options: Options) -> Tree:
     """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a
     matter of one member.
     """
-    clusters = options.clusters
+    clusters: Tree = options.clusters
     data = host_data(tuple(data) if isinstance(data, list) else data, options.host_dtype)
     rows_of(loglik, data)
     check_values(loglik, data)
@@ -214,7 +219,7 @@ def _many(times: int, singular: str, plural: str | None = None) -> str:
     return f"{times} {singular if times == 1 else plural or singular + 's'}"
 
 
-def _grids(result: Multistart) -> tuple[Any, ...]:
+def _grids(result: Multistart) -> tuple[Grid, ...]:
     """The maxima, or the best end where there is none; then the starts that failed, by status."""
     from jaxmle.tables.layout import Grid
     from jaxmle.tables.numerals import likelihood, significant

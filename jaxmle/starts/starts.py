@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Loglik, Tree, ndarray
 from jaxmle.fitting.options import Options, check_has_start
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
 from jaxmle.likelihood.contract import terms_of
@@ -18,7 +16,7 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import portable_tree, to_numpy
 from jaxmle.runtime.opaque import Opaque
-from jaxmle.starts.symmetry import blocks_of
+from jaxmle.starts.symmetry import Group, blocks_of
 
 STDDEV_OF_DRAWN_STARTS = 2.0  # standard deviation of drawn starts on the free scale
 # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
@@ -29,14 +27,14 @@ START_ERRORS = (ValueError, TypeError, IndexError, AttributeError, KeyError)
 
 def start_values(
     loglik: Loglik,
-    tree: Any,
-    starts: Any,
+    tree: Tree,
+    starts: Tree,
     data: Tree,
     options: Options,
     number: int,
     key: Array,
-    groups: tuple[Any, ...],
-    axis: Any,
+    groups: tuple[Group, ...],
+    axis: Axes,
 ) -> tuple[Layout, Tree]:
     """The layout of one start, and all of them (s, …)."""
     if starts is None:
@@ -64,7 +62,7 @@ def _first(params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf[0], params)
 
 
-def _is_sampler(starts: Any) -> bool:
+def _is_sampler(starts: object) -> bool:
     """A function; a tree of parameters may be callable too, but has arrays for leaves."""
     leaves = jax.tree.leaves(starts)
     if isinstance(starts, type):
@@ -75,7 +73,12 @@ def _is_sampler(starts: Any) -> bool:
 
 
 def _are_many(
-    loglik: Loglik, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...], axis: Any
+    loglik: Loglik,
+    params: Tree,
+    data: Tree,
+    constraints: Tree,
+    groups: tuple[Group, ...],
+    axis: Axes,
 ) -> bool:
     """Whether ``starts`` has a leading axis over starts, rather than being one start."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
@@ -113,7 +116,7 @@ def _are_many(
 
 
 def _complaint(
-    loglik: Loglik, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...]
+    loglik: Loglik, params: Tree, data: Tree, constraints: Tree, groups: tuple[Group, ...]
 ) -> Exception | None:
     """What is wrong with ``params`` as one start, by shapes, bounds and symmetric groups; None
     where nothing is.
@@ -139,7 +142,7 @@ def _keys(key: Array, number: int) -> Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(number, dtype=jnp.uint32))
 
 
-def _sampled(sampler: Any, key: Array, number: int) -> Tree:
+def _sampled(sampler: Tree, key: Array, number: int) -> Tree:
     """``number`` starts of a sampler, (number, …): vmapped where every leaf depends on the key by
     way of jax, else one by one.
 
@@ -198,10 +201,10 @@ def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: 
 def _inside(
     layout: Layout,
     chart: Chart,
-    follow: np.ndarray,
-    base: np.ndarray,
+    follow: ndarray,
+    base: ndarray,
     centre: Array,
-    step: np.ndarray,
+    step: ndarray,
 ) -> Tree:
     """The parameters one step away; half as far each time that rounding puts them on a bound."""
     for _ in range(MAX_HALVINGS_OF_A_DRAW):

@@ -4,16 +4,19 @@ matched between two points.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
+# The names of leaves whose labels may be exchanged, or blocks of such names.
+Group = tuple[str, ...] | tuple[tuple[str, ...], ...]
 
-def checked_groups(symmetric: Any) -> tuple[Any, ...]:
+
+def checked_groups(symmetric: Sequence[Group]) -> tuple[Group, ...]:
     """Groups of names, by their form alone: leaves, or blocks of equal length."""
     if not isinstance(symmetric, list | tuple):
         raise TypeError(
@@ -46,7 +49,7 @@ def checked_groups(symmetric: Any) -> tuple[Any, ...]:
     return groups
 
 
-def blocks_of(layout: Layout, groups: tuple[Any, ...]) -> list[np.ndarray]:
+def blocks_of(layout: Layout, groups: tuple[Group, ...]) -> list[ndarray]:
     """For each group the positions in x of its components, (components, entries of each)."""
     blocks = [
         _leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group)
@@ -59,7 +62,7 @@ def blocks_of(layout: Layout, groups: tuple[Any, ...]) -> list[np.ndarray]:
     return blocks
 
 
-def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
+def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> ndarray:
     """Leaves whose leading axis runs over components."""
     paths = {leaf.path or "theta": place for place, leaf in enumerate(layout.leaves)}
     pieces = []
@@ -96,7 +99,7 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
     return np.concatenate(pieces, axis=1)
 
 
-def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> np.ndarray:
+def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> ndarray:
     """Blocks given by the names of their entries or leaves."""
     try:
         places = [[layout.find(name) for name in block] for block in group]
@@ -112,7 +115,7 @@ def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> np.ndar
     return np.array([np.concatenate(block) for block in places])
 
 
-def relabelled(x: Array, lead: Array, scale: np.ndarray, block: np.ndarray) -> Array:
+def relabelled(x: Array, lead: Array, scale: ndarray, block: ndarray) -> Array:
     """``x`` with each component of ``lead`` met by the nearest that is left.
 
     Sorting both would do as well, except where the values sorted by differ by rounding alone.

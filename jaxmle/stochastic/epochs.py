@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DType, Loglik, Tree, ndarray
 from jaxmle.closures.program_digest import ADDRESS, model_digest
 from jaxmle.fitting.options import Posed
 from jaxmle.likelihood.checks import check_coding, host_data
@@ -26,6 +26,9 @@ from jaxmle.runtime.compile import compiled, portable_tree, to_numpy
 from jaxmle.runtime.fingerprint import digest_of_arrays
 from jaxmle.runtime.progress import LOGGED, QUIET, clock
 from jaxmle.stochastic.minibatch import Batches, row_weights, terms_at
+
+if TYPE_CHECKING:
+    import optax
 
 # folded into the key for the held-out rows; epochs fold in their number, which is smaller
 SPLIT_OF_KEY = 2**31
@@ -61,7 +64,7 @@ class StochasticFit:
 
     params: Tree = field(repr=False)
     loglik: float
-    path: np.ndarray = field(repr=False)
+    path: ndarray = field(repr=False)
     epochs: int
     best_epoch: int
     stopped: str
@@ -88,16 +91,16 @@ class Run:
     other: Tree
     masses: tuple[float, float]  # Σw of the two
     key: Array
-    dtype: np.dtype
+    dtype: DType
 
     @classmethod
     def of(
         cls,
         posed: Posed,
         key: Array,
-        held_out: Any,
-        optimizer: Any,
-        schedule: Any,
+        held_out: Tree,
+        optimizer: optax.GradientTransformation,
+        schedule: optax.Schedule | None,
         batch_size: int,
     ) -> Run:
         """The run of a problem, with its rows split into those trained on and those held out."""
@@ -152,7 +155,7 @@ class Run:
         )
         evaluate = self._evaluation(base)
 
-        def arguments(carry: _Carry, number: int) -> tuple[Any, ...]:
+        def arguments(carry: _Carry, number: int) -> tuple[Tree, ...]:
             mass = np.asarray(self.masses[0], self.dtype)
             rows = (base, self.data, self.train, mass, self.key)
             return (carry.point, carry.state, *rows, np.uint32(number))
@@ -182,11 +185,11 @@ class Run:
             stopped = _stop(path, epochs, patience)
         return self._result(carry.best, base, evaluate, path, stopped)
 
-    def _base(self, params: Tree) -> np.ndarray:
+    def _base(self, params: Tree) -> ndarray:
         layout = self.shape.chart.layout
         return np.asarray(substituted(self.loglik, layout, layout.ravel(params)), self.dtype)
 
-    def _initial(self, params: Tree, base: np.ndarray) -> _Carry:
+    def _initial(self, params: Tree, base: ndarray) -> _Carry:
         """The start of the first epoch."""
         shape = self.shape
         point = (
@@ -196,7 +199,7 @@ class Run:
         )
         return _Carry(point, shape.transformation.init(point), point)
 
-    def _evaluation(self, base: np.ndarray) -> Callable[[Tree], np.ndarray]:
+    def _evaluation(self, base: ndarray) -> Callable[[Tree], ndarray]:
         """The sums of the rows trained on and held out, and the log prior, (3,), at a point."""
         shape = replace(self.shape, optimizer=None, schedule=None)
         sums = compiled(
@@ -208,8 +211,8 @@ class Run:
     def _result(
         self,
         point: Tree,
-        base: np.ndarray,
-        evaluate: Callable[[Tree], np.ndarray],
+        base: ndarray,
+        evaluate: Callable[[Tree], ndarray],
         path: list[tuple[float, float]],
         stopped: str,
     ) -> StochasticFit:
@@ -227,7 +230,7 @@ class Run:
             params, float(loglik), np.array(path), len(path) - 1, best, stopped, None
         )
 
-    def _means(self, sums: np.ndarray) -> tuple[float, float]:
+    def _means(self, sums: ndarray) -> tuple[float, float]:
         """The mean negative log-likelihoods of the rows trained on and held out."""
         held = np.nan if self.shape.held == "none" else -sums[1] / self.masses[1]
         return -sums[0] / self.masses[0], held
@@ -249,8 +252,8 @@ class Run:
         )
 
     def _identity(
-        self, epoch: Any, args: tuple[Any, ...], start: list[np.ndarray]
-    ) -> dict[str, Any]:
+        self, epoch: Tree, args: tuple[Tree, ...], start: list[ndarray]
+    ) -> dict[str, Tree]:
         """What a checkpoint must agree with before it is resumed."""
         layout = self.shape.chart.layout
         parts = (self.data, self.other, self.train, self.held, self.loglik)
@@ -268,7 +271,7 @@ class Run:
         }
 
 
-def _split(w: np.ndarray, share: float, key: Array) -> tuple[np.ndarray, np.ndarray]:
+def _split(w: ndarray, share: float, key: Array) -> tuple[ndarray, ndarray]:
     """The rows to train on, and a random share of them to hold out; in order."""
     n = len(w)
     order = np.array(jax.random.permutation(jax.random.fold_in(key, SPLIT_OF_KEY), n))
@@ -283,7 +286,7 @@ def _split(w: np.ndarray, share: float, key: Array) -> tuple[np.ndarray, np.ndar
     return train, held
 
 
-def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
+def _checked_held(held_out: Tree, data: Tree, dtype: DType) -> Tree:
     """Other rows, of the same tree and the same row shapes as the data."""
     other = host_data(held_out, dtype)
     expected = str(jax.tree.structure(data))
@@ -319,22 +322,22 @@ def _stop(path: list[tuple[float, float]], epochs: int, patience: int | None) ->
     return "epochs" if len(path) - 1 >= epochs else None
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_key(leaf: object) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _arrays(carry: _Carry) -> list[np.ndarray]:
+def _arrays(carry: _Carry) -> list[ndarray]:
     return [
         np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         for leaf in jax.tree.leaves(carry)
     ]
 
 
-def _packed(carry: _Carry, path: list[tuple[float, float]]) -> list[np.ndarray]:
+def _packed(carry: _Carry, path: list[tuple[float, float]]) -> list[ndarray]:
     return [np.array(path), *_arrays(carry)]
 
 
-def _check_stored(like: _Carry, stored: list[np.ndarray]) -> None:
+def _check_stored(like: _Carry, stored: list[ndarray]) -> None:
     """Arrays of a checkpoint are a path and a place of this run."""
     if not stored or stored[0].ndim != 2 or stored[0].shape[1] != 2 or not len(stored[0]):
         raise ValueError("it has no history of values")
@@ -343,7 +346,7 @@ def _check_stored(like: _Carry, stored: list[np.ndarray]) -> None:
         raise ValueError("its arrays do not have the shapes and types that this run writes")
 
 
-def _unpacked(stored: list[np.ndarray], like: _Carry) -> tuple[_Carry, list[tuple[float, float]]]:
+def _unpacked(stored: list[ndarray], like: _Carry) -> tuple[_Carry, list[tuple[float, float]]]:
     leaves, treedef = jax.tree.flatten(like)
     restored = [
         jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old))

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.likelihood.derivatives import value_and_gradient
@@ -21,7 +20,7 @@ from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Chart, Layout
 
 
-def picked(loglik: Loglik, rows: Array | None) -> Any:
+def picked(loglik: Loglik, rows: Array | None) -> Tree:
     """The likelihood of some rows: weights of these rows (none where ``rows`` is None), no
     prior.
     """
@@ -45,7 +44,7 @@ def picked(loglik: Loglik, rows: Array | None) -> Any:
     return loglik
 
 
-def row_weights(loglik: Loglik, n: int) -> np.ndarray:
+def row_weights(loglik: Loglik, n: int) -> ndarray:
     """The product of all weights of each row, (n,)."""
     w = np.ones(n)
     while parts_of(loglik):
@@ -55,7 +54,7 @@ def row_weights(loglik: Loglik, n: int) -> np.ndarray:
     return w
 
 
-def log_prior(loglik: Any, layout: Layout, x: Array) -> Array:
+def log_prior(loglik: Tree, layout: Layout, x: Array) -> Array:
     """The sum of all log priors at x (p,)."""
     if not parts_of(loglik):
         return jnp.zeros((), x.dtype)
@@ -72,7 +71,7 @@ def terms_at(loglik: Loglik, params: Tree, data: Tree, rows: Array, weighted: bo
     )
 
 
-def batches(rows: Array, size: int) -> tuple[Array, np.ndarray]:
+def batches(rows: Array, size: int) -> tuple[Array, ndarray]:
     """Rows (n,) in batches (⌈n/m⌉, m), and which of them count: the last batch is filled up
     with rows that do not.
     """
@@ -87,8 +86,8 @@ class Batches:
 
     chart: Chart
     batch_size: int
-    optimizer: Any
-    schedule: Any
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule | None
     held: str  # "none", "share" or "tree"
 
     @property
@@ -99,7 +98,7 @@ class Batches:
         return self.chart.is_identity and len(self.chart.moving) == self.chart.layout.p
 
     @property
-    def transformation(self) -> Any:
+    def transformation(self) -> Tree:
         chained = (
             self.optimizer
             if self.schedule is None
@@ -151,7 +150,7 @@ class Batches:
         ) -> tuple[tuple[Tree, Tree], None]:
             point, state = carry
 
-            def loss(point: Any, **_: Any) -> Any:
+            def loss(point: Tree, **_: Tree) -> Tree:
                 return self.loss(loglik, point, base, data, *batch, n, mass)
 
             value, grad = value_and_gradient(loss)(point)
@@ -183,7 +182,7 @@ class Batches:
         layout = self.chart.layout
 
         def total(data: Tree, rows: Array, weighted: bool) -> Array:
-            def add(so_far: Any, batch: Any) -> Any:
+            def add(so_far: Tree, batch: Tree) -> Tree:
                 return (
                     so_far
                     + jnp.sum(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, TreeDef
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import host_params
@@ -21,7 +20,9 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.opaque import Opaque
 
 
-def checked_names(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple[str, ...] | None:
+def checked_names(
+    over: object, polish: object, loglik: Loglik, params: Tree
+) -> tuple[str, ...] | None:
     """``polish_over`` as a tuple of keys of ``params``, checked; None where it is not given."""
     if over is None:
         return None
@@ -58,11 +59,11 @@ class _Module:
     names of their places.
     """
 
-    leaves: list[Any]
-    treedef: Any
+    leaves: list[Tree]
+    treedef: TreeDef
     paths: tuple[str, ...]
 
-    def filled(self, params: dict[str, Any]) -> Tree:
+    def filled(self, params: dict[str, Tree]) -> Tree:
         values = zip(self.paths, self.leaves, strict=True)
         return self.treedef.unflatten([params.get(path, leaf) for path, leaf in values])
 
@@ -77,19 +78,19 @@ def _is_under(path: str, name: str) -> bool:
     return path == name or path.startswith((f"{name}[", f"{name}."))
 
 
-def _filled(held: Any, params: dict[str, Any]) -> Tree:
+def _filled(held: Tree, params: dict[str, Tree]) -> Tree:
     return held.filled(params) if isinstance(held, _Module) else {**held, **params}
 
 
-def _over(loglik: Loglik, held: Any, params: dict[str, Any], data: Tree) -> Array:
+def _over(loglik: Loglik, held: Tree, params: dict[str, Tree], data: Tree) -> Array:
     return loglik(_filled(held, params), data)
 
 
-def _prior_over(prior: Any, held: Any, params: dict[str, Any]) -> Array:
+def _prior_over(prior: Function, held: Tree, params: dict[str, Tree]) -> Array:
     return prior(_filled(held, params))
 
 
-def _narrowed(loglik: Any, held: Any) -> Any:
+def _narrowed(loglik: Tree, held: Tree) -> Tree:
     """The likelihood, and its priors, as functions of the parameters that are not held."""
     if isinstance(loglik, Weight):
         return replace(loglik, loglik=_narrowed(loglik.loglik, held))

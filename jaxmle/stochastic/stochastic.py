@@ -4,29 +4,30 @@ with an exact polish of the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import optax
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import DTypeLike, Key, Loglik, PathLike, Tree
 from jaxmle.fitting.options import Options, read
-from jaxmle.likelihood.combinators import Pool
+from jaxmle.likelihood.combinators import Pool, Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.ready_calls import check_calls
+from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.structure import has, jeffreys_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_function
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
-from jaxmle.solvers.methods import LBFGS, Newton
+from jaxmle.solvers.methods import LBFGS, Newton, Solver
 from jaxmle.stochastic.epochs import Run, StochasticFit
 from jaxmle.stochastic.polish import checked_names, polished
 
-POLISHERS = {"newton": Newton(), "lbfgs": LBFGS()}
+POLISHERS: dict[str, Solver] = {"newton": Newton(), "lbfgs": LBFGS()}
 
 
 def fit_stochastic(
@@ -37,17 +38,17 @@ def fit_stochastic(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     epochs: int,
-    key: Any = 0,
-    schedule: Any = None,
+    key: Key = 0,
+    schedule: optax.Schedule | None = None,
     constraints: Tree = None,
-    weights: Any = None,
-    held_out: Any = None,
+    weights: Weights | None = None,
+    held_out: Tree = None,
     patience: int | None = None,
     polish: str | None = None,
-    polish_over: Any = None,
-    vcov: Any = "auto",
-    dtype: Any = None,
-    checkpoint: Any = None,
+    polish_over: str | Sequence[str] | None = None,
+    vcov: Kind | None = "auto",
+    dtype: DTypeLike = None,
+    checkpoint: PathLike | None = None,
     progress: bool | None = None,
 ) -> StochasticFit:
     """Maximise a log-likelihood by mini-batches, optionally followed by an exact polish.
@@ -135,18 +136,18 @@ def fit_stochastic(
         result = run.maximise(posed.params, int(epochs), patience, store, progress)
     if polish is None or result.stopped == "nonfinite":
         return result
-    options = replace(options, solver=POLISHERS[polish], dtype=None)
+    options = replace(options, solver=POLISHERS[str(polish)], dtype=None)
     return replace(result, fit=polished(loglik, result.params, data, names, options))
 
 
 def _check_options(
-    optimizer: Any,
-    batch_size: Any,
-    epochs: Any,
-    schedule: Any,
-    held_out: Any,
-    patience: Any,
-    polish: Any,
+    optimizer: optax.GradientTransformation,
+    batch_size: object,
+    epochs: object,
+    schedule: optax.Schedule | None,
+    held_out: object,
+    patience: object,
+    polish: object,
 ) -> None:
     if isinstance(optimizer, type) or not (
         hasattr(optimizer, "init") and hasattr(optimizer, "update")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, KeyPath, Tree
 from jaxmle.parameters.arguments import shown
 
 Entry = str | float  # a column by its name, or a constant for each row
@@ -60,7 +59,7 @@ class Columns:
         def column(entry: Entry) -> Array:
             return held[entry] if isinstance(entry, str) else xp.full(n, float(entry))
 
-        def leaf(entries: Any) -> Array:
+        def leaf(entries: Tree) -> Array:
             if not isinstance(entries, tuple):
                 return column(entries)
             return xp.stack([column(entry) for entry in entries], axis=1)
@@ -72,7 +71,7 @@ class Columns:
         return None if self.weights is None else arrays[self.names.index(self.weights)]
 
 
-def columns_of(columns: Any) -> Tree:
+def columns_of(columns: Tree) -> Tree:
     """The tree of ``Columns`` from what a user gives, its lists as tuples.
 
     Raises:
@@ -89,23 +88,23 @@ def columns_of(columns: Any) -> Tree:
     return read
 
 
-def names_in(leaf: Any) -> tuple[str, ...]:
+def names_in(leaf: Tree) -> tuple[str, ...]:
     """The columns that form one leaf."""
     entries = leaf if isinstance(leaf, tuple) else (leaf,)
     return tuple(entry for entry in entries if isinstance(entry, str))
 
 
-def _is_leaf(node: Any) -> bool:
+def _is_leaf(node: Tree) -> bool:
     is_row = isinstance(node, list | tuple) and all(_is_entry(entry) for entry in node)
     return _is_entry(node) or (is_row and len(node) > 0)
 
 
-def _is_entry(node: Any) -> bool:
+def _is_entry(node: Tree) -> bool:
     is_number = isinstance(node, int | float | np.number) and not isinstance(node, bool)
     return isinstance(node, str) or is_number
 
 
-def _leaf(path: Any, leaf: Any) -> Any:
+def _leaf(path: KeyPath, leaf: Tree) -> Tree:
     if not _is_leaf(leaf):
         raise TypeError(
             f"columns{jax.tree_util.keystr(path)} must be the name of a column, for a leaf (n,), "

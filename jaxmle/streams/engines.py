@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Executor
 from functools import partial
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ Results = Callable[[Request], Iterator[FileResult]]
 Prepare = Callable[[], Work]  # from what travels to what a pass needs; a partial of a module's
 
 
-def results_by(engine: Any, work: Work, prepare: Prepare) -> Results:
+def results_by(engine: Executor | None, work: Work, prepare: Prepare) -> Results:
     """From a request to what it finds in each file, in the order of the files.
 
     Args:
@@ -37,14 +37,16 @@ def results_by(engine: Any, work: Work, prepare: Prepare) -> Results:
     if engine is None:
         return partial(_in_this_process, work)
     functions = functions_of(work.screening.loglik)
-    return partial(_mapped, checked_engine(engine), packed(prepare, functions), work)
+    return partial(
+        _mapped, cast(Executor, checked_engine(engine)), packed(prepare, functions), work
+    )
 
 
 def _in_this_process(work: Work, request: Request) -> Iterator[FileResult]:
     return results_of(work, request, range(len(work.reading.files)))
 
 
-def _mapped(engine: Any, content: bytes, work: Work, request: Request) -> Iterator[FileResult]:
+def _mapped(engine: Executor, content: bytes, work: Work, request: Request) -> Iterator[FileResult]:
     count = len(work.reading.files)
     asked = request._replace(contradicted=is_contradicted(work.loglik))
     try:

@@ -7,9 +7,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
+from jaxmle._types import PathLike, Tree
 from jaxmle.parameters.arguments import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
 
 COLUMNS_LISTED = 8  # columns that a message lists
 NUMBERS = ("float", "integer", "boolean", "decimal")
@@ -20,7 +26,7 @@ class SourceFile(NamedTuple):
 
     path: str
     groups: tuple[int, ...]  # rows of each row group
-    schema: Any  # pyarrow.Schema; files of one schema share the object
+    schema: pa.Schema  # pyarrow.Schema; files of one schema share the object
     size: int  # bytes
     modified: int | None  # nanoseconds since 1970; None where the system does not say
 
@@ -29,7 +35,7 @@ class SourceFile(NamedTuple):
         return sum(self.groups)
 
 
-def pyarrow_module() -> Any:
+def pyarrow_module() -> ModuleType:
     """pyarrow with its Parquet reader, which is an optional dependency."""
     try:
         import pyarrow.fs
@@ -42,7 +48,9 @@ def pyarrow_module() -> Any:
     return pyarrow
 
 
-def files_at(path: Any, filesystem: Any = None) -> tuple[Any, tuple[SourceFile, ...]]:
+def files_at(
+    path: PathLike | Sequence[PathLike], filesystem: fs.FileSystem | None = None
+) -> tuple[fs.FileSystem, tuple[SourceFile, ...]]:
     """The file system, and the files with rows, in the order of their paths.
 
     Args:
@@ -55,15 +63,15 @@ def files_at(path: Any, filesystem: Any = None) -> tuple[Any, tuple[SourceFile, 
         ValueError: no file has a row.
     """
     pa = pyarrow_module()
-    places = list(path) if isinstance(path, list | tuple) else [path]
+    places: list[Tree] = list(path) if isinstance(path, list | tuple) else [path]
     if not places or not all(isinstance(place, str | os.PathLike) for place in places):
         raise TypeError(f"path must be a file, a folder or a list of them; got {shown(path)}")
-    infos: dict[str, Any] = {}
-    system: Any = filesystem if filesystem is None else _wrapped(pa, filesystem)
+    infos: dict[str, fs.FileInfo] = {}
+    system: fs.FileSystem | None = filesystem if filesystem is None else _wrapped(pa, filesystem)
     for place in places:
         system, inner = _located(pa, place, system)
         infos |= {info.path: info for info in _infos(pa, system, inner, place)}
-    schemas: dict[Any, Any] = {}
+    schemas: dict[Tree, Tree] = {}
     files = [_described(pa, system, infos[name], schemas) for name in sorted(infos)]
     with_rows = tuple(file for file in files if file.rows)
     if not with_rows:
@@ -73,14 +81,16 @@ def files_at(path: Any, filesystem: Any = None) -> tuple[Any, tuple[SourceFile, 
     return system, with_rows
 
 
-def _wrapped(pa: Any, filesystem: Any) -> Any:
+def _wrapped(pa: ModuleType, filesystem: fs.FileSystem | None) -> fs.FileSystem:
     """A file system of pyarrow; one of fsspec in its wrapper."""
     if isinstance(filesystem, pa.fs.FileSystem):
         return filesystem
     return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(filesystem))
 
 
-def _located(pa: Any, place: Any, system: Any) -> tuple[Any, str]:
+def _located(
+    pa: ModuleType, place: PathLike, system: fs.FileSystem | None
+) -> tuple[fs.FileSystem, str]:
     if "://" in str(place) and system is None:
         return pa.fs.FileSystem.from_uri(str(place))
     if system is None or isinstance(system, pa.fs.LocalFileSystem):
@@ -88,7 +98,7 @@ def _located(pa: Any, place: Any, system: Any) -> tuple[Any, str]:
     return system, str(place).partition("://")[2] or str(place)
 
 
-def _infos(pa: Any, system: Any, inner: str, place: Any) -> list[Any]:
+def _infos(pa: ModuleType, system: fs.FileSystem, inner: str, place: PathLike) -> list[Tree]:
     """The files at one place; in a folder those that end in .parquet, at any depth, but for
     names that begin with a dot or an underscore.
     """
@@ -114,7 +124,9 @@ def _below(folder: str, path: str) -> list[str]:
     return [part for part in path[len(folder) :].split("/") if part]
 
 
-def _described(pa: Any, system: Any, info: Any, schemas: dict[Any, Any]) -> SourceFile:
+def _described(
+    pa: ModuleType, system: fs.FileSystem | None, info: Tree, schemas: dict[Tree, Tree]
+) -> SourceFile:
     try:
         with pa.parquet.ParquetFile(info.path, filesystem=system) as opened:
             meta = opened.metadata

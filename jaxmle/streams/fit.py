@@ -4,13 +4,13 @@ the passes over the rows differ.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Data, Loglik, Tree
+from jaxmle._types import Data, Loglik, PathLike, Tree, ndarray
 from jaxmle.fitting.fit import Manner
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
@@ -56,7 +56,12 @@ OF_A_SOURCE = Pieces(
 
 
 def fit_source(
-    reading: Reading, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
+    reading: Reading,
+    loglik: Loglik,
+    params0: Tree,
+    options: Options,
+    engine: Executor | None,
+    checkpoint: PathLike | None,
 ) -> Fit:
     """The fit of a log-likelihood to rows that are read at each pass; see ``fit``."""
     host_only("fit(source=…)")
@@ -123,11 +128,11 @@ class Task:
         screening = Screening(coding, core, layout, posed.base, sample)
         return posed, problem, Work(core, form, reading, screening)
 
-    def _posed(self, sample: tuple[np.ndarray, ...]) -> Posed:
+    def _posed(self, sample: tuple[ndarray, ...]) -> Posed:
         columns = self.reading.columns
         values = columns.weights_in(sample)
         weights = None
-        if values is not None:
+        if values is not None and self.options.weights is not None:
             in_sample = values if np.any(values > 0) else np.ones_like(values, float)
             weights = Weights(in_sample, self.options.weights.kind)
         options = replace(self.options, weights=weights)
@@ -163,7 +168,7 @@ def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
         return fit
     chunks = [chunk.arrays for chunk in reading.ahead(range(len(reading.files)))]
     arrays = tuple(np.concatenate(column) for column in zip(*chunks, strict=True))
-    loglik = quantities.problem.loglik
+    loglik: Tree = quantities.problem.loglik
     values = columns.weights_in(arrays)
     if values is not None:
         loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
@@ -198,7 +203,7 @@ def _columns(columns: Columns, options: Options) -> Columns:
                 f"{shown(options.weights)}"
             )
         weights = values
-    given = options.clusters
+    given: Tree = options.clusters
     names = [given] if isinstance(given, str) else [] if given is None else given
     is_named = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     if not is_named or len(names) > 2:

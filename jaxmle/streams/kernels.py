@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, FunctionTo, Loglik, Tree
 from jaxmle.fitting.passes import SMALL_STEP
 from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.contract import terms_of
@@ -58,32 +58,29 @@ class Form:
     kind: Kind | None
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Tree, ...]:
         """What distinguishes these programs from others of the same likelihood."""
         return (self.layout, self.columns.key, self.weighting, self.block_rows, self.kind)
 
-    def weighted(self, loglik: Loglik, rows: Arrays) -> Any:
+    def weighted(self, loglik: Loglik, rows: Arrays) -> Loglik:
         """The likelihood of some rows with their weights."""
         values = self.columns.weights_in(rows)
         return loglik if values is None else Weight(loglik, Weights(values, self.weighting))
 
-    def summed(self, road: Callable[..., Any], loglik: Loglik, rows: Arrays, mask: Array) -> Any:
+    def summed(self, road: Function, loglik: Loglik, rows: Arrays, mask: Array) -> Tree:
         """Σ ``road(weighted likelihood, data, mask)`` over the blocks of a chunk."""
 
-        def block(rows: Arrays, mask: Array | None) -> Any:
+        def block(rows: Arrays, mask: Array | None) -> Tree:
             return road(self.weighted(loglik, rows), self.columns.data(rows), mask)
 
         return by_blocks(block, rows, mask, self.block_rows)
 
 
-Program = Callable[..., Any]  # of (rows, mask, x, …)
-
-
-def _evaluate(form: Form, loglik: Loglik) -> Program:
+def _evaluate(form: Form, loglik: Loglik) -> Function:
     """Value, Σ|terms|, score and Hessian."""
 
-    def program(rows: Arrays, mask: Array, x: Array) -> Any:
-        def road(loglik: Any, data: Any, mask: Array) -> Any:
+    def program(rows: Arrays, mask: Array, x: Array) -> Tree:
+        def road(loglik: Loglik, data: Tree, mask: Array) -> Tree:
             return sums(loglik, form.layout, x, data, mask)
 
         return form.summed(road, loglik, rows, mask)
@@ -91,11 +88,11 @@ def _evaluate(form: Form, loglik: Loglik) -> Program:
     return program
 
 
-def _slopes(form: Form, loglik: Any) -> Program:
+def _slopes(form: Form, loglik: Loglik) -> Function:
     """Value, Σ|terms| and score of a declared regression without weights."""
 
-    def program(rows: Arrays, mask: Array, x: Array) -> Any:
-        def road(loglik: Any, data: Any, mask: Array) -> Any:
+    def program(rows: Arrays, mask: Array, x: Array) -> Tree:
+        def road(loglik: Loglik, data: Tree, mask: Array) -> Tree:
             return slopes(loglik, form.layout, x, data, weights=mask)
 
         return form.summed(road, loglik, rows, mask)
@@ -103,11 +100,11 @@ def _slopes(form: Form, loglik: Any) -> Program:
     return program
 
 
-def _expected(form: Form, loglik: Loglik) -> Program:
+def _expected(form: Form, loglik: Loglik) -> Function:
     """The expected information."""
 
-    def program(rows: Arrays, mask: Array, x: Array) -> Any:
-        def road(loglik: Any, data: Any, mask: Array) -> Any:
+    def program(rows: Arrays, mask: Array, x: Array) -> Tree:
+        def road(loglik: Loglik, data: Tree, mask: Array) -> Array:
             return expected_information(loglik, form.layout, x, data, mask).information
 
         return form.summed(road, loglik, rows, mask)
@@ -124,7 +121,7 @@ class Meat(NamedTuple):
 
 
 def _scaled(
-    form: Form, loglik: Any, x: Array, lift: Array, data: Any, mask: Array
+    form: Form, loglik: Loglik, x: Array, lift: Array, data: Tree, mask: Array
 ) -> tuple[Rows, Array]:
     """The rows with their scores (n, k) in coordinates in which the information is the identity,
     divided by the leverage where the kind says so; and the rows whose leverage is one (n,).
@@ -141,11 +138,11 @@ def _scaled(
     return divided, jnp.any(jnp.isnan(divided.scores), axis=1) & (rows.weight > 0)
 
 
-def _meat(form: Form, loglik: Loglik) -> Program:
+def _meat(form: Form, loglik: Loglik) -> Function:
     """The meat of a sandwich of rows."""
 
     def program(rows: Arrays, mask: Array, x: Array, lift: Array) -> Meat:
-        def road(loglik: Any, data: Any, mask: Array) -> Meat:
+        def road(loglik: Loglik, data: Tree, mask: Array) -> Meat:
             scaled, broken = _scaled(form, loglik, x, lift, data, mask)
             opg = scaled.scores.T @ (scaled.meat[:, None] * scaled.scores)
             return Meat(opg, count_of(scaled), jnp.sum(broken.astype(x.dtype)))
@@ -155,7 +152,7 @@ def _meat(form: Form, loglik: Loglik) -> Program:
     return program
 
 
-def _scores(form: Form, loglik: Loglik) -> Program:
+def _scores(form: Form, loglik: Loglik) -> Function:
     """The weighted scores of a chunk (n, k), and which rows have a positive weight (n,)."""
 
     def program(rows: Arrays, mask: Array, x: Array, lift: Array) -> tuple[Array, Array]:
@@ -177,10 +174,10 @@ def _scores(form: Form, loglik: Loglik) -> Program:
     return program
 
 
-def _search(of_rows: Callable[..., tuple[Array, Array]]) -> Callable[[Form, Loglik], Program]:
+def _search(of_rows: FunctionTo[tuple[Array, Array]]) -> Callable[[Form, Loglik], Function]:
     """The program of a search: for each row, whether it is bad, and its level, (n,) and (n,)."""
 
-    def make(form: Form, loglik: Loglik) -> Program:
+    def make(form: Form, loglik: Loglik) -> Function:
         def program(rows: Arrays, mask: Array, x: Array, *args: Array) -> tuple[Array, Array]:
             weighted = form.weighted(loglik, rows)
             bad, level = of_rows(form, weighted, form.columns.data(rows), mask, x, *args)
@@ -191,13 +188,13 @@ def _search(of_rows: Callable[..., tuple[Array, Array]]) -> Callable[[Form, Logl
     return make
 
 
-def _terms(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
+def _terms(form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array) -> tuple[Array, Array]:
     """Rows whose terms are not finite; the level is the term."""
     terms = terms_of(loglik, form.layout.unravel(x), data)
     return ~jnp.isfinite(terms), terms
 
 
-def _changes(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
+def _changes(form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array) -> tuple[Array, Array]:
     """The level is the change of a term at a nearby point; beyond an edge it is infinite."""
 
     def terms_at(x: Array) -> Array:
@@ -209,27 +206,27 @@ def _changes(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple
     return jnp.zeros(terms.shape, bool), jnp.where(jnp.isfinite(change), change, jnp.inf)
 
 
-def _rough(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
+def _rough(form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array) -> tuple[Array, Array]:
     """Rows with a non-finite term or derivative."""
     bad = not_finite(loglik, form.layout, x, data)
     return bad, jnp.zeros(bad.shape)
 
 
 def _levers(
-    form: Form, loglik: Any, data: Any, mask: Array, x: Array, lift: Array
+    form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array, lift: Array
 ) -> tuple[Array, Array]:
     """Rows whose leverage is one."""
     _, broken = _scaled(form, loglik, x, lift, data, mask)
     return broken, jnp.zeros(broken.shape)
 
 
-SUMMED: dict[str, Callable[[Form, Any], Program]] = {
+SUMMED: dict[str, Callable[[Form, Tree], Function]] = {
     "evaluate": _evaluate,
     "slopes": _slopes,
     "expected": _expected,
     "meat": _meat,
 }
-SEARCHES: dict[str, Callable[[Form, Any], Program]] = {
+SEARCHES: dict[str, Callable[[Form, Tree], Function]] = {
     "terms": _search(_terms),
     "changes": _search(_changes),
     "rough": _search(_rough),
@@ -239,6 +236,6 @@ BY_CLUSTER = "clusters"
 CHUNK_KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}
 
 
-def kernel(form: Form, name: str) -> Callable[[Any], Program]:
+def kernel(form: Form, name: str) -> Callable[[Tree], Function]:
     """The function from a likelihood to one of its ``CHUNK_KERNELS``."""
     return partial(CHUNK_KERNELS[name], form)

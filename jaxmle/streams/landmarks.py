@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik
+from jaxmle._types import Array, Data, Loglik, Tree, ndarray
 from jaxmle.closures.program_digest import model_digest, value_digest, with_derivatives
 from jaxmle.fitting.fit import Landmark
 from jaxmle.fitting.passes import Problem
@@ -24,7 +23,7 @@ from jaxmle.streams.reader import Reading
 PIECE = "climb"
 
 
-def about_files(reading: Reading) -> dict[str, Any]:
+def about_files(reading: Reading) -> dict[str, Tree]:
     """What a checkpoint records about the files that are read."""
     files = [
         (PurePath(file.path).name, file.size, file.modified, file.groups) for file in reading.files
@@ -38,8 +37,8 @@ def about_files(reading: Reading) -> dict[str, Any]:
 
 
 def identity(
-    problem: Problem, base: Array, sample: Data, about_rows: dict[str, Any]
-) -> dict[str, Any]:
+    problem: Problem, base: Array, sample: Data, about_rows: dict[str, Tree]
+) -> dict[str, Tree]:
     """What a checkpoint must match before it is resumed.
 
     Args:
@@ -47,7 +46,7 @@ def identity(
     """
     layout = problem.layout
 
-    def make(loglik: Loglik) -> Any:
+    def make(loglik: Loglik) -> Tree:
         return with_derivatives(lambda x, data: terms_of(loglik, layout.unravel(x), data))
 
     program = compiled(problem.loglik, ("checkpoint", layout), make)
@@ -67,7 +66,7 @@ def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
         k: free coordinates.
     """
 
-    def check(arrays: list[np.ndarray]) -> None:
+    def check(arrays: list[ndarray]) -> None:
         if len(arrays) != 1 or arrays[0].shape != (k + 2,) or not np.all(np.isfinite(arrays[0])):
             raise ValueError("it is not a point of this search")
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Loglik, PathLike, Tree
 from jaxmle.fitting.options import Options
 from jaxmle.record.fit import Fit
 from jaxmle.streams.columns import Columns, columns_of
 from jaxmle.streams.files import check_columns, files_at
 from jaxmle.streams.fit import fit_source
 from jaxmle.streams.reader import Reading
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 CHUNK_BYTES = 2**25  # of the numbers of a chunk: three of them and their copies are held
 MIN_CHUNK_ROWS = 2**12
@@ -46,13 +51,20 @@ class ParquetRows:
         return f"ParquetRows({self.rows:,} rows, {len(self.paths)} files)"
 
     def fit(
-        self, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
+        self,
+        loglik: Loglik,
+        params0: Tree,
+        options: Options,
+        engine: Executor | None,
+        checkpoint: PathLike | None,
     ) -> Fit:
         """The fit of a log-likelihood to these rows; ``jaxmle.fit(loglik, source=…)`` calls it."""
         return fit_source(self.reading, loglik, params0, options, engine, checkpoint)
 
 
-def parquet(path: Any, columns: Tree, *, filesystem: Any = None) -> ParquetRows:
+def parquet(
+    path: PathLike | Sequence[PathLike], columns: Tree, *, filesystem: fs.FileSystem | None = None
+) -> ParquetRows:
     """The rows of Parquet files, as the source of a fit that reads them again in each pass.
 
     A fit of a source equals that of the same rows in memory: the same search and the same verdict,

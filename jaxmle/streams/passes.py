@@ -12,10 +12,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Function, Loglik, Tree, ndarray
 from jaxmle.runtime.compile import compiled
 from jaxmle.streams.kernels import BY_CLUSTER, SUMMED, Form, kernel
 from jaxmle.streams.reader import Chunk, Reading
@@ -31,7 +32,7 @@ class Request(NamedTuple):
     """What a pass must find."""
 
     name: str  # one of ``CHUNK_KERNELS``
-    args: tuple[np.ndarray, ...]
+    args: tuple[ndarray, ...]
     screened: bool  # whether each row is looked at too: once in a fit
     contradicted: bool = False  # whether second derivatives by jax are known to be wrong
 
@@ -39,7 +40,7 @@ class Request(NamedTuple):
 class FileResult(NamedTuple):
     """What a pass found in one file."""
 
-    value: Any
+    value: Tree
     census: Census | None
 
 
@@ -47,13 +48,13 @@ class FileResult(NamedTuple):
 class Work:
     """All that a pass over a file needs."""
 
-    loglik: Any  # as a tree, without weights and priors
+    loglik: Loglik  # as a tree, without weights and priors
     form: Form
     reading: Reading
     screening: Screening
 
 
-def total_of(work: Work, name: str) -> Any:
+def total_of(work: Work, name: str) -> Tree:
     """An empty total of a kernel's results."""
     if name in SUMMED:
         return Sum()
@@ -71,11 +72,11 @@ def results_of(work: Work, request: Request, indices: Sequence[int]) -> Generato
 
 
 def _result_of_file(
-    work: Work, request: Request, program: Callable[..., Any], chunks: Iterable[Chunk]
+    work: Work, request: Request, program: Function, chunks: Iterable[Chunk]
 ) -> FileResult:
     total = total_of(work, request.name)
     tally = Tally(work.screening) if request.screened else None
-    pending: tuple[Chunk, Any] | None = None
+    pending: tuple[Chunk, Tree] | None = None
     for chunk in chunks:
         if tally is not None:
             tally.add(chunk)
@@ -89,7 +90,7 @@ def _result_of_file(
     return FileResult(total.value, None if tally is None else tally.census)
 
 
-def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[ndarray, ...], ndarray]:
     """The columns of a chunk padded with copies of its last row, and a mask (n,), 0 there."""
     length = chunk_rows
     while length >= STEP_OF_LENGTHS * max(chunk.rows, MIN_PADDED_ROWS):
@@ -102,7 +103,7 @@ def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[np.ndarray, ...], np.n
 
 
 @cache
-def _mask(rows: int, length: int) -> np.ndarray:
+def _mask(rows: int, length: int) -> ndarray:
     return (np.arange(length) < rows).astype(np.float64)
 
 
@@ -116,7 +117,7 @@ class SourceRunner:
     censuses: list[Census] = field(default_factory=list)  # of all files, once it is known
     passes: list[str] = field(default_factory=list)  # names of those that were run
 
-    def run(self, name: str, *args: Any) -> Any:
+    def run(self, name: str, *args: Tree) -> Tree:
         """What a kernel finds in all rows."""
         screened = not self.censuses
         request = Request(name, tuple(np.asarray(arg) for arg in args), screened)
@@ -147,11 +148,11 @@ class SourceRunner:
         return self.census.n
 
     @property
-    def data_id(self) -> np.ndarray:
+    def data_id(self) -> ndarray:
         """The fingerprint (2,) of all columns, after the first pass."""
         return fingerprint_of(*self.census.digests)
 
-    def row(self, place: Any) -> int:
+    def row(self, place: Tree) -> int:
         """The index of a row among all, from its file and its index there; −1 for None."""
         if place is None:
             return -1

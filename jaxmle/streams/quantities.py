@@ -4,16 +4,15 @@ in memory, as sums over the chunks of a source or the shards of devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Loglik, Params
+from jaxmle._types import Array, Data, Function, Loglik, Params, Tree, ndarray
 from jaxmle.fitting.objective import point_of, slope_of
 from jaxmle.fitting.passes import (
     DEVIATIONS_OF_COLLAPSED_TERM,
@@ -45,11 +44,11 @@ from jaxmle.streams.kernels import BY_CLUSTER
 class Runner(Protocol):
     """What runs a pass over all rows."""
 
-    def run(self, name: str, *args: Any) -> Any:
+    def run(self, name: str, *args: Tree) -> Tree:
         """The result of one of the ``CHUNK_KERNELS`` over all rows."""
         ...
 
-    def row(self, place: Any) -> int:
+    def row(self, place: Tree) -> int:
         """The index of a row among all, from the result of a search; −1 for None."""
         ...
 
@@ -59,7 +58,7 @@ class Runner(Protocol):
         ...
 
     @property
-    def data_id(self) -> np.ndarray:
+    def data_id(self) -> ndarray:
         """The fingerprint (2,) of the rows, after the first pass."""
         ...
 
@@ -67,7 +66,7 @@ class Runner(Protocol):
 # ---------------------------------------------------------------- rows and priors apart
 
 
-def without_prior(loglik: Any) -> Any:
+def without_prior(loglik: Tree) -> Tree:
     """The likelihood of the rows alone: without a prior or weights, which are a column."""
     if not parts_of(loglik):
         return loglik
@@ -75,12 +74,12 @@ def without_prior(loglik: Any) -> Any:
     return inner if isinstance(loglik, Weight | Penalize) else replace(loglik, loglik=inner)
 
 
-def prior_alone(loglik: Any) -> Any:
+def prior_alone(loglik: Loglik) -> Tree:
     """The likelihood without its rows; None where nothing is left."""
     return _rowless(loglik) if has(loglik, Penalize) else None
 
 
-def _rowless(loglik: Any) -> Any:
+def _rowless(loglik: Tree) -> Tree:
     if not parts_of(loglik):
 
         def no_terms(params: Params, data: Data) -> Array:
@@ -105,7 +104,7 @@ def _point(chart: Chart, base: Array, z: Array, total: Accumulated) -> Point:
 
 
 @partial(jax.jit, static_argnums=0)
-def _slope(chart: Chart, base: Array, z: Array, total: Any) -> Slope:
+def _slope(chart: Chart, base: Array, z: Array, total: Tree) -> Slope:
     return slope_of(chart, base, z, total)
 
 
@@ -116,12 +115,12 @@ class Quantities:
     problem: Problem
     base: Array  # (p,) values of the entries that do not move
     sample: Data  # rows spread over the whole source, in memory
-    prior: Any  # the likelihood without its rows, or None
+    prior: Loglik  # the likelihood without its rows, or None
     runner: Runner
 
     def passes(self) -> Passes:
         """The passes of a fit, each over every row."""
-        by_name: dict[str, Callable[..., Any]] = {
+        by_name: dict[str, Function] = {
             "evaluate": self.evaluate,
             "slopes": self.slopes,
             "expected": self.expected,
@@ -131,12 +130,12 @@ class Quantities:
             "first_rough": self.first_rough,
         }
 
-        def program_of(name: str) -> Callable[..., Any]:
+        def program_of(name: str) -> Function:
             return lambda base, data, codes, *args: by_name[name](*args)
 
         return Passes(self.problem, self.base, self.sample, self.sample, (), program_of)
 
-    def user(self, z: Array) -> np.ndarray:
+    def user(self, z: Array) -> ndarray:
         """The printed entries x (p,) at z (k,)."""
         return np.array(_user(self.problem.chart, self.base, z))
 
@@ -159,7 +158,7 @@ class Quantities:
             return None
         layout = self.problem.layout
 
-        def make(loglik: Loglik) -> Callable[..., Any]:
+        def make(loglik: Loglik) -> Function:
             return lambda x: sums(loglik, layout, x, np.zeros(1))
 
         return to_numpy(compiled(self.prior, ("prior of a stream", layout), make)(x))
@@ -210,7 +209,7 @@ class Quantities:
 
     # ------------------------------------------------------------ the row to blame
 
-    def first_bad(self, x: Array) -> np.ndarray:
+    def first_bad(self, x: Array) -> ndarray:
         """As in memory, except that the middle and spread of the terms are those of the sample."""
         result = self.runner.run("terms", x)
         if result.bad is not None:
@@ -221,7 +220,7 @@ class Quantities:
         alone = result.level > middle + DEVIATIONS_OF_COLLAPSED_TERM * spread
         return np.asarray(self.runner.row(result.top) if alone else -1)
 
-    def sharpest(self, x: Array) -> np.ndarray:
+    def sharpest(self, x: Array) -> ndarray:
         """As in memory, except that the change of the other terms is that of the sample."""
         result = self.runner.run("changes", x)
         step = SMALL_STEP * (1.0 + np.abs(x))
@@ -230,13 +229,13 @@ class Quantities:
         alone = result.level > MIN_CHANGE_OF_COLLAPSED_TERM * others
         return np.asarray(self.runner.row(result.top) if alone else -1)
 
-    def first_rough(self, x: Array) -> np.ndarray:
+    def first_rough(self, x: Array) -> ndarray:
         return np.asarray(self.runner.row(self.runner.run("rough", x).bad))
 
-    def _terms_of_sample(self, x: Array) -> np.ndarray:
+    def _terms_of_sample(self, x: Array) -> ndarray:
         layout = self.problem.layout
 
-        def make(loglik: Loglik) -> Callable[..., Any]:
+        def make(loglik: Loglik) -> Function:
             return lambda x, data: terms_of(loglik, layout.unravel(x), data)
 
         loglik = without_prior(self.problem.loglik)

@@ -9,12 +9,17 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.streams.columns import Columns
 from jaxmle.streams.files import SourceFile, pyarrow_module, reason_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
 
 CHUNKS_AHEAD = 2
 SECONDS_BETWEEN_LOOKS = 0.05  # of a reader that waits for room, at whether it is still wanted
@@ -28,8 +33,8 @@ class Chunk(NamedTuple):
 
     file: int  # the place of the file among those of the source
     first: int  # the place of the first row in the file
-    arrays: tuple[np.ndarray, ...]  # (n,) for each of ``Columns.names``
-    labels: tuple[Any, ...]  # pyarrow arrays (n,) for each of ``Columns.clusters``
+    arrays: tuple[ndarray, ...]  # (n,) for each of ``Columns.names``
+    labels: tuple[pa.Array, ...]  # pyarrow arrays (n,) for each of ``Columns.clusters``
 
     @property
     def rows(self) -> int:
@@ -41,7 +46,7 @@ class Reading:
     """What is read, and how many rows at once."""
 
     files: tuple[SourceFile, ...]
-    filesystem: Any
+    filesystem: fs.FileSystem
     columns: Columns
     chunk_rows: int
 
@@ -68,7 +73,7 @@ class Reading:
         """The same chunks, read ahead by a thread."""
         return read_ahead(self.chunks(indices))
 
-    def _batches(self, index: int, groups: list[int] | None = None) -> Generator[Any]:
+    def _batches(self, index: int, groups: list[int] | None = None) -> Generator[pa.RecordBatch]:
         pa = pyarrow_module()
         file = self.files[index]
         names = list(self.columns.all_names)
@@ -112,7 +117,7 @@ class Reading:
             "again; none of it was counted"
         )
 
-    def _chunk(self, index: int, first: int, batch: Any) -> Chunk:
+    def _chunk(self, index: int, first: int, batch: pa.RecordBatch) -> Chunk:
         def place(row: int) -> str:
             return f"row {first + row} of {self.files[index].path}"
 
@@ -121,9 +126,7 @@ class Reading:
         labels = tuple(_labels(name, named[name], place) for name in self.columns.clusters)
         return Chunk(index, first, arrays, labels)
 
-    def sample(
-        self, few: int, look: Callable[[Chunk], None] | None = None
-    ) -> tuple[np.ndarray, ...]:
+    def sample(self, few: int, look: Callable[[Chunk], None] | None = None) -> tuple[ndarray, ...]:
         """About ``few`` rows, evenly spaced in row groups that are evenly spaced.
 
         Args:
@@ -163,7 +166,7 @@ class Reading:
                 )
 
 
-def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
+def _numbers(name: str, column: pa.Array, place: Callable[[int], str]) -> ndarray:
     """A column as 64-bit floats, 64-bit integers or booleans."""
     _refuse_null(name, column, place)
     pa = pyarrow_module()
@@ -183,7 +186,7 @@ def _numbers(name: str, column: Any, place: Any) -> np.ndarray:
     return values if values.dtype == bool else values.astype(np.int64, copy=False)
 
 
-def _labels(name: str, column: Any, place: Any) -> Any:
+def _labels(name: str, column: pa.Array, place: Callable[[int], str]) -> pa.Array:
     """A column of labels; each row has one."""
     _refuse_null(name, column, place)
     pa = pyarrow_module()
@@ -197,7 +200,7 @@ def _labels(name: str, column: Any, place: Any) -> Any:
     return column
 
 
-def _refuse_null(name: str, column: Any, place: Any) -> None:
+def _refuse_null(name: str, column: pa.Array, place: Callable[[int], str]) -> None:
     if not column.null_count:
         return
     row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
@@ -222,10 +225,10 @@ def read_ahead(chunks: Generator[Chunk], ahead: int = CHUNKS_AHEAD) -> Generator
 
     An error in the reader is raised here; the thread ends when the caller stops.
     """
-    box: queue.Queue[Any] = queue.Queue(maxsize=ahead)
+    box: queue.Queue[Tree] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
-    def put(item: Any) -> bool:
+    def put(item: Tree) -> bool:
         while not stop.is_set():
             try:
                 box.put(item, timeout=SECONDS_BETWEEN_LOOKS)

@@ -4,14 +4,14 @@ observations there are, and a fingerprint of the columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import check_coding
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.ready_calls import check_calls, has_user_function
@@ -37,7 +37,7 @@ class Coding:
     user_loglik: Loglik  # as it was given: a built-in model knows its coding
     weight_kind: str | None
 
-    def check(self, chunk: Chunk, sample: Sequence[np.ndarray]) -> None:
+    def check(self, chunk: Chunk, sample: Sequence[ndarray]) -> None:
         """Raise a ValueError for a value that is none of them, with its file and column.
 
         Args:
@@ -54,7 +54,7 @@ class Coding:
                 return
             raise ValueError(f"{error}{self._column_named(str(error))}") from None
 
-    def _holds_among(self, chunk: Chunk, sample: Sequence[np.ndarray]) -> bool:
+    def _holds_among(self, chunk: Chunk, sample: Sequence[ndarray]) -> bool:
         """Whether the coding is valid for a chunk and the sample together."""
         pairs = zip(chunk.arrays, sample, strict=True)
         together = self._coded_leaves([np.concatenate(pair) for pair in pairs])
@@ -64,11 +64,11 @@ class Coding:
             return False
         return True
 
-    def place(self, chunk: Chunk) -> Callable[..., str]:
+    def place(self, chunk: Chunk) -> FunctionTo[str]:
         """The position of a value in a chunk, in words."""
         path = self.reading.files[chunk.file].path
 
-        def where(*index: Any) -> str:
+        def where(*index: tuple[int, ...]) -> str:
             place = index[-1]
             column = "".join(f", column {i}" for i in place[1:])
             return f"row {chunk.first + place[0]} of {path}{column}"
@@ -83,7 +83,7 @@ class Coding:
                 return f" ({name} is the column {leaf!r} of the files.)"
         return ""
 
-    def _coded_leaves(self, arrays: Sequence[np.ndarray]) -> Tree:
+    def _coded_leaves(self, arrays: Sequence[ndarray]) -> Tree:
         """The data without its designs, which have no coding and are most of the data."""
         columns = self.reading.columns
         designs = designs_of(self.user_loglik)
@@ -128,7 +128,7 @@ class Screening:
     loglik: Loglik  # as a tree, without the weights
     layout: Layout
     base: Array  # (p,) the start
-    sample: tuple[np.ndarray, ...]  # rows spread over the whole source
+    sample: tuple[ndarray, ...]  # rows spread over the whole source
 
     def check(self, chunk: Chunk) -> None:
         """Raise a ValueError for a value that the likelihood does not read."""
@@ -188,7 +188,7 @@ def joined(censuses: Sequence[Census]) -> Census:
     )
 
 
-def fingerprint_of(*digests: bytes) -> np.ndarray:
+def fingerprint_of(*digests: bytes) -> ndarray:
     """A fingerprint (2,) uint32 of the columns with these digests."""
     whole = xxhash.xxh3_64(b"".join(digests)).intdigest()
     return np.array([whole >> 32, whole & 0xFFFFFFFF], np.uint32)

@@ -4,14 +4,17 @@ the search for a row.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Label, Tree, TreeDef, ndarray
 from jaxmle.streams.files import pyarrow_module
 from jaxmle.streams.reader import Chunk
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_NUMBERS_OF_CLUSTERS = 2**28  # that the scores of all clusters may be: 2 GB
 
@@ -22,11 +25,11 @@ class Sum:
     """
 
     def __init__(self) -> None:
-        self.leaves: list[np.ndarray] = []
-        self.carry: list[np.ndarray] = []
-        self.treedef: Any = None
+        self.leaves: list[ndarray] = []
+        self.carry: list[ndarray] = []
+        self.treedef: TreeDef | None = None
 
-    def add(self, tree: Any) -> None:
+    def add(self, tree: Tree) -> None:
         """Add a tree with the same structure as those before."""
         leaves, treedef = jax.tree.flatten(tree)
         terms = [np.asarray(leaf) for leaf in leaves]
@@ -43,12 +46,12 @@ class Sum:
             self.carry[j] = self.carry[j] + np.where(np.isfinite(new), lost, 0.0)
             self.leaves[j] = new
 
-    def take(self, chunk: Chunk, out: Any) -> None:
+    def take(self, chunk: Chunk, out: Tree) -> None:
         """Add the result of a program for a chunk."""
         self.add(out)
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Label:
         whole = [leaf + carry for leaf, carry in zip(self.leaves, self.carry, strict=True)]
         return jax.tree.unflatten(self.treedef, whole)
 
@@ -56,9 +59,9 @@ class Sum:
 class Clusters(NamedTuple):
     """The sums of the clusters of one dimension."""
 
-    labels: list[Any]
-    scores: np.ndarray  # (G, k)
-    counted: np.ndarray  # (G,) whether a row of positive weight is in it
+    labels: list[Label]
+    scores: ndarray  # (G, k)
+    counted: ndarray  # (G,) whether a row of positive weight is in it
 
 
 class ClusterSums:
@@ -66,7 +69,7 @@ class ClusterSums:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.place: dict[Any, int] = {}
+        self.place: dict[Label, int] = {}
         self.scores = np.zeros((0, 0))
         self.counted = np.zeros(0, bool)
 
@@ -122,7 +125,7 @@ class ClusterTotals:
         return [dimension.value for dimension in self.dimensions]
 
 
-def clusters_of(labels: tuple[Any, ...], scores: Array, positive: Array) -> list[Clusters]:
+def clusters_of(labels: tuple[pa.Array, ...], scores: Array, positive: Array) -> list[Clusters]:
     """The sums of some rows by each dimension of clusters and, for two, by their intersection.
 
     Args:
@@ -130,16 +133,18 @@ def clusters_of(labels: tuple[Any, ...], scores: Array, positive: Array) -> list
         scores: (n, k), weighted.
         positive: (n,) which rows have a positive weight.
     """
-    coded = [_coded(column) for column in labels]
+    coded: list[tuple[ndarray, list[Label]]] = [_coded(column) for column in labels]
     if len(coded) == 2:
         (first, names), (second, others) = coded
         pairs, code = np.unique(first * len(others) + second, return_inverse=True)
-        crossed = [(names[pair // len(others)], others[pair % len(others)]) for pair in pairs]
+        crossed: list[Label] = [
+            (names[pair // len(others)], others[pair % len(others)]) for pair in pairs
+        ]
         coded.append((code.reshape(-1), crossed))
     return [_summed(code, kinds, scores, positive) for code, kinds in coded]
 
 
-def _coded(column: Any) -> tuple[np.ndarray, list[Any]]:
+def _coded(column: pa.Array) -> tuple[ndarray, list[Label]]:
     pa = pyarrow_module()
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
@@ -147,7 +152,7 @@ def _coded(column: Any) -> tuple[np.ndarray, list[Any]]:
     return code, column.dictionary.to_pylist()
 
 
-def _summed(code: np.ndarray, kinds: list[Any], scores: Array, positive: Array) -> Clusters:
+def _summed(code: ndarray, kinds: list[Label], scores: Array, positive: Array) -> Clusters:
     columns = [np.bincount(code, weights=column, minlength=len(kinds)) for column in scores.T]
     counted = np.bincount(code, weights=positive, minlength=len(kinds)) > 0
     return Clusters(kinds, np.stack(columns, axis=1), counted)

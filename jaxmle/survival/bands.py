@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, ndarray
 from jaxmle.parameters.arguments import check_choice, check_level
 from jaxmle.record.scales import interval_on
 
@@ -15,7 +15,7 @@ HAZARD_BANDS = ("log", "plain")
 
 def band_of(
     quantity: str, estimate: Array, stderr: Array, level: float, band: str
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray]:
     """The lower and upper ends of pointwise intervals.
 
     With σ the standard error of θ̂ and z the normal quantile: ``"plain"`` θ̂ ± zσ;

@@ -4,11 +4,10 @@ models.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import ArrayLike, Tree, ndarray
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_level
 from jaxmle.survival.bands import SURVIVAL_BANDS, band_of
@@ -17,11 +16,11 @@ from jaxmle.survival.estimators import read_observed, table_of
 
 
 def aalen_johansen(
-    time: Any,
-    cause: Any,
+    time: ArrayLike,
+    cause: ArrayLike,
     *,
-    entry: Any = None,
-    weights: Any = None,
+    entry: ArrayLike | None = None,
+    weights: Weights | None = None,
     band: str = "log",
     level: float = 0.95,
 ) -> dict[int, StepCurve]:
@@ -90,8 +89,8 @@ def aalen_johansen(
 
 
 def _variance(
-    before: np.ndarray, incidence: np.ndarray, own_jump: np.ndarray, jump: np.ndarray, n: np.ndarray
-) -> np.ndarray:
+    before: ndarray, incidence: ndarray, own_jump: ndarray, jump: ndarray, n: ndarray
+) -> ndarray:
     """The variance (m,) of the incidence of one cause.
 
     The increments at a time s, dA_j = d_j/n, have the covariance (diag(dA) − dA dA')/n. The
@@ -110,7 +109,7 @@ def _variance(
     return np.maximum(variance, 0.0)
 
 
-def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str, Any]:
+def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str, Tree]:
     """The data of one cause for a model of its hazard: 1 for an event of that cause, 0 for a
     censored time or another cause.
 

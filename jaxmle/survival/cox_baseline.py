@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy
 
+from jaxmle._types import Clusters, Data, Label, Loglik, ndarray
 from jaxmle.parameters.arguments import check_choice, check_level
+from jaxmle.record.fit import Fit
 from jaxmle.survival.bands import HAZARD_BANDS, band_of
 from jaxmle.survival.cox_rows import ROBUST, CoxFit, cox_fit
 from jaxmle.survival.curves import StepCurve
@@ -27,12 +29,12 @@ class Baseline(NamedTuple):
     estimated coefficients is computed; ``end`` the last observed time.
     """
 
-    times: np.ndarray
-    hazard: np.ndarray
-    variance: np.ndarray
-    cross: np.ndarray | None
-    breslow: np.ndarray
-    slope: np.ndarray
+    times: ndarray
+    hazard: ndarray
+    variance: ndarray
+    cross: ndarray | None
+    breslow: ndarray
+    slope: ndarray
     end: float
 
 
@@ -42,20 +44,20 @@ class Baselines(NamedTuple):
     """
 
     strata: list[Baseline]
-    centre: np.ndarray
+    centre: ndarray
     level: float
 
 
 def baseline(
-    model: Any,
-    fit: Any,
-    data: Any,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
     *,
     kind: str | None = None,
     band: str = "log",
     level: float = 0.95,
-    clusters: Any = None,
-) -> Any:
+    clusters: Clusters = None,
+) -> StepCurve | dict[Label, StepCurve]:
     """The baseline cumulative hazard of a Cox model, with all covariates and the offset equal to 0.
 
     R's ``basehaz(fit, centered=FALSE)``; lifelines' ``baseline_cumulative_hazard_`` is at the mean
@@ -113,9 +115,7 @@ def baseline(
     return curves if cox.options.strata is not None else curves[0]
 
 
-def _counts(
-    cox: CoxFit, inside: np.ndarray, times: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counts(cox: CoxFit, inside: ndarray, times: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Sums of weights at risk, of events and of censored rows at each time of one stratum."""
     rows = cox.rows
     weight = rows.weight[inside]
@@ -181,7 +181,7 @@ def _check_vcov(cox: CoxFit, kind: str) -> None:
         )
 
 
-def _greenwood(sets: RiskSets) -> np.ndarray:
+def _greenwood(sets: RiskSets) -> ndarray:
     """d/(S0(S0 − D0)) of each event time, (k,). R uses the number of events instead of their risk
     D0, so its variance depends on the origin of the covariates.
     """
@@ -190,14 +190,14 @@ def _greenwood(sets: RiskSets) -> np.ndarray:
     return np.where(sets.weight > 0, variance, 0.0)
 
 
-def _aalen(sets: RiskSets) -> np.ndarray:
+def _aalen(sets: RiskSets) -> ndarray:
     """The sum of dΛ²/d over the steps of each event time, (k,)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         each = np.where(sets.mass > 0, sets.hazard**2 / sets.mass, 0.0)
     return sets.in_ties(each)
 
 
-def _product_limit(sets: RiskSets) -> np.ndarray:
+def _product_limit(sets: RiskSets) -> ndarray:
     """−log α (k,) of Kalbfleisch & Prentice: α solves Σ w r/(1 − αʳ) = S0 over the events of a
     time; of one event it is (1 − w r/S0)^(1/r).
     """
@@ -215,7 +215,7 @@ def _product_limit(sets: RiskSets) -> np.ndarray:
     return jump
 
 
-def _log_probability(weighted: np.ndarray, risk: np.ndarray, at_risk: float) -> float:
+def _log_probability(weighted: ndarray, risk: ndarray, at_risk: float) -> float:
     """u = −log α with Σ w r/(1 − e^{−ru}) = S0; infinite if nobody is left."""
     if weighted.sum() >= at_risk * (1 - 4 * np.finfo(float).eps):
         return np.inf
@@ -235,11 +235,11 @@ def _log_probability(weighted: np.ndarray, risk: np.ndarray, at_risk: float) -> 
 def predicted(
     cox: CoxFit,
     bases: Baselines,
-    x: np.ndarray,
-    offset: np.ndarray,
-    stratum: np.ndarray,
-    times: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    x: ndarray,
+    offset: ndarray,
+    stratum: ndarray,
+    times: ndarray,
+) -> tuple[ndarray, ndarray]:
     """The cumulative hazard of rows at times, (n, m), and its standard error.
 
     H = r H0 with r = e^{xβ}; its variance is r² {Var(Ĥ0 | β) + q'Vq}, q = x Λ0 − Σ x̄ dΛ0 (Tsiatis

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Clusters, Data, Foreign, Label, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.inference.again import again, check_fit
 from jaxmle.likelihood.checks import host_data, host_params
@@ -35,13 +34,13 @@ class CoxFit:
     """
 
     options: CoxOptions
-    beta: np.ndarray
-    vcov: np.ndarray | None
+    beta: ndarray
+    vcov: ndarray | None
     vcov_kind: str
     names: tuple[str, ...]
-    strata: tuple[Any, ...]
+    strata: tuple[Label, ...]
     sets: RiskSets
-    clusters: np.ndarray | None
+    clusters: ndarray | None
 
     @property
     def is_robust(self) -> bool:
@@ -53,7 +52,7 @@ class CoxFit:
         """The rows of the data."""
         return self.sets.rows
 
-    def new_rows(self, new: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def new_rows(self, new: Tree) -> tuple[ndarray, ndarray, ndarray]:
         """Design (m, q), offset (m,) and strata (m,) of rows to predict for."""
         x = design_of(new, len(self.beta))
         m = len(x)
@@ -63,7 +62,7 @@ class CoxFit:
         if self.options.strata is None:
             return x, offset, np.zeros(m, int)
         codes = np.asarray(leaf_of(new, self.options.strata))
-        place = np.searchsorted(self.strata, codes)
+        place = np.searchsorted(np.asarray(self.strata), codes)
         place = np.minimum(place, len(self.strata) - 1)
         unknown = np.asarray(self.strata)[place] != codes
         if unknown.any():
@@ -75,16 +74,16 @@ class CoxFit:
         return x, offset, place
 
 
-def is_cox(model: Any) -> bool:
+def is_cox(model: Loglik) -> bool:
     """Whether a model was made by ``models.cox``."""
     return isinstance(model, Model) and isinstance(_options(model), CoxOptions)
 
 
-def _options(model: Model) -> Any:
+def _options(model: Model) -> Foreign:
     return getattr(uncoded(model.likelihood), "keywords", {}).get("options")
 
 
-def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) -> CoxFit:
+def cox_fit(model: Foreign, fit: Fit, data: Data, what: str, clusters: Clusters = None) -> CoxFit:
     """The Cox model, its estimate and its rows, checked.
 
     Args:
@@ -132,7 +131,7 @@ def cox_fit(model: Any, fit: Any, data: Any, what: str, clusters: Any = None) ->
     return CoxFit(options, beta, vcov, kind, names, strata, sets, _codes(clusters, rows.n))
 
 
-def _codes(clusters: Any, n: int) -> np.ndarray | None:
+def _codes(clusters: Clusters, n: int) -> ndarray | None:
     """Integer codes (n,) of one-way clusters; None without clusters or for two-way clusters."""
     if clusters is None:
         return None
@@ -140,14 +139,14 @@ def _codes(clusters: Any, n: int) -> np.ndarray | None:
     return np.asarray(dimensions[0]) if len(dimensions) == 1 else None
 
 
-def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Any, ...]]:
+def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Label, ...]]:
     time = np.asarray(leaf_of(data, "time"), float)
     n = len(time)
 
-    def column(name: str | None, otherwise: float) -> np.ndarray:
+    def column(name: str | None, otherwise: float) -> ndarray:
         return np.full(n, otherwise) if name is None else np.asarray(leaf_of(data, name), float)
 
-    strata: tuple[Any, ...] = (0,)
+    strata: tuple[Label, ...] = (0,)
     stratum = np.zeros(n, int)
     if options.strata is not None:
         labels, stratum = np.unique(np.asarray(leaf_of(data, options.strata)), return_inverse=True)
@@ -164,7 +163,7 @@ def _rows(data: Tree, options: CoxOptions, q: int) -> tuple[Rows, tuple[Any, ...
     return rows, strata
 
 
-def design_of(data: Tree, q: int) -> np.ndarray:
+def design_of(data: Tree, q: int) -> ndarray:
     """The design (n, q) of rows; a single column (n,) counts as a matrix."""
     x = np.asarray(leaf_of(data, "x"), float)
     x = x[:, None] if x.ndim == 1 else x

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, DataFrame, ndarray
 from jaxmle.parameters.arguments import check_number, shown
 from jaxmle.tables.frame import native
 
@@ -30,25 +30,25 @@ class StepCurve:
     """
 
     quantity: str
-    times: np.ndarray
-    estimate: np.ndarray
-    stderr: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    n_risk: np.ndarray
-    n_event: np.ndarray
-    n_censored: np.ndarray
+    times: ndarray
+    estimate: ndarray
+    stderr: ndarray
+    lower: ndarray
+    upper: ndarray
+    n_risk: ndarray
+    n_event: ndarray
+    n_censored: ndarray
     level: float
     band: str
     variance: str = "greenwood"
 
-    def __call__(self, times: Any) -> np.ndarray:
+    def __call__(self, times: ArrayLike | None) -> ndarray:
         """The estimate at ``times``; NaN beyond the last observed time, unless a survival function
         has reached 0.
         """
         return self._held(self.estimate, times, self._initial)
 
-    def interval(self, times: Any) -> np.ndarray:
+    def interval(self, times: ArrayLike | None) -> ndarray:
         """The pointwise interval at ``times``, (…, 2)."""
         ends = [self._held(end, times, self._initial) for end in (self.lower, self.upper)]
         return np.stack(ends, axis=-1)
@@ -57,7 +57,7 @@ class StepCurve:
     def _initial(self) -> float:
         return 1.0 if self.quantity == "survival" else 0.0
 
-    def _held(self, values: np.ndarray, times: Any, initial: float) -> np.ndarray:
+    def _held(self, values: ndarray, times: ArrayLike | None, initial: float) -> ndarray:
         times = np.asarray(times, float)
         place = np.searchsorted(self.times, times, "right")
         held = np.concatenate([[initial], values])[place]
@@ -65,7 +65,7 @@ class StepCurve:
         known = times <= (np.inf if is_over or not len(self.times) else self.times[-1])
         return np.where(known, held, np.nan)
 
-    def quantile(self, p: float = 0.5) -> np.ndarray:
+    def quantile(self, p: float = 0.5) -> ndarray:
         """The time by which the fraction ``p`` has had the event, with its interval, (3,):
         estimate, lower, upper; by default the median.
 
@@ -114,7 +114,7 @@ class StepCurve:
             variance = np.where(left > 0, left**2 * event / (risk * (risk - event)), 0.0)
         return float(area.sum()), float(np.sqrt(variance.sum()))
 
-    def to_frame(self, backend: str | None = None) -> Any:
+    def to_frame(self, backend: str | None = None) -> DataFrame:
         """A data frame with one row for each time, in full precision."""
         columns = {
             "time": self.times,
@@ -155,7 +155,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + "s" * (number != 1)
 
 
-def _crossing(times: np.ndarray, curve: np.ndarray, level: float) -> float:
+def _crossing(times: ndarray, curve: ndarray, level: float) -> float:
     """The first time at which a curve is at or below ``level``; the midpoint if it is constant at
     ``level``.
     """
@@ -188,11 +188,11 @@ class Curve:
     """
 
     quantity: str
-    times: np.ndarray
-    estimate: np.ndarray
-    stderr: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    times: ndarray
+    estimate: ndarray
+    stderr: ndarray
+    lower: ndarray
+    upper: ndarray
     level: float
     band: str
 
@@ -201,7 +201,7 @@ class Curve:
         """The number of rows."""
         return len(self.estimate)
 
-    def to_frame(self, backend: str | None = None) -> Any:
+    def to_frame(self, backend: str | None = None) -> DataFrame:
         """A data frame with one row for each row of data and each time, in full precision."""
         n, m = self.estimate.shape
         columns = {
@@ -222,7 +222,7 @@ class Curve:
         )
 
 
-def check_times(times: Any, name: str = "times") -> np.ndarray:
+def check_times(times: ArrayLike | None, name: str = "times") -> ndarray:
     """Times, or other non-negative numbers, as an array (m,)."""
     try:
         values = np.atleast_1d(np.asarray(times, float))

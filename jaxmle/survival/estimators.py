@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ArrayLike, Tree, ndarray
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.survival.bands import HAZARD_BANDS, SURVIVAL_BANDS, band_of
@@ -16,31 +17,31 @@ from jaxmle.survival.curves import StepCurve
 class Observed(NamedTuple):
     """Times and kinds of events, checked: arrays (n,)."""
 
-    time: np.ndarray
-    event: np.ndarray  # 0 for a censored time, otherwise 1 or the code of a cause
-    entry: np.ndarray | None
-    weight: np.ndarray
+    time: ndarray
+    event: ndarray  # 0 for a censored time, otherwise 1 or the code of a cause
+    entry: ndarray | None
+    weight: ndarray
     is_sampled: bool  # survey weights, with a robust variance
 
 
 class Table(NamedTuple):
     """The life table: all observed times (m,) with sums of weights at them."""
 
-    times: np.ndarray
-    n_risk: np.ndarray
-    n_event: np.ndarray
-    n_censored: np.ndarray
-    events: np.ndarray  # rows with an event, unweighted
-    place: np.ndarray  # (n,) the time of each row
-    place_of_entry: np.ndarray | None  # (n,) times at or before each row's entry
+    times: ndarray
+    n_risk: ndarray
+    n_event: ndarray
+    n_censored: ndarray
+    events: ndarray  # rows with an event, unweighted
+    place: ndarray  # (n,) the time of each row
+    place_of_entry: ndarray | None  # (n,) times at or before each row's entry
 
 
 def kaplan_meier(
-    time: Any,
-    event: Any,
+    time: ArrayLike,
+    event: ArrayLike,
     *,
-    entry: Any = None,
-    weights: Any = None,
+    entry: ArrayLike | None = None,
+    weights: Weights | None = None,
     band: str = "log",
     level: float = 0.95,
 ) -> StepCurve:
@@ -99,7 +100,7 @@ class EmptyRiskSetWarning(UserWarning):
     """
 
 
-def _warn_if_emptied(observed: Observed, table: Table, survival: np.ndarray) -> None:
+def _warn_if_emptied(observed: Observed, table: Table, survival: ndarray) -> None:
     gone = np.flatnonzero(survival <= 0)
     if len(gone) and gone[0] < len(survival) - 1:
         warnings.warn(
@@ -112,11 +113,11 @@ def _warn_if_emptied(observed: Observed, table: Table, survival: np.ndarray) -> 
 
 
 def nelson_aalen(
-    time: Any,
-    event: Any,
+    time: ArrayLike,
+    event: ArrayLike,
     *,
-    entry: Any = None,
-    weights: Any = None,
+    entry: ArrayLike | None = None,
+    weights: Weights | None = None,
     ties: str = "breslow",
     band: str = "log",
     level: float = 0.95,
@@ -163,7 +164,7 @@ def nelson_aalen(
     return _curve("cumulative_hazard", table, hazard, np.sqrt(total), level, band, kind)
 
 
-def _one_after_the_other(table: Table) -> tuple[np.ndarray, np.ndarray]:
+def _one_after_the_other(table: Table) -> tuple[ndarray, ndarray]:
     """Jumps and their variances (m,) if m tied events with total weight d leave the risk set one
     after the other, each with d/m.
     """
@@ -179,8 +180,8 @@ def _one_after_the_other(table: Table) -> tuple[np.ndarray, np.ndarray]:
 def _curve(
     quantity: str,
     table: Table,
-    estimate: np.ndarray,
-    stderr: np.ndarray,
+    estimate: ndarray,
+    stderr: ndarray,
     level: float,
     band: str,
     variance: str,
@@ -202,7 +203,7 @@ def _curve(
     )
 
 
-def _robust(observed: Observed, table: Table, factor: np.ndarray) -> np.ndarray:
+def _robust(observed: Observed, table: Table, factor: ndarray) -> ndarray:
     """The variance (m,) of Σ factor·(dN − Y dH) as a sum over rows, Σ w²u², with
     u_i(t) = ∫₀ᵗ factor (dN_i − Y_i dH).
 
@@ -227,7 +228,7 @@ def _robust(observed: Observed, table: Table, factor: np.ndarray) -> np.ndarray:
     return gone + total**2 * present[0] - 2 * total * present[1] + present[2]
 
 
-def _entered(values: np.ndarray, place_of_entry: np.ndarray | None, size: int) -> np.ndarray:
+def _entered(values: ndarray, place_of_entry: ndarray | None, size: int) -> ndarray:
     """Sums of ``values`` over the rows that have entered before each time, (m,)."""
     if place_of_entry is None:
         return np.full(size, values.sum())
@@ -256,7 +257,11 @@ def table_of(observed: Observed) -> Table:
 
 
 def read_observed(
-    time: Any, event: Any, entry: Any, weights: Any, causes: bool = False
+    time: ArrayLike,
+    event: ArrayLike,
+    entry: ArrayLike | None,
+    weights: Tree,
+    causes: bool = False,
 ) -> Observed:
     """Times, events, entries and weights as checked arrays of one length."""
     times = _column("time", time)
@@ -289,7 +294,7 @@ def read_observed(
     )
 
 
-def _weights(weights: Any, n: int) -> np.ndarray:
+def _weights(weights: Tree, n: int) -> ndarray:
     """The values of frequency or sampling weights, (n,)."""
     if not isinstance(weights, Weights):
         raise TypeError(
@@ -308,7 +313,7 @@ def _weights(weights: Any, n: int) -> np.ndarray:
     return w
 
 
-def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
+def _column(name: str, values: ArrayLike, n: int | None = None) -> ndarray:
     """A column of finite numbers, (n,)."""
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if kind in ("m", "M") or str(getattr(values, "dtype", "")).startswith("Duration"):

@@ -4,18 +4,15 @@ and time separately.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, FunctionTo, Tree, ndarray
 from jaxmle.inference.again import check_fit
 from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.models.common.model import Model
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated_rows
 from jaxmle.runtime.compile import compiled, precision
@@ -24,8 +21,8 @@ ROWS_OF_GRADIENTS = 1024  # rows whose derivatives are in memory together
 
 
 def values_of(
-    model: Model, fit: Any, data: Tree, quantity: str, grid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    model: Foreign, fit: Fit, data: Tree, quantity: str, grid: ndarray
+) -> tuple[ndarray, ndarray]:
     """A quantity of each row at each time or level of ``grid``, (n, m), and its standard errors.
 
     Var g = ∇g' V ∇g for each entry; NaN if the data do not determine the value, or if parameters
@@ -63,9 +60,7 @@ def _blocks(rows: Tree) -> list[Tree]:
     return [{name: leaf[cut] for name, leaf in rows.items()} for cut in cuts]
 
 
-def _with_stderr(
-    fit: Fit, value: np.ndarray, gradient: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _with_stderr(fit: Fit, value: ndarray, gradient: ndarray) -> tuple[ndarray, ndarray]:
     """Values (n, m) and, from their gradients (n, m, p), standard errors (n, m)."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     stderr = propagated_rows(fit, rows).stderr.reshape(value.shape)
@@ -73,16 +68,16 @@ def _with_stderr(
     return value, np.where(np.any(gradient != 0, axis=-1), stderr, 0.0)
 
 
-def _on_grid(quantity: str, model: Model, params: Tree, rows: Tree, grid: Array) -> Array:
+def _on_grid(quantity: str, model: Foreign, params: Tree, rows: Tree, grid: Array) -> Array:
     return model.law.function(quantity, model.name)(grid, *model.natural(params, rows))
 
 
-def _quantiles(model: Model, params: Tree, rows: Tree, grid: Array) -> Array:
+def _quantiles(model: Foreign, params: Tree, rows: Tree, grid: Array) -> Array:
     natural = (value[:, None] for value in model.natural(params, rows))
-    return model.law.quantile(grid[None, :], *natural)  # type: ignore[misc]
+    return model.law.quantile(grid[None, :], *natural)
 
 
-CURVE_OF: dict[str, Callable[..., Array]] = {
+CURVE_OF: dict[str, FunctionTo[Array]] = {
     "survival": partial(_on_grid, "survival"),
     "cumulative_hazard": partial(_on_grid, "cumulative_hazard"),
     "hazard": partial(_on_grid, "hazard"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import ArrayLike, Clusters, Data, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.models.common.model import Model
 from jaxmle.parameters.arguments import check_choice, check_level, shown
+from jaxmle.record.fit import Fit
 from jaxmle.survival.bands import HAZARD_BANDS, SURVIVAL_BANDS, band_of
 from jaxmle.survival.cox_baseline import ROWS_AT_ONCE, baselines, predicted
 from jaxmle.survival.cox_rows import CoxFit, cox_fit, is_cox
@@ -18,16 +17,16 @@ from jaxmle.survival.parametric import values_of
 
 
 def survival(
-    model: Any,
-    fit: Any,
-    data: Any,
-    times: Any = None,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
+    times: ArrayLike | None = None,
     *,
-    new: Any = None,
+    new: Data = None,
     kind: str | None = None,
     band: str = "log-log",
     level: float = 0.95,
-    clusters: Any = None,
+    clusters: Clusters = None,
 ) -> Curve:
     """The probability of no event up to each time, given the covariates of each row.
 
@@ -80,16 +79,16 @@ def survival(
 
 
 def cumulative_hazard(
-    model: Any,
-    fit: Any,
-    data: Any,
-    times: Any = None,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
+    times: ArrayLike | None = None,
     *,
-    new: Any = None,
+    new: Data = None,
     kind: str | None = None,
     band: str = "log",
     level: float = 0.95,
-    clusters: Any = None,
+    clusters: Clusters = None,
 ) -> Curve:
     """The cumulative hazard −log S(t | x) of each row at each time; see ``survival``.
 
@@ -117,12 +116,12 @@ def cumulative_hazard(
 
 
 def hazard(
-    model: Any,
-    fit: Any,
-    data: Any,
-    times: Any,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
+    times: ArrayLike | None,
     *,
-    new: Any = None,
+    new: Data = None,
     band: str = "log",
     level: float = 0.95,
 ) -> Curve:
@@ -153,16 +152,16 @@ def hazard(
 
 
 def quantile(
-    model: Any,
-    fit: Any,
-    data: Any,
-    p: Any = 0.5,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
+    p: ArrayLike = 0.5,
     *,
-    new: Any = None,
+    new: Data = None,
     kind: str | None = None,
     band: str | None = None,
     level: float = 0.95,
-    clusters: Any = None,
+    clusters: Clusters = None,
 ) -> Curve:
     """The time by which the fraction ``p`` of rows with the same covariates has had the event; by
     default the median.
@@ -208,11 +207,11 @@ def quantile(
 
 
 def _of_law(
-    model: Any,
-    fit: Any,
-    data: Any,
-    times: Any,
-    new: Any,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
+    times: ArrayLike | None,
+    new: Data,
     kind: str | None,
     quantity: str,
     level: float,
@@ -228,7 +227,7 @@ def _of_law(
     return _curve(quantity, grid, value, stderr, level, band)
 
 
-def _rows(model: Any, data: Any, new: Any, what: str) -> Tree:
+def _rows(model: Loglik, data: Data, new: Data, what: str) -> Tree:
     """The rows to predict for, for a model with a parametric distribution of times."""
     if not isinstance(model, Model) or model.law.log_survival is None:
         raise TypeError(
@@ -237,22 +236,22 @@ def _rows(model: Any, data: Any, new: Any, what: str) -> Tree:
     return _new_rows(data, new)
 
 
-def _new_rows(data: Any, new: Any) -> Tree:
+def _new_rows(data: Data, new: Data) -> Tree:
     if isinstance(data, Frame):
         return data.data if new is None else data.recode(new)
     return data if new is None else new
 
 
-def _refuse(name: str, value: Any) -> None:
+def _refuse(name: str, value: Tree) -> None:
     if value is not None:
         raise ValueError(f"{name} is only for a Cox model and its baseline; leave {name} out")
 
 
 def _curve(
     quantity: str,
-    times: np.ndarray,
-    value: np.ndarray,
-    stderr: np.ndarray,
+    times: ndarray,
+    value: ndarray,
+    stderr: ndarray,
     level: float,
     band: str,
 ) -> Curve:
@@ -264,15 +263,15 @@ def _curve(
 
 
 def _cox_hazard(
-    model: Any,
-    fit: Any,
-    data: Any,
-    times: Any,
-    new: Any,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
+    times: ArrayLike | None,
+    new: Data,
     kind: str | None,
     what: str,
-    clusters: Any,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    clusters: Clusters,
+) -> tuple[ndarray, ndarray, ndarray]:
     """The cumulative hazard (n, m) of rows of a Cox model, its standard error, and the times."""
     cox = cox_fit(model, fit, data, what, clusters)
     bases = baselines(cox, kind)
@@ -282,7 +281,7 @@ def _cox_hazard(
     return hazard, stderr, grid
 
 
-def _cox_rows(cox: CoxFit, data: Any, new: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cox_rows(cox: CoxFit, data: Data, new: Data) -> tuple[ndarray, ndarray, ndarray]:
     if new is None:
         return cox.rows.x, cox.rows.offset, cox.rows.stratum
     return cox.new_rows(_new_rows(data, new))
@@ -290,8 +289,8 @@ def _cox_rows(cox: CoxFit, data: Any, new: Any) -> tuple[np.ndarray, np.ndarray,
 
 def _cox_quantile(
     cox: CoxFit,
-    of_rows: tuple[np.ndarray, np.ndarray, np.ndarray],
-    shares: np.ndarray,
+    of_rows: tuple[ndarray, ndarray, ndarray],
+    shares: ndarray,
     kind: str | None,
     band: str,
     level: float,
@@ -317,7 +316,7 @@ def _cox_quantile(
     return Curve("quantile", shares, estimate, unknown, lower, upper, level, band)
 
 
-def _first_below(times: np.ndarray, curves: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def _first_below(times: ndarray, curves: ndarray, levels: ndarray) -> ndarray:
     """The first of ``times`` (k,) at which each curve (n, k) is at each level or below, (n, m)."""
     below = curves[:, None, :] <= levels[None, :, None]
     first = times[np.argmax(below, axis=-1)] if len(times) else np.zeros(below.shape[:2])

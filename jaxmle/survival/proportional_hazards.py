@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy
 
+from jaxmle._types import Data, Loglik, ndarray
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.record.fit import Fit
 from jaxmle.survival.cox_rows import CoxFit, cox_fit
 from jaxmle.survival.estimators import Observed, table_of
 from jaxmle.survival.residuals import information, schoenfeld, schoenfeld_rows
@@ -37,13 +38,13 @@ class ProportionalHazards:
     """
 
     terms: tuple[str, ...]
-    statistic: np.ndarray
-    df: np.ndarray
-    pvalue: np.ndarray
+    statistic: ndarray
+    df: ndarray
+    pvalue: ndarray
     transform: str
-    time: np.ndarray
-    g: np.ndarray
-    residuals: np.ndarray
+    time: ndarray
+    g: ndarray
+    residuals: ndarray
 
     def __repr__(self) -> str:
         width = max(map(len, self.terms))
@@ -59,9 +60,9 @@ class ProportionalHazards:
 
 
 def proportional_hazards_test(
-    model: Any,
-    fit: Any,
-    data: Any,
+    model: Loglik,
+    fit: Fit,
+    data: Data,
     *,
     transform: str = "km",
     terms: Mapping[str, Sequence[str]] | None = None,
@@ -129,8 +130,8 @@ def proportional_hazards_test(
 
 
 def _members(
-    cox: CoxFit, fit: Any, terms: Mapping[str, Sequence[str]] | None
-) -> dict[str, np.ndarray]:
+    cox: CoxFit, fit: Fit, terms: Mapping[str, Sequence[str]] | None
+) -> dict[str, ndarray]:
     """The positions of the coefficients of each term."""
     if terms is None:
         return {name: np.array([j]) for j, name in enumerate(cox.names)}
@@ -140,7 +141,7 @@ def _members(
             f"frame.terms; got {shown(terms)}"
         )
     layout = getattr(fit, "layout", None)
-    places: dict[str, np.ndarray] = {}
+    places: dict[str, ndarray] = {}
     for term, names in terms.items():
         if layout is None:
             entries = [cox.names.index(name) for name in names]
@@ -150,7 +151,7 @@ def _members(
     return places
 
 
-def _transformed(cox: CoxFit, transform: str) -> np.ndarray:
+def _transformed(cox: CoxFit, transform: str) -> ndarray:
     """g of the time of each row, (n,)."""
     rows = cox.rows
     if transform == "identity":
@@ -167,7 +168,7 @@ def _transformed(cox: CoxFit, transform: str) -> np.ndarray:
     return 1 - before[table.place]
 
 
-def _score_statistic(score: np.ndarray, blocks: list[np.ndarray], places: np.ndarray) -> float:
+def _score_statistic(score: ndarray, blocks: list[ndarray], places: ndarray) -> float:
     """U'(I22 − I21 I11⁻¹ I12)⁻¹U of the tested entries; NaN if the information is singular."""
     plain, mixed, square = blocks
     across = mixed[:, places]

@@ -5,13 +5,12 @@ dfbeta residuals and Schoenfeld's of Cox models.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Data, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.inference.again import check_fit
 from jaxmle.likelihood.checks import host_data, host_params
@@ -27,7 +26,7 @@ SURVIVAL_RESIDUAL_KINDS = ("cox-snell", "martingale", "deviance")
 COX_RESIDUAL_KINDS = (*SURVIVAL_RESIDUAL_KINDS, "score", "dfbeta")
 
 
-def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.ndarray:
+def residuals(model: Loglik, fit: Fit, data: Data, kind: str = "martingale") -> ndarray:
     """Residuals of each row of a Cox or AFT model.
 
     Cox–Snell residuals are the cumulative hazards e of each row from entry to its time, which are
@@ -77,7 +76,7 @@ def residuals(model: Any, fit: Any, data: Any, kind: str = "martingale") -> np.n
     return score_residuals(cox) if kind == "score" else dfbeta_of(cox)
 
 
-def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarray:
+def _of_expected(event: ndarray, expected: ndarray, kind: str) -> ndarray:
     if kind == "cox-snell":
         return expected
     martingale = event - expected
@@ -88,7 +87,7 @@ def _of_expected(event: np.ndarray, expected: np.ndarray, kind: str) -> np.ndarr
     return np.sign(martingale) * np.sqrt(np.maximum(-2 * (martingale + log_term), 0.0))
 
 
-def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray]:
+def _parametric(model: Loglik, fit: Fit, data: Data) -> tuple[ndarray, ndarray]:
     """Events (n,) and cumulative hazards from entry to time (n,), for a parametric model."""
     if not isinstance(model, Model) or model.law.log_survival is None or model.censoring is None:
         raise TypeError(f"residuals need models.cox(…) or models.aft(…); got {shown(model)}")
@@ -108,7 +107,7 @@ def _parametric(model: Any, fit: Any, data: Any) -> tuple[np.ndarray, np.ndarray
     return event, _expected(model, params, rows)
 
 
-def _expected(model: Model, params: Tree, rows: Tree) -> np.ndarray:
+def _expected(model: Model, params: Tree, rows: Tree) -> ndarray:
     """−log of the probability of surviving to the time, given survival to the entry."""
     with precision(np.float64):
         rows = jax.tree.map(jnp.asarray, rows)
@@ -119,7 +118,7 @@ def _expected(model: Model, params: Tree, rows: Tree) -> np.ndarray:
 # ---------------------------------------------------------------- Cox
 
 
-def score_residuals(cox: CoxFit) -> np.ndarray:
+def score_residuals(cox: CoxFit) -> ndarray:
     """∫ (x − x̄) dM of each row, (n, q), not weighted."""
     sets = cox.sets
     rows = cox.rows
@@ -134,18 +133,18 @@ def score_residuals(cox: CoxFit) -> np.ndarray:
     return scores
 
 
-def dfbeta_of(cox: CoxFit) -> np.ndarray:
+def dfbeta_of(cox: CoxFit) -> ndarray:
     """The weighted score residuals times the inverse information, (n, q)."""
     return cox.rows.weight[:, None] * score_residuals(cox) @ _inverse_information(cox)
 
 
-def tie_means(sets: RiskSets) -> np.ndarray:
+def tie_means(sets: RiskSets) -> ndarray:
     """The mean of x̄ over the steps of each event time, (k, q)."""
     steps = np.bincount(sets.tie, minlength=len(sets.time))
     return sets.in_ties(sets.mean) / steps[:, None]
 
 
-def information(cox: CoxFit, factor: np.ndarray | None = None) -> np.ndarray:
+def information(cox: CoxFit, factor: ndarray | None = None) -> ndarray:
     """Σ factor·V over the steps, V the covariance of x in the risk set, (q, q); ``factor`` (s,), 1
     where None.
     """
@@ -160,7 +159,7 @@ def information(cox: CoxFit, factor: np.ndarray | None = None) -> np.ndarray:
     return x.T @ (exposure[:, None] * x) - inner.T @ mean
 
 
-def _inverse_information(cox: CoxFit) -> np.ndarray:
+def _inverse_information(cox: CoxFit) -> ndarray:
     matrix = information(cox)
     try:
         return np.linalg.inv(matrix)
@@ -186,13 +185,13 @@ class Schoenfeld:
     [2, 1, 0]
     """
 
-    row: np.ndarray
-    time: np.ndarray
-    values: np.ndarray
+    row: ndarray
+    time: ndarray
+    values: ndarray
     names: tuple[str, ...]
 
 
-def schoenfeld(model: Any, fit: Any, data: Any, *, scaled: bool = False) -> Schoenfeld:
+def schoenfeld(model: Loglik, fit: Fit, data: Data, *, scaled: bool = False) -> Schoenfeld:
     """Schoenfeld residuals x − x̄(t) of the events of a Cox model; if scaled, with the coefficients
     added, they approximate the coefficients at each time.
 
@@ -230,7 +229,7 @@ def schoenfeld(model: Any, fit: Any, data: Any, *, scaled: bool = False) -> Scho
     return Schoenfeld(row, cox.rows.time[row], values, cox.names)
 
 
-def schoenfeld_rows(cox: CoxFit) -> tuple[np.ndarray, np.ndarray]:
+def schoenfeld_rows(cox: CoxFit) -> tuple[ndarray, ndarray]:
     """The rows of the events in the order of stratum and time, (d,), and x − x̄ there, (d, q)."""
     sets = cox.sets
     row = np.argsort(sets.own_tie, kind="stable")

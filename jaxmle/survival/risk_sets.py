@@ -14,17 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ndarray
+
 
 class Rows(NamedTuple):
     """The rows of a Cox model, all arrays (n,) but ``x`` (n, q)."""
 
-    x: np.ndarray
-    time: np.ndarray
-    event: np.ndarray  # 0.0 or 1.0
-    entry: np.ndarray  # −∞ where observed from the origin
-    weight: np.ndarray
-    stratum: np.ndarray  # codes 0, 1, …, in the order of ``strata`` of the risk sets
-    offset: np.ndarray
+    x: ndarray
+    time: ndarray
+    event: ndarray  # 0.0 or 1.0
+    entry: ndarray  # −∞ where observed from the origin
+    weight: ndarray
+    stratum: ndarray  # codes 0, 1, …, in the order of ``strata`` of the risk sets
+    offset: ndarray
 
     @property
     def n(self) -> int:
@@ -44,29 +46,29 @@ class RiskSets:
     """
 
     rows: Rows
-    time: np.ndarray
-    stratum: np.ndarray
-    events: np.ndarray
-    weight: np.ndarray
-    at_risk: np.ndarray
-    dying: np.ndarray
-    tie: np.ndarray
-    share: np.ndarray
-    mass: np.ndarray
-    hazard: np.ndarray
-    mean: np.ndarray
-    risk: np.ndarray
-    start: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    own_tie: np.ndarray
+    time: ndarray
+    stratum: ndarray
+    events: ndarray
+    weight: ndarray
+    at_risk: ndarray
+    dying: ndarray
+    tie: ndarray
+    share: ndarray
+    mass: ndarray
+    hazard: ndarray
+    mean: ndarray
+    risk: ndarray
+    start: ndarray
+    first: ndarray
+    last: ndarray
+    own_tie: ndarray
 
     @property
-    def left(self) -> np.ndarray:
+    def left(self) -> ndarray:
         """What is left of the risk set at each step, S0 − (j/m) D0, (s,)."""
         return self.at_risk[self.tie] - self.share * self.dying[self.tie]
 
-    def over_steps(self, values: np.ndarray) -> np.ndarray:
+    def over_steps(self, values: ndarray) -> ndarray:
         """Sums of ``values`` (s, …) over the steps at which each row is at risk, (n, …): in its own
         tie a row with the event counts with its remaining risk, 1 − j/m.
         """
@@ -80,7 +82,7 @@ class RiskSets:
         total[has_event] -= lost[self.own_tie[has_event]]
         return total
 
-    def in_ties(self, values: np.ndarray) -> np.ndarray:
+    def in_ties(self, values: ndarray) -> ndarray:
         """Sums of ``values`` (s, …) over the steps of each event time, (k, …)."""
         if not len(values):
             return values
@@ -92,13 +94,13 @@ class _Keys(NamedTuple):
     distinct event times (k,), whose values are ``ranks[key % span − 1]``.
     """
 
-    ranks: np.ndarray
+    ranks: ndarray
     span: int
-    key: np.ndarray
-    entry_key: np.ndarray
-    tie_key: np.ndarray
-    own_tie: np.ndarray  # (n,) −1 without an event
-    events: np.ndarray  # (k,)
+    key: ndarray
+    entry_key: ndarray
+    tie_key: ndarray
+    own_tie: ndarray  # (n,) −1 without an event
+    events: ndarray  # (k,)
 
 
 def _keys(rows: Rows) -> _Keys:
@@ -116,7 +118,7 @@ def _keys(rows: Rows) -> _Keys:
     return _Keys(ranks, span, key, entry_key, tie_key, own_tie, events)
 
 
-def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
+def risk_sets(rows: Rows, beta: ndarray, ties: str) -> RiskSets:
     """The risk sets at coefficients ``beta`` (q,), by Efron's steps or Breslow's."""
     x = rows.x
     risk = np.exp(x @ beta + rows.offset)
@@ -161,18 +163,18 @@ def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
     )
 
 
-def _segments(codes: np.ndarray) -> list[tuple[int, int]]:
+def _segments(codes: ndarray) -> list[tuple[int, int]]:
     """The start and end positions of each run of equal codes."""
     start = np.flatnonzero(np.diff(codes, prepend=-1)).tolist()
     return list(zip(start, [*start[1:], len(codes)], strict=True))
 
 
-def _where_any(condition: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _where_any(condition: ndarray, values: ndarray) -> ndarray:
     """``values`` (n, …) in the rows where ``condition`` holds, 0 in the others."""
     return np.where(condition.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0)
 
 
-def _sums_from(columns: np.ndarray, key: np.ndarray, wanted: np.ndarray, span: int) -> np.ndarray:
+def _sums_from(columns: ndarray, key: ndarray, wanted: ndarray, span: int) -> ndarray:
     """Sums of rows (n, c) of the same stratum with ``key`` ≥ each key of ``wanted``, (k, c).
 
     They are summed from the end, separately for each stratum: differences of cumulative sums would

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ndarray
 from jaxmle.survival.cox_rows import CoxFit
 from jaxmle.survival.residuals import dfbeta_of
 from jaxmle.survival.risk_sets import RiskSets
@@ -22,8 +23,8 @@ class Influence(NamedTuple):
     dfbeta. ``square`` (k,) Σ A², ``cross`` (k, q) Σ A D at the event times of all strata.
     """
 
-    square: np.ndarray
-    cross: np.ndarray
+    square: ndarray
+    cross: ndarray
 
 
 def influence(cox: CoxFit, sets: RiskSets) -> Influence:
@@ -53,7 +54,7 @@ def influence(cox: CoxFit, sets: RiskSets) -> Influence:
     return Influence(factor * square, factor * cross)
 
 
-def _factor(cox: CoxFit, squares: np.ndarray) -> float:
+def _factor(cox: CoxFit, squares: ndarray) -> float:
     """The factor of the covariance, n/(n − q), G/(G − 1) or 1, over Σ D D'."""
     vcov = np.asarray(cox.vcov)
     factor = float(np.trace(vcov) / np.trace(squares))
@@ -67,12 +68,12 @@ def _factor(cox: CoxFit, squares: np.ndarray) -> float:
     return factor
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def _ratio(above: ndarray, below: ndarray) -> ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(below > 0, above / below, 0.0)
 
 
-def _gains(sets: RiskSets) -> np.ndarray:
+def _gains(sets: RiskSets) -> ndarray:
     """The contribution of a row's event to the hazard per unit of weight, Σ 1/(m S0), and the part
     of its risk that Efron's steps return, (n,).
     """
@@ -88,13 +89,13 @@ def _gains(sets: RiskSets) -> np.ndarray:
 
 def _sums(
     sets: RiskSets,
-    ties: np.ndarray,
-    rows: np.ndarray,
-    rate: np.ndarray,
-    gain: np.ndarray,
-    clusters: np.ndarray,
-    of_cluster: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+    ties: ndarray,
+    rows: ndarray,
+    rate: ndarray,
+    gain: ndarray,
+    clusters: ndarray,
+    of_cluster: ndarray,
+) -> tuple[ndarray, ndarray]:
     """Σ A² (k,) and Σ A D (k, q) of one stratum.
 
     At an event time with G = Σ rate up to it, A_g = C_g − R_g G: R_g is the risk of the cluster's

@@ -4,12 +4,12 @@ worst members.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from jaxmle._types import ndarray
 from jaxmle.solvers.status import Status
 from jaxmle.tables import numerals
+from jaxmle.tables.contents import Record
 from jaxmle.tables.layout import Grid, Page, first_fitting, text
 from jaxmle.tables.notes import printed
 from jaxmle.tables.numerals import Style
@@ -19,7 +19,7 @@ LINES_SHOWN = 40  # one screen
 WORST_MEMBERS_SHOWN = 5  # members shown
 
 
-def digest(fit: Any, level: float = 0.95) -> str:
+def digest(fit: Record, level: float = 0.95) -> str:
     """The digest of a batch of fits as text: one screen, for any number of members and parameters.
 
     Args:
@@ -34,7 +34,7 @@ def digest(fit: Any, level: float = 0.95) -> str:
     return text(first_fitting(page(fit, level, style) for style in numerals.STYLES))
 
 
-def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
+def page(fit: Record, level: float = 0.95, style: Style = numerals.scaled) -> Page:
     """The digest of a batch as a page, for any output format."""
     status = np.asarray(fit.status).reshape(-1)
     converged = status == Status.CONVERGED
@@ -53,7 +53,7 @@ def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
     )
 
 
-def facts(fit: Any) -> tuple[tuple[str, str], ...]:
+def facts(fit: Record) -> tuple[tuple[str, str], ...]:
     """Labels and values of what the members have in common; `n` as a range if it differs."""
     n = np.asarray(fit.n, dtype=float)
     low, high = (numerals.count(float(end)) for end in (n.min(), n.max())) if n.size else ("0", "0")
@@ -64,7 +64,7 @@ def facts(fit: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def counts(status: np.ndarray) -> Grid:
+def counts(status: ndarray) -> Grid:
     """How many members have each status that occurs, the worst status first."""
     codes, members = np.unique(status, return_counts=True)
     shares = 100.0 * members / max(status.size, 1)
@@ -76,7 +76,7 @@ def counts(status: np.ndarray) -> Grid:
 
 
 def parameters(
-    fit: Any, members: np.ndarray, level: float, style: Style, room: int
+    fit: Record, members: ndarray, level: float, style: Style, room: int
 ) -> tuple[Grid, Grid]:
     """Two grids over the chosen members: the spread of the estimates and of the standard errors."""
     p = len(fit.names)
@@ -102,7 +102,7 @@ def _quantile(level: float, upper: int) -> str:
     return numerals.percent((1.0 + (2 * upper - 1) * level) / 2.0)
 
 
-def spread(values: np.ndarray, level: float) -> tuple[float, float, float, float, float]:
+def spread(values: ndarray, level: float) -> tuple[float, float, float, float, float]:
     """Mean, standard deviation (divisor b − 1), lower quantile, median, upper quantile; NaN
     entries are left out.
     """
@@ -122,7 +122,7 @@ def _row(name: str, values: tuple[float, ...], style: Style) -> tuple[str, ...]:
     return (name, mean_, sd_, *quantiles_)
 
 
-def worst(fit: Any, status: np.ndarray) -> tuple[Grid, ...]:
+def worst(fit: Record, status: ndarray) -> tuple[Grid, ...]:
     """The grid of the worst members; none if all converged."""
     distance = distances(fit)
     shown = worst_members(status, distance)
@@ -148,7 +148,7 @@ def worst(fit: Any, status: np.ndarray) -> tuple[Grid, ...]:
     )
 
 
-def worst_members(status: np.ndarray, distance: np.ndarray) -> np.ndarray:
+def worst_members(status: ndarray, distance: ndarray) -> ndarray:
     """Positions of the worst members: first one of every failed status, then the farthest."""
     failed = np.flatnonzero(status != Status.CONVERGED)
     order = failed[np.lexsort((-_known_or_inf(distance[failed]), status[failed]))]
@@ -158,23 +158,23 @@ def worst_members(status: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return order[np.sort(chosen)]
 
 
-def _known_or_inf(distance: np.ndarray) -> np.ndarray:
+def _known_or_inf(distance: ndarray) -> ndarray:
     return np.where(np.isnan(distance), np.inf, distance)
 
 
-def distances(fit: Any) -> np.ndarray:
+def distances(fit: Record) -> ndarray:
     """Distance of each member to its optimum in standard errors, √(2δ) of the Newton decrement
     δ, (b,).
     """
     return np.sqrt(2.0 * np.maximum(np.asarray(fit.decrement, dtype=float).reshape(-1), 0.0))
 
 
-def member(fit: Any, position: int) -> str:
+def member(fit: Record, position: int) -> str:
     """The index of a member as one would write it: `7`, or `2,7` in a batch of two axes."""
     return ",".join(str(int(i)) for i in np.unravel_index(position, fit.batch_shape))
 
 
-def notes(fit: Any, converged: np.ndarray) -> tuple[str, ...]:
+def notes(fit: Record, converged: ndarray) -> tuple[str, ...]:
     """Where to look next: the explanation of the worst member, or of the member farthest from its
     optimum.
     """

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from jaxmle._types import ndarray
 from jaxmle.tables import numerals
 from jaxmle.tables.layout import Grid
 from jaxmle.tables.notes import printed
@@ -18,24 +19,24 @@ class Estimates(NamedTuple):
     """Names (q,) with estimates, standard errors and intervals (q, 2)."""
 
     names: Sequence[str]
-    estimate: np.ndarray
-    stderr: np.ndarray
-    interval: np.ndarray
+    estimate: ndarray
+    stderr: ndarray
+    interval: ndarray
     level: float
     tests: bool = True  # whether z and p of the hypothesis 0 are shown
 
     @property
-    def zvalues(self) -> np.ndarray:
+    def zvalues(self) -> ndarray:
         """Estimate over standard error, NaN where there is none."""
         with np.errstate(all="ignore"):
             return self.estimate / np.where(self.stderr > 0, self.stderr, np.nan)
 
     @property
-    def pvalues(self) -> np.ndarray:
+    def pvalues(self) -> ndarray:
         """Two-sided normal p-values of the z values."""
         return 2 * scipy.special.ndtr(-np.abs(self.zvalues))
 
-    def columns(self) -> dict[str, np.ndarray]:
+    def columns(self) -> dict[str, ndarray]:
         """The columns of a tidy data frame, without the names."""
         tests = {"statistic": self.zvalues, "p_value": self.pvalues} if self.tests else {}
         return {

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import DataFrame, Tree
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
+from jaxmle.tables.contents import Record
 from jaxmle.tables.view import View
 
 BACKENDS = ("pandas", "polars", "pyarrow")
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 
 
-def frame(fit: Any, view: View | float = 0.95, backend: str | None = None) -> Any:
+def frame(fit: Record, view: View | float = 0.95, backend: str | None = None) -> DataFrame:
     """A tidy data frame of the estimates, in full precision; the column names are those of R's
     broom.
 
@@ -39,7 +40,7 @@ def frame(fit: Any, view: View | float = 0.95, backend: str | None = None) -> An
     return native(columns(fit, view if isinstance(view, View) else View(view)), backend)
 
 
-def native(columns: Mapping[str, Any], backend: str | None) -> Any:
+def native(columns: Mapping[str, Tree], backend: str | None) -> DataFrame:
     """Columns (rows,) by name as a native frame, or as a dictionary of arrays for "dict"."""
     if isinstance(backend, str) and backend == "dict":
         return {name: np.asarray(values) for name, values in columns.items()}
@@ -73,7 +74,7 @@ def installed(backend: str | None) -> str:
     return backend_found
 
 
-def columns(fit: Any, view: View) -> dict[str, Any]:
+def columns(fit: Record, view: View) -> dict[str, Tree]:
     """The columns of the frame by name, each with one value for each shown parameter and each
     member of a batch.
     """
@@ -87,7 +88,7 @@ def columns(fit: Any, view: View) -> dict[str, Any]:
     return _member_columns(fit, members, len(names)) | tidy
 
 
-def _member_columns(fit: Any, members: int, p: int) -> dict[str, Any]:
+def _member_columns(fit: Record, members: int, p: int) -> dict[str, Tree]:
     status = [Status(code).name for code in np.asarray(fit.status).reshape(-1).tolist()]
     return {
         "member": np.repeat(np.arange(members), p),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import Any
 
 from jaxmle.tables import digest, table
+from jaxmle.tables.contents import Record
 from jaxmle.tables.layout import ELLIPSIS, Grid, Page, columns_of
 from jaxmle.tables.view import View
 
@@ -29,7 +29,7 @@ _POWER = re.compile(r"e([+-]\d+)$")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
 
-def page(fit: Any, view: View | float) -> Page:
+def page(fit: Record, view: View | float) -> Page:
     """The page of one fit, or the digest of a batch."""
     view = view if isinstance(view, View) else View(view)
     if not fit.batch_shape:
@@ -42,7 +42,7 @@ def page(fit: Any, view: View | float) -> Page:
     return digest.page(fit, view.level)
 
 
-def html(fit: Any, view: View | float = 0.95) -> str:
+def html(fit: Record, view: View | float = 0.95) -> str:
     """The summary as one HTML element for notebooks; every name and sentence is escaped.
 
     Args:
@@ -94,7 +94,7 @@ def _html_cell(column: int, cell: str, grid: Grid) -> str:
     return f'<td style="{NAME_STYLE if column in grid.words else NUMBER_STYLE}">{escape(cell)}</td>'
 
 
-def markdown(fit: Any, view: View | float = 0.95) -> str:
+def markdown(fit: Record, view: View | float = 0.95) -> str:
     """The summary as Markdown with pipe tables; characters that Markdown reads are escaped in
     names.
 
@@ -142,7 +142,7 @@ def _markdown_column(cells: list[str], words: bool) -> list[str]:
     return [head, rule, *body]
 
 
-def latex(fit: Any, view: View | float = 0.95) -> str:
+def latex(fit: Record, view: View | float = 0.95) -> str:
     """The summary as LaTeX; it needs only `booktabs`.
 
     Numbers are in pairs of columns `r@{.}l`, so their decimal points align. The status is above the

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from jaxmle.tables.contents import Record
 
 BY_CONJUGATE_GRADIENTS = "observed, by conjugate gradients"  # a kind of covariance
 
@@ -24,7 +24,7 @@ def printed(text: str) -> str:
     )
 
 
-def covariance_note(fit: Any) -> str:
+def covariance_note(fit: Record) -> str:
     """Why a robust covariance does not exist, as a sentence; "" if it does."""
     row = int(fit.witness.row)
     kind = printed(fit.vcov_kind)

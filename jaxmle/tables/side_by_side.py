@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 
+from jaxmle._types import DataFrame
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
 from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
+from jaxmle.tables.contents import Record
 from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Grid, Page, text
 from jaxmle.tables.notes import printed
@@ -51,7 +53,7 @@ class Table:
     Standard errors in parentheses.
     """
 
-    fits: tuple[Any, ...]
+    fits: tuple[Record, ...]
     names: tuple[str, ...]
     views: tuple[View, ...]
     below: str
@@ -135,7 +137,7 @@ class Table:
         """The table in Markdown."""
         return markup.markdown_page(self.page())
 
-    def to_frame(self, backend: str | None = None) -> Any:
+    def to_frame(self, backend: str | None = None) -> DataFrame:
         """A tidy data frame: model, term and the columns of ``Fit.to_frame``."""
         parts = []
         for name, fit, view in zip(self.names, self.fits, self.views, strict=True):
@@ -149,7 +151,7 @@ class Table:
 
 
 def table(
-    fits: Sequence[Any] | Mapping[str, Any],
+    fits: Sequence[Record] | Mapping[str, Record],
     *,
     names: Sequence[str] | None = None,
     exponentiate: bool = False,
@@ -215,21 +217,23 @@ def table(
     return Table(records, tuple(heads), views, below, stars, digits)
 
 
-def _listed(fits: Any, names: Any) -> tuple[tuple[Any, ...], Any]:
+def _listed(
+    fits: Sequence[Record] | Mapping[str, Record], names: Sequence[str] | None
+) -> tuple[tuple[Record, ...], Sequence[str] | None]:
     """The fits as a sequence, and their column headings if a dictionary gives them."""
     if isinstance(fits, Mapping):
         return tuple(fits.values()), list(fits) if names is None else names
-    return tuple(fits) if isinstance(fits, list | tuple) else (fits,), names
+    return tuple(fits) if isinstance(fits, list | tuple) else (cast(Record, fits),), names
 
 
-def _view_of(fit: Any, whole: View) -> View:
+def _view_of(fit: Record, whole: View) -> View:
     """The requested view, restricted to what one fit has."""
     labels = {name: label for name, label in (whole.labels or {}).items() if _has(fit, name)}
     terms = None if whole.terms is None else [name for name in whole.terms if _has(fit, name)]
     return View(whole.level, whole.exponentiate, labels, terms)
 
 
-def _has(fit: Any, name: str) -> bool:
+def _has(fit: Record, name: str) -> bool:
     try:
         fit.layout.find(name)
     except ValueError:  # a parameter of another fit
@@ -237,14 +241,14 @@ def _has(fit: Any, name: str) -> bool:
     return True
 
 
-def _plain(fit: Any, view: View) -> list[str]:
+def _plain(fit: Record, view: View) -> list[str]:
     """Labels, or brief names, which an AFT model and a Cox model may share."""
     brief = brief_names(fit.layout)
     labels = zip(view.names(fit), view.places(fit), strict=True)
     return [label if label != fit.names[j] else brief[j] for label, j in labels]
 
 
-def _facts(fit: Any) -> dict[str, str]:
+def _facts(fit: Record) -> dict[str, str]:
     return {
         "n": numerals.count(float(fit.n)),
         "log-likelihood": numerals.likelihood(float(fit.loglik)),

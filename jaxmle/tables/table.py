@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxmle.likelihood.derivatives import DIFFERENCES
 from jaxmle.solvers.status import MEAN, MEAN_OF_ROWS
 from jaxmle.tables import numerals
+from jaxmle.tables.contents import Record
 from jaxmle.tables.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.tables.notes import covariance_note, printed
 from jaxmle.tables.numerals import Style
@@ -20,7 +20,7 @@ FIRST_ROWS_SHOWN = 80
 LAST_ROWS_SHOWN = 20
 
 
-def summary(fit: Any, view: View | float = 0.95) -> str:
+def summary(fit: Record, view: View | float = 0.95) -> str:
     """The summary of one fit as text, at most 100 columns wide, the status line first.
 
     Args:
@@ -35,7 +35,7 @@ def summary(fit: Any, view: View | float = 0.95) -> str:
     return text(first_fitting(page(fit, view, style) for style in numerals.STYLES))
 
 
-def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) -> Page:
+def page(fit: Record, view: View | float = 0.95, style: Style = numerals.scaled) -> Page:
     """The summary of one fit as a page, for any output format."""
     view = view if isinstance(view, View) else View(view)
     grid = coefficients(fit, view, style)
@@ -47,7 +47,7 @@ def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) ->
     )
 
 
-def status_line(fit: Any) -> str:
+def status_line(fit: Record) -> str:
     """The name of the status and, unless there is nothing to explain, its sentence."""
     name = fit.verdict.name
     if (
@@ -58,7 +58,7 @@ def status_line(fit: Any) -> str:
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"
 
 
-def facts(fit: Any) -> tuple[tuple[str, str], ...]:
+def facts(fit: Record) -> tuple[tuple[str, str], ...]:
     """Labels and values of the facts about the whole fit."""
     return (
         ("n", numerals.count(float(fit.n))),
@@ -70,7 +70,7 @@ def facts(fit: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
+def common_facts(fit: Record) -> tuple[tuple[str, str], ...]:
     """The kind of covariance, the dtype unless float64, the label of a MAP fit: the same for one
     fit and a batch.
     """
@@ -82,7 +82,7 @@ def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def coefficients(fit: Any, view: View | float, style: Style) -> Grid:
+def coefficients(fit: Record, view: View | float, style: Style) -> Grid:
     """A row per parameter: estimate, standard error, z, p and the two ends of the interval."""
     view = view if isinstance(view, View) else View(view)
     share = numerals.percent(view.level)
@@ -115,7 +115,7 @@ def shortened(
     return (*rows[:first], dots, *rows[len(rows) - last :])
 
 
-def notes(fit: Any) -> tuple[str, ...]:
+def notes(fit: Record) -> tuple[str, ...]:
     """Notes on what a reader of the table could misread."""
     se = np.asarray(fit.se, dtype=float)
     known = np.isfinite(se) & (se > 0.0)

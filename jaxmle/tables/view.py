@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import ndarray
 from jaxmle.parameters.arguments import check_flag, check_level, shown
+from jaxmle.tables.contents import Record
 
 EXPONENTIATED = (
     "Estimates and intervals are exponentiated; standard errors, z and p are those of the "
@@ -51,13 +52,13 @@ class View:
         """Whether everything is shown as it is."""
         return not self.exponentiate and self.labels is None and self.terms is None
 
-    def places(self, fit: Any) -> list[int]:
+    def places(self, fit: Record) -> list[int]:
         """The positions of the parameters that are shown."""
         if self.terms is None:
             return list(range(len(fit.names)))
         return list(dict.fromkeys(j for term in self.terms for j in fit.layout.find(term)))
 
-    def names(self, fit: Any) -> list[str]:
+    def names(self, fit: Record) -> list[str]:
         """The label of each parameter that is shown; its name where it has none."""
         labels = {}
         for name, label in (self.labels or {}).items():
@@ -70,7 +71,7 @@ class View:
             labels[where[0]] = str(label)
         return [labels.get(j, fit.names[j]) for j in self.places(fit)]
 
-    def numbers(self, fit: Any) -> dict[str, np.ndarray]:
+    def numbers(self, fit: Record) -> dict[str, ndarray]:
         """Estimates, standard errors, z, p and interval ends, (…, shown parameters), by the names
         of R's broom, whose ``tidy(exponentiate = TRUE)`` this follows.
         """

@@ -25,6 +25,7 @@ from jaxmle.solvers.state import (
     is_finite,
     noise_of,
     select,
+    select_lazily,
 )
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, PROVED, RECEDES, TAIL
 from jaxmle.solvers.trust_region import GROWING_STEPS_OF_RUNAWAY
@@ -109,19 +110,24 @@ def receding(z: Array, move: Array) -> Array:
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
     """One evaluation on the way to the limit, or on the way back from it."""
+    return select_lazily(
+        e.looks > 0, lambda: _look_back(state, e, point), lambda: _follow_on(state, e, point)
+    )
+
+
+def _follow_on(state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation on the way to the limit; past its end the way back begins."""
     xp = namespace(state.point.z)
     onward = _go_on(state, e, point)
-    back = _look_back(state, e, point)
     # What rounding made of the way cannot be told from a hill.
     returns = ~onward.active & onward.arrived & ~state.rough
-    onward = onward._replace(
+    return onward._replace(
         active=onward.active | returns,
         looks=xp.where(returns, 1, 0).astype(xp.int32),
         trial=xp.where(
             returns, state.tail.z - BACK[0] * receding(state.tail.z, state.tail.move), onward.trial
         ),
     )
-    return select(e.looks > 0, back, onward)
 
 
 def _look_back(state: State, e: Excursion, point: Point) -> Excursion:

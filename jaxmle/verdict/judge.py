@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
@@ -109,7 +109,9 @@ def survey(state: State, limit: Limit) -> Survey:
     # information has not died.
     alive = limit.recedes & (parts[1] > cut)
 
-    def deflated(j: Any, scale: Any, cut: Any, level: Any, move: Any, *_: Any) -> Any:
+    def deflated(
+        j: Array, scale: Array, cut: Array, level: Array, move: Array, *_: Array
+    ) -> tuple[Array, Array, Array, Array]:
         return _spectrum(_deflated(j, scale, move), scale, cut, level)
 
     return Survey(

@@ -13,14 +13,14 @@ kinks, as at the median of an even number of values, the middle is the estimate.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo
 from jaxmle.solvers.state import Point, State, is_finite, noise_of, select
 from jaxmle.verdict.kinks import (
     CHECKING,
@@ -73,7 +73,7 @@ def seek_kink(evaluate: Callable[[Array], Point], state: State) -> Kink:
                 search = proceed(state, search, evaluate(search.trial))
             return kink_of(state, search)
 
-    def body(search: Any) -> Any:
+    def body(search: Search) -> Search:
         return proceed(state, search, evaluate(search.trial))
 
     return kink_of(
@@ -128,7 +128,7 @@ def proceed(state: State, search: Search, point: Point) -> Search:
     if isinstance(point.z, np.ndarray):
         return _like(stages[int(search.stage)](state, search, point), search)
 
-    def typed(follow: Callable[..., Search]) -> Callable[..., Search]:
+    def typed(follow: FunctionTo[Search]) -> FunctionTo[Search]:
         return lambda *now: _like(follow(*now), search)
 
     return jax.lax.switch(search.stage, list(map(typed, stages)), state, search, point)
@@ -146,7 +146,7 @@ def _either(condition: Array, new: Callable[[], Search], old: Callable[[], Searc
     return select(condition, new(), old())
 
 
-def _probe(z: Array, turn: Any) -> Array:
+def _probe(z: Array, turn: int | Array) -> Array:
     """A point a little off in all coordinates, each turn in another pattern of signs."""
     xp = namespace(z)
     odd = (xp.arange(z.shape[0]) * (turn // 2)) % 2

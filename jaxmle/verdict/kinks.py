@@ -10,7 +10,7 @@ solved (Mifflin & Sagastizábal 2005, Math. Program. 104, 583: the 𝒱𝒰-deco
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -280,7 +280,7 @@ def next_place(search: Search, place: Array) -> Array:
     return xp.min(xp.where(open_slots, slots, k + 1)).astype(xp.int32)
 
 
-def ended(search: Search, is_found: Any = False) -> Search:
+def ended(search: Search, is_found: bool | Array = False) -> Search:
     """The search at its end, and whether it found a maximum at a kink."""
     xp = namespace(search.trial)
     over = xp.asarray(OVER).astype(xp.int32)

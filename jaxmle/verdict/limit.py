@@ -10,23 +10,21 @@ ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._namespace import is_nowhere, namespace
+from jaxmle._types import Array, Function, FunctionTo, Tree, ndarray
 from jaxmle.solvers.leading_axes import (
-    are_few,
     evaluate_lanes,
     lanes_of,
+    loop_over_active,
     members,
     members_of,
     norm,
     outer,
     times,
-    where_active,
     with_members,
 )
 from jaxmle.solvers.linalg import eigh
@@ -125,7 +123,7 @@ def unexplored(state: State) -> Limit:
     )
 
 
-def is_at_kink(end: Any) -> Array:
+def is_at_kink(end: Tree) -> Array:
     """Whether a climb ended at a kink, from its ``Limit`` or its ``Verdict``."""
     return np.zeros((), bool) if end.kink is None else end.kink > 0
 
@@ -144,10 +142,10 @@ def at_kink(limit: Limit, kink: Kink) -> Limit:
 
 
 def explore(
-    evaluate: Callable[..., Point],
+    evaluate: FunctionTo[Point],
     state: State,
     logarithms: tuple[bool, ...] = (),
-    wanted: np.ndarray | None = None,
+    wanted: ndarray | None = None,
 ) -> Limit:
     """Carry a recession to its limit, or look at the shape of ℓ where its maximum is in doubt, on
     the host (under a trace these are stages of ``one_loop``). Costs nothing where not needed.
@@ -166,7 +164,7 @@ def explore(
         return _explore(evaluate, state, logarithms)
 
 
-def _explore(evaluate: Callable[..., Point], state: State, logarithms: tuple[bool, ...]) -> Limit:
+def _explore(evaluate: FunctionTo[Point], state: State, logarithms: tuple[bool, ...]) -> Limit:
     far = _walk(evaluate, follow, (state,), to_limit(state))
     why = to_shape(logarithms, state, far)
     walk = _walk(evaluate, look, (why, state), begin_walk(state, why, why.asked))
@@ -174,10 +172,10 @@ def _explore(evaluate: Callable[..., Point], state: State, logarithms: tuple[boo
 
 
 def _explore_some(
-    evaluate: Callable[..., Point],
+    evaluate: FunctionTo[Point],
     state: State,
     logarithms: tuple[bool, ...],
-    wanted: np.ndarray | None,
+    wanted: ndarray | None,
 ) -> Limit:
     """``explore`` of a batch: a batch of those that need it."""
     asked = needs_excursion(logarithms, state)
@@ -190,30 +188,15 @@ def _explore_some(
     return with_members(unexplored(state), lanes, limit)
 
 
-def _walk_members(
-    evaluate: Callable[..., Point], body: Callable[..., Any], given: tuple[Any, ...], start: Any
-) -> Any:
-    """``_walk`` of a batch in NumPy."""
-    while np.any(start.active):
-        if are_few(start.active):
-            lanes = lanes_of(start.active)
-            some = evaluate_lanes(evaluate, lanes, len(start.active))
-            end = _walk_members(some, body, members(given, lanes), members(start, lanes))
-            return with_members(start, lanes, end)
-        trial = evaluate(start.trial, start.active)
-        start = where_active(start.active, body, given, start, trial)
-    return start
-
-
 def _walk(
-    evaluate: Callable[..., Point],
-    body: Callable[..., Any],
-    given: tuple[Any, ...],
-    start: Any,
-) -> Any:
+    evaluate: FunctionTo[Point],
+    body: Function,
+    given: tuple[Tree, ...],
+    start: Tree,
+) -> Tree:
     """An excursion or a walk to its end on the host, by ``body(*given, start, point)``."""
     if members_of(start.trial):
-        return _walk_members(evaluate, body, given, start)
+        return loop_over_active(evaluate, body, given, start)
     while start.active:
         start = body(*given, start, evaluate(start.trial))
     return start
@@ -261,7 +244,7 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
 
 
 def arrived(
-    state: State, far: Excursion, why: Doubt, walk: Any, seen: Found | None = None
+    state: State, far: Excursion, why: Doubt, walk: Tree, seen: Found | None = None
 ) -> Limit:
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
@@ -364,9 +347,11 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     for ever.
     """
     xp = namespace(state.point.z)
+    rises = (limit.shape == Shape.RISES) & climbed_on(state)
+    if is_nowhere(rises):
+        return limit
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
-    rises = (limit.shape == Shape.RISES) & climbed_on(state)
     amplified = limit.noise > AMPLIFIED * noise_of(state.point)
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)

@@ -11,7 +11,7 @@ n = 7, .88 to 1.14; of a truncated normal whose mean runs away, −2e-4 and .01.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -150,7 +150,7 @@ def _solve_rest(why: Doubt, point: Point) -> Rest:
     return Rest(step * free / scale, left, tangent, ~xp.any(convex, axis=0))
 
 
-def k_times_eps(z: Array) -> Any:
+def k_times_eps(z: Array) -> Array:
     """The rounding error of an eigenvalue of a matrix scaled to one."""
     return z.shape[0] * namespace(z).finfo(z.dtype).eps
 
@@ -172,7 +172,7 @@ def _aim_by_powers(why: Doubt, anchor: Array, tangent: Array, start: Array, end:
     return xp.where(bends, by_power, _aim(why, anchor, tangent, start, end))
 
 
-def _shaken(z: Array, turn: Any) -> Array:
+def _shaken(z: Array, turn: int | Array) -> Array:
     """A point a few ulps away in every coordinate; two turns go different ways."""
     xp = namespace(z)
     sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ndarray
+
 # length of a projection that is rounding; those of small integer designs are above 1e-3
 MIN_PROJECTION_LENGTH = 1e-7
 # of a term's usual gradient: what is left of y − p far out is not a direction
@@ -26,20 +28,17 @@ class Cone(NamedTuple):
 
     # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if
     # the cone is {0}
-    direction: np.ndarray
-    signs: (
-        np.ndarray
-    )  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
-    touched: np.ndarray  # (k,) d_j is not zero all over the cone
-    strict: np.ndarray  # (m,) rows positive somewhere on the cone
+    direction: ndarray
+    # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
+    signs: ndarray
+    touched: ndarray  # (k,) d_j is not zero all over the cone
+    strict: ndarray  # (m,) rows positive somewhere on the cone
     # (q, k) directions of the cone on which the signs rest: the one inside, and the farthest each
     # way along each coordinate
-    rays: np.ndarray
+    rays: ndarray
 
 
-def generators(
-    gradients: np.ndarray, alive: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def generators(gradients: ndarray, alive: ndarray, columns: ndarray) -> tuple[ndarray, ndarray]:
     """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and
     which (q, n) they come from.
     """
@@ -52,7 +51,7 @@ def generators(
     return rows[is_usable], is_usable
 
 
-def distinct(rows: np.ndarray) -> np.ndarray:
+def distinct(rows: ndarray) -> ndarray:
     """Rows that differ by more than rounding and length."""
     size = np.max(np.abs(rows), axis=1, initial=0.0)
     _, first = np.unique(
@@ -64,13 +63,13 @@ def distinct(rows: np.ndarray) -> np.ndarray:
     return rows[size > 0][np.sort(first)]
 
 
-def power_scale(rows: np.ndarray) -> np.ndarray:
+def power_scale(rows: ndarray) -> ndarray:
     """Powers of two (k,) that bring the columns near one, so that scaling is exact."""
     top = np.max(np.abs(rows), axis=0, initial=0.0)
     return np.exp2(np.round(np.log2(np.where(top > 0, top, 1.0))))
 
 
-def cone_of(rows: np.ndarray) -> Cone:
+def cone_of(rows: ndarray) -> Cone:
     """The cone of rows (m, k)."""
     k = rows.shape[1]
     # the length of a row says nothing, and one of e¹⁰⁰ would set the scale of its columns
@@ -95,7 +94,7 @@ def cone_of(rows: np.ndarray) -> Cone:
     )
 
 
-def farthest(rows: np.ndarray, toward: np.ndarray) -> np.ndarray:
+def farthest(rows: ndarray, toward: ndarray) -> ndarray:
     """The directions (2q, k) of the cone of rows (m, k) that are nearest to each of ``toward``
     (q, k) and to its opposite: where v'd takes both signs in the cone, it does on these two.
     """
@@ -107,7 +106,7 @@ def farthest(rows: np.ndarray, toward: np.ndarray) -> np.ndarray:
     return np.array(edges).reshape(-1, rows.shape[1]) / scale
 
 
-def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _project(g: ndarray, v: ndarray) -> ndarray:
     """The projection of v (k,) on {d : gd ≥ 0}; where that fails another d of the cone with v'd
     > 0, or zeros if there is none.
     """
@@ -123,7 +122,7 @@ def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     return d if np.min(g @ d) >= -MIN_PROJECTION_LENGTH * np.linalg.norm(d) else _farthest(g, v)
 
 
-def _farthest(g: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _farthest(g: ndarray, v: ndarray) -> ndarray:
     """``_project`` as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
     from scipy.optimize import linprog
 
@@ -135,7 +134,7 @@ def _farthest(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     )
 
 
-def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _interior(g: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
     """A direction positive on every row that can be, and which these are: rows not yet positive
     are projected together until they vanish.
     """
@@ -149,7 +148,7 @@ def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return d, g @ d > MIN_PROJECTION_LENGTH
 
 
-def _unit(d: np.ndarray) -> np.ndarray:
+def _unit(d: ndarray) -> ndarray:
     """d of length one; zeros where it is rounding, such as the sum of both ways along a line."""
     length = np.linalg.norm(d)
     return d / length if length > MIN_PROJECTION_LENGTH else np.zeros_like(d)
@@ -158,7 +157,7 @@ def _unit(d: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- exact arithmetic
 
 
-def certified(rows: np.ndarray, d: np.ndarray) -> bool:
+def certified(rows: ndarray, d: ndarray) -> bool:
     """Whether some direction near d (k,) is, in exact rational arithmetic on the floats given, ≥ 0
     on all rows (m, k) and > 0 on some.
 
@@ -193,7 +192,7 @@ def certified(rows: np.ndarray, d: np.ndarray) -> bool:
     )
 
 
-def _rational(d: np.ndarray) -> list[Fraction]:
+def _rational(d: ndarray) -> list[Fraction]:
     """d (k,), its largest entry one, as fractions of small denominators."""
     return [
         Fraction(float(v)).limit_denominator(10**12)

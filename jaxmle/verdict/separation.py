@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.likelihood.recession import Ways, straight
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
@@ -58,11 +57,11 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
 
 def with_recession_cone(
     fit: Fit,
-    roots: tuple[int, ...] | np.ndarray,
+    roots: tuple[int, ...] | ndarray,
     ways: Ways,
     start: Array,
     exact: bool,
-    further: Callable[[np.ndarray], np.ndarray],
+    further: Callable[[ndarray], ndarray],
 ) -> Fit:
     """One separated fit of concave terms with what the cone of its recession says; as it is where
     the cone does not hold the way that the climb went.
@@ -105,7 +104,7 @@ def with_recession_cone(
     return infinite(fit, cone, columns, follow, certificate)
 
 
-def _is_known(rows: np.ndarray, usable: np.ndarray, pure: np.ndarray, d: np.ndarray) -> bool:
+def _is_known(rows: ndarray, usable: ndarray, pure: ndarray, d: ndarray) -> bool:
     """Whether the gradients that are exact decide about d (k,): each term has one, and each term
     that gains along d has one that does.
 
@@ -124,11 +123,11 @@ def _is_known(rows: np.ndarray, usable: np.ndarray, pure: np.ndarray, d: np.ndar
 def _cut(
     starts: Array,
     cone: Cone,
-    rows: np.ndarray,
+    rows: ndarray,
     ordered: Array,
     columns: Array,
-    further: Callable[[np.ndarray], np.ndarray],
-    usual: np.ndarray,
+    further: Callable[[ndarray], ndarray],
+    usual: ndarray,
 ) -> Cone:
     """The cone without the directions along which some term falls far out.
 
@@ -167,7 +166,7 @@ def _cut(
     return cone._replace(touched=np.zeros_like(cone.touched))
 
 
-def _typical(rows: np.ndarray) -> np.ndarray:
+def _typical(rows: ndarray) -> ndarray:
     """The median size (k,) of what is not zero in each column of rows (m, k); 0 where all is."""
     sizes = np.abs(rows)
     return np.nan_to_num(np.nanmedian(np.where(sizes > 0, sizes, np.nan), axis=0))
@@ -179,7 +178,7 @@ def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: i
     """
     p = len(fit.names)
 
-    def whole(part: Any) -> Any:
+    def whole(part: Tree) -> Tree:
         return np.bincount(np.flatnonzero(columns), weights=part, minlength=p)[follow]
 
     signs = whole(cone.signs)
@@ -212,7 +211,7 @@ def imprecise(fit: Fit) -> Fit:
     this precision.
     """
 
-    def nothing(leaf: Any) -> Any:
+    def nothing(leaf: Tree) -> ndarray:
         return np.full_like(leaf, np.nan)
 
     witness = replace(

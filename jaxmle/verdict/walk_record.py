@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
@@ -69,7 +69,7 @@ def bar_of(state: State, walk: Walk) -> Array:
     return 10 * walk.noise + 4 * namespace(walk.noise).minimum(state.newton.decrement, 1e-6)
 
 
-def bar_at(why: Doubt, state: State, walk: Walk, offset: Any) -> Array:
+def bar_at(why: Doubt, state: State, walk: Walk, offset: Array) -> Array:
     """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
     xp = namespace(walk.noise)
     scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
 
 from jaxmle.parameters.arguments import shown
 
@@ -26,7 +25,7 @@ INSTEAD_OF_ENGINE = {
 }
 
 
-def checked_engine(engine: Any) -> Executor | None:
+def checked_engine(engine: object) -> Executor | None:
     """An engine as it was given, where it is one that works.
 
     Raises:

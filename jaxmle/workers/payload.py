@@ -10,12 +10,13 @@ import functools
 import pickle
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+
+from jaxmle._types import Foreign, Function
 
 PAYLOADS_HELD = 8  # in a worker's process, with all that is compiled for them
 
 
-def packed(content: Any, functions: Iterable[Any]) -> bytes:
+def packed(content: Foreign, functions: Iterable[Function]) -> bytes:
     """Anything as bytes: by pickle, and by cloudpickle where it holds a function that has no name
     in a module of its own.
 
@@ -47,13 +48,13 @@ def packed(content: Any, functions: Iterable[Any]) -> bytes:
         ) from error
 
 
-def _in_main(function: Any) -> bool:
+def _in_main(function: Function) -> bool:
     """Whether a function is of ``__main__``, which is another module in a worker."""
     return getattr(function, "__module__", "") == "__main__"
 
 
 @functools.lru_cache(maxsize=PAYLOADS_HELD)
-def unpacked(content: bytes) -> Any:
+def unpacked(content: bytes) -> Foreign:
     """What the bytes hold; the same object for the same bytes, so that a likelihood that arrives
     forty times is compiled once.
     """

@@ -11,6 +11,7 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import models
+from jaxmle.effects.record import REASON_LIMIT, REASON_NO_LIMIT
 
 # Both sides are at their maxima to 1e-8 standard errors; statsmodels' climbs end at 1e-8 or so.
 SAME = {"rtol": 1e-6, "atol": 1e-9}
@@ -223,9 +224,56 @@ def test_what_has_no_variance_has_no_standard_error_and_a_reason(births):
     assert fit.verdict == jm.Status.SEPARATED
     found = jm.margins(fit, frame, kind="link")
     assert np.isfinite(found.stderr[0]) and np.isnan(found.stderr[1])
-    assert (
-        not np.isfinite(found.estimate[1]) and "without a finite, unique estimate" in found.reason
+    assert found.estimate[1] == np.inf and "False: the data are separated" in found.reason
+
+
+@pytest.fixture(scope="module")
+def smokers(births):
+    """A separated fit: every smoker is a case."""
+    frame = jm.from_formula(
+        "low ~ age + smoke", births.assign(low=np.maximum(births.low, births.smoke))
     )
+    fit = frame.fit(models.logistic())
+    assert fit.verdict == jm.Status.SEPARATED
+    return frame, fit
+
+
+def test_an_effect_of_infinite_estimates_is_its_limit_without_a_standard_error(smokers):
+    frame, fit = smokers
+    share = 1 / (1 + np.exp(-fit.x[0] - fit.x[1] * frame.data["x"][:, 1]))  # of those who do not
+    smokes = frame.data["x"][:, 2] == 1
+    means = jm.margins(fit, frame, effect="prediction", by="smoke")
+    assert_allclose(means.estimate, [share[~smokes].mean(), 1.0], rtol=1e-9)
+    slopes = jm.margins(fit, frame, "age", by="smoke")
+    slope = (fit.x[1] * share * (1 - share))[~smokes].mean()
+    assert_allclose(slopes.estimate, [slope, 0.0], rtol=1e-9, atol=1e-12)
+    for found in (means, slopes):
+        assert np.isfinite(found.stderr[0]) and np.isnan(found.stderr[1])
+        assert found.to_frame()["reason"].tolist() == ["", REASON_LIMIT]
+    # p(1 − p)β of those who do not smoke grows with β
+    assert jm.margins(fit, frame, "smoke").estimate == np.inf
+    assert_allclose(jm.margins(fit, frame, {"smoke": (0, 1)}).estimate, 1 - share.mean(), rtol=1e-9)
+
+
+def test_an_effect_that_separated_data_leave_open_is_nan_with_the_reason():
+    """Between the classes a probability is 0, 1 or anything else, by the way to infinity."""
+    x = np.arange(20.0)
+    frame = jm.from_formula("y ~ x", {"x": x, "y": (x > 9.5).astype(int)})
+    fit = frame.fit(models.logistic())
+    found = jm.margins(fit, frame, effect="prediction", values={"x": [3.0, 9.5, 15.0]})
+    assert_allclose(found.estimate, [0.0, np.nan, 1.0], atol=1e-12)
+    assert found.reasons == (REASON_LIMIT, REASON_NO_LIMIT, REASON_LIMIT)
+    assert "No standard error for x=9.5: the data are separated, and do not" in found.reason
+
+
+def test_a_mean_count_of_an_empty_group_is_zero():
+    table = {"y": [3, 1, 2, 4, 0, 0], "g": ["a", "a", "b", "b", "c", "c"]}
+    frame = jm.from_formula("y ~ g", table)
+    fit = frame.fit(models.poisson())
+    found = jm.margins(fit, frame, effect="prediction", values={"g": ["a", "b", "c"]})
+    assert_allclose(found.estimate, [2.0, 3.0, 0.0], atol=1e-9)
+    logs = jm.margins(fit, frame, {"g": "pairwise"}, kind="link")
+    assert_allclose(logs.estimate, [np.log(1.5), -np.inf, -np.inf], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +320,7 @@ def test_bootstrapped_effects_are_those_of_every_replicate(logit, births):
     assert_allclose(found.stderr, delta.stderr, rtol=0.25)  # of 199 replicates, n = 189
     assert "pairs bootstrap" in repr(found)
     few = jm.bootstrap(model, fit, frame.data, key=1, replicates=19, acceleration=None)
-    with pytest.raises(ValueError, match="it takes 39 or more"):
+    with pytest.raises(ValueError, match="which takes 39 or more"):
         jm.margins(fit, frame, bootstrap=few).conf_int()
     with pytest.raises(TypeError, match=r"jaxmle\.bootstrap"):
         jm.margins(fit, frame, bootstrap=199)

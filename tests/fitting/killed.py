@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 import jaxmle as jm
-from jaxmle.batch import plan
+from jaxmle.batch.chunks import plan
 from jaxmle.runtime import checkpoint, npz
 from jaxmle.stochastic.stochastic import fit_stochastic
 from tests.likelihoods import logit

@@ -10,7 +10,7 @@ from jax import export
 
 import jaxmle as jm
 from jaxmle import special
-from jaxmle.batch.plan import SHARE_OF_ACCELERATOR, SIZES_ON_ACCELERATOR, Sizes, cut
+from jaxmle.batch.chunks.plan import SHARE_OF_ACCELERATOR, SIZES_ON_ACCELERATOR, Sizes, cut
 from tests.marks import thorough_but_for
 
 PLATFORMS = ("cuda", "rocm", "tpu")

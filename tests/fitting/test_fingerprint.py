@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import jaxmle as jm
-from jaxmle.batch.members import Ragged, Stacked, concatenated
+from jaxmle.batch.members.sources import Ragged, Stacked, concatenated
 from jaxmle.runtime.fingerprint import digest_of_arrays, fingerprint, fingerprints
 
 RNG = np.random.default_rng(31)

@@ -18,9 +18,9 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.batch import chunk, plan
-from jaxmle.batch.members import MAX_PADDED_ROWS_FOR_ONE_LENGTH, Table, buckets
-from jaxmle.batch.solver import Counts, half_done
+from jaxmle.batch.chunks import chunk, machine, plan
+from jaxmle.batch.chunks.solver import Counts, half_done
+from jaxmle.batch.members.sources import MAX_PADDED_ROWS_FOR_ONE_LENGTH, Table, buckets
 from tests.likelihoods import normal_regression_kernel
 
 B, N = 30, 60
@@ -395,7 +395,7 @@ def test_a_batch_beyond_the_memory_is_refused(monkeypatch):
 
 def test_memory_was_not_known_outside_of_linux(monkeypatch):
     """It was read from /proc, which macOS and Windows do not have; psutil knows it there too."""
-    from jaxmle.batch import plan as schedule
+    from jaxmle.batch.chunks import plan as schedule
 
     def memory():
         return SimpleNamespace(available=3e9)
@@ -518,7 +518,7 @@ rng = np.random.default_rng(0)
 x = np.concatenate([np.ones((200, 40, 1)), rng.normal(size=(200, 40, 1))], axis=2)
 y = (rng.random((200, 40)) < 0.5).astype(float)
 y[::17] = (x[::17, :, 1] > 0)
-from jaxmle.batch import plan
+from jaxmle.batch.chunks import plan
 plan.CHUNK_SIZES = (16,)
 def logit(params, data):
     eta = data["x"] @ params["beta"]
@@ -538,7 +538,8 @@ def test_a_round_is_left_when_half_are_done_and_few_would_end():
     assert half_done(Counts(2048, 2048, 20))
 
 
-def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
+@pytest.mark.parametrize("members_to_compile", [1000, pytest.param(1, marks=pytest.mark.thorough)])
+def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch, members_to_compile):
     """Sixty-four of 140 members are separated; the last of them go on in eight seats, and end as they would have."""
     rng = np.random.default_rng(8)
     x, y = rng.normal(size=(140, 20)), (rng.random((140, 20)) < 0.5).astype(float)
@@ -551,17 +552,18 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
     def run():
         return jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)
 
+    monkeypatch.setattr(machine, "MIN_MEMBERS_TO_COMPILE", members_to_compile)
     monkeypatch.setattr(plan, "CHUNK_SIZES", (256,))
     whole, taken = run(), []
     monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 8)
-    monkeypatch.setattr(chunk, "few_left", lambda counts: counts.now <= 8)
+    monkeypatch.setattr(chunk, "few_left", lambda counts: counts.now <= 8)  # of compiled climbs
     monkeypatch.setattr(
         chunk.Chunk,
-        "_taken",
-        lambda self, *args, own=chunk.Chunk._taken: taken.append(args) or own(self, *args),
+        "taken",
+        lambda self, *args, own=chunk.Chunk.taken: taken.append(args) or own(self, *args),
     )
     late = run()
-    assert len(taken) == 1 and 0 < np.sum(taken[0][1]) <= 8
+    assert taken and all(0 < np.sum(active) <= 8 for _, active in taken)
     assert np.sum(whole.status == Status.SEPARATED) == 64
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(late), strict=True):
         assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-9, atol=1e-12)

@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.batch import chunk, plan, scheduler
-from jaxmle.batch.machine import Machine
+from jaxmle.batch import scheduler
+from jaxmle.batch.chunks import chunk, compilation, plan
+from jaxmle.batch.chunks.machine import Machine
 
 MEMBERS, ROWS = 16, 30
 SAME = 1e-7  # of a standard error: sums in another order
@@ -42,7 +43,7 @@ def members():
 
 
 def fits(monkeypatch, loglik, data, machine):
-    monkeypatch.setattr(chunk, "machine_for", lambda devices, members: machine)
+    monkeypatch.setattr(compilation, "machine_for", lambda devices, members: machine)
     return jm.fit_batch(loglik, {"level": 0.1, "slope": 0.0}, data, progress=False)
 
 

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import models
-from jaxmle.batch import padding
-from jaxmle.batch.inputs import read_batch
+from jaxmle.batch.members import padding
+from jaxmle.batch.members.read import read_batch
 from jaxmle.fitting.options import Options
 from jaxmle.inference.diagnostics.influence import influence
 from jaxmle.inference.resampling.bootstrap import bootstrap

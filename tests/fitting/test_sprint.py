@@ -11,7 +11,7 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.batch import chunk, plan
+from jaxmle.batch.chunks import chunk, plan
 
 run = importlib.import_module("jaxmle.batch.scheduler")
 B, N = 48, 40

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import families, models
-from jaxmle.batch.inputs import read_batch
+from jaxmle.batch.members.read import read_batch
 from jaxmle.fitting.options import Options
 
 RNG = np.random.default_rng(5)

@@ -203,18 +203,20 @@ def test_conditional_logit_with_several_cases_is_the_sum_over_all_choices():
     )
 
 
-def test_heavy_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihood():
-    """Above 2**14 rows, in which case there is another program for few distinct times."""
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("times", [30, 4000, 10**9])
+@pytest.mark.parametrize("n", [300, 2**14 + 5])
+def test_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihood(n, times, ties):
+    """Above 2**14 rows a sixteenth of so many ties at a time: one turn, several, or all."""
     rng = np.random.default_rng(5)
-    n = 2**14
     data = {
         "x": rng.normal(size=(n, 2)),
-        "time": rng.integers(1, 30, n) / 7.0,
+        "time": rng.integers(1, times, n) / 7.0,
         "event": rng.integers(0, 2, n) * 1.0,
         "stratum": rng.integers(0, 3, n),
         "w": rng.random(n) + 0.5,
     }
-    options = CoxOptions("efron", "stratum", None, "w", None)
+    options = CoxOptions(ties, "stratum", None, "w", None)
 
     def of_beta(beta, data):
         return cox_loglik({"beta": beta}, data, options)
@@ -230,10 +232,24 @@ def test_heavy_ties_are_added_up_whole_and_give_the_derivatives_of_the_likelihoo
         assert_allclose(found[2], hessian, rtol=1e-10)
 
 
-def test_rows_are_in_the_order_of_time_with_events_first():
+ORDERED_TIMES = {
+    "with ties": lambda rng, n: rng.choice([-np.inf, -2.5, -1e-300, 0.0, 1e-300, 3.0, np.inf], n),
+    "zeros of both signs": lambda rng, n: rng.choice([-0.0, 0.0], n),
+    "continuous": lambda rng, n: rng.exponential(size=n),
+    "one value": lambda rng, n: np.ones(n),
+    # the last bits alone tell these apart, which the first sort does not see
+    "next to one another": lambda rng, n: 1.0 + rng.permutation(n) * 2.0**-52,
+    "far from one another": lambda rng, n: rng.exponential(size=n) ** 9 * rng.choice([1, 1e300], n),
+}
+
+
+@pytest.mark.parametrize("n", [1, 2, 300])
+@pytest.mark.parametrize("times", ORDERED_TIMES.values(), ids=ORDERED_TIMES)
+def test_rows_are_in_the_order_of_time_with_events_first(times, n):
     rng = np.random.default_rng(6)
-    time = rng.choice([-np.inf, -2.5, -1e-300, -0.0, 0.0, 1e-300, 3.0, np.inf], 200)
-    event = rng.integers(0, 2, 200) * 1.0
+    time = times(rng, n)
+    event = rng.integers(0, 2, n) * 1.0
+    ordered = jax.jit(lambda time, event: time_order(None, time, event))
     with jax.enable_x64(True):
-        order = np.asarray(time_order(None, jax.numpy.asarray(time), jax.numpy.asarray(event)))
-    assert np.array_equal(order, np.lexsort((np.arange(200), -event, time)))
+        order = np.asarray(ordered(time, event))
+    assert np.array_equal(order, np.lexsort((np.arange(n), -event, time)))

@@ -4,10 +4,14 @@ alone.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+from jaxmle.solvers.leading_axes import loop_over_active
 from jaxmle.solvers.state import DONE, Point, State, start
 from jaxmle.solvers.trust_region import advance
 
@@ -65,3 +69,34 @@ def test_members_climb_together_as_each_does_alone(k, far):
     assert np.all(np.asarray(together.phase)[MEMBERS // 4 : -4] == DONE) or far
     ends = np.stack([state.point.value for state in alone])
     np.testing.assert_allclose(together.point.value, ends, rtol=RELATIVE)
+
+
+class Countdown(NamedTuple):
+    """Members that count down from their own numbers, one at each evaluation."""
+
+    trial: np.ndarray  # (1, b)
+    active: np.ndarray
+    total: np.ndarray  # of what was evaluated
+
+
+@pytest.mark.parametrize("starts", [[3, 1, 4, 1, 5], [2, 2], [0, 0, 7], [0, 0]])
+def test_members_that_are_done_leave_a_loop_and_return_to_their_lanes(starts):
+    sizes = []
+
+    def evaluate(z, active):
+        sizes.append(int(np.sum(active)))
+        return z[0] ** 2
+
+    def body(step, now, point):
+        trial = now.trial - step
+        return Countdown(trial, now.active & (trial[0] > 0), now.total + point)
+
+    z = np.array([starts], float)
+    begin = Countdown(z, z[0] > 0, np.zeros(len(starts)))
+    end = loop_over_active(evaluate, body, (np.ones(len(starts)),), begin)
+    assert_array_equal(end.total, [sum(i**2 for i in range(n + 1)) for n in starts])
+    assert_array_equal(end.trial[0], np.zeros(len(starts)))
+    # one evaluation a round, of those that still count alone
+    assert sizes == [sum(n > i for n in starts) for i in range(max(starts))]
+    few = loop_over_active(evaluate, body, (np.ones(len(starts)),), begin, lambda now: True)
+    assert_array_equal(few.trial, begin.trial)

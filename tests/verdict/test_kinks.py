@@ -131,7 +131,7 @@ def test_no_kink_is_sought_where_the_program_has_none(monkeypatch):
 
     monkeypatch.setattr("jaxmle.fitting.passes.seek_kink", refuse)
     monkeypatch.setattr("jaxmle.fitting.one_loop.seek_kink", refuse)
-    monkeypatch.setattr("jaxmle.batch.solver.begin_search", refuse)
+    monkeypatch.setattr("jaxmle.batch.chunks.solver.begin_search", refuse)
     x = np.linspace(-1.0, 1.0, 12)
     separated = (x > 0) * 1.0
 

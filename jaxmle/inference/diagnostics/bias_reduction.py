@@ -5,15 +5,15 @@ any regular model.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DTypeLike, Loglik, Tree, ndarray
 from jaxmle.fitting.options import Options, Posed, read
-from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.combinators import Penalize, Weights
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.likelihood.derivatives import gradient
 from jaxmle.likelihood.discovery.row_independence import check_traced, check_weighted
@@ -42,8 +42,8 @@ def mean_br(
     data: Tree = None,
     *,
     constraints: Tree = None,
-    weights: Any = None,
-    dtype: Any = None,
+    weights: Weights | None = None,
+    dtype: DTypeLike = None,
     max_steps: int = 500,
 ) -> Fit:
     """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no first-order bias.
@@ -161,12 +161,12 @@ class _State(NamedTuple):
 
 
 def _adjusted_score(
-    loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree
+    loglik: Loglik, layout: Layout, roots: ndarray, x: Array, data: Tree
 ) -> _AdjustedScore:
     information = expected_information(loglik, layout, x, data).information
     root = inverse_root(information, roots)
 
-    def terms(x: Any) -> Any:
+    def terms(x: Array) -> Array:
         return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
 
     scaled = root.T @ (gradient(terms)(x) + adjustment(loglik, layout, x, data, root))
@@ -237,7 +237,7 @@ def _status(end: _State, eps: float) -> Array:
 
 
 def _record(
-    loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
+    loglik: Loglik, chart: Chart, roots: ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
     """The ``Fit`` of a root: like that of a maximum, except for the mode and the decrement, which
     is that of the adjusted score.

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.likelihood.terms import term_rows
@@ -75,7 +75,12 @@ class Disagreement:
 
 
 def disagreement(
-    loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
 ) -> Disagreement:
     """Standard errors from the Hessian, the outer product of scores and the sandwich side by side.
 

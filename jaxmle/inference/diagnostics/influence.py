@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Clusters, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.inference.again import Again, again, inverse_root
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.information.covariance import cluster_information, cluster_sums
@@ -74,9 +74,9 @@ def influence(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
-    weights: Any = None,
-    in_axes: Any = 0,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
 ) -> Influence:
     """One-step estimates without each observation, or without each cluster.
 
@@ -133,7 +133,9 @@ def influence(
     if not tracing():
         _check_rows(given, codes)
 
-    def quantity(ll: Any, x: Any, rows: Any, codes: Any, se: Any) -> Any:
+    def quantity(
+        ll: Loglik, x: Array, rows: Tree, codes: Tree, se: Array
+    ) -> tuple[Array, Array, Array, Array]:
         return _delete(ll, layout, x, rows, codes, se)
 
     parts = given.evaluate(("influence", clustered), quantity, (fit.se,))

@@ -5,7 +5,6 @@ or its distribution function.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,11 @@ import numpy as np
 import scipy
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array
+from jaxmle._types import Array, ArrayLike, DType, Key, Namespace
 from jaxmle.runtime.compile import tracing
 
 
-def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
+def pearson_residuals(y: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Array:
     """Pearson residuals (y − μ)/√V, with mean 0 and variance 1 if the model is right.
 
     Args:
@@ -38,7 +37,9 @@ def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
     return (y - mean) / xp.sqrt(xp.where(variance > 0, variance, xp.nan))
 
 
-def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
+def deviance_residuals(
+    y: ArrayLike, mean: ArrayLike, terms: ArrayLike, saturated: ArrayLike
+) -> Array:
     """Deviance residuals sign(y − μ)·√(2(ℓ_sat − ℓ)), whose squares sum to the deviance.
 
     Args:
@@ -64,15 +65,16 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
     >>> deviance_residuals(y, mean, poisson(mean), poisson(y)).round(4).tolist()
     [0.8789, -1.0]
     """
-    xp, (y, mean, terms, saturated) = _arrays(y=y, mean=mean, terms=terms, saturated=saturated)
-    twice = 2 * (saturated - terms)
-    noise = 16 * xp.finfo(twice.dtype).eps * (1 + abs(terms))
-    return xp.sign(y - mean) * xp.sqrt(
+    named = _arrays(y=y, mean=mean, terms=terms, saturated=saturated)
+    xp, (response, center, fitted, best) = named
+    twice = 2 * (best - fitted)
+    noise = 16 * xp.finfo(twice.dtype).eps * (1 + xp.abs(fitted))
+    return xp.sign(response - center) * xp.sqrt(
         xp.where(twice >= 0, twice, xp.where(twice >= -noise, 0.0, xp.nan))
     )
 
 
-def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
+def pit(cdf: ArrayLike | None, below: ArrayLike | None = None, *, key: Key | None = None) -> Array:
     """Probability integral transforms F(y), uniform on (0, 1) if the model is right; randomised for
     a discrete response.
 
@@ -105,7 +107,13 @@ def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
     return xp.where(sound, below + share * (cdf - below), xp.nan)
 
 
-def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any = None) -> Array:
+def quantile_residuals(
+    cdf: ArrayLike | None,
+    below: ArrayLike | None = None,
+    *,
+    sf: ArrayLike | None = None,
+    key: Key | None = None,
+) -> Array:
     """Quantile residuals, Φ⁻¹ of the probability integral transform: standard normal if the model
     is right, whatever the distribution of the response.
 
@@ -141,15 +149,15 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
     return xp.where(lower > 0.5, -tail, tail)
 
 
-def _normal_quantile(xp: Any, u: Array) -> Array:
+def _normal_quantile(xp: Namespace, u: Array) -> Array:
     return scipy.special.ndtri(u) if xp is np else jax.scipy.special.ndtri(u)
 
 
-def _arrays(**named: Any) -> tuple[Any, list[Array]]:
+def _arrays(**named: ArrayLike | None) -> tuple[Namespace, list[Array]]:
     """The arguments as floating-point arrays of the same shape; JAX arrays under a trace, otherwise
     NumPy arrays.
     """
-    xp: Any = jnp if tracing() or any(is_traced(value) for value in named.values()) else np
+    xp: Namespace = jnp if tracing() or any(is_traced(value) for value in named.values()) else np
     arrays = [xp.asarray(value) for value in named.values()]
     for name, value in zip(named, arrays, strict=True):
         if value.dtype.kind not in "fiub":
@@ -166,7 +174,7 @@ def _arrays(**named: Any) -> tuple[Any, list[Array]]:
     return xp, [xp.broadcast_to(value.astype(real), shape) for value in arrays]
 
 
-def _uniform(key: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> Array:
+def _uniform(key: Key | None, shape: tuple[int, ...], dtype: DType, xp: Namespace) -> Array:
     key = (
         jax.random.key(int(key))
         if isinstance(key, int | np.integer) and not isinstance(key, bool)

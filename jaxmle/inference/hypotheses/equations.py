@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import ndarray
 from jaxmle.parameters.tree import Layout
 
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -17,8 +18,8 @@ class Linear(NamedTuple):
     the name of a whole leaf or factor.
     """
 
-    rows: np.ndarray
-    constant: np.ndarray
+    rows: ndarray
+    constant: ndarray
 
     @property
     def is_constant(self) -> bool:
@@ -28,8 +29,8 @@ class Linear(NamedTuple):
 class Equations(NamedTuple):
     """Rows (q, p) and their right-hand sides, (q,), with the original text."""
 
-    rows: np.ndarray
-    targets: np.ndarray
+    rows: ndarray
+    targets: ndarray
     text: str
 
 
@@ -90,9 +91,7 @@ def _names(layout: Layout) -> dict[str, list[int]]:
     return positions
 
 
-def _equation(
-    layout: Layout, names: dict[str, list[int]], text: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _equation(layout: Layout, names: dict[str, list[int]], text: str) -> tuple[ndarray, ndarray]:
     if any(sign in text for sign in "<>!"):
         raise ValueError(
             f"{text!r}: a null hypothesis must be an equation, with =; got an inequality"

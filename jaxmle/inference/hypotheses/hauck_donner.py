@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.structure import has_law
 from jaxmle.likelihood.terms import expected_information
@@ -93,8 +93,8 @@ def hauck_donner(
     data: Tree = None,
     *,
     value: float = 0.0,
-    weights: Any = None,
-    in_axes: Any = 0,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
 ) -> HauckDonner:
     """Whether the Wald statistic of each parameter falls as its estimate moves away from ``value``.
 

@@ -5,13 +5,12 @@ as they do when the model is right.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Key, Loglik, Tree, ndarray
 from jaxmle.batch.batch import fit_batch
 from jaxmle.inference.again import Again, again, check_fit, tangent
 from jaxmle.inference.hypotheses.record import Reason, Test
@@ -41,7 +40,7 @@ def information_matrix_test(
     data: Tree,
     sample: Callable[[jax.Array, Tree, Tree], Tree],
     *,
-    key: Any,
+    key: Key,
     replicates: int = 199,
 ) -> Test:
     """Information-matrix test of the whole specification, with a p-value by parametric bootstrap.
@@ -98,7 +97,9 @@ def information_matrix_test(
             code = int(Reason.REPLICATES)
     p = (1 + exceedances) / (1 + usable) if not code else np.nan
     lost = code == int(Reason.NOT_CONVERGED)
-    numbers: tuple[Any, Any, Any, Any, Any] = (  # NumPy's scalars, which are arrays without axes
+    numbers: tuple[
+        Tree, Tree, Tree, Tree, Tree
+    ] = (  # NumPy's scalars, which are arrays without axes
         np.float64(np.nan if lost else observed),
         np.float64(rank - fit.df),
         np.float64(p),
@@ -117,9 +118,9 @@ def _simulated(
     loglik: Loglik,
     given: Again,
     sample: Callable[[jax.Array, Tree, Tree], Tree],
-    key: Any,
+    key: Key,
     replicates: int,
-) -> np.ndarray:
+) -> ndarray:
     """The statistics of simulated data sets that could be fitted."""
     fit = given.fit
     drawn, axes = _drawn(given, sample, key, replicates)
@@ -140,7 +141,7 @@ def _simulated(
     return np.asarray(statistics)[np.asarray(refits.converged)]
 
 
-def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
+def _check(loglik: Loglik, fit: Fit, sample: Function | None, replicates: Tree) -> None:
     host_only("information_matrix_test")
     check_fit("the information-matrix test", fit, alone=True)
     tree = as_tree(loglik)
@@ -202,16 +203,16 @@ def _ones_on_indicators(
 
 
 def _drawn(
-    given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
+    given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Key, replicates: int
 ) -> tuple[Tree, Tree]:
     """Simulated data sets (replicates, n, …), and the axes of their leaves: None for leaves that
     the sampler does not change.
     """
     data = given.data
     layout = given.fit.layout
-    sampler: Any = sample
+    sampler: Tree = sample
 
-    def make(held: Any) -> Callable[..., Any]:
+    def make(held: Tree) -> Function:
         return lambda keys, x, data: jax.vmap(
             lambda key: held.function(key, layout.unravel(x), data)
         )(keys)
@@ -225,7 +226,7 @@ def _drawn(
                 keys, jnp.asarray(given.fit.x), rows
             ),
         )
-    form: Any = jax.tree.structure(drawn)
+    form: Tree = jax.tree.structure(drawn)
     if form != jax.tree.structure(data) or any(
         a.shape[1:] != np.shape(b)
         for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)

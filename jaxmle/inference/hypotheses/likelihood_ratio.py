@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Tree
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
@@ -128,7 +127,7 @@ def _noise(restricted: Fit, full: Fit) -> Array:
 
 def _reasons(
     restricted: Fit, full: Fit, higher: Array, j: int | None, df: int
-) -> list[tuple[Reason, Any]]:
+) -> list[tuple[Reason, Tree]]:
     """The reasons why the distribution of the statistic may be unknown, the most serious first."""
     xp = namespace(full.loglik)
     robust = any(fit.vcov_kind.startswith(("HC", "CR")) for fit in (restricted, full))

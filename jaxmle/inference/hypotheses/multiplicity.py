@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, ArrayLike, FunctionTo, Namespace
 from jaxmle.parameters.arguments import shown
 
 
-def holm(pvalues: Any, axis: int = -1) -> Array:
+def holm(pvalues: ArrayLike, axis: int = -1) -> Array:
     """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false
     rejection at α, whatever the dependence.
 
@@ -43,7 +40,7 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
     return _put_back(_running(xp, "maximum", raised), order, pvalues, axis)
 
 
-def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
+def benjamini_hochberg(pvalues: ArrayLike, axis: int = -1) -> Array:
     """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected
     proportion of false rejections at α.
 
@@ -77,7 +74,7 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
     return _put_back(xp.where(xp.isnan(ascending), xp.nan, lowest), order, pvalues, axis)
 
 
-def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
+def _sorted(pvalues: ArrayLike, axis: int) -> tuple[Array, Array, Array]:
     """The p-values in increasing order along the last axis, NaN last; how many there are; the
     order.
     """
@@ -107,17 +104,17 @@ def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
     )
 
 
-def _running(xp: Any, what: str, values: Array) -> Array:
+def _running(xp: Namespace, what: str, values: Array) -> Array:
     """The running maximum or minimum along the last axis."""
     if xp is np:
         return getattr(np, what).accumulate(values, axis=-1)
-    running: dict[str, Callable[..., Array]] = {
+    running: dict[str, FunctionTo[Array]] = {
         "maximum": jax.lax.cummax,
         "minimum": jax.lax.cummin,
     }
     return running[what](values, axis=values.ndim - 1)
 
 
-def _put_back(adjusted: Array, order: Array, pvalues: Any, axis: int) -> Array:
+def _put_back(adjusted: Array, order: Array, pvalues: ArrayLike, axis: int) -> Array:
     xp = namespace(adjusted)
     return xp.moveaxis(xp.take_along_axis(adjusted, xp.argsort(order, axis=-1), axis=-1), -1, axis)

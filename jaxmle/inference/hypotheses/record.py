@@ -8,14 +8,13 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 import scipy
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, Index, Tree
 
 
 class Reason(IntEnum):
@@ -121,7 +120,7 @@ class Test:
         return np.shape(self.statistic)
 
     @property
-    def reason(self) -> Any:
+    def reason(self) -> Tree:
         """Why there is no p-value, as a sentence; ``""`` if there is one; for a batch a tuple of
         these.
         """
@@ -131,7 +130,7 @@ class Test:
             REASON_MEANING[Reason(code)] for code in np.asarray(self.code).reshape(-1).tolist()
         )
 
-    def __getitem__(self, index: Any) -> Test:
+    def __getitem__(self, index: Index) -> Test:
         if not self.batch_shape:
             raise TypeError("this is one test, not a batch: it has no members to index")
         return jax.tree.map(lambda leaf: leaf[index], self)
@@ -236,7 +235,7 @@ def outcome(
     hypothesis: str,
     law: str = "chi2",
     df_residual: float = math.inf,
-    broken: Any = 0,
+    broken: Tree = 0,
 ) -> Test:
     """The record of a statistic with its own distribution. If ``code`` is not 0 the p-value is NaN,
     and if ``broken`` the statistic too.

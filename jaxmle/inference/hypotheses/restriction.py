@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, ArrayLike, Tree, ndarray
 from jaxmle.inference.delta import real_value
 from jaxmle.inference.hypotheses.equations import equations_of
 from jaxmle.parameters.arguments import check_function, shown
@@ -23,7 +23,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point
 from jaxmle.runtime.compile import portable_copy, precision, tracing
 
-Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
+Restriction = str | Sequence[Tree] | Mapping[str, Tree] | ndarray | Callable[[Tree], Tree]
 SUM_TOLERANCE = 1e-9  # of the sum of a simplex under H0, which should be one
 RANK_TOLERANCE = 1e-10  # of rows of length one
 
@@ -38,7 +38,7 @@ class Gap(NamedTuple):
     hypothesis: str
 
 
-def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
+def gap_of(fit: Fit, restriction: Restriction, value: ArrayLike | Mapping[str, ArrayLike]) -> Gap:
     """How far the estimates are from a hypothesis, (q,), with the derivative of that gap, (q, p).
 
     Args:
@@ -66,7 +66,7 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
     return _of_matrix(fit, restriction, value)
 
 
-def _of_equations(fit: Fit, texts: list[str], value: Any) -> Gap:
+def _of_equations(fit: Fit, texts: list[str], value: ArrayLike | Mapping[str, ArrayLike]) -> Gap:
     """The hypothesis that linear equations hold."""
     if not isinstance(value, float) or value != 0.0:
         raise ValueError("an equation already contains its value: leave value out")
@@ -78,7 +78,7 @@ def _of_equations(fit: Fit, texts: list[str], value: Any) -> Gap:
     return _of_matrix(fit, equations.rows, equations.targets)._replace(hypothesis=equations.text)
 
 
-def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[int], np.ndarray]:
+def _listed(layout: Layout, names: list[str], values: list[Tree]) -> tuple[list[int], ndarray]:
     """Positions and targets of names that each have a value."""
     if not names:
         raise ValueError("the restriction names no parameter")
@@ -95,7 +95,9 @@ def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[i
     return _distinct(layout, [j for entries in where for j in entries]), np.concatenate(targets)
 
 
-def _positions(layout: Layout, names: list[str], value: Any) -> tuple[list[int], np.ndarray]:
+def _positions(
+    layout: Layout, names: list[str], value: ArrayLike | Mapping[str, ArrayLike]
+) -> tuple[list[int], ndarray]:
     """Positions of names and their targets, from one value for all of them."""
     where = _distinct(layout, [j for name in names for j in layout.find(_plain(name))])
     return where, _targets(value, len(where))
@@ -121,14 +123,14 @@ def _distinct(layout: Layout, where: list[int]) -> list[int]:
     return where
 
 
-def _targets(value: Any, q: int) -> np.ndarray:
+def _targets(value: ArrayLike | Mapping[str, ArrayLike], q: int) -> ndarray:
     target = _numbers("value", value)
     if target.size not in (1, q) or not np.all(np.isfinite(target)):
         raise ValueError(f"value must be finite, one number or {q} of them; got {shown(value)}")
     return np.broadcast_to(target, (q,))
 
 
-def _numbers(name: str, value: Any) -> np.ndarray:
+def _numbers(name: str, value: ArrayLike | Mapping[str, ArrayLike]) -> ndarray:
     """A flat array of real numbers."""
     array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
     if isinstance(array, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
@@ -136,7 +138,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     return np.ravel(array.astype(float))
 
 
-def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
+def _of_names(fit: Fit, where: list[int], target: ndarray) -> Gap:
     """The hypothesis that entries have given values; whole simplexes as log ratios to their last
     entry.
     """
@@ -188,7 +190,7 @@ def _check_sums(fit: Fit, simplexes: list[list[int]], goal: dict[int, float]) ->
             )
 
 
-def _hypothesis(names: tuple[str, ...], where: list[int], target: np.ndarray) -> str:
+def _hypothesis(names: tuple[str, ...], where: list[int], target: ndarray) -> str:
     """The null hypothesis in words, of its first six entries."""
     shown_names = [names[j] for j in where[:6]]
     if len(set(target.tolist())) == 1:
@@ -205,7 +207,7 @@ def _simplexes(layout: Layout) -> Iterator[list[int]]:
             yield from np.arange(span.start, span.stop).reshape(-1, leaf.shape[-1]).tolist()
 
 
-def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
+def _of_matrix(fit: Fit, matrix: Tree, value: ArrayLike | Mapping[str, ArrayLike]) -> Gap:
     p = len(fit.names)
     xp = namespace(fit.loglik)
     x = finite_point(fit)
@@ -226,8 +228,8 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
     _refuse_repeats(r)
     target = _targets(value, len(r))
     used = np.broadcast_to(np.any(r != 0, axis=0), x.shape)  # an entry that no row uses may be NaN
-    value = xp.where(used, x, 0.0) @ r.T.astype(x.dtype)
-    gap = value - np.broadcast_to(target, value.shape)
+    estimate = xp.where(used, x, 0.0) @ r.T.astype(x.dtype)
+    gap = estimate - np.broadcast_to(target, estimate.shape)
     hypothesis = ", ".join(
         f"{combination(fit.names, row)} = "
         f"{goal / np.abs(row).max() * np.sign(row[np.argmax(np.abs(row))]):g}"
@@ -240,7 +242,7 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
     )
 
 
-def _refuse_repeats(r: np.ndarray) -> None:
+def _refuse_repeats(r: ndarray) -> None:
     """Raise for a matrix with a row that is a linear combination of the rows above it."""
     scaled = r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), np.finfo(float).tiny)
     for i in range(len(r)):
@@ -249,7 +251,9 @@ def _refuse_repeats(r: np.ndarray) -> None:
             raise ValueError(f"row {i} of the restriction {what}: leave it out")
 
 
-def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
+def _of_function(
+    fit: Fit, g: Callable[[Tree], Tree], value: ArrayLike | Mapping[str, ArrayLike]
+) -> Gap:
     """r and its Jacobian at every estimate, by forward differentiation."""
 
     check_function("restriction", g, "lambda params: params['a'] - params['b']")
@@ -257,7 +261,7 @@ def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
     def value_and_jacobian(x: Array) -> tuple[Array, Array]:
         r = portable_copy(g)
 
-        def flat(x: Any) -> Any:
+        def flat(x: Array) -> Array:
             return ravel_pytree(real_value("restriction", r(fit.layout.unravel(x))))[0]
 
         return flat(x), jax.jacfwd(flat)(x)

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Loglik, Tree, ndarray
 from jaxmle.inference.again import again, check_fit, inverse_root, tangent
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.covariance import cluster_information, cluster_sums, unlevered
@@ -54,7 +54,7 @@ class Satterthwaite:
     df: Array
     names: tuple[str, ...]
 
-    def conf_int(self, level: float = 0.95) -> np.ndarray:
+    def conf_int(self, level: float = 0.95) -> ndarray:
         """Symmetric intervals estimate ± t·SE, (q, 2)."""
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
@@ -67,7 +67,7 @@ class Satterthwaite:
         return self.estimate / self.stderr
 
     @property
-    def pvalues(self) -> np.ndarray:
+    def pvalues(self) -> ndarray:
         """Two-sided p-values of ``tvalues``, (q,)."""
         return 2 * scipy.special.stdtr(self.df, -np.abs(self.tvalues))
 
@@ -87,9 +87,9 @@ def satterthwaite(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
-    contrasts: Any = None,
-    weights: Any = None,
+    clusters: Clusters = None,
+    contrasts: Tree = None,
+    weights: Weights | None = None,
 ) -> Satterthwaite:
     """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ if the model is right and clusters are
     independent.
@@ -156,7 +156,7 @@ def satterthwaite(
     return Satterthwaite(estimate, stderr, np.where(np.isfinite(stderr), df, np.nan), labels)
 
 
-def _contrasts(contrasts: Any, p: int) -> np.ndarray:
+def _contrasts(contrasts: Tree, p: int) -> ndarray:
     """Contrasts as a matrix (q, p) of real numbers."""
     array = np.asarray(contrasts)
     if array.dtype.kind not in "fiu" or isinstance(contrasts, np.ma.MaskedArray):

@@ -5,17 +5,16 @@ than by chance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Clusters, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
-from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.combinators import Penalize, Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.covariance import check_kind, sandwich
 from jaxmle.likelihood.structure import has, has_law, weighting_of
@@ -34,9 +33,9 @@ def score_test(
     *,
     params: Callable[[Tree], Tree] | None = None,
     vcov: str = "auto",
-    clusters: Any = None,
-    weights: Any = None,
-    in_axes: Any = 0,
+    clusters: Clusters = None,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
     constraints: Tree = None,
 ) -> Test:
     """Score test (Rao's test, the Lagrange-multiplier test) of a restricted model against a full
@@ -127,7 +126,7 @@ def score_test(
     return outcome(statistic, q, code, "Score", _hypothesis(q, kind), broken=code != 0)
 
 
-def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) -> None:
+def _check_arguments(vcov: Tree, clusters: Clusters, params: Tree, constraints: Tree) -> None:
     """Raise for mistakes that can be seen without the likelihood."""
     check_kind(vcov, clusters)
     if constraints is not None and params is None:
@@ -175,7 +174,7 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
 
 
-def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
+def _kind(vcov: str, loglik: Loglik, clusters: Clusters, weighting: str) -> str:
     if vcov == "expected" and not has_law(loglik):
         raise ValueError(NO_LAW)
     if vcov == "auto":
@@ -197,7 +196,7 @@ def _full_point(
     """
 
     def full_point(x: Array) -> tuple[Array, Array]:
-        def full(x: Any) -> Any:
+        def full(x: Array) -> Array:
             return layout.ravel(
                 jax.tree.map(
                     lambda leaf: jnp.asarray(leaf, x.dtype), params(restricted.layout.unravel(x))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Axes, Loglik, Tree
 from jaxmle.inference.again import Again, again
 from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, same_data
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
@@ -19,14 +17,14 @@ from jaxmle.record.fit import Fit
 
 
 def vuong_test(
-    loglik1: Any,
+    loglik1: Loglik,
     fit1: Fit,
-    loglik2: Any,
+    loglik2: Loglik,
     fit2: Fit,
     data: Tree,
     *,
     correction: str = "none",
-    in_axes: Any = 0,
+    in_axes: Axes = 0,
 ) -> Test:
     """Vuong's test of two models that are not nested: whether one is closer to the truth in
     Kullback–Leibler divergence.

@@ -7,13 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, ArrayLike, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.inference.hypotheses.restriction import Gap, Restriction, gap_of
@@ -37,7 +36,11 @@ MAX_NULL_SHARE_OF_GRADIENT = (
 
 
 def wald_test(
-    fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residual: float | None = None
+    fit: Fit,
+    restriction: Restriction,
+    value: ArrayLike | Mapping[str, ArrayLike] = 0.0,
+    *,
+    df_residual: float | None = None,
 ) -> Test:
     """Wald test of r(θ) = value with the covariance of the fit, which is robust if the fit's is.
 
@@ -238,7 +241,7 @@ class JointTests:
 
 
 def joint_tests(
-    fit: Fit, terms: Mapping[str, Any] | None = None, *, df_residual: float | None = None
+    fit: Fit, terms: Mapping[str, Tree] | None = None, *, df_residual: float | None = None
 ) -> JointTests:
     """Joint Wald tests, one for each term, that all its coefficients are zero.
 

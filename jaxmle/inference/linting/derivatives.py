@@ -4,16 +4,17 @@ effect.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.inference.linting.probe import Probe, is_finite
 from jaxmle.inference.linting.report import Finding
 from jaxmle.solvers.state import Point
 
 
-def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, Any, Any]:
+def _slopes(probe: Probe, z: ndarray, j: int, h: float) -> tuple[Tree, Tree, Tree, Tree]:
     """Central differences of ℓ and of the score in coordinate j, by Richardson extrapolation, each
     with the change in its last refinement.
     """
@@ -41,10 +42,10 @@ class _Errors(NamedTuple):
 
     score: float
     hessian: float
-    evidence: tuple[dict[str, Any], dict[str, Any]]
+    evidence: tuple[dict[str, Tree], dict[str, Tree]]
 
 
-def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
+def _compared(probe: Probe, z: ndarray, point: Point, j: int) -> _Errors:
     """The score in coordinate j, and column j of the Hessian, against differences. Errors are
     measured in row units.
     """

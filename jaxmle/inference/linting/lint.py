@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Key, Loglik, Tree
 from jaxmle.fitting.options import Options, read
 from jaxmle.inference.linting.derivatives import check_derivatives, check_parameters
 from jaxmle.inference.linting.normalisation import check_normalised
@@ -54,9 +53,9 @@ def lint(
     sample: Callable[[jax.Array, Tree, Tree], Tree] | None = None,
     *,
     response: str | None = None,
-    support: Any = None,
+    support: object = None,
     constraints: Tree = None,
-    key: Any = 0,
+    key: Key = 0,
 ) -> LintReport:
     """Look for the usual mistakes in a log-likelihood, at the start and near it.
 

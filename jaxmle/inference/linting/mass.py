@@ -5,24 +5,22 @@ line; for several rows at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Array, Function, Tree, ndarray
 from jaxmle.parameters.constraints import Interval
 
-Density = Callable[
-    [np.ndarray], np.ndarray
-]  # values of the response (rows,) → log densities (rows,)
+Density = Callable[[ndarray], ndarray]  # values of the response (rows,) → log densities (rows,)
 MAX_RELATIVE_ERROR_OF_MASS = 1e-6  # of an integral, up to which it is used
 
 
-def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.ndarray, bool]:
+def log_mass(density: Density, support: object, observed: ndarray) -> tuple[ndarray, bool]:
     """log Σ or log ∫ of the density of each row over the support, and whether it converged. NaN
     counts as outside the support.
     """
 
-    def inside(v: Any) -> Any:
+    def inside(v: Tree) -> ndarray:
         return np.where(np.isnan(log_density := density(v)), -np.inf, log_density)
 
     if isinstance(support, str):
@@ -33,9 +31,7 @@ def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.n
     return np.logaddexp.reduce(np.array([inside(value) for value in values])), True
 
 
-def _log_series(
-    density: Density, observed: np.ndarray, limit: int = 20_000
-) -> tuple[np.ndarray, bool]:
+def _log_series(density: Density, observed: ndarray, limit: int = 20_000) -> tuple[ndarray, bool]:
     """Σ over 0, 1, 2, …, until a geometric tail of the last ratio is below 1e-11 of the sum."""
     total = last = np.full(len(observed), -np.inf)
     for v in range(limit if observed.max() < limit else 0):
@@ -54,9 +50,7 @@ def _log_series(
 MASS_REACH = 40.0  # of the variable w of integration: e⁴⁰ = 2e17
 
 
-def _log_integral(
-    density: Density, support: Interval, observed: np.ndarray
-) -> tuple[np.ndarray, bool]:
+def _log_integral(density: Density, support: Interval, observed: ndarray) -> tuple[ndarray, bool]:
     """∫ over an interval as an integral over the line, y = T(w): poles at an end vanish and tails
     fall exponentially.
 
@@ -67,7 +61,7 @@ def _log_integral(
 
     change, log_slope = change_of_variable(support, observed)
 
-    def integrand(w: np.ndarray) -> np.ndarray:
+    def integrand(w: ndarray) -> ndarray:
         y = change(w)
         inside = (
             (np.abs(w) <= MASS_REACH) & (y > support.lower) & (y < support.upper) & np.isfinite(y)
@@ -88,7 +82,7 @@ def _log_integral(
     if np.any(np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16):
         return np.full(k, np.nan), False
 
-    def scaled(v: Any) -> Any:
+    def scaled(v: Tree) -> Tree:
         return np.exp(np.minimum(integrand(mode + width * v) - peak, 700.0))
 
     value, error = quad_vec(
@@ -104,9 +98,7 @@ def _log_integral(
     return peak + np.log(value * width), bool(np.all(error < MAX_RELATIVE_ERROR_OF_MASS * value))
 
 
-def _mode(
-    integrand: Callable[[np.ndarray], np.ndarray], mode: np.ndarray, spacing: float
-) -> np.ndarray:
+def _mode(integrand: Callable[[ndarray], ndarray], mode: ndarray, spacing: float) -> ndarray:
     """The mode of each integrand, from the best point of a grid: grids of nine points around the
     best one, each a quarter as wide as the one before.
     """
@@ -119,9 +111,7 @@ def _mode(
     return mode
 
 
-def _width(
-    integrand: Callable[[np.ndarray], np.ndarray], mode: np.ndarray, peak: np.ndarray
-) -> np.ndarray:
+def _width(integrand: Callable[[ndarray], ndarray], mode: ndarray, peak: ndarray) -> ndarray:
     """The distance from its mode at which each integrand has fallen by e^½, to within a factor of
     two.
     """
@@ -132,9 +122,7 @@ def _width(
     return width
 
 
-def change_of_variable(
-    support: Interval, observed: np.ndarray
-) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+def change_of_variable(support: Interval, observed: ndarray) -> tuple[Function, Function]:
     """y = T(w) and log T'(w): sinh around the observed responses on the line, otherwise the
     transform of the constraint.
     """
@@ -146,7 +134,7 @@ def change_of_variable(
             lambda w: np.log(spread) + np.logaddexp(w, -w) - np.log(2.0),
         )
 
-    def change(w: Any) -> Any:
+    def change(w: Array) -> Array:
         return support.to_user(w, np.shape(w))
 
     if np.isinf(support.upper) or np.isinf(support.lower):

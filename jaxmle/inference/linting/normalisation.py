@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.inference.linting.mass import Density, change_of_variable, log_mass
 from jaxmle.inference.linting.probe import SUPPORTS, MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
@@ -22,14 +21,13 @@ MASS_TOLERANCE = 1e-5  # of an integral from one: ten times the error of the qua
 ROWS_INTEGRATED = 5
 ROWS_LOOKED_AT = 512
 
-Base = Callable[
-    [np.ndarray], Any
-]  # from values of the response to the log of a factor that depends only on them
+# From values of the response to the log of a factor that depends only on them.
+Base = Callable[[ndarray], Tree]
 
 
 def _density(
     probe: Probe, member: MemberInputs, leaf: int, scalar: bool, alone: bool
-) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
+) -> tuple[Callable[[ndarray], Density], ndarray]:
     """For parameters z, the log density of a few rows at other values of their response; and those
     responses.
 
@@ -42,7 +40,7 @@ def _density(
     held = np.asarray(leaves[leaf])
     rows = np.unique(np.linspace(0, len(held) - 1, min(ROWS_INTEGRATED, len(held))).astype(int))
 
-    def together(z: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def together(z: ndarray, values: ndarray) -> ndarray:
         new = held.copy()
         new[rows] = values
         return member.terms(
@@ -70,13 +68,13 @@ def _head(probe: Probe, member: MemberInputs) -> Tree:
 
 
 def _one_by_one(
-    probe: Probe, member: MemberInputs, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
-) -> Callable[..., np.ndarray]:
+    probe: Probe, member: MemberInputs, data: Tree, leaf: int, scalar: bool, rows: ndarray
+) -> FunctionTo[ndarray]:
     """The log density of a few rows by a program that changes each row in a copy of the data."""
     layout = probe.chart.layout
 
-    def make(loglik: Loglik) -> Callable[..., Array]:
-        def log_density(x: Array, data: Tree, row: Any, value: Array) -> Array:
+    def make(loglik: Loglik) -> FunctionTo[Array]:
+        def log_density(x: Array, data: Tree, row: Tree, value: Array) -> Array:
             leaves, treedef = jax.tree.flatten(data)
             if scalar:
                 leaves = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves]
@@ -137,16 +135,16 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
 
 def _mass_verdict(
     probe: Probe,
-    density_at: Callable[[np.ndarray], Density],
-    observed: np.ndarray,
-    wide: np.ndarray,
+    density_at: Callable[[ndarray], Density],
+    observed: ndarray,
+    wide: ndarray,
     scores: Finding,
 ) -> Finding:
     """The finding from the integrals at two points; if they are not one, from the integral of the
     inverted density, of the term itself, and with a factor of the response added.
     """
 
-    def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
+    def masses(sign: float, base: Base) -> list[tuple[ndarray, bool]]:
         """At each point, of the density to the power ``sign`` times a factor of the response
         alone.
         """
@@ -194,15 +192,13 @@ def _mass_verdict(
     return _mass_finding(logs, evidence, scores)
 
 
-def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
+def _are_one(masses: list[tuple[ndarray, bool]]) -> bool:
     return all(
         settled and bool(np.all(np.abs(np.expm1(log)) < MASS_TOLERANCE)) for log, settled in masses
     )
 
 
-def _across(
-    probe: Probe, density_at: Callable[[np.ndarray], Density], observed: np.ndarray
-) -> np.ndarray:
+def _across(probe: Probe, density_at: Callable[[ndarray], Density], observed: ndarray) -> ndarray:
     """Terms at the start and at two points near it (3, values, rows), for values throughout an
     interval; nothing for other supports.
     """
@@ -226,7 +222,7 @@ def _tilted(density: Density, sign: float, base: Base) -> Density:
 def _logged(density: Density) -> Density:
     """The log of a density."""
 
-    def log(v: np.ndarray) -> np.ndarray:
+    def log(v: ndarray) -> ndarray:
         with np.errstate(all="ignore"):
             value = density(v)
             return np.where(value > 0, np.log(np.where(value > 0, value, 1.0)), -np.inf)
@@ -234,7 +230,7 @@ def _logged(density: Density) -> Density:
     return log
 
 
-def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -> Finding:
+def _mass_finding(logs: ndarray, evidence: dict[str, Tree], scores: Finding) -> Finding:
     """The finding if the integrals (points, rows) are not all one."""
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
     whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
@@ -268,7 +264,7 @@ def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -
     return Finding("normalised", False, sentence, evidence)
 
 
-def _left_out(support: Any) -> list[tuple[str, Base]]:
+def _left_out(support: object) -> list[tuple[str, Base]]:
     """Factors that depend only on the response and are often left out on purpose."""
     if isinstance(support, np.ndarray):
         return []  # a listed support: every factor is visible

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Key, Loglik, Tree, ndarray
 from jaxmle.fitting.objective import Objective
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, WithResponse
 from jaxmle.likelihood.contract import data_length, terms_of
@@ -29,7 +29,7 @@ class MemberInputs(NamedTuple):
 
     loglik: Loglik
     data: Tree
-    terms: Callable[[np.ndarray, Tree], np.ndarray]  # of x (p,)
+    terms: Callable[[ndarray, Tree], ndarray]  # of x (p,)
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,28 @@ class Probe:
     """
 
     chart: Chart
-    base: np.ndarray
+    base: ndarray
     data: Tree
-    whole: Callable[[np.ndarray, Tree], Point]  # with its prior
-    bare: Callable[[np.ndarray, Tree], Point]  # without it
+    whole: Callable[[ndarray, Tree], Point]  # with its prior
+    bare: Callable[[ndarray, Tree], Point]  # without it
     members: tuple[MemberInputs, ...]
-    sample: Any
+    sample: Tree
     leaf: int | None  # which leaf of data is the response
-    support: Any
+    support: Tree
     key: Array
     rng: np.random.Generator
-    z: np.ndarray
+    z: ndarray
     trouble: str = ""  # why it cannot be differentiated
     n: int = 1
-    unit: np.ndarray = field(default_factory=lambda: np.zeros(0))  # the row unit of each coordinate
-    near: tuple[np.ndarray, ...] = ()
-    generic: tuple[np.ndarray, ...] = ()  # the points at which everything is finite
+    unit: ndarray = field(default_factory=lambda: np.zeros(0))  # the row unit of each coordinate
+    near: tuple[ndarray, ...] = ()
+    generic: tuple[ndarray, ...] = ()  # the points at which everything is finite
     noise: float = 0.0  # of the worst term, relative to 1 + |term|
 
-    def x(self, z: np.ndarray) -> np.ndarray:
+    def x(self, z: ndarray) -> ndarray:
         return np.asarray(self.chart.to_user(z, self.base))
 
-    def rows(self, z: np.ndarray) -> list[np.ndarray]:
+    def rows(self, z: ndarray) -> list[ndarray]:
         """The terms of each member, (n,) or ()."""
         return [member.terms(self.x(z), member.data) for member in self.members]
 
@@ -72,7 +72,7 @@ class Probe:
         return ", ".join(np.array(self.chart.layout.names)[self.chart.incidence[:, j]][:3])
 
 
-def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
+def law_of(loglik: Loglik) -> tuple[Tree, str | None, Tree]:
     """Simulator, response and support, if a likelihood knows its response's distribution."""
     while not isinstance(loglik, Pool | WithResponse) and parts_of(loglik):
         loglik = parts_of(loglik)[0]
@@ -82,7 +82,7 @@ def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
     return (law.sampler if isinstance(law, Simulation) else None), None, None
 
 
-SUPPORTS: dict[str, Any] = {
+SUPPORTS: dict[str, Tree] = {
     "counts": "counts",
     "binary": np.array([0.0, 1.0]),
     "real": Interval(),
@@ -91,7 +91,7 @@ SUPPORTS: dict[str, Any] = {
 }
 
 
-def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> int | None:
+def response_leaf(response: str | None, support: Tree, tree: Tree, data: Tree) -> int | None:
     """The position of the response among the leaves of data; None if none is named."""
     if response is None and support is None:
         return None
@@ -115,7 +115,7 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
     return names.index(response)
 
 
-def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
+def _members(loglik: Tree, data: Tree) -> list[tuple[Tree, Tree]]:
     """Each likelihood with its data; fix and tie are kept; weights, priors, pools are removed."""
     if isinstance(loglik, Pool):
         return [
@@ -130,7 +130,7 @@ def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
     return _members(loglik.loglik, data) if parts_of(loglik) else [(loglik, data)]
 
 
-def _without_prior(loglik: Any) -> Any:
+def _without_prior(loglik: Tree) -> Tree:
     if isinstance(loglik, Penalize):
         return _without_prior(loglik.loglik)
     if isinstance(loglik, Pool):
@@ -139,21 +139,21 @@ def _without_prior(loglik: Any) -> Any:
 
 
 def prepare(
-    tree: Any,
+    tree: Tree,
     chart: Chart,
-    base: np.ndarray,
+    base: ndarray,
     data: Tree,
-    sample: Any,
+    sample: Tree,
     leaf: int | None,
-    support: Any,
-    key: Any,
+    support: Tree,
+    key: Key,
 ) -> Probe:
     """The likelihood split into parts for the checks: the whole of it at points z (k,), each
     member's terms (n,), the response, and a seed.
     """
     layout = chart.layout
 
-    def terms(member: Any) -> Callable[[np.ndarray, Tree], np.ndarray]:
+    def terms(member: Tree) -> Callable[[ndarray, Tree], ndarray]:
         piece = compiled(
             member,
             ("lint terms", layout),
@@ -161,7 +161,7 @@ def prepare(
         )
         return lambda x, data: np.asarray(piece(x, data))
 
-    def second_order(loglik: Loglik) -> Callable[[np.ndarray, Tree], Point]:
+    def second_order(loglik: Loglik) -> Callable[[ndarray, Tree], Point]:
         piece = compiled(
             loglik,
             ("lint point", chart),
@@ -250,7 +250,7 @@ def is_finite(point: Point) -> bool:
     )
 
 
-def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
+def _row_unit(z: ndarray, x: ndarray, point: Point, n: int) -> ndarray:
     """The step (k,) that matters to one row: 0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller.
     No nonzero printed entry changes by more than 30 %, so that a scale without a constraint stays
     positive.
@@ -266,7 +266,7 @@ def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
     return np.minimum(unit, np.minimum(room, 1.0))
 
 
-def _roughness(probe: Probe, z: np.ndarray) -> float:
+def _roughness(probe: Probe, z: ndarray) -> float:
     """Rounding noise of the worst term, relative to 1 + |term|.
 
     Fourth differences of a smooth function at steps h vanish as h⁴; for independent noise their

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
-from typing import Any
+
+from jaxmle._types import Tree
 
 CHECKS = (
     "finite",
@@ -33,7 +34,7 @@ class Finding:
     check: str
     passed: bool | None
     sentence: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Tree] = field(default_factory=dict)
     note: bool = False
 
     @property

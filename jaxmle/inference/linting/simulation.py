@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.inference.linting.probe import Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.solvers.state import SETTLED, Point
@@ -25,9 +25,9 @@ class Draws(NamedTuple):
     sets.
     """
 
-    z: np.ndarray
-    scores: np.ndarray
-    hessian: np.ndarray
+    z: ndarray
+    scores: ndarray
+    hessian: ndarray
     data_sets: list[Tree]
 
 
@@ -135,7 +135,7 @@ def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
     return Finding("support", True, "no row becomes impossible near the start")
 
 
-def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
+def _moving(probe: Probe, what: str, z: ndarray) -> Finding:
     sentence = (
         f"{what} can have density zero at parameters close to the start: either the "
         "support depends on the parameters, and the usual standard errors are not valid, "
@@ -193,8 +193,8 @@ def _curvatures(hessian: Array) -> tuple[float, float]:
 
 
 def _has_inner_maximum(probe: Probe, sign: float) -> bool:
-    def evaluate(z: np.ndarray) -> Point:
-        point = probe.bare(z, probe.data)
+    def evaluate(z: Array) -> Point:
+        point = probe.bare(np.asarray(z), probe.data)
         return Point(
             z, sign * point.value, point.absolute, sign * point.score, sign * point.hessian
         )

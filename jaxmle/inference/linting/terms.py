@@ -5,13 +5,12 @@ are doubled, moved or replaced.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, FunctionTo, Tree, ndarray
 from jaxmle.inference.linting.probe import MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length
@@ -93,7 +92,7 @@ def check_finite(probe: Probe) -> Finding:
     )
 
 
-def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
+def _not_finite(probe: Probe, z: ndarray) -> list[tuple[str, str]]:
     """Which of score and Hessian have non-finite values, and the first such parameter."""
     point = probe.whole(z, probe.data)
     parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
@@ -133,14 +132,14 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     doubled = doubled if once.ndim == 0 else doubled[:n]
     close = 1e-8 + 100 * probe.noise
 
-    def fits(factor: Any) -> Any:
+    def fits(factor: Tree) -> bool:
         return bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))
 
     evidence = {"ratio": float(np.sum(doubled) / np.sum(once))}
     return _sum_of_terms(fits, evidence) if once.ndim else _sum_of_scalar(fits, evidence)
 
 
-def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
+def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Tree]) -> Finding:
     if fits(0.5) and not fits(1.0):
         return Finding(
             "sum",
@@ -157,7 +156,7 @@ def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Fi
     return Finding("sum", fits(1.0) or None, sentence, evidence)
 
 
-def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
+def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Tree]) -> Finding:
     if fits(2.0) and fits(1.0):
         return Finding("sum", None, "undecided: the log-likelihood is zero", evidence)
     if fits(2.0):
@@ -207,7 +206,7 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
         return Finding("rows", True, "each term depends only on its own row", evidence)
     close = max(1e-9, 100 * probe.noise)
 
-    def same(a: Any, b: Any) -> Any:
+    def same(a: Array, b: Array) -> Tree:
         return (a == b) | (np.abs(a - b) <= close * (1 + np.abs(b)))
 
     order = probe.rng.permutation(n)
@@ -217,7 +216,7 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
     return _rows_finding(felt, n, permutes)
 
 
-def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) -> Finding:
+def _rows_finding(felt: list[tuple[int, ndarray]], n: int, permutes: bool) -> Finding:
     """The finding, from the terms that changed with each replaced row."""
     row, changed = max(felt, key=lambda felt_rows: int(felt_rows[1].sum()))
     evidence = {"row": row, "felt_by": int(changed.sum()), "permutes": permutes}
@@ -263,8 +262,8 @@ def _replaced(data: Tree, n: int) -> list[int]:
 
 
 def _noticed(
-    member: MemberInputs, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
-) -> np.ndarray:
+    member: MemberInputs, x: ndarray, terms: ndarray, j: int, same: FunctionTo[ndarray]
+) -> ndarray:
     """The other rows (n,) whose terms change when row j is replaced by one from half the data
     away.
     """

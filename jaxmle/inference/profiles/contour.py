@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Loglik, Tree, ndarray
 from jaxmle.inference.profiles.endpoints import maxima
+from jaxmle.inference.profiles.evaluator import Evaluate as EvaluateValues
 from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
 from jaxmle.inference.profiles.geometry import ProfilePoint
 from jaxmle.inference.profiles.profile import MAX_PROFILE_POINTS
@@ -22,6 +22,7 @@ from jaxmle.inference.profiles.walk import (
     Goal,
     solve,
 )
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.constraints import Interval
 from jaxmle.record.fit import Fit
@@ -55,16 +56,16 @@ class Contour:
     [1.2239, 1.2239, 1.2239, 1.2239]
     """
 
-    curve: np.ndarray
-    status: np.ndarray
-    error: np.ndarray
-    estimate: np.ndarray
+    curve: ndarray
+    status: ndarray
+    error: ndarray
+    estimate: ndarray
     names: tuple[str, str]
     level: float
     mode: str
 
     @property
-    def closed(self) -> np.ndarray:
+    def closed(self) -> ndarray:
         """The curve with its first point repeated at the end, for plots."""
         return np.concatenate([self.curve, self.curve[..., :1, :]], axis=-2)
 
@@ -77,8 +78,8 @@ def contour(
     level: float = 0.95,
     points: int = 64,
     *,
-    weights: Any = None,
-    in_axes: Any = 0,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
 ) -> Contour:
     """The closed curve on which the profile likelihood of two parameters has fallen by
     χ²₂(level)/2.
@@ -119,7 +120,7 @@ def contour(
         return _contour(posed, (str(pair[0]), str(pair[1])), places, level, points)
 
 
-def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+def _pair(posed: ProfileProblem, pair: tuple[str, str]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Printed entries and free coordinates of the two parameters."""
     if (
         not isinstance(pair, tuple | list)
@@ -150,7 +151,11 @@ def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int,
 
 
 def _contour(
-    posed: ProfileProblem, names: tuple[str, str], places: Any, level: float, points: int
+    posed: ProfileProblem,
+    names: tuple[str, str],
+    places: tuple[tuple[int, int], tuple[int, int]],
+    level: float,
+    points: int,
 ) -> Contour:
     cut = -2 * float(np.log1p(-level))  # χ²₂ is exponential with mean 2
     entries, _ = places
@@ -182,13 +187,13 @@ def _contour(
 
 def _edge(
     posed: ProfileProblem,
-    places: Any,
-    evaluate: Any,
-    free: np.ndarray,
-    members: np.ndarray,
-    angle: np.ndarray,
+    places: tuple[tuple[int, int], tuple[int, int]],
+    evaluate: EvaluateValues,
+    free: ndarray,
+    members: ndarray,
+    angle: ndarray,
     cut: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray, ndarray]:
     """The boundary (m, 2) of the region along one ray of each search, with its status and error."""
     entries, (i, j) = places
     z, values, _, _, row = maxima(posed, members, evaluate, free)
@@ -213,10 +218,10 @@ def _edge(
     return edge, ends.outcome, error
 
 
-def _goal(top: np.ndarray, cut: float) -> Goal:
+def _goal(top: ndarray, cut: float) -> Goal:
     """The fall of 2ℓ by ``cut``, outwards along each ray."""
 
-    def every(value: float) -> np.ndarray:
+    def every(value: float) -> ndarray:
         return np.full(len(top), value)
 
     return Goal(
@@ -231,11 +236,11 @@ def _goal(top: np.ndarray, cut: float) -> Goal:
     )
 
 
-def _shown(posed: ProfileProblem, entry: int, psi: np.ndarray) -> Array:
+def _shown(posed: ProfileProblem, entry: int, psi: ndarray) -> Array:
     return Interval(*posed.problem.layout.bounds[entry]).to_user(psi, ())
 
 
-def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
+def _rays(hessian: ndarray, i: int, j: int, angle: ndarray) -> ndarray:
     """For each search the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
     plane of i and j, evenly spaced around the Wald ellipse.
     """
@@ -250,7 +255,7 @@ def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
     return basis
 
 
-def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> ProfilePoint:
+def _along(basis: ndarray, w: ndarray, values: tuple[ndarray, ...]) -> ProfilePoint:
     """The likelihood in the coordinates w of each search's basis; ψ is the last of them, the
     position on the ray.
     """
@@ -268,7 +273,7 @@ def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> 
     )
 
 
-def _in_basis(evaluate: Any, maximum: np.ndarray, basis: np.ndarray) -> Evaluate:
+def _in_basis(evaluate: EvaluateValues, maximum: ndarray, basis: ndarray) -> Evaluate:
     return lambda index, w: _along(
         basis[index], w, evaluate(index, maximum[index] + np.einsum("mkw,mw->mk", basis[index], w))
     )

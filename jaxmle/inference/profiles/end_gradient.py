@@ -4,8 +4,6 @@ that the likelihood depends on.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +12,7 @@ import scipy
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.again import again, check_fit
 from jaxmle.inference.profiles.profile import Profile
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
@@ -37,7 +36,7 @@ def profile_end(
     name: str,
     side: str = "upper",
     *,
-    weights: Any = None,
+    weights: Weights | None = None,
 ) -> jax.Array:
     """An end found by ``profile``, differentiable with respect to everything that is traced in
     ``loglik`` and ``data``.
@@ -114,7 +113,7 @@ def profile_end(
     )
 
 
-def _plain_name(fit: Fit, name: Any) -> str:
+def _plain_name(fit: Fit, name: object) -> str:
     """The printed name of one entry, from any of its names; any other text as it is."""
     if not isinstance(name, str):
         raise TypeError(f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}")
@@ -126,7 +125,7 @@ def _plain_name(fit: Fit, name: Any) -> str:
 
 
 def _end(
-    tree: Any,
+    tree: Loglik,
     chart: Chart,
     top: Array,
     found_end: Array,
@@ -139,10 +138,10 @@ def _end(
         return jnp.asarray(jnp.nan)
     base = jnp.asarray(top)
 
-    def loglik(z: Any) -> Any:
+    def loglik(z: Array) -> Array:
         return jnp.sum(terms_of(tree, chart.layout.unravel(chart.to_user(z, base)), data))
 
-    def psi(z: Any) -> Any:
+    def psi(z: Array) -> Tree:
         return chart.to_user(z, base)[entry]
 
     k = chart.k
@@ -161,7 +160,7 @@ def _end(
         along = score(end) - u[2 * k] * jax.grad(psi)(end)
         return jnp.concatenate([score(best), along, jnp.atleast_1d(fall)])
 
-    def solve_linear(g: Any, y: Array) -> Array:
+    def solve_linear(g: Tree, y: Array) -> Array:
         return jnp.linalg.solve(matrix_of(g, y, method), y)
 
     def solved() -> Array:

@@ -5,11 +5,13 @@ in between.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxmle._types import ndarray
+from jaxmle.inference.profiles.evaluator import Evaluate as EvaluateValues
 from jaxmle.inference.profiles.evaluator import ProfileProblem
 from jaxmle.inference.profiles.geometry import ProfilePoint, geometry, scale_of
 from jaxmle.inference.profiles.interest import Searches, Targets, profile_point
@@ -36,20 +38,20 @@ DECREMENT_TO_STOP_ASCENT = 1e-9
 class Endpoints(NamedTuple):
     """Where all searches ended."""
 
-    outcome: np.ndarray
-    z: np.ndarray
-    psi: np.ndarray
-    error: np.ndarray
+    outcome: ndarray
+    z: ndarray
+    psi: ndarray
+    error: ndarray
 
 
-def part_of(searches: Searches, index: np.ndarray) -> Searches:
+def part_of(searches: Searches, index: ndarray) -> Searches:
     """Some of the searches."""
     return Searches(*(leaf[index] for leaf in searches))
 
 
 def maxima(
-    posed: ProfileProblem, member: np.ndarray, evaluate: Any, free: np.ndarray
-) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray, np.ndarray, np.ndarray]:
+    posed: ProfileProblem, member: ndarray, evaluate: EvaluateValues, free: ndarray
+) -> tuple[ndarray, tuple[ndarray, ...], ndarray, ndarray, ndarray]:
     """The maxima of the members that are searched, and the likelihood there; if a maximum is at
     infinity or on a bound, also units and the distance gone; for each search the row of its member.
     """
@@ -72,7 +74,7 @@ def maxima(
     return z, values, unit, np.abs(z - before), place.reshape(-1)
 
 
-def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
+def _without_estimate(posed: ProfileProblem, members: ndarray) -> ndarray:
     """Which free coordinates belong to entries on a bound, at infinity or without an estimate,
     (j, k).
     """
@@ -85,12 +87,12 @@ def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
 
 def _newton_polished(
     posed: ProfileProblem,
-    members: np.ndarray,
-    first: np.ndarray,
-    z: np.ndarray,
-    values: tuple[np.ndarray, ...],
-    evaluate: Any,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    members: ndarray,
+    first: ndarray,
+    z: ndarray,
+    values: tuple[ndarray, ...],
+    evaluate: EvaluateValues,
+) -> tuple[ndarray, tuple[ndarray, ...]]:
     """Take the Newton steps to the last digit that a fit in float32 left out; raise if the estimate
     is not near the maximum.
     """
@@ -128,7 +130,7 @@ def _newton_polished(
 
 def endpoints_of(
     posed: ProfileProblem, targets: Targets, searches: Searches, cut: float, points: int
-) -> tuple[Endpoints, np.ndarray, np.ndarray]:
+) -> tuple[Endpoints, ndarray, ndarray]:
     """Follow every search to its end; and the curve, ψ and signed root (searches, points) at
     constrained maxima from the estimate to somewhat beyond the end.
     """
@@ -165,8 +167,8 @@ def _goal(
     targets: Targets,
     part: Searches,
     evaluated: ProfilePoint,
-    unit: np.ndarray,
-    distance: np.ndarray,
+    unit: ndarray,
+    distance: ndarray,
     cut: float,
 ) -> Goal:
     """The end that each search looks for."""
@@ -198,15 +200,22 @@ def _goal(
     )
 
 
-def _evaluator(posed: ProfileProblem, targets: Targets, part: Searches, evaluate: Any) -> Evaluate:
+def _evaluator(
+    posed: ProfileProblem, targets: Targets, part: Searches, evaluate: EvaluateValues
+) -> Evaluate:
     return lambda index, z: profile_point(
         posed, targets, part_of(part, index), evaluate(index, z), z
     )
 
 
 def _curve(
-    evaluate: Any, start: np.ndarray, evaluated: ProfilePoint, goal: Goal, ends: Ends, points: int
-) -> tuple[np.ndarray, np.ndarray]:
+    evaluate: Evaluate,
+    start: ndarray,
+    evaluated: ProfilePoint,
+    goal: Goal,
+    ends: Ends,
+    points: int,
+) -> tuple[ndarray, ndarray]:
     """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each
     from the one before.
     """
@@ -246,14 +255,14 @@ def _curve(
     return curve, root
 
 
-def _shifted(evaluate: Evaluate, active: np.ndarray) -> Evaluate:
+def _shifted(evaluate: Evaluate, active: ndarray) -> Evaluate:
     return lambda index, z: evaluate(active[index], z)
 
 
-def _replaced(evaluated: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> ProfilePoint:
+def _replaced(evaluated: ProfilePoint, index: ndarray, new: ProfilePoint) -> ProfilePoint:
     """The evaluations of all searches, replaced for some of them."""
 
-    def replaced(leaf: np.ndarray, part: np.ndarray) -> np.ndarray:
+    def replaced(leaf: ndarray, part: ndarray) -> ndarray:
         leaf = leaf.copy()
         leaf[index] = part
         return leaf
@@ -265,11 +274,11 @@ def _replaced(evaluated: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> 
 
 
 def ascend(
-    evaluate: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
-    index: np.ndarray,
-    z: np.ndarray,
+    evaluate: Callable[[ndarray, ndarray], tuple[ndarray, ...]],
+    index: ndarray,
+    z: ndarray,
     steps: int = 60,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+) -> tuple[ndarray, tuple[ndarray, ...]]:
     """Maximise from z (m, k) until the decrement is below 1e-9, or for this many steps: the point,
     and the likelihood there.
 

@@ -6,31 +6,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
-from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.machine import for_members
-from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, Sizes, cut, free_bytes
+from jaxmle._types import Axes, Loglik, Tree, ndarray
+from jaxmle.batch.chunks.chunk import Chunk
+from jaxmle.batch.chunks.compilation import Programs
+from jaxmle.batch.chunks.machine import for_members
+from jaxmle.batch.chunks.pieces import Flat, flat_members
+from jaxmle.batch.chunks.plan import CHUNK_DATA_BYTES, Schedule, Sizes, cut, free_bytes
+from jaxmle.batch.members.read import Inputs
+from jaxmle.batch.members.sources import buckets
 from jaxmle.fitting.options import Options
 from jaxmle.fitting.passes import Problem, compile_pass, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
 from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.structure import chart_of, substituted, term_shape
+from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
 Values = tuple[
-    np.ndarray, np.ndarray, np.ndarray, np.ndarray
+    ndarray, ndarray, ndarray, ndarray
 ]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
-Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # index (m,) of searches, z (m, k)
+Evaluate = Callable[[ndarray, ndarray], Values]  # index (m,) of searches, z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
 SHARE_TO_RELOAD = (
@@ -43,7 +47,7 @@ STATUSES_AT_A_LIMIT = (Status.BOUNDARY, Status.SEPARATED)
 class Group(NamedTuple):
     """Searches that run together."""
 
-    positions: np.ndarray  # among all searches
+    positions: ndarray  # among all searches
     evaluate: Evaluate  # of indices into ``positions``
 
 
@@ -53,10 +57,10 @@ class ProfileProblem:
 
     problem: Problem
     fit: Fit
-    base: np.ndarray  # (p,) values of the entries that are not free
-    x: np.ndarray  # (b, p) estimates
-    status: np.ndarray  # (b,)
-    top: np.ndarray  # (b,) ℓ̂
+    base: ndarray  # (p,) values of the entries that are not free
+    x: ndarray  # (b, p) estimates
+    status: ndarray  # (b,)
+    top: ndarray  # (b,) ℓ̂
     data: Tree = None  # of one data set
     inputs: Inputs | None = None  # of a batch
 
@@ -65,15 +69,15 @@ class ProfileProblem:
         return len(self.status)
 
     @property
-    def usable(self) -> np.ndarray:
+    def usable(self) -> ndarray:
         return np.isin(self.status, [int(s) for s in PROFILED_STATUSES])
 
     @property
-    def at_limit(self) -> np.ndarray:
+    def at_limit(self) -> ndarray:
         """Members whose maximum lies on a bound or at infinity."""
         return np.isin(self.status, [int(s) for s in STATUSES_AT_A_LIMIT])
 
-    def free(self) -> np.ndarray:
+    def free(self) -> ndarray:
         """Estimates on the free scale (b, k); a substitute inside the bounds if an entry lies on
         its bound, is infinite or has no estimate.
         """
@@ -97,7 +101,7 @@ class ProfileProblem:
             x[bad] = x[~bad][0] if (~bad).any() else x[bad]
         return np.asarray(for_members(_to_free, (chart,))(x))
 
-    def groups(self, member: np.ndarray) -> Iterator[Group]:
+    def groups(self, member: ndarray) -> Iterator[Group]:
         """Searches (m,), one for each entry of ``member``, split into groups that fit in memory."""
         if not member.size:
             return
@@ -126,7 +130,7 @@ class ProfileProblem:
         on_device = jax.tree.map(jax.device_put, self.data)
         program = compile_pass(self.problem, "evaluate")
 
-        def evaluate(index: np.ndarray, z: np.ndarray) -> Values:
+        def evaluate(index: ndarray, z: ndarray) -> Values:
             points = [program(base, on_device, (), row) for row in z]
             return tuple(
                 np.stack([np.asarray(leaf) for leaf in leaves])
@@ -155,7 +159,7 @@ def _inside(low: float, high: float) -> float:
     return low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
 
 
-def _to_free(chart: Any, x: np.ndarray) -> Any:
+def _to_free(chart: Chart, x: ndarray) -> Tree:
     return chart.to_free(x)
 
 
@@ -167,12 +171,12 @@ class _Blocks:
 
     programs: Programs
     flat: Flat
-    place: np.ndarray  # (m,) which of the loaded members each search belongs to
+    place: ndarray  # (m,) which of the loaded members each search belongs to
     schedule: Schedule
     problem: Problem
-    loaded: dict[str, Any] = field(default_factory=dict)
+    loaded: dict[str, Tree] = field(default_factory=dict)
 
-    def __call__(self, index: np.ndarray, z: np.ndarray) -> Values:
+    def __call__(self, index: ndarray, z: ndarray) -> Values:
         loaded = self.loaded.get("index")
         if (
             loaded is None
@@ -187,7 +191,7 @@ class _Blocks:
         points[slots] = z
         evaluated = self.loaded["chunk"].evaluate(points.T, active)
 
-        def read(leaf: Any) -> Any:
+        def read(leaf: Tree) -> ndarray:
             return np.moveaxis(np.asarray(leaf)[..., slots], -1, 0)
 
         return (
@@ -197,7 +201,7 @@ class _Blocks:
             read(evaluated.hessian),
         )
 
-    def _load(self, index: np.ndarray) -> None:
+    def _load(self, index: ndarray) -> None:
         schedule = self.schedule
         slot = np.zeros(len(self.place), int)
         slot[index] = np.arange(index.size)
@@ -228,7 +232,7 @@ class _Blocks:
 
 
 def profile_problem_of(
-    loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any
+    loglik: Loglik, fit: Fit, data: Tree, weights: Weights | None, in_axes: Axes
 ) -> ProfileProblem:
     """The fit with its likelihood and data, checked as far as shapes and types allow. Call it with
     float64 on.
@@ -263,7 +267,7 @@ def profile_problem_of(
     return replace(posed, x=x, status=status, top=top)
 
 
-def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> ProfileProblem:
+def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Weights | None) -> ProfileProblem:
     tree = again(loglik, fit, data, weights=weights, what="a profile").weighted
     data = host_data(data, np.float64)
     problem = problem_of(tree, chart_of(tree, fit.layout), Options(max_steps=0))
@@ -275,7 +279,9 @@ def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> ProfileProble
     return ProfileProblem(problem, fit, base, none, none, none, data=data)
 
 
-def _batch(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> ProfileProblem:
+def _batch(
+    loglik: Loglik, fit: Fit, data: Tree, weights: Weights | None, in_axes: Axes
+) -> ProfileProblem:
     base = _base(fit, as_tree(loglik))
     inputs = batch_again(loglik, fit, data, base, weights, in_axes)
     chart = chart_of(inputs.loglik, fit.layout)
@@ -284,7 +290,7 @@ def _batch(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> 
     return ProfileProblem(problem, fit, base, none, none, none, inputs=inputs)
 
 
-def _base(fit: Fit, tree: Any) -> np.ndarray:
+def _base(fit: Fit, tree: Loglik) -> ndarray:
     """Values (p,) of an estimate within the bounds, with fixed values substituted: the value of
     every entry that is not free.
     """

@@ -6,9 +6,11 @@ All searches of a profile are computed together, one row each.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from jaxmle._types import Tree, ndarray
 
 MIN_UNIT = 1e-150  # of a coordinate: the square of a smaller one underflows
 # of a scaled score along a direction of negative curvature, up to which it counts as zero
@@ -19,26 +21,26 @@ PUSH_OFF_SADDLE = 1e-4  # the score used instead
 class ProfilePoint(NamedTuple):
     """The likelihood and ψ at one point of each search."""
 
-    value: np.ndarray  # (m,)
-    noise: np.ndarray  # (m,)  ν = 4ε Σ|terms|
-    score: np.ndarray  # (m, k)
-    hessian: np.ndarray  # (m, k, k)
-    psi: np.ndarray  # (m,)
-    gradient: np.ndarray  # (m, k)  ∂ψ/∂z
-    psi_hessian: np.ndarray | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
+    value: ndarray  # (m,)
+    noise: ndarray  # (m,)  ν = 4ε Σ|terms|
+    score: ndarray  # (m, k)
+    hessian: ndarray  # (m, k, k)
+    psi: ndarray  # (m,)
+    gradient: ndarray  # (m, k)  ∂ψ/∂z
+    psi_hessian: ndarray | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
 
 
 class Geometry(NamedTuple):
     """The profile near a point, to second order."""
 
-    step: np.ndarray  # (m, k)  Newton's step to the maximum given ψ
-    tangent: np.ndarray  # (m, k)  ∂z/∂ψ along the curve
-    slope: np.ndarray  # (m,)  ∂ℓ_p/∂ψ
-    curvature: np.ndarray  # (m,)  −∂²ℓ_p/∂ψ²
-    decrement: np.ndarray  # (m,)  gain in ℓ predicted for the step
-    sound: np.ndarray  # (m,)  everything is finite and the information given ψ positive definite
-    scale: np.ndarray  # (m, k)
-    finite: np.ndarray  # (m,)
+    step: ndarray  # (m, k)  Newton's step to the maximum given ψ
+    tangent: ndarray  # (m, k)  ∂z/∂ψ along the curve
+    slope: ndarray  # (m,)  ∂ℓ_p/∂ψ
+    curvature: ndarray  # (m,)  −∂²ℓ_p/∂ψ²
+    decrement: ndarray  # (m,)  gain in ℓ predicted for the step
+    sound: ndarray  # (m,)  everything is finite and the information given ψ positive definite
+    scale: ndarray  # (m, k)
+    finite: ndarray  # (m,)
 
 
 def geometry(point: ProfilePoint) -> Geometry:
@@ -59,7 +61,7 @@ def geometry(point: ProfilePoint) -> Geometry:
     v[:, -1] -= alpha
     v /= np.sqrt(np.sum(v**2, axis=1))[:, None]
 
-    def reflected(x: np.ndarray) -> np.ndarray:
+    def reflected(x: ndarray) -> ndarray:
         return x - 2 * v * np.sum(v * x, axis=1)[:, None]
 
     b = _reflected_matrix(j / (d[:, :, None] * d[:, None, :]), v)
@@ -79,7 +81,7 @@ def geometry(point: ProfilePoint) -> Geometry:
     )
 
 
-def _is_finite(point: ProfilePoint) -> np.ndarray:
+def _is_finite(point: ProfilePoint) -> ndarray:
     """Whether all values at a point are finite, and ψ has a nonzero gradient there, (m,)."""
     finite = (
         np.isfinite(point.value)
@@ -93,16 +95,14 @@ def _is_finite(point: ProfilePoint) -> np.ndarray:
     return finite & (point.gradient != 0).any(1)
 
 
-def _information(point: ProfilePoint) -> np.ndarray:
+def _information(point: ProfilePoint) -> ndarray:
     return -0.5 * (point.hessian + np.swapaxes(point.hessian, 1, 2))
 
 
-def _lagrangian(
-    point: ProfilePoint, finite: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _lagrangian(point: ProfilePoint, finite: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     """Minus the Hessian of ℓ − μψ, the score and ∂ψ/∂z; substitutes if a point is not finite."""
 
-    def where_finite(leaf: np.ndarray, stand_in: Any) -> np.ndarray:
+    def where_finite(leaf: ndarray, stand_in: Tree) -> ndarray:
         if finite.all():
             return leaf
         return np.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, stand_in)
@@ -117,7 +117,7 @@ def _lagrangian(
     return j + mu[:, None, None] * where_finite(point.psi_hessian, 0.0), score, gradient
 
 
-def _reflected_matrix(b: np.ndarray, v: np.ndarray) -> np.ndarray:
+def _reflected_matrix(b: ndarray, v: ndarray) -> ndarray:
     """Q b Q for the reflection Q = I − 2vv'."""
     bv = np.einsum("mij,mj->mi", b, v)
     vbv = np.sum(v * bv, axis=1)
@@ -129,7 +129,7 @@ def _reflected_matrix(b: np.ndarray, v: np.ndarray) -> np.ndarray:
     )
 
 
-def scale_of(j: np.ndarray, score: np.ndarray) -> np.ndarray:
+def scale_of(j: ndarray, score: ndarray) -> ndarray:
     """Units of each coordinate, (m, k)."""
     d = np.sqrt(np.abs(np.diagonal(j, axis1=1, axis2=2)))
     d = np.where(d > MIN_UNIT, d, np.abs(score))
@@ -137,8 +137,8 @@ def scale_of(j: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def _eliminated(
-    b: np.ndarray, g: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    b: ndarray, g: ndarray
+) -> tuple[ndarray, ndarray, ndarray, ndarray, ndarray, ndarray]:
     """Eliminate the first k − 1 unknowns from Bx = g, one row for each search."""
     b = b.copy()
     g = g.copy()
@@ -166,8 +166,8 @@ def _eliminated(
 
 
 def _ascent_direction(
-    b: np.ndarray, g: np.ndarray, step: np.ndarray, decrement: np.ndarray, definite: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    b: ndarray, g: ndarray, step: ndarray, decrement: ndarray, definite: ndarray
+) -> tuple[ndarray, ndarray]:
     """An ascent direction if the nuisance information is not positive definite, from absolute
     eigenvalues, the small ones increased.
     """

@@ -5,14 +5,14 @@ with two derivatives.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree, ndarray
 from jaxmle.inference.profiles.evaluator import ProfileProblem
 from jaxmle.inference.profiles.geometry import ProfilePoint
 from jaxmle.parameters.arguments import shown
@@ -28,18 +28,18 @@ class Targets(NamedTuple):
     """
 
     names: tuple[str, ...]
-    coordinate: (
-        np.ndarray
-    )  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
-    entry: np.ndarray  # (m,) the printed entry, −1 for a function of the user's
+    coordinate: ndarray  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
+    entry: ndarray  # (m,) the printed entry, −1 for a function of the user's
     scales: tuple[Interval, ...]  # the map from ψ to the quantity printed
     # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each search's ψ; None where
     # there is none
-    functions: Any
+    functions: Tree
     whole: bool
 
 
-def targets_of(posed: ProfileProblem, which: Any) -> Targets:
+def targets_of(
+    posed: ProfileProblem, which: str | Sequence[str] | Function | Mapping[str, Function] | None
+) -> Targets:
     """The quantities requested by ``which``."""
     layout = posed.problem.layout
     chart = posed.problem.chart
@@ -65,7 +65,9 @@ def targets_of(posed: ProfileProblem, which: Any) -> Targets:
     )
 
 
-def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[..., Any]]]:
+def _wanted(
+    layout: Layout, which: str | Sequence[str] | Function | Mapping[str, Function] | None
+) -> tuple[list[int], dict[str, Function]]:
     """Printed entries, and functions by name."""
     if which is None:
         return list(range(layout.p)), {}
@@ -106,7 +108,7 @@ Curved = (
 
 
 def _functions(
-    posed: ProfileProblem, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
+    posed: ProfileProblem, curved: tuple[Curved, ...], users: list[Function]
 ) -> Callable[[Array, Array], tuple[Array, ...]]:
     """Value, gradient and second derivative of the nonlinear ψ, for each search."""
     chart = posed.problem.chart
@@ -124,7 +126,7 @@ def _functions(
     def evaluate(z: Array, chosen: Array) -> tuple[Array, ...]:
         size = 1 << max(0, (len(z) - 1).bit_length())  # few shapes
 
-        def pad(a: Any) -> Any:
+        def pad(a: Array) -> ndarray:
             return np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)])
 
         return tuple(np.asarray(leaf)[: len(z)] for leaf in program(pad(z), base, pad(chosen)))
@@ -132,7 +134,7 @@ def _functions(
     return evaluate
 
 
-def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]]) -> None:
+def _check_functions(layout: Layout, base: Array, users: list[Function]) -> None:
     """Raise unless a function to profile returns one real number."""
     params = layout.unravel(jnp.asarray(base))
     for g in users:
@@ -146,12 +148,12 @@ def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]
 
 
 @functools.lru_cache(maxsize=64)
-def _entries(chart: Chart, curved: tuple[Curved, ...]) -> Callable[..., Any]:
+def _entries(chart: Chart, curved: tuple[Curved, ...]) -> Function:
     """The compiled derivatives of printed entries alone, without a function of the user."""
     return jax.jit(_derivatives(chart, curved, ()))
 
 
-def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callable[..., Any]:
+def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Tree) -> Function:
     """(z (j, k), base (p,), chosen (j, m)) → value, gradient, second derivative of the ψ that
     is chosen, a row of the unit matrix.
     """
@@ -179,17 +181,17 @@ def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callab
 class Searches(NamedTuple):
     """The searches for endpoints: member, quantity and side of each, (m,)."""
 
-    member: np.ndarray
-    target: np.ndarray
-    side: np.ndarray
+    member: ndarray
+    target: ndarray
+    side: ndarray
 
 
 def profile_point(
     posed: ProfileProblem,
     targets: Targets,
     searches: Searches,
-    values: tuple[np.ndarray, ...],
-    z: np.ndarray,
+    values: tuple[ndarray, ...],
+    z: ndarray,
 ) -> ProfilePoint:
     """The likelihood at a point of each search, with the ψ of that search."""
     value, noise, score, hessian = values

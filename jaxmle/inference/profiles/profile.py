@@ -4,22 +4,23 @@ function of the parameters, has fallen by half a chi-square quantile.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.machine import for_members
+from jaxmle._types import Array, Axes, DataFrame, Function, Index, Loglik, Tree, ndarray
+from jaxmle.batch.chunks.machine import for_members
 from jaxmle.inference.profiles.endpoints import Endpoints, endpoints_of
 from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
 from jaxmle.inference.profiles.interest import Searches, Targets, targets_of
 from jaxmle.inference.profiles.walk import End
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_count, check_level
-from jaxmle.parameters.tree import Chart
+from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
@@ -69,21 +70,21 @@ class Profile:
     [True]
     """
 
-    estimate: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    lower_status: np.ndarray
-    upper_status: np.ndarray
-    error: np.ndarray
-    at_ends: np.ndarray
-    curve: np.ndarray
-    root: np.ndarray
+    estimate: ndarray
+    lower: ndarray
+    upper: ndarray
+    lower_status: ndarray
+    upper_status: ndarray
+    error: ndarray
+    at_ends: ndarray
+    curve: ndarray
+    root: ndarray
     names: tuple[str, ...]
     level: float
     mode: str
     parameters: tuple[str, ...]
     whole: bool  # every parameter, so that intervals have the tree of params
-    layout: Any
+    layout: Layout
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -91,11 +92,11 @@ class Profile:
         return np.shape(self.lower)[:-1]
 
     @property
-    def found(self) -> np.ndarray:
+    def found(self) -> ndarray:
         """Whether both ends are known: FOUND, AT_BOUND or UNBOUNDED, (m,)."""
         return (self.lower_status <= int(End.AT_BOUND)) & (self.upper_status <= int(End.AT_BOUND))
 
-    def interval(self, level: float | None = None) -> np.ndarray:
+    def interval(self, level: float | None = None) -> ndarray:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
         if level is not None and abs(level - self.level) > LEVEL_TOLERANCE:
             raise ValueError(
@@ -116,7 +117,7 @@ class Profile:
             return jax.tree.map(lambda low, high: np.stack([low, high], axis=-1), *columns)
         return {name: ends[..., j, :] for j, name in enumerate(self.names)}
 
-    def __getitem__(self, index: Any) -> Profile:
+    def __getitem__(self, index: Index) -> Profile:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
             raise TypeError(
@@ -124,7 +125,7 @@ class Profile:
             )
         return jax.tree.map(lambda leaf: leaf[index], self)
 
-    def to_frame(self, backend: str | None = None) -> Any:
+    def to_frame(self, backend: str | None = None) -> DataFrame:
         """A tidy data frame: term, estimate, conf_low, conf_high, low_status, high_status; for a
         batch with the first column member.
         """
@@ -141,7 +142,7 @@ class Profile:
         m = len(self.names)
         head = {"member": np.repeat(np.arange(members), m)} if self.batch_shape else {}
 
-        def names_of(codes: Any) -> Any:
+        def names_of(codes: Tree) -> list[str]:
             return [End(code).name for code in np.reshape(codes, -1).tolist()]
 
         columns = head | {
@@ -162,7 +163,7 @@ class Profile:
     __str__ = __repr__
 
 
-def _leaves(layout: Any, flat: np.ndarray, lead: int) -> Tree:
+def _leaves(layout: Layout, flat: ndarray, lead: int) -> Tree:
     """Flat quantities (..., p) as a tree like ``params``, with NaN at structural constants."""
     if not lead:
         return layout.unravel_entries(flat)
@@ -249,11 +250,11 @@ def profile(
     loglik: Loglik,
     fit: Fit,
     data: Tree = None,
-    which: Any = None,
+    which: str | Sequence[str] | Function | Mapping[str, Function] | None = None,
     level: float = 0.95,
     *,
-    weights: Any = None,
-    in_axes: Any = 0,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
     points: int | None = None,
 ) -> Profile:
     """Profile likelihood intervals of parameters, or of functions of them.
@@ -352,8 +353,8 @@ UNSEARCHED = -1
 
 
 def _ends_without_search(
-    posed: ProfileProblem, targets: Targets, ends: np.ndarray, status: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    posed: ProfileProblem, targets: Targets, ends: ndarray, status: ndarray
+) -> tuple[ndarray, ndarray]:
     """Ends that need no search: without a fit, for a held entry, or for an estimate on its bound or
     at infinity.
     """
@@ -373,7 +374,7 @@ def _ends_without_search(
 
 def _on_printed_scale(
     targets: Targets, searches: Searches, endpoints: Endpoints
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray]:
     """ψ at the ends on the printed scale, and the status."""
     value = np.full(len(searches.member), np.nan)
     status = endpoints.outcome.copy()
@@ -390,7 +391,7 @@ def _on_printed_scale(
     return value, status
 
 
-def _to_user(posed: ProfileProblem, z: np.ndarray) -> np.ndarray:
+def _to_user(posed: ProfileProblem, z: ndarray) -> ndarray:
     """All printed entries (j, p) at free points (j, k)."""
     chart = posed.problem.chart
     roots = np.array(posed.problem.roots)
@@ -404,11 +405,11 @@ def _to_user(posed: ProfileProblem, z: np.ndarray) -> np.ndarray:
     return x[:, np.where(roots >= 0, roots, np.arange(len(roots)))]
 
 
-def _user(chart: Chart, z: np.ndarray, base: np.ndarray) -> Array:
+def _user(chart: Chart, z: ndarray, base: ndarray) -> Array:
     return chart.to_user(z, base)
 
 
-def _estimates(posed: ProfileProblem, targets: Targets) -> np.ndarray:
+def _estimates(posed: ProfileProblem, targets: Targets) -> ndarray:
     """The estimate of each quantity, (b, m)."""
     out = np.full((posed.members, len(targets.names)), np.nan)
     for t, entry in enumerate(targets.entry):
@@ -431,11 +432,11 @@ def _both_sides(
     posed: ProfileProblem,
     targets: Targets,
     searches: Searches,
-    side: np.ndarray,
-    curve: np.ndarray,
-    root: np.ndarray,
+    side: ndarray,
+    curve: ndarray,
+    root: ndarray,
     points: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray]:
     """The curves of both sides with the estimate between them, in increasing order, (b, m, 2·points
     + 1).
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ import scipy
 from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
+from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit, wald_interval
 from jaxmle.runtime.jax_state import host_only
 
@@ -57,14 +57,14 @@ class Simultaneous:
     names: tuple[str, ...]
     level: float
     method: str
-    layout: Any
+    layout: Layout
 
     def interval(self) -> Array:
         """Lower and upper ends, (p, 2)."""
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self) -> Tree:
-        """Intervals in the tree of ``params``, with a last axis (lower, upper) on every leaf."""
+        """Intervals in the tree of ``params``; the last axis of a leaf is (lower, upper)."""
         lead = np.ndim(self.lower) - 1
         unravel = self.layout.unravel_entries
         sides = [

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Tree, ndarray
 from jaxmle.inference.profiles.geometry import Geometry, ProfilePoint, geometry
 
 # Distances to the curve are in ℓ.
@@ -71,54 +72,54 @@ RUNNING = -1
 class Goal(NamedTuple):
     """The end that each search looks for."""
 
-    side: np.ndarray  # (m,)  +1 the upper end, −1 the lower
-    top: np.ndarray  # (m,)  ℓ̂
-    cut: np.ndarray  # (m,)  fall of 2ℓ at the end
-    psi_target: np.ndarray  # (m,)  a value of ψ to stop at instead; NaN
-    unit: np.ndarray  # (m,)  standard error of ψ; NaN if the information at the start gives it
-    plateau: np.ndarray  # (m,)  units of ψ within which flat ℓ is ignored
-    close: np.ndarray  # (m,)  ℓ that the nuisance may still have to gain at the end
-    slack: np.ndarray  # (m,)  gain in ℓ over the fit that counts as another maximum
+    side: ndarray  # (m,)  +1 the upper end, −1 the lower
+    top: ndarray  # (m,)  ℓ̂
+    cut: ndarray  # (m,)  fall of 2ℓ at the end
+    psi_target: ndarray  # (m,)  a value of ψ to stop at instead; NaN
+    unit: ndarray  # (m,)  standard error of ψ; NaN if the information at the start gives it
+    plateau: ndarray  # (m,)  units of ψ within which flat ℓ is ignored
+    close: ndarray  # (m,)  ℓ that the nuisance may still have to gain at the end
+    slack: ndarray  # (m,)  gain in ℓ over the fit that counts as another maximum
 
 
 class Walk(NamedTuple):
     """The state of each search."""
 
-    z: np.ndarray
-    value: np.ndarray
-    noise: np.ndarray
-    psi: np.ndarray
+    z: ndarray
+    value: ndarray
+    noise: ndarray
+    psi: ndarray
     geometry: Geometry
-    lo: np.ndarray  # outermost position known to be inside, in ψ outwards from the origin
-    hi: np.ndarray  # innermost position known to be outside
-    cap: np.ndarray  # how far the next step along the curve may go
-    radius: np.ndarray  # and one back to it, in scaled units
-    flat: np.ndarray  # consecutive flat positions
-    flat_at: np.ndarray
-    flat_dev: np.ndarray  # the deviance there
-    refused: np.ndarray
-    outcome: np.ndarray
+    lo: ndarray  # outermost position known to be inside, in ψ outwards from the origin
+    hi: ndarray  # innermost position known to be outside
+    cap: ndarray  # how far the next step along the curve may go
+    radius: ndarray  # and one back to it, in scaled units
+    flat: ndarray  # consecutive flat positions
+    flat_at: ndarray
+    flat_dev: ndarray  # the deviance there
+    refused: ndarray
+    outcome: ndarray
 
 
 class Ends(NamedTuple):
     """The result of each search."""
 
-    outcome: np.ndarray  # (m,)  End
-    z: np.ndarray  # (m, k)
-    psi: np.ndarray
-    value: np.ndarray
-    decrement: np.ndarray  # ℓ that the nuisance still has to gain
-    slope: np.ndarray
+    outcome: ndarray  # (m,)  End
+    z: ndarray  # (m, k)
+    psi: ndarray
+    value: ndarray
+    decrement: ndarray  # ℓ that the nuisance still has to gain
+    slope: ndarray
     steps: int
 
 
-Evaluate = Callable[[np.ndarray, np.ndarray], ProfilePoint]  # index (j,) of searches, z (j, k)
+Evaluate = Callable[[ndarray, ndarray], ProfilePoint]  # index (j,) of searches, z (j, k)
 
 
 # ---------------------------------------------------------------- the walk
 
 
-def solve(evaluate: Evaluate, z: np.ndarray, point: ProfilePoint, goal: Goal) -> Ends:
+def solve(evaluate: Evaluate, z: ndarray, point: ProfilePoint, goal: Goal) -> Ends:
     """Run each search from z (m, k), where ``point`` was evaluated, to its goal."""
     goal, walk = _initial_walk(z, point, goal)
     origin = walk.psi.copy()
@@ -145,7 +146,7 @@ def solve(evaluate: Evaluate, z: np.ndarray, point: ProfilePoint, goal: Goal) ->
     return Ends(outcome, walk.z, walk.psi, walk.value, g.decrement, g.slope, steps)
 
 
-def _initial_walk(z: np.ndarray, point: ProfilePoint, goal: Goal) -> tuple[Goal, Walk]:
+def _initial_walk(z: ndarray, point: ProfilePoint, goal: Goal) -> tuple[Goal, Walk]:
     g = geometry(point)
     unit = np.where(
         np.isnan(goal.unit), 1 / np.sqrt(np.where(g.curvature > 0, g.curvature, np.nan)), goal.unit
@@ -155,7 +156,7 @@ def _initial_walk(z: np.ndarray, point: ProfilePoint, goal: Goal) -> tuple[Goal,
     m = len(z)
     cap = np.where(np.isnan(goal.psi_target), 1.5 * np.sqrt(goal.cut) * unit, np.inf)
 
-    def full(value: Any, kind: Any = float) -> Any:
+    def full(value: Tree, kind: Tree = float) -> Tree:
         return np.full(m, value, kind)
 
     outcome = np.where(g.finite, RUNNING, int(End.STALLED))
@@ -177,12 +178,12 @@ def _initial_walk(z: np.ndarray, point: ProfilePoint, goal: Goal) -> tuple[Goal,
     )
 
 
-def _take(walk: Walk, index: np.ndarray) -> Walk:
+def _take(walk: Walk, index: ndarray) -> Walk:
     cut = {name: leaf[index] for name, leaf in walk._asdict().items() if name != "geometry"}
     return Walk(**cut, geometry=Geometry(*(leaf[index] for leaf in walk.geometry)))
 
 
-def _put(walk: Walk, index: np.ndarray, part: Walk) -> None:
+def _put(walk: Walk, index: ndarray, part: Walk) -> None:
     for name, leaf in walk._asdict().items():
         if name != "geometry":
             leaf[index] = getattr(part, name)
@@ -190,7 +191,7 @@ def _put(walk: Walk, index: np.ndarray, part: Walk) -> None:
         leaf[index] = new
 
 
-def _root(walk: Walk, goal: Goal) -> np.ndarray:
+def _root(walk: Walk, goal: Goal) -> ndarray:
     """The signed root r at the maximum that the nuisance step predicts."""
     decrement = np.where(
         np.isfinite(walk.geometry.decrement), np.minimum(walk.geometry.decrement, NEAR_CURVE), 0.0
@@ -198,9 +199,7 @@ def _root(walk: Walk, goal: Goal) -> np.ndarray:
     return np.sqrt(np.maximum(2 * (goal.top - walk.value - decrement), 0.0))
 
 
-def _propose(
-    walk: Walk, goal: Goal, origin: np.ndarray, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _propose(walk: Walk, goal: Goal, origin: ndarray, steps: int) -> tuple[ndarray, ndarray]:
     """The next step (m, k) of each search, and the change of ψ outwards; NaN if the step leads back
     to the curve at the same ψ.
     """
@@ -215,7 +214,7 @@ def _propose(
     return move, np.where(along, du, np.nan)
 
 
-def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndarray:
+def _outwards(walk: Walk, goal: Goal, origin: ndarray, steps: int) -> ndarray:
     """The step of ψ outwards.
 
     With r² = 2(ℓ̂ − ℓ_p): r' = −ℓ_p'/r and r'' = (−ℓ_p'' − r'²)/r. Halley's step for r = ρ is e/r'
@@ -244,7 +243,7 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
     return np.where(between & (outside | (steps > 20 and steps % 2 == 0)), middle - u, du)
 
 
-def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> np.ndarray:
+def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> ndarray:
     """How far the change of ℓ_p is from what slope and curvature at both ends predict (Hermite's
     rule): a measure of non-smoothness between them.
     """
@@ -257,14 +256,14 @@ def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> np.ndarray:
 class _Trial(NamedTuple):
     """The assessment of the step tried by each search, (m,)."""
 
-    along: np.ndarray  # the step led along the curve, not back to it
-    distance: np.ndarray  # how far ψ moved outwards
-    accepted: np.ndarray
-    forced: np.ndarray  # accepted off the curve, after too many rejections
-    better: np.ndarray  # ℓ is above that of the fit, and smoothly so
+    along: ndarray  # the step led along the curve, not back to it
+    distance: ndarray  # how far ψ moved outwards
+    accepted: ndarray
+    forced: ndarray  # accepted off the curve, after too many rejections
+    better: ndarray  # ℓ is above that of the fit, and smoothly so
 
 
-def _tried(walk: Walk, goal: Goal, trial: ProfilePoint, new: Geometry, du: np.ndarray) -> _Trial:
+def _tried(walk: Walk, goal: Goal, trial: ProfilePoint, new: Geometry, du: ndarray) -> _Trial:
     """Whether each trial is accepted."""
     old = walk.geometry
     along = ~np.isnan(du)
@@ -293,9 +292,7 @@ def _tried(walk: Walk, goal: Goal, trial: ProfilePoint, new: Geometry, du: np.nd
     return _Trial(along, distance, accepted, forced, better & ~rough)
 
 
-def _limits(
-    walk: Walk, tried: _Trial, move: np.ndarray, du: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _limits(walk: Walk, tried: _Trial, move: ndarray, du: ndarray) -> tuple[ndarray, ndarray]:
     """How far the next step may go along the curve, and back to it: more after an accepted step,
     less after a rejected one.
     """
@@ -319,17 +316,17 @@ def _limits(
 def _advance(
     walk: Walk,
     goal: Goal,
-    origin: np.ndarray,
+    origin: ndarray,
     trial: ProfilePoint,
-    move: np.ndarray,
-    du: np.ndarray,
+    move: ndarray,
+    du: ndarray,
 ) -> Walk:
     """Accept or reject the trial, and set the limits of the next."""
     new = geometry(trial)
     tried = _tried(walk, goal, trial, new, du)
     accepted = tried.accepted
 
-    def pick(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def pick(a: ndarray, b: ndarray) -> ndarray:
         return np.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     cap, radius = _limits(walk, tried, move, du)
@@ -353,7 +350,7 @@ def _advance(
     return moved._replace(outcome=np.where(tried.better, int(End.BETTER_MAXIMUM), outcome))
 
 
-def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
+def _judge(walk: Walk, goal: Goal, origin: ndarray) -> Walk:
     """Whether a search has arrived, and what its position implies for the bracket and for a
     plateau.
     """
@@ -378,9 +375,7 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
     )
 
 
-def _bracket(
-    walk: Walk, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _bracket(walk: Walk, u: ndarray, inside: ndarray, outside: ndarray) -> tuple[ndarray, ndarray]:
     """The outermost position inside the interval and the innermost outside it. If a profile crosses
     the cut more than once, the latest point decides.
     """
@@ -391,8 +386,8 @@ def _bracket(
 
 
 def _plateau(
-    walk: Walk, goal: Goal, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    walk: Walk, goal: Goal, u: ndarray, inside: ndarray, outside: ndarray
+) -> tuple[ndarray, ndarray, ndarray]:
     """How many consecutive flat positions a search has met; where the last was, and the deviance at
     the first.
 
@@ -415,7 +410,7 @@ def _plateau(
     )
 
 
-def _has_arrived(walk: Walk, goal: Goal) -> np.ndarray:
+def _has_arrived(walk: Walk, goal: Goal) -> ndarray:
     """Whether a search is at its goal: on the curve, and at the cut or at the ψ asked for."""
     g = walk.geometry
     fixed = ~np.isnan(goal.psi_target)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Function, Key, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.refit import Refit, chunks, known, refit_of
 from jaxmle.inference.resampling.bootstrap_record import Bootstrap
@@ -31,6 +30,7 @@ from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import Status
 
 RESAMPLING_KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
@@ -45,19 +45,19 @@ def bootstrap(
     fit: Fit,
     data: Tree = None,
     *,
-    key: Any,
+    key: Key,
     replicates: int = 1999,
     kind: str = "pairs",
-    clusters: Any = None,
+    clusters: Clusters = None,
     block_length: int | None = None,
     sample: Sample | None = None,
     statistic: Callable[[Tree], Tree] | None = None,
     vcov: str | None = None,
     acceleration: str | None = "auto",
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
     params0: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Bootstrap:
@@ -172,13 +172,17 @@ def bootstrap(
     )
 
 
-def _stderr_of_fit(target: Target, fit: Fit) -> np.ndarray:
+def _stderr_of_fit(target: Target, fit: Fit) -> ndarray:
     """The standard errors of the statistic in the fit itself, (q,)."""
     return target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
 
 
 def _check_scheme(
-    kind: str, clusters: Any, block_length: Any, sample: Any, acceleration: Any
+    kind: str,
+    clusters: Clusters,
+    block_length: int | None,
+    sample: Function | None,
+    acceleration: str | None,
 ) -> None:
     """Raise for options that do not match the kind of resampling."""
     if acceleration is not None:
@@ -191,8 +195,8 @@ def _check_scheme(
 
 
 def _influence_acceleration(
-    loglik: Loglik, fit: Fit, refit: Refit, clusters: Any, statistic: Any
-) -> np.ndarray:
+    loglik: Loglik, fit: Fit, refit: Refit, clusters: Clusters, statistic: Function | None
+) -> ndarray:
     """The acceleration (q,) of a BCa interval by one pass of scores."""
     return infinitesimal_jackknife(
         loglik,
@@ -206,8 +210,8 @@ def _influence_acceleration(
 
 
 def _jackknife_acceleration(
-    estimate: np.ndarray, values: np.ndarray, status: np.ndarray, units: Units, target: Target
-) -> np.ndarray:
+    estimate: ndarray, values: ndarray, status: ndarray, units: Units, target: Target
+) -> ndarray:
     """The acceleration (q,) of a BCa interval by delete-one fits."""
     return Jackknife(
         estimate, values, units.times, status, units.clustered, target.names, target.outcome
@@ -249,11 +253,11 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
 
 
 Refits = tuple[
-    Callable[[np.ndarray], Fit], float
+    Callable[[ndarray], Fit], float
 ]  # from numbers of members to their refits, and the bytes that a member takes
 
 
-def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
+def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> ndarray | None:
     """The rows u_i = J⁻¹s_i (n, p) by which a replicate starts at θ̂ + Σ w_i u_i, one Newton step
     for all of them. None if that may leave the bounds, or if the start is not the estimate.
     """
@@ -272,7 +276,7 @@ def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
 def _resampled(
     plan: Plan,
     refit: Refit,
-    influence: np.ndarray | None,
+    influence: ndarray | None,
     key: Array,
     total: int,
     vcov: str | None,
@@ -283,7 +287,7 @@ def _resampled(
     """
     estimate = refit.layout.ravel(refit.start)
 
-    def refits(index: np.ndarray) -> Fit:
+    def refits(index: ndarray) -> Fit:
         weights = plan(key, index)
         if deleted is not None and index[-1] >= total:
             late = index >= total
@@ -304,7 +308,7 @@ def _resampled(
 
 
 def _simulated(
-    loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
+    loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Function | None, vcov: str | None
 ) -> Refits:
     """The refits of data sets simulated from the fit."""
     if refit.options.weights is not None:
@@ -324,14 +328,14 @@ def _simulated(
 
 
 def _gathered(
-    refits: Callable[[np.ndarray], Fit],
+    refits: Callable[[ndarray], Fit],
     bytes_each: float,
     target: Target,
     total: int,
     errors: bool,
     about: str,
-    progress: Any,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    progress: Tree,
+) -> tuple[ndarray, ndarray | None, ndarray]:
     """Values (m, q), standard errors (m, q) and statuses (m,) of all members, chunk by chunk."""
     values = np.empty((total, len(target.names)))
     status = np.empty(total, int)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Array, Tree, ndarray
 from jaxmle.inference.refit import failures
 from jaxmle.inference.resampling import intervals as ends
 from jaxmle.parameters.arguments import check_choice, check_level
@@ -41,14 +40,14 @@ class Bootstrap:
     True
     """
 
-    flat_estimate: np.ndarray
-    replicates: np.ndarray = field(repr=False)
-    status: np.ndarray = field(repr=False)
+    flat_estimate: ndarray
+    replicates: ndarray = field(repr=False)
+    status: ndarray = field(repr=False)
     kind: str
-    acceleration: np.ndarray
+    acceleration: ndarray
     accelerated: str | None
-    estimate_se: np.ndarray
-    replicate_se: np.ndarray | None = field(repr=False)
+    estimate_se: ndarray
+    replicate_se: ndarray | None = field(repr=False)
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
 
@@ -63,12 +62,12 @@ class Bootstrap:
         return failures(self.status)
 
     @property
-    def infinite(self) -> np.ndarray:
+    def infinite(self) -> ndarray:
         """The number of infinite replicates of each entry, (q,)."""
         return np.sum(np.isinf(self.replicates), axis=0)
 
     @property
-    def undefined(self) -> np.ndarray:
+    def undefined(self) -> ndarray:
         """The number of replicates of each entry without an estimate, (q,); intervals leave them
         out.
         """
@@ -82,7 +81,7 @@ class Bootstrap:
         return self.outcome.unravel_entries(self.flat_estimate)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard deviation of the replicates, (q,): inf if one is infinite, NaN if one is
         undefined or all are equal.
         """
@@ -94,7 +93,7 @@ class Bootstrap:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def flat_bias(self) -> np.ndarray:
+    def flat_bias(self) -> ndarray:
         """Mean of the replicates minus the estimate, (q,)."""
         with np.errstate(invalid="ignore"):  # inf − inf
             return np.mean(self.replicates, axis=0) - self.flat_estimate
@@ -107,14 +106,14 @@ class Bootstrap:
         return self.outcome.unravel_entries(self.flat_bias)
 
     @property
-    def vcov(self) -> np.ndarray:
+    def vcov(self) -> ndarray:
         """Covariance of the replicates, (q, q); NaN for entries without a finite standard error."""
         dead = ~np.isfinite(self.se)
         with np.errstate(invalid="ignore"):
             covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
         return np.where(dead[:, None] | dead[None, :], np.nan, covariance)
 
-    def interval(self, level: float = 0.95, kind: str = "percentile") -> np.ndarray:
+    def interval(self, level: float = 0.95, kind: str = "percentile") -> ndarray:
         """Intervals of each entry, (q, 2). See ``conf_int``."""
         level = check_level(level)
         check_choice("kind", kind, INTERVALS)
@@ -167,7 +166,7 @@ class Bootstrap:
         """
         low, high = np.moveaxis(self.interval(level, kind), -1, 0)
 
-        def join(a: Any, b: Any) -> Any:
+        def join(a: Array, b: Array) -> ndarray:
             return np.stack([a, b], axis=-1)
 
         return jax.tree.map(

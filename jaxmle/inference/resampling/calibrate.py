@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Function, Key, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import Refit, chunks, known, refit_of
@@ -29,6 +28,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import Status
 
 Interval = Callable[[Fit], tuple[Array, Array]]
@@ -42,17 +42,17 @@ def calibrate(
     data: Tree = None,
     sample: Sample | None = None,
     *,
-    key: Any,
+    key: Key,
     replicates: int = 2000,
     truth: Tree = None,
     level: float = 0.95,
     vcov: str | None = None,
-    clusters: Any = None,
+    clusters: Clusters = None,
     intervals: Mapping[str, Interval] | None = None,
     tests: tuple[str, ...] = TESTS,
     constraints: Tree = None,
     params0: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Calibration:
@@ -151,7 +151,7 @@ def _moved_to(fit: Fit, truth: Tree) -> Fit:
     )
 
 
-def _checked_tests(tests: Any) -> tuple[str, ...]:
+def _checked_tests(tests: object) -> tuple[str, ...]:
     if isinstance(tests, str):
         tests = (tests,)
     if not isinstance(tests, tuple | list):
@@ -159,7 +159,7 @@ def _checked_tests(tests: Any) -> tuple[str, ...]:
     return tuple(check_choice("each of tests", test, TESTS) for test in tests)
 
 
-def _checked_intervals(intervals: Any) -> dict[str, Interval]:
+def _checked_intervals(intervals: object) -> dict[str, Interval]:
     if intervals is None:
         return {}
     if not isinstance(intervals, Mapping) or not all(
@@ -172,7 +172,7 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
     return dict(intervals)
 
 
-def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
+def _kind(vcov: str | None, fit: Fit, clusters: Clusters) -> str:
     """The kind of covariance of the refits."""
     kind_of_fit = fit.vcov_kind.split(" ")[0]
     if vcov is not None:
@@ -194,20 +194,20 @@ class _Study:
     fit: Fit
     simulate: Simulator
     kind: str
-    clusters: Any
+    clusters: Clusters
     level: float
     kinds: dict[str, Interval]
     tests: tuple[str, ...]
 
     def __call__(
-        self, key: Array, index: np.ndarray
-    ) -> tuple[Fit, dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
+        self, key: Array, index: ndarray
+    ) -> tuple[Fit, dict[str, ndarray], dict[str, ndarray], ndarray]:
         """One chunk: refits, ends of intervals, test statistics, and the observed information
         at the truth, (b, p, p).
         """
         data = self.simulate(key, index)
         fits = self.refit(data, self.simulate.in_axes, None, self.kind, self.clusters)
-        ends: dict[str, Any] = {
+        ends: dict[str, Tree] = {
             "wald": fits.interval(self.level),
             "wald, user scale": fits.interval(self.level, "user"),
         }
@@ -217,12 +217,12 @@ class _Study:
         return fits, ends, self._statistics(fits, value, score, information), information
 
     def _statistics(
-        self, fits: Fit, value: np.ndarray, score: np.ndarray, information: np.ndarray
-    ) -> dict[str, np.ndarray]:
+        self, fits: Fit, value: ndarray, score: ndarray, information: ndarray
+    ) -> dict[str, ndarray]:
         moves = tangent(as_tree(self.refit.loglik), self.fit.layout)
         free = moves.places
         t = moves.lift
-        tests: dict[str, Callable[[], Any]] = {
+        tests: dict[str, Callable[[], Tree]] = {
             "wald": lambda: quadratic(
                 (fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]
             ),
@@ -232,7 +232,7 @@ class _Study:
         return {test: tests[test]() for test in self.tests}
 
 
-def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
+def _ends(name: str, pair: Tree, fits: Fit) -> ndarray:
     low, high = (np.asarray(end, dtype=float) for end in pair)
     if low.shape != fits.x.shape or high.shape != fits.x.shape:
         raise ValueError(
@@ -243,7 +243,7 @@ def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
 
 
 def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibration:
-    parts: list[Any] = []
+    parts: list[Tree] = []
     information = np.zeros((study.refit.layout.p,) * 2)
     usable = 0
     for index, count in chunks(total, study.simulate.bytes_each):
@@ -283,15 +283,15 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
 
 def at_truth(
     loglik: Loglik, fit: Fit, data: Tree, fresh: tuple[bool, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray, ndarray]:
     """ℓ (b,), score (b, p) and observed information (b, p, p) of each simulated data set at the
     estimate that it was simulated from.
     """
     layout = fit.layout
     structure = jax.tree.structure(data)
 
-    def make(portable: Any) -> Callable[..., Any]:
-        def all_of(x: Array, fresh_leaves: list[Array], shared_leaves: list[Array]) -> Any:
+    def make(portable: Loglik) -> Function:
+        def all_of(x: Array, fresh_leaves: list[Array], shared_leaves: list[Array]) -> Tree:
             def of_data_set(drawn: list[Array]) -> tuple[Array, Array, Array]:
                 ours = iter(drawn)
                 theirs = iter(shared_leaves)
@@ -318,7 +318,7 @@ def at_truth(
         return tuple(np.asarray(part) for part in parts)  # type: ignore[return-value]
 
 
-def quadratic(v: Array, m: Array) -> np.ndarray:
+def quadratic(v: Array, m: Array) -> ndarray:
     """v'm⁻¹v for each member, (b,); NaN if m is not positive definite."""
     scale = np.sqrt(
         np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan)
@@ -335,7 +335,7 @@ def quadratic(v: Array, m: Array) -> np.ndarray:
     )
 
 
-def cramer_rao(loglik: Loglik, fit: Fit, information: np.ndarray) -> np.ndarray:
+def cramer_rao(loglik: Loglik, fit: Fit, information: ndarray) -> ndarray:
     """The diagonal of L(L'IL)⁻¹L', (p,), with L the directions that constraints, ``fix`` and
     ``tie`` leave free; NaN if an entry is fixed or the information is singular.
     """

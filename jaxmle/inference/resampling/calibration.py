@@ -4,13 +4,12 @@ truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import scipy
 
+from jaxmle._types import Function, ndarray
 from jaxmle.inference.refit import REGULAR_STATUSES, failures
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
@@ -42,14 +41,14 @@ class Calibration:
     ((500, 1), 0.027778)
     """
 
-    truth: np.ndarray
-    estimates: np.ndarray = field(repr=False)
-    stderrs: np.ndarray = field(repr=False)
-    status: np.ndarray = field(repr=False)
-    intervals: dict[str, np.ndarray] = field(repr=False)
-    statistics: dict[str, np.ndarray] = field(repr=False)
-    information: np.ndarray
-    bound: np.ndarray
+    truth: ndarray
+    estimates: ndarray = field(repr=False)
+    stderrs: ndarray = field(repr=False)
+    status: ndarray = field(repr=False)
+    intervals: dict[str, ndarray] = field(repr=False)
+    statistics: dict[str, ndarray] = field(repr=False)
+    information: ndarray
+    bound: ndarray
     df: int
     level: float
     vcov_kind: str
@@ -61,12 +60,12 @@ class Calibration:
     # ------------------------------------------------------------ who counts
 
     @property
-    def regular(self) -> np.ndarray:
+    def regular(self) -> ndarray:
         """Which replicates have an interior maximum, (R,)."""
         return np.isin(self.status, REGULAR_STATUSES)
 
     @property
-    def boundary(self) -> np.ndarray:
+    def boundary(self) -> ndarray:
         """Which replicates have their maximum on a bound, (R,)."""
         return self.status == Status.BOUNDARY
 
@@ -75,7 +74,7 @@ class Calibration:
         """The number of replicates with each status other than CONVERGED."""
         return failures(self.status)
 
-    def members(self, which: str | Status = "regular") -> np.ndarray:
+    def members(self, which: str | Status = "regular") -> ndarray:
         """A mask (R,) of replicates: ``"regular"``, ``"all"``, or those with one status."""
         if isinstance(which, Status):
             return self.status == which
@@ -85,24 +84,24 @@ class Calibration:
     # ------------------------------------------------------------ estimates
 
     @property
-    def bias(self) -> np.ndarray:
+    def bias(self) -> ndarray:
         """Mean of the regular estimates minus the truth, (p,)."""
         return _over(np.mean, self.estimates[self.regular]) - self.truth
 
     @property
-    def bias_error(self) -> np.ndarray:
+    def bias_error(self) -> ndarray:
         """Monte Carlo standard error of ``bias``, (p,)."""
         return self.sd / np.sqrt(max(int(self.regular.sum()), 1))
 
     @property
-    def median_bias(self) -> np.ndarray:
+    def median_bias(self) -> ndarray:
         """Median of all estimates minus the truth, (p,); estimates on a bound and infinite
         estimates are included.
         """
         return _over(np.nanmedian, self.estimates) - self.truth
 
     @property
-    def sd(self) -> np.ndarray:
+    def sd(self) -> ndarray:
         """Standard deviation of the regular estimates, (p,); NaN for an entry that is held
         fixed.
         """
@@ -112,18 +111,18 @@ class Calibration:
         return np.where(sd > 0, sd, np.nan)
 
     @property
-    def se_ratio(self) -> np.ndarray:
+    def se_ratio(self) -> ndarray:
         """Mean standard error over the standard deviation of the estimates, (p,), over regular
         replicates that have both. 1 is right; less than 1 means that standard errors are too small.
         """
         return self._ratio()[0]
 
     @property
-    def se_ratio_error(self) -> np.ndarray:
+    def se_ratio_error(self) -> ndarray:
         """Monte Carlo standard error of ``se_ratio``, (p,)."""
         return self._ratio()[1]
 
-    def _ratio(self) -> tuple[np.ndarray, np.ndarray]:
+    def _ratio(self) -> tuple[ndarray, ndarray]:
         """m/s and its error by the delta method: its influence function is (v − m)/s − m((x −
         x̄)² − s²)/2s³.
         """
@@ -142,7 +141,7 @@ class Calibration:
         return ratios[0], ratios[1]
 
     @property
-    def efficiency(self) -> np.ndarray:
+    def efficiency(self) -> ndarray:
         """The Cramér–Rao bound over the variance of the regular estimates, (p,). It may exceed 1
         for a biased estimate.
         """
@@ -150,25 +149,25 @@ class Calibration:
 
     # ------------------------------------------------------------ intervals and tests
 
-    def coverage(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
+    def coverage(self, kind: str = "wald", which: str | Status = "regular") -> ndarray:
         """The proportion of intervals that contain the truth, (p,), among the replicates that have
         an interval; NaN if none has.
         """
         covered, has_one = self._covered(kind, which)
         return np.where(has_one > 0, covered / np.maximum(has_one, 1), np.nan)
 
-    def coverage_error(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
+    def coverage_error(self, kind: str = "wald", which: str | Status = "regular") -> ndarray:
         """Monte Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
         share = self.coverage(kind, which)
         count = self._covered(kind, which)[1]
         return np.sqrt(share * (1 - share) / np.maximum(count, 1))
 
-    def without_interval(self, kind: str = "wald", which: str | Status = "all") -> np.ndarray:
+    def without_interval(self, kind: str = "wald", which: str | Status = "all") -> ndarray:
         """The proportion of replicates without an interval of this kind, (p,)."""
         members = self.members(which)
         return 1 - self._covered(kind, which)[1] / max(int(members.sum()), 1)
 
-    def _covered(self, kind: str, which: str | Status) -> tuple[np.ndarray, np.ndarray]:
+    def _covered(self, kind: str, which: str | Status) -> tuple[ndarray, ndarray]:
         """The number of intervals that contain the truth and the number of intervals, (p,) each."""
         if kind not in self.intervals:
             raise ValueError(
@@ -274,7 +273,7 @@ class Calibration:
         return lines
 
 
-def _over(reduce: Callable[..., Any], values: np.ndarray, least: int = 1) -> np.ndarray:
+def _over(reduce: Function, values: ndarray, least: int = 1) -> ndarray:
     """A reduction over replicates, NaN if there are too few or all are undefined."""
     if len(values) < least:
         return np.full(values.shape[1], np.nan)

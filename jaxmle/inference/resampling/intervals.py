@@ -8,10 +8,12 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
+from jaxmle._types import ndarray
+
 PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the rank of a quantile among b replicates
 
 
-def order_statistic(values: np.ndarray, probability: float) -> float:
+def order_statistic(values: ndarray, probability: float) -> float:
     """The (R + 1)·probability-th smallest of R values, interpolated on the normal quantile scale.
 
     Davison & Hinkley (1997), *Bootstrap Methods and their Application*, p. 195, which is what R's
@@ -45,7 +47,7 @@ def _between(a: float, b: float, share: float) -> float:
     )
 
 
-def linear_quantile(values: np.ndarray, probability: float) -> float:
+def linear_quantile(values: ndarray, probability: float) -> float:
     """The quantile at rank (R − 1)·probability + 1, interpolated linearly: NumPy's default, used by
     scipy's BCa.
     """
@@ -57,29 +59,27 @@ def linear_quantile(values: np.ndarray, probability: float) -> float:
     return _between(values[low], values[min(low + 1, len(values) - 1)], place - low)
 
 
-def percentile(replicates: np.ndarray, level: float) -> np.ndarray:
+def percentile(replicates: ndarray, level: float) -> ndarray:
     """Percentile intervals θ*_(α/2), θ*_(1−α/2), (q, 2)."""
     return np.array(
         [[order_statistic(column, tail) for tail in _tails(level)] for column in replicates.T]
     )
 
 
-def basic(estimate: np.ndarray, replicates: np.ndarray, level: float) -> np.ndarray:
+def basic(estimate: ndarray, replicates: ndarray, level: float) -> ndarray:
     """Basic intervals 2θ̂ − θ*_(1−α/2), 2θ̂ − θ*_(α/2), (q, 2)."""
     with np.errstate(invalid="ignore"):  # inf − inf
         return 2 * estimate[:, None] - percentile(replicates, level)[:, ::-1]
 
 
-def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+def bias_correction(estimate: ndarray, replicates: ndarray) -> ndarray:
     """The bias correction z₀ = Φ⁻¹(#{θ* < θ̂}/R + #{θ* = θ̂}/2R), (q,)."""
     known = np.maximum(np.sum(~np.isnan(replicates), axis=0), 1)
     below = np.sum(replicates < estimate, axis=0) + np.sum(replicates <= estimate, axis=0)
     return scipy.special.ndtri(np.where(np.isnan(estimate), np.nan, below / (2 * known)))
 
 
-def bca(
-    estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float
-) -> np.ndarray:
+def bca(estimate: ndarray, replicates: ndarray, acceleration: ndarray, level: float) -> ndarray:
     """Bias-corrected and accelerated intervals, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ +
     z_α))).
 
@@ -98,12 +98,12 @@ def bca(
 
 
 def studentized(
-    estimate: np.ndarray,
-    stderr: np.ndarray,
-    replicates: np.ndarray,
-    stderrs: np.ndarray,
+    estimate: ndarray,
+    stderr: ndarray,
+    replicates: ndarray,
+    stderrs: ndarray,
     level: float,
-) -> np.ndarray:
+) -> ndarray:
     """Studentized intervals θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), with t* = (θ* − θ̂)/se*, (q, 2).
 
     NaN for an entry with an infinite replicate: it has no t*, and leaving it out would make the
@@ -123,7 +123,7 @@ def _tails(level: float) -> tuple[float, float]:
     return (1 - level) / 2, (1 + level) / 2
 
 
-def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
+def skewness_of(influence: ndarray, times: ndarray) -> ndarray:
     """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand for w
     units each; NaN if any is not finite.
     """
@@ -133,7 +133,7 @@ def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
         )
 
 
-def spread(replicates: np.ndarray) -> np.ndarray:
+def spread(replicates: ndarray) -> ndarray:
     """The standard deviation of replicates, (q,), which is never finite for an infinite
     coefficient.
 

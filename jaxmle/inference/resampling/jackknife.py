@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Clusters, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
@@ -23,6 +23,7 @@ from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.methods import Solver
 from jaxmle.tables.plain import listing, number
 
 RESAMPLE_DEPENDENT_ROWS = (
@@ -51,10 +52,10 @@ class Jackknife:
     [-2.0, 0.0, -1.0, 3.0]
     """
 
-    estimate: np.ndarray
-    deleted: np.ndarray = field(repr=False)
-    times: np.ndarray = field(repr=False)
-    status: np.ndarray = field(repr=False)
+    estimate: ndarray
+    deleted: ndarray = field(repr=False)
+    times: ndarray = field(repr=False)
+    status: ndarray = field(repr=False)
     clustered: bool
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
@@ -70,24 +71,24 @@ class Jackknife:
         return failures(self.status)
 
     @cached_property
-    def influence(self) -> np.ndarray:
+    def influence(self) -> ndarray:
         """Jackknife influence values (units, q): u_i = (N − 1)(θ̄ − θ̂₍ᵢ₎), θ̄ the mean of the
         delete-one estimates.
         """
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.deleted)
 
-    def _mean(self) -> np.ndarray:
+    def _mean(self) -> ndarray:
         return self.times @ self.deleted / self.units
 
     @property
-    def flat_bias(self) -> np.ndarray:
+    def flat_bias(self) -> ndarray:
         """(N − 1)(θ̄ − θ̂), (q,)."""
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.estimate)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard errors, (q,): inf if a delete-one estimate is infinite, NaN if one is undefined
         or all are equal.
         """
@@ -108,7 +109,7 @@ class Jackknife:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def acceleration(self) -> np.ndarray:
+    def acceleration(self) -> ndarray:
         """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
@@ -140,20 +141,20 @@ class InfinitesimalJackknife:
     0.935414
     """
 
-    estimate: np.ndarray
-    influence: np.ndarray = field(repr=False)
-    times: np.ndarray = field(repr=False)
+    estimate: ndarray
+    influence: ndarray = field(repr=False)
+    times: ndarray = field(repr=False)
     clustered: bool
     names: tuple[str, ...]
     outcome: Layout = field(repr=False)
 
     @property
-    def vcov(self) -> np.ndarray:
+    def vcov(self) -> ndarray:
         """Σ u_iu_i', (q, q): HC0, or CR0 for clusters."""
         return self.influence.T @ (self.times[:, None] * self.influence)
 
     @property
-    def se(self) -> np.ndarray:
+    def se(self) -> ndarray:
         """Standard errors, (q,)."""
         return _stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
 
@@ -163,7 +164,7 @@ class InfinitesimalJackknife:
         return self.outcome.unravel_entries(self.se)
 
     @property
-    def acceleration(self) -> np.ndarray:
+    def acceleration(self) -> ndarray:
         """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
@@ -179,7 +180,7 @@ def _units(clustered: bool) -> str:
     return "clusters" if clustered else "units"
 
 
-def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
+def _table(names: tuple[str, ...], columns: dict[str, ndarray]) -> str:
     """A table with a row for each name and a column for each heading."""
     rows = [
         [name, *(number(float(value)) for value in values)]
@@ -188,7 +189,7 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
     return listing(["", *columns], rows)
 
 
-def _stderr_of(se: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _stderr_of(se: ndarray, values: ndarray) -> ndarray:
     """Standard errors that are inf if a value is infinite, and NaN if one is undefined or all are
     equal, as for an entry that is held fixed.
     """
@@ -202,12 +203,12 @@ def jackknife(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
+    clusters: Clusters = None,
     statistic: Callable[[Tree], Tree] | None = None,
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
     params0: Tree = None,
-    solver: Any = None,
+    solver: Solver | None = None,
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Jackknife:
@@ -288,13 +289,13 @@ def jackknife(
 class Units(NamedTuple):
     """The units that a jackknife deletes."""
 
-    weight: np.ndarray  # (n,) of each row
-    code: np.ndarray  # (n,) the unit of each row, −1 for a row of weight 0
-    times: np.ndarray  # (units,) how many units each row stands for
+    weight: ndarray  # (n,) of each row
+    code: ndarray  # (n,) the unit of each row, −1 for a row of weight 0
+    times: ndarray  # (units,) how many units each row stands for
     weighting: str
     clustered: bool
 
-    def without(self, index: np.ndarray) -> np.ndarray:
+    def without(self, index: ndarray) -> ndarray:
         """Weights (b, n) without the units ``index``: one copy of a row with a frequency weight, or
         any other row or cluster as a whole.
 
@@ -308,7 +309,7 @@ class Units(NamedTuple):
         )
 
 
-def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
+def units_of(loglik: Loglik, refit: Refit, clusters: Clusters) -> Units:
     """The rows of positive weight, or the clusters that have one."""
     n = rows_of(as_tree(loglik), refit.data)
     if n is None:
@@ -341,9 +342,9 @@ def infinitesimal_jackknife(
     fit: Fit,
     data: Tree = None,
     *,
-    clusters: Any = None,
+    clusters: Clusters = None,
     statistic: Callable[[Tree], Tree] | None = None,
-    weights: Any = None,
+    weights: Weights | None = None,
     constraints: Tree = None,
 ) -> InfinitesimalJackknife:
     """The limit of the jackknife as the deleted weight goes to zero: influence values u_i = J⁻¹s_i,
@@ -383,7 +384,7 @@ def infinitesimal_jackknife(
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
 
-    def record(rows: Any) -> Any:
+    def record(rows: Tree) -> InfinitesimalJackknife:
         return InfinitesimalJackknife(
             target.values(fit.x[None])[0],
             rows,
@@ -408,7 +409,7 @@ def infinitesimal_jackknife(
     return record(summed)
 
 
-def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
+def inverse_information(loglik: Loglik, fit: Fit) -> ndarray:
     """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit has; 0 for a
     fixed entry, NaN if J is not positive definite.
 
@@ -423,7 +424,7 @@ def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
     return np.where(held[:, None] | held[None, :], 0.0, full)
 
 
-def inverse_root_of(information: np.ndarray) -> np.ndarray:
+def inverse_root_of(information: ndarray) -> ndarray:
     """U (k, k) with UU' the inverse of a matrix; NaN if it is not positive definite."""
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.diagonal(information))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.parameters.arguments import check_function
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
@@ -24,7 +23,7 @@ class Simulator:
     nothing else.
     """
 
-    sample: Any  # Sample
+    sample: Function  # Sample
     params: Tree
     data: Tree
     fresh: tuple[bool, ...]  # for each leaf whether the simulation changes it
@@ -37,11 +36,11 @@ class Simulator:
             jax.tree.structure(self.data), [0 if fresh else None for fresh in self.fresh]
         )
 
-    def __call__(self, key: Array, index: np.ndarray) -> Tree:
+    def __call__(self, key: Array, index: ndarray) -> Tree:
         """The data sets ``index`` (b,): simulated leaves (b, n, ...), the others as they are."""
         fresh = self.fresh
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Tree) -> Function:
             def draw(params: Tree, data: Tree, key: Array, i: Array) -> list[Array]:
                 leaves = jax.tree.leaves(
                     portable.function(jax.random.fold_in(key, i), params, data)
@@ -66,7 +65,7 @@ class Simulator:
         return jax.tree.unflatten(jax.tree.structure(self.data), leaves)
 
 
-def _alike(new: np.ndarray, old: Any) -> np.ndarray:
+def _alike(new: ndarray, old: Tree) -> ndarray:
     """Simulated values, in the dtype of the data if the data are floats and draws are counts."""
     return (
         new.astype(old.dtype)

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Pool, Weights
 from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.information.covariance import cluster_codes
@@ -39,7 +38,7 @@ class Plan:
     width: int
     draw: Callable[[Array, Array], Array]
 
-    def __call__(self, key: Array, index: np.ndarray) -> Weights:
+    def __call__(self, key: Array, index: ndarray) -> Weights:
         with precision(np.float64):
             return Weights(
                 np.asarray(self.draw(key, jnp.asarray(index, jnp.uint32))), self.weighting
@@ -47,7 +46,12 @@ class Plan:
 
 
 def plan_of(
-    kind: str, loglik: Loglik, data: Tree, weights: Weights | None, clusters: Any, block_length: Any
+    kind: str,
+    loglik: Loglik,
+    data: Tree,
+    weights: Weights | None,
+    clusters: Clusters,
+    block_length: int | None,
 ) -> Plan:
     """The plan of a kind of bootstrap, checked.
 
@@ -91,7 +95,7 @@ def plan_of(
     return _bayesian(parts, w, weights)
 
 
-def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
+def check_scheme(kind: str, clusters: Clusters, block_length: int | None) -> None:
     """Raise for clusters and block lengths with a kind of resampling that does not use them."""
     if (kind == "cluster") != (clusters is not None):
         raise ValueError(
@@ -107,7 +111,7 @@ def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
         )
 
 
-def _pairs(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
+def _pairs(parts: tuple[int, ...], w: ndarray | None, weights: Weights | None) -> Plan:
     n = sum(parts)
     if w is None:
         return Plan("pairs", "frequency", n, partial(_counts, units=parts))
@@ -124,7 +128,7 @@ def _pairs(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None
     )
 
 
-def _bayesian(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
+def _bayesian(parts: tuple[int, ...], w: ndarray | None, weights: Weights | None) -> Plan:
     n = sum(parts)
     if w is None or weights is None:
         return Plan(
@@ -146,7 +150,7 @@ def _bayesian(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | N
     )
 
 
-def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
+def _clusters(codes: tuple[Tree, ...], w: ndarray | None, weights: Weights | None) -> Plan:
     labels, *others = codes
     if others:
         raise ValueError(
@@ -182,7 +186,7 @@ def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: i
     each; all at once on an accelerator.
     """
 
-    def draw(i: Any) -> Any:
+    def draw(i: Tree) -> Array:
         return draw_one(jax.random.fold_in(key, i))
 
     if jax.default_backend() != "cpu":
@@ -211,7 +215,7 @@ def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
 def _copies(key: Array, index: Array, ends: Array, total: int) -> Array:
     """How often each row is drawn if row i stands for w_i units; ``ends`` = cumulative weights."""
 
-    def of_key(key: Any) -> Any:
+    def of_key(key: Array) -> Array:
         return (
             jnp.zeros(ends.shape[0])
             .at[jnp.searchsorted(ends, _places(key, total, total), side="right")]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, ndarray
 from jaxmle.inference.selection.laws import Distribution, is_vector, program_of
 
 DOUBLE_EXPONENTIAL_REACH = 6.05  # of t in x = exp(π/2·sinh t): from 1e-288 to 1e288
@@ -53,14 +53,14 @@ class Information:
         return self.value
 
 
-def log_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def log_ratio(first: ndarray, second: ndarray) -> ndarray:
     """The difference log p − log q; 0 if p is zero."""
     return np.where(np.isneginf(first), 0.0, first - np.where(np.isneginf(first), 0.0, second))
 
 
 def average(
     p: Distribution,
-    value: Callable[[Array], np.ndarray],
+    value: Callable[[Array], ndarray],
     laws: tuple[Distribution, ...],
     draws: int,
     key: int,
@@ -81,7 +81,7 @@ def average(
 
 
 def _monte_carlo(
-    p: Distribution, value: Callable[[Array], np.ndarray], draws: int, key: int
+    p: Distribution, value: Callable[[Array], ndarray], draws: int, key: int
 ) -> Information:
     values = value(np.asarray(p.family.sample(p.values, jax.random.key(key), (draws,))))
     return Information(
@@ -89,13 +89,13 @@ def _monte_carlo(
     )
 
 
-def _weighted(log_weight: np.ndarray, value: np.ndarray) -> np.ndarray:
+def _weighted(log_weight: ndarray, value: ndarray) -> ndarray:
     """The product e^w·v; 0 if the weight is zero."""
     weight = np.exp(log_weight)
     return np.where(weight > 0, weight * np.where(weight > 0, value, 0.0), 0.0)
 
 
-def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
+def _sum(p: Distribution, value: Callable[[Array], ndarray]) -> Information:
     """The sum Σ p(y) v(y) over the integers of the support, in blocks that double until neither the
     remaining probability nor its part of the sum matters.
     """
@@ -129,7 +129,7 @@ def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
 
 
 def _quadrature(
-    p: Distribution, value: Callable[[Array], np.ndarray], laws: tuple[Distribution, ...]
+    p: Distribution, value: Callable[[Array], ndarray], laws: tuple[Distribution, ...]
 ) -> Information:
     """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the means
     (medians if there is none), where a density may have a kink.
@@ -203,7 +203,7 @@ def _quantile(law: Distribution, q: float) -> float:
 
 def _panel(
     p: Distribution,
-    value: Callable[[Array], np.ndarray],
+    value: Callable[[Array], ndarray],
     a: float,
     b: float,
     inner: list[float],

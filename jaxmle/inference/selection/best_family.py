@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, ArrayLike, NamedParams, ndarray
 from jaxmle.batch.batch import fit_batch
 from jaxmle.distributed.door import fit
 from jaxmle.families.family import Family
@@ -82,7 +81,7 @@ class FamilyRanking:
 
 
 def best_family(
-    y: Any,
+    y: ArrayLike,
     families: Sequence[Family],
     *,
     key: Array,
@@ -127,7 +126,7 @@ def best_family(
     return FamilyRanking(tuple(order), criterion)
 
 
-def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) -> None:
+def _check(y: ArrayLike, families: Sequence[Family], criterion: str, replicates: int) -> None:
     host_only("best_family")
     if np.ndim(y) != 1:
         raise ValueError(f"best_family takes one column (n,); got shape {np.shape(y)}")
@@ -146,7 +145,7 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
     check_count("replicates", replicates)
 
 
-def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Candidate:
+def _candidate(family: Family, y: ndarray, key: Array, replicates: int) -> Candidate:
     result = fit(family, None, y)
     if not result.converged:
         return Candidate(family, result, np.nan, np.nan, np.nan, np.nan, 0)
@@ -184,11 +183,11 @@ def _bootstrap(
     return (1 + float(np.sum(apart >= distance))) / (1 + len(apart)), len(apart)
 
 
-def _distances(family: Family, params: dict[str, Any], y: np.ndarray) -> np.ndarray:
+def _distances(family: Family, params: NamedParams, y: ndarray) -> ndarray:
     """W² of each sample (b, n) from the family at its parameters (b,)."""
     law = distribution(family).law
 
-    def distance(params: dict[str, Any], y: Array) -> Array:
+    def distance(params: NamedParams, y: Array) -> Array:
         natural = [jnp.broadcast_to(params[name], y.shape) for name in family.names]
         u = law.cdf(y, *natural)  # type: ignore[misc]
         u = 0.5 * (u + law.cdf(y - 1, *natural)) if family.discrete else u  # type: ignore[misc]

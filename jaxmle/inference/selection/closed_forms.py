@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, NamedParams, Tree
 from jaxmle.families.bounded import beta
 from jaxmle.families.counts import poisson
 from jaxmle.families.family import Family
@@ -16,21 +16,22 @@ from jaxmle.families.location_scale import cauchy, gumbel, laplace, logistic, no
 from jaxmle.families.multivariate import multivariate_normal
 from jaxmle.families.positive import exponential, gamma, lognormal, weibull
 from jaxmle.inference.selection.averages import Information
-from jaxmle.inference.selection.laws import Params
 
 
-def closed_form(value: Any) -> Information:
+def closed_form(value: float | Array) -> Information:
     """A value in nats from a formula, with an error of eight roundings."""
-    value = float(value)
-    return Information(value, float(8 * np.finfo(float).eps * max(1.0, abs(value))), "closed form")
+    number = float(value)
+    return Information(
+        number, float(8 * np.finfo(float).eps * max(1.0, abs(number))), "closed form"
+    )
 
 
-def _gamma_entropy(p: Params) -> Any:
+def _gamma_entropy(p: NamedParams) -> Array:
     a = p["shape"]
     return a - np.log(p["rate"]) + scipy.special.gammaln(a) + (1 - a) * scipy.special.digamma(a)
 
 
-def _beta_entropy(p: Params) -> Any:
+def _beta_entropy(p: NamedParams) -> Array:
     a = p["shape1"]
     b = p["shape2"]
     digamma = scipy.special.digamma
@@ -42,12 +43,12 @@ def _beta_entropy(p: Params) -> Any:
     )
 
 
-def _normal_divergence(p: Params, q: Params) -> Any:
+def _normal_divergence(p: NamedParams, q: NamedParams) -> Array:
     ratio = p["scale"] / q["scale"]
     return 0.5 * (ratio**2 - 1 - 2 * np.log(ratio) + ((p["loc"] - q["loc"]) / q["scale"]) ** 2)
 
 
-def _gamma_divergence(p: Params, q: Params) -> Any:
+def _gamma_divergence(p: NamedParams, q: NamedParams) -> Array:
     a = p["shape"]
     c = q["shape"]
     gammaln = scipy.special.gammaln
@@ -60,13 +61,13 @@ def _gamma_divergence(p: Params, q: Params) -> Any:
     )
 
 
-def _laplace_divergence(p: Params, q: Params) -> Any:
+def _laplace_divergence(p: NamedParams, q: NamedParams) -> Array:
     gap = np.abs(p["loc"] - q["loc"])
     ratio = p["scale"] / q["scale"]
     return ratio * np.exp(-gap / p["scale"]) + gap / q["scale"] - np.log(ratio) - 1
 
 
-def _vector_divergence(p: Params, q: Params) -> Any:
+def _vector_divergence(p: NamedParams, q: NamedParams) -> Array:
     """The divergence of two normal vectors, ½{tr(Σq⁻¹Σp) + δ'Σq⁻¹δ − d + log(det Σq/det Σp)}."""
     root = np.linalg.cholesky(q["covariance"])
     root_of_p = np.linalg.cholesky(p["covariance"])
@@ -81,7 +82,7 @@ def _vector_divergence(p: Params, q: Params) -> Any:
 EULER_GAMMA = 0.5772156649015329  # NIST DLMF 5.2.3
 STANDARD_NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 # Cover & Thomas (2006), Elements of Information Theory, table 17.1.
-ENTROPIES: dict[Family, Callable[[Params], Any]] = {
+ENTROPIES: dict[Family, Callable[[NamedParams], Tree]] = {
     normal: lambda p: STANDARD_NORMAL_ENTROPY + np.log(p["scale"]),
     lognormal: lambda p: STANDARD_NORMAL_ENTROPY + np.log(p["sdlog"]) + p["meanlog"],
     laplace: lambda p: 1 + np.log(2 * p["scale"]),
@@ -97,7 +98,7 @@ ENTROPIES: dict[Family, Callable[[Params], Any]] = {
         + np.sum(np.log(np.diagonal(np.linalg.cholesky(p["covariance"]))))
     ),
 }
-DIVERGENCES: dict[Family, Callable[[Params, Params], Any]] = {
+DIVERGENCES: dict[Family, Callable[[NamedParams, NamedParams], Tree]] = {
     normal: _normal_divergence,
     lognormal: lambda p, q: _normal_divergence(
         *({"loc": law["meanlog"], "scale": law["sdlog"]} for law in (p, q))

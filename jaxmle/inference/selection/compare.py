@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced, namespace
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Axes, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, lr_test, same_data
 from jaxmle.inference.hypotheses.record import Test
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
@@ -47,7 +47,12 @@ class Takeuchi:
 
 
 def tic(
-    loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    weights: Weights | None = None,
+    in_axes: Axes = 0,
 ) -> Takeuchi:
     """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the assumption that the model
     is right.
@@ -147,7 +152,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
-    def best(self) -> Any:
+    def best(self) -> Tree:
         """The name of the model with the smallest criterion; for a batch an array of names."""
         lost = np.all(np.isnan(self.delta), axis=-1)
         place = np.argmin(np.where(np.isnan(self.delta), np.inf, self.delta), axis=-1)
@@ -218,7 +223,7 @@ def compare(
     labels = _labels(names, len(fits))
     xp = namespace(fits[0].loglik)
 
-    def stack(values: Any) -> Any:
+    def stack(values: Tree) -> Tree:
         return xp.stack([xp.asarray(value) for value in values], axis=-1)
 
     sound = stack([found_supremum(fit) for fit in fits])
@@ -251,7 +256,7 @@ def compare(
     )
 
 
-def _labels(names: Any, number: int) -> tuple[str, ...]:
+def _labels(names: Sequence[str] | None, number: int) -> tuple[str, ...]:
     """A name for each model."""
     if names is None:
         return tuple(f"model {i}" for i in range(number))

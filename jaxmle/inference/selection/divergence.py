@@ -5,18 +5,16 @@ value with its error and its method.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import NamedParams, Tree
 from jaxmle.families.family import Family
 from jaxmle.inference.selection.averages import Information, average, log_ratio
 from jaxmle.inference.selection.closed_forms import DIVERGENCES, ENTROPIES, closed_form
 from jaxmle.inference.selection.laws import (
-    Params,
     check_comparable,
     check_host,
     distribution_of,
@@ -31,7 +29,7 @@ DIVERGENCE_DRAWS = 100_000
 
 
 def entropy(
-    p: tuple[Family, Params], *, draws: int = DIVERGENCE_DRAWS, key: int = 0
+    p: tuple[Family, NamedParams], *, draws: int = DIVERGENCE_DRAWS, key: int = 0
 ) -> Information:
     """The entropy H(p) = −E_p log p(Y), in nats; for a continuous distribution the differential
     entropy.
@@ -65,7 +63,13 @@ def entropy(
         return average(law, lambda y: -law.log_prob(y), (law,), draws, key)
 
 
-def cross_entropy(p: Any, q: Any, *, draws: int = DIVERGENCE_DRAWS, key: int = 0) -> Information:
+def cross_entropy(
+    p: Tree,
+    q: Tree,
+    *,
+    draws: int = DIVERGENCE_DRAWS,
+    key: int = 0,
+) -> Information:
     """The cross-entropy H(p, q) = −E_p log q(Y) = H(p) + KL(p ‖ q), in nats.
 
     Args:
@@ -112,8 +116,8 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DIVERGENCE_DRAWS, key: int = 0
 
 
 def kl_divergence(
-    p: tuple[Family, Params],
-    q: tuple[Family, Params],
+    p: tuple[Family, NamedParams],
+    q: tuple[Family, NamedParams],
     *,
     draws: int = DIVERGENCE_DRAWS,
     key: int = 0,
@@ -183,7 +187,7 @@ def _numbers(data: Tree) -> Tree:
     return data
 
 
-def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
+def _of_sample(data: Tree, q: Tree, draws: int, key: int) -> Information:
     del draws, key
     check_host()
     if not is_pair(q):

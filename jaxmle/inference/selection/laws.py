@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo, NamedParams, Tree, ndarray
 from jaxmle.families.family import Family
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
-
-Params = dict[str, Any]  # of a family, by name
 
 VALUES_AT_ONCE = 512  # at which a density is evaluated in one call
 
@@ -26,13 +22,13 @@ class Distribution:
     """A family at one value of its parameters."""
 
     family: Family
-    values: Params
+    values: NamedParams
 
     @property
     def name(self) -> str:
         return self.family.name
 
-    def log_prob(self, y: Array) -> np.ndarray:
+    def log_prob(self, y: Array) -> ndarray:
         """The log density at y, in chunks of one length so that it is compiled once."""
         if np.ndim(y) != 1:
             return np.asarray(self.family.log_prob(self.values, jnp.asarray(y)))
@@ -48,12 +44,12 @@ class Distribution:
 
 
 @functools.lru_cache(maxsize=64)
-def program_of(family: Family, what: str) -> Callable[..., Array]:
+def program_of(family: Family, what: str) -> FunctionTo[Array]:
     """A compiled function of a family, cached for the families used last."""
     return jax.jit(getattr(family, what))
 
 
-def is_pair(p: Any) -> bool:
+def is_pair(p: Tree) -> bool:
     """Whether ``p`` is a tuple of two elements, a family and its parameters."""
     return isinstance(p, tuple) and len(p) == 2 and callable(p[0])
 
@@ -63,7 +59,7 @@ def check_host() -> None:
     host_only("information", "; inside a trace, average family.log_prob over family.sample")
 
 
-def distribution_of(p: Any, what: str) -> Distribution:
+def distribution_of(p: Tree, what: str) -> Distribution:
     """The distribution that a family and its parameters make, the parameters in float64.
 
     Raises:

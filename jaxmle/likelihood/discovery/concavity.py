@@ -8,14 +8,12 @@ is known for these data. An operation without a rule ends the proof without a co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Atom, Function, Loglik, Tree, ndarray
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.discovery.curvature import (
@@ -46,6 +44,7 @@ from jaxmle.likelihood.discovery.straight_program import (
 )
 from jaxmle.likelihood.structure import jeffreys_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of
 from jaxmle.runtime.compile import compiled, remembered
 
 MAX_ENTRIES = 2**22  # of one array of the program
@@ -81,7 +80,7 @@ def is_concave(loglik: Loglik, layout: Layout, x: Array, free: Array, data: Tree
         return False
 
 
-def _terms(loglik: Loglik, layout: Layout, x: np.ndarray, free: np.ndarray, data: Tree) -> Known:
+def _terms(loglik: Loglik, layout: Layout, x: ndarray, free: ndarray, data: Tree) -> Known:
     """What is known of the terms as functions of the free entries of x."""
     leaves, treedef = jax.tree.flatten(data)
     shapes = tuple((np.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
@@ -92,12 +91,12 @@ def _terms(loglik: Loglik, layout: Layout, x: np.ndarray, free: np.ndarray, data
         fixed = jax.jit(lambda data: fixed_values(program, data))(leaves)
     else:
 
-        def find(portable: Any) -> Program:
+        def find(portable: Loglik) -> Program:
             return straight_program(portable, layout, x, leaves, treedef)
 
         program = remembered(loglik, ("terms without calls", *key), find)
 
-        def make(portable: Any) -> Callable[..., Any]:
+        def make(portable: Loglik) -> Function:
             return lambda data: fixed_values(program, data)
 
         fixed = compiled(loglik, ("values of the data", *key), make)(leaves)
@@ -107,12 +106,12 @@ def _terms(loglik: Loglik, layout: Layout, x: np.ndarray, free: np.ndarray, data
     return _followed(program, values, moving)
 
 
-def _followed(program: Program, values: dict[Any, np.ndarray], x: Known) -> Known:
+def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
     """What is known of the result of a program."""
     jaxpr = program.jaxpr.jaxpr
-    table: dict[Any, Known] = {jaxpr.invars[0]: x}
+    table: dict[Tree, Known] = {jaxpr.invars[0]: x}
 
-    def read(atom: Any) -> Known:
+    def read(atom: Atom) -> Known:
         if hasattr(atom, "val"):
             return constants(atom.val)
         if atom not in table:
@@ -125,21 +124,21 @@ def _followed(program: Program, values: dict[Any, np.ndarray], x: Known) -> Know
         )
         if not moves:
             continue
-        if any(np.prod(v.aval.shape) > MAX_ENTRIES for v in equation.outvars):
+        if any(np.prod(aval_of(v).shape) > MAX_ENTRIES for v in equation.outvars):
             raise NotFollowed
         outs = _result(equation, number, [read(atom) for atom in equation.invars])
         table |= dict(zip(equation.outvars, outs, strict=True))
     return read(jaxpr.outvars[0])
 
 
-def _result(equation: Any, number: int, ins: list[Known]) -> list[Known]:
+def _result(equation: JaxprEqn, number: int, ins: list[Known]) -> list[Known]:
     places = [
-        constant_value(part, atom.aval.dtype)
+        constant_value(part, aval_of(atom).dtype)
         for part, atom in zip(ins, equation.invars, strict=True)
     ]
     same = len(ins) == 2 and equation.invars[0] is equation.invars[1]
     name = equation.primitive.name
-    shapes = [var.aval.shape for var in equation.outvars]
+    shapes = [aval_of(var).shape for var in equation.outvars]
     rule = RULES.get(name)
     inner = called(equation)
     if name in SAME_VALUE:
@@ -176,7 +175,7 @@ def _as_shift(part: Known, number: int) -> Known:
     return zero._replace(shift=np.where(held, 0, numbers), multiple=np.where(held, 0.0, 1.0))
 
 
-def _rearranged(equation: Any, ins: list[Known], places: list[Any]) -> list[Known]:
+def _rearranged(equation: JaxprEqn, ins: list[Known], places: list[Tree]) -> list[Known]:
     """Rearranged entries, found by rearranging their indices in the same way."""
     name = equation.primitive.name
     first = 1 if name == "select_n" else 0
@@ -185,7 +184,7 @@ def _rearranged(equation: Any, ins: list[Known], places: list[Any]) -> list[Know
     if name == "scatter":
         where = [1]
     if any(places[k] is None for k in where):
-        return [unknown(var.aval.shape) for var in equation.outvars]
+        return [unknown(aval_of(var).shape) for var in equation.outvars]
     what = [k for k in range(len(ins)) if k not in where]
     ends = np.cumsum([0, *(ins[k].flags.size for k in what)])
     operands = list(places)

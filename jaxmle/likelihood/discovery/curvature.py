@@ -7,9 +7,11 @@ multiple of it in addition to its flags, which must be zero at the end.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from jaxmle._types import DTypeLike, Tree, ndarray
 
 # What is known of an entry f.
 NOTHING = 0
@@ -27,32 +29,32 @@ OF_SUMS = CONVEX | CONCAVE | LOG_CONVEX | IS_CONSTANT
 class Known(NamedTuple):
     """What is known of the entries of an array as functions of the parameters."""
 
-    flags: np.ndarray  # integers
-    value: np.ndarray  # of constants
+    flags: ndarray  # integers
+    value: ndarray  # of constants
     # the subtracted maximum: its index, 0 for none, and its multiple. It is added or, with
     # ``factor``, multiplies as exp(multiple · maximum)
-    shift: np.ndarray
-    multiple: np.ndarray
-    factor: np.ndarray
+    shift: ndarray
+    multiple: ndarray
+    factor: ndarray
 
     @property
-    def is_plain(self) -> np.ndarray:
+    def is_plain(self) -> ndarray:
         """Entries without a subtracted maximum."""
         return self.multiple == 0
 
-    def only(self, flags: np.ndarray) -> Known:
+    def only(self, flags: ndarray) -> Known:
         """The same entries with other flags, without a constant or a maximum."""
         return with_flags(np.where(self.is_plain, flags, NOTHING))
 
 
-def with_flags(flags: np.ndarray) -> Known:
+def with_flags(flags: ndarray) -> Known:
     """Entries about which only these flags are known."""
     zero = np.zeros(np.shape(flags))
     none = zero.astype(bool)
     return Known(np.asarray(flags), zero, none.astype(int), zero, none)
 
 
-def constants(value: Any) -> Known:
+def constants(value: Tree) -> Known:
     """What is known about constants."""
     value = np.asarray(value)
     value = value.astype(float) if np.issubdtype(value.dtype, np.number) else value * 1.0
@@ -60,7 +62,7 @@ def constants(value: Any) -> Known:
     return with_flags(IS_CONSTANT | AFFINE | positive)._replace(value=value)
 
 
-def constant_value(part: Known, dtype: Any) -> np.ndarray | None:
+def constant_value(part: Known, dtype: DTypeLike) -> ndarray | None:
     """The value of an array of constants; None of any other."""
     held = np.all(((part.flags & IS_CONSTANT) > 0) & part.is_plain)
     return part.value.astype(dtype) if held else None

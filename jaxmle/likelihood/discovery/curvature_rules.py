@@ -7,11 +7,10 @@ affine values is convex. An operation without a rule ends a proof without a conc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
+from jax.extend.core import JaxprEqn
 
+from jaxmle._types import FunctionTo, Tree, ndarray
 from jaxmle.likelihood.discovery.curvature import (
     AFFINE,
     CONCAVE,
@@ -30,18 +29,18 @@ from jaxmle.likelihood.discovery.curvature import (
 )
 
 
-def convex_increasing(*parts: Known) -> np.ndarray:
+def convex_increasing(*parts: Known) -> ndarray:
     """A convex function that increases in each argument, of convex ones: convex."""
     flags = np.bitwise_and.reduce(np.broadcast_arrays(*(part.flags for part in parts)))
     return np.where(flags & CONVEX, CONVEX, NOTHING)
 
 
-def concave_increasing(part: Known) -> np.ndarray:
+def concave_increasing(part: Known) -> ndarray:
     """A concave function that increases, of a concave argument: concave."""
     return np.where(part.flags & CONCAVE, CONCAVE, NOTHING)
 
 
-def reduced_axes(equation: Any) -> tuple[int, ...]:
+def reduced_axes(equation: JaxprEqn) -> tuple[int, ...]:
     """The axes over which an operation goes."""
     params = equation.params
     return params["axes"] if "axes" in params else (params["axis"],)
@@ -88,7 +87,7 @@ def _sum(a: Known, b: Known) -> Known:
     )
 
 
-def _scaled(part: Known, c: np.ndarray) -> Known:
+def _scaled(part: Known, c: ndarray) -> Known:
     """Entries times constants."""
     f = np.where(part.flags & IS_CONSTANT, part.flags & ~(SHARE | MINUS_SHARE), part.flags)
     rising = f & (CONVEX | CONCAVE | LOG_CONVEX | LOG_CONCAVE | IS_CONSTANT)
@@ -182,7 +181,7 @@ def _logarithm_beside_one(part: Known) -> Known:
         return _held(part, np.log1p(part.value), part.only(flags))
 
 
-def _held(part: Known, value: np.ndarray, out: Known) -> Known:
+def _held(part: Known, value: ndarray, out: Known) -> Known:
     """The result of a function: of constants its value, else what is known of it."""
     is_held = ((part.flags & IS_CONSTANT) > 0) & part.is_plain
     return Known(*(np.where(is_held, c, o) for c, o in zip(constants(value), out, strict=True)))
@@ -211,7 +210,7 @@ def _root(part: Known) -> Known:
     return part.only(part.flags & (CONCAVE | LOG_CONCAVE | LOG_CONVEX))
 
 
-def _extreme(claims: int) -> Callable[..., Known]:
+def _extreme(claims: int) -> FunctionTo[Known]:
     """The larger or the smaller of values that are all convex, or all concave."""
 
     def rule(a: Known, b: Known) -> Known:
@@ -221,7 +220,7 @@ def _extreme(claims: int) -> Callable[..., Known]:
     return rule
 
 
-def _extreme_over_axes(claims: int) -> Callable[..., Known]:
+def _extreme_over_axes(claims: int) -> FunctionTo[Known]:
     def rule(part: Known, axes: tuple[int, ...]) -> Known:
         flags = np.where(part.is_plain, part.flags & claims, NOTHING)
         return with_flags(np.bitwise_and.reduce(flags, axis=axes))
@@ -238,7 +237,7 @@ def _sum_over_axes(part: Known, axes: tuple[int, ...]) -> Known:
     zero = ((first.flags & IS_CONSTANT) > 0) & (first.value == 0) & first.is_plain
     factor = np.any(first.factor & ~first.is_plain, axis=0)
 
-    def common(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def common(values: ndarray) -> tuple[ndarray, ndarray]:
         """The value of the entries that are not zero, and whether it is the same in all."""
         low = np.min(np.where(zero, np.inf, values), axis=0)
         high = np.max(np.where(zero, -np.inf, values), axis=0)
@@ -264,7 +263,7 @@ def _sum_over_axes(part: Known, axes: tuple[int, ...]) -> Known:
     )
 
 
-def _running(claims: int) -> Callable[..., Known]:
+def _running(claims: int) -> FunctionTo[Known]:
     """Running sums and the like: what holds of all entries along the axis."""
 
     def rule(part: Known, axes: tuple[int, ...]) -> Known:
@@ -275,7 +274,7 @@ def _running(claims: int) -> Callable[..., Known]:
     return rule
 
 
-def matrix_product(ins: list[Known], places: list[Any], shape: tuple[int, ...]) -> Known:
+def matrix_product(ins: list[Known], places: list[Tree], shape: tuple[int, ...]) -> Known:
     """A matrix of constants times values with the same flags."""
     if places[0] is None and places[1] is None:
         return unknown(shape)
@@ -286,7 +285,7 @@ def matrix_product(ins: list[Known], places: list[Any], shape: tuple[int, ...]) 
     return with_flags(np.full(shape, flags))
 
 
-RULES: dict[str, Callable[..., Known]] = {
+RULES: dict[str, FunctionTo[Known]] = {
     "abs": _absolute,
     "add": _sum,
     "add_any": _sum,

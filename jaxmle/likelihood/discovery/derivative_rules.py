@@ -15,16 +15,17 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Foreign, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import central_differences
-from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.evaluate import Accumulated, sums
 from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, contradict, remembered, tracing
@@ -61,7 +62,7 @@ class Verdict(NamedTuple):
     names: tuple[str, ...]  # of the functions with a rule
 
 
-def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[str, ...]:
+def written_rules(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tuple[str, ...]:
     """The names of the functions in a likelihood's program that have a rule written by a user."""
 
     def find(loglik: Loglik) -> tuple[str, ...]:
@@ -78,7 +79,7 @@ def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tupl
     return remembered(loglik, ("written rules", layout, *shapes_of(data)), find)
 
 
-def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
+def _rules(jaxpr: Jaxpr, moving: set[Tree]) -> Iterator[str]:
     """The names of the user's rules that act on anything that depends on ``moving``; if one input
     of an inner program does, all are taken to.
     """
@@ -96,12 +97,12 @@ def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
         elif name == "stop_gradient" and (caller := _caller_of_stop(equation)) is not None:
             yield caller
         for inner in jax.tree.leaves(list(equation.params.values())):
-            program: Any = getattr(inner, "jaxpr", inner)  # closed, or not
+            program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
             if hasattr(program, "eqns"):
                 yield from _rules(program, set(program.invars))
 
 
-def _user_rule(equation: Any) -> str | None:
+def _user_rule(equation: JaxprEqn) -> str | None:
     """The name of the function with the rule; None if it belongs to jax or this package."""
     program = equation.params.get("call_jaxpr") or equation.params.get("fun_jaxpr")
     source = getattr(getattr(program, "jaxpr", program), "debug_info", None)
@@ -111,7 +112,7 @@ def _user_rule(equation: Any) -> str | None:
     return getattr(source, "func_name", None) or "a function"
 
 
-def _caller_of_stop(equation: Any) -> str | None:
+def _caller_of_stop(equation: JaxprEqn) -> str | None:
     """The function that called ``stop_gradient``; None if it belongs to jax or this package, such
     as ``softmax``, in which the stopped part cancels.
 
@@ -133,7 +134,7 @@ def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison
     unit = jnp.where(bend > 0, jax.lax.rsqrt(bend), jnp.maximum(jnp.abs(x), 1.0))
     direction = unit * _spread(layout.p).astype(x.dtype)
 
-    def pass_at(t: Array) -> Any:
+    def pass_at(t: Array) -> Accumulated:
         return sums(loglik, layout, x + t * direction, data)
 
     def slope(t: Array) -> tuple[Array, tuple[()]]:
@@ -151,7 +152,7 @@ def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison
     return Comparison(off, _unforeseen(pass_at, direction, step))
 
 
-def _unforeseen(pass_at: Any, direction: Array, step: Array) -> Array:
+def _unforeseen(pass_at: Tree, direction: Array, step: Array) -> Array:
     """The fraction of the change of ℓ on both sides of a point that Simpson's rule over the score
     does not predict, beyond rounding.
     """
@@ -179,7 +180,7 @@ def _spread(p: int) -> Array:
     return jnp.asarray(draw.uniform(0.5, 1.5, p) * draw.choice([-1.0, 1.0], p))
 
 
-def check_rules(loglik: Loglik, layout: Layout, points: Any, data: Tree) -> Verdict:
+def check_rules(loglik: Loglik, layout: Layout, points: Tree, data: Tree) -> Verdict:
     """Compare the derivatives of a likelihood on the host at ``points``, each (p,); if the Hessian
     is contradicted, everything compiled from then on uses differences of the score.
     """
@@ -187,7 +188,7 @@ def check_rules(loglik: Loglik, layout: Layout, points: Any, data: Tree) -> Verd
     if not names:
         return Verdict(False, False, ())
 
-    def make(loglik: Loglik) -> Any:
+    def make(loglik: Loglik) -> Tree:
         return lambda x, data: compared(loglik, layout, x, data)
 
     piece = compiled(loglik, ("rules compared", layout), make)

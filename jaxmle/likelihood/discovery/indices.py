@@ -12,12 +12,12 @@ closed-over array may count from the end on purpose, unless it has an entry for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Loglik, Slice, Tree, ndarray
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
 from jaxmle.likelihood.contract import data_length
@@ -58,7 +58,7 @@ class Members(NamedTuple):
 
 
 def check_indices(
-    loglik: Loglik, layout: Layout, base: Any, data: Tree, members: Members | None = None
+    loglik: Loglik, layout: Layout, base: Array, data: Tree, members: Members | None = None
 ) -> None:
     """Raise a ValueError for a code that lies outside the axis it indexes.
 
@@ -102,11 +102,11 @@ def check_indices(
 
 
 def _check_constant(
-    values: np.ndarray,
+    values: ndarray,
     index: Index,
     loglik: Loglik,
     layout: Layout,
-    base: Any,
+    base: Array,
     data: Tree,
     equal: bool,
 ) -> None:
@@ -132,7 +132,7 @@ def _row_of_one(leaf: int, index: tuple[int, ...]) -> str:
     return in_row(index)
 
 
-def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> str:
+def _sentence(name: str, value: Tree, place: str, number: int, index: Index) -> str:
     others = f" ({number} such values)" if number > 1 else ""
     shift = f"with {index.shift:+d} it " if index.shift else ""
     of_data = name.startswith("data")
@@ -173,14 +173,14 @@ def _may_hold_codes(leaf: Array) -> bool:
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
 
 
-def _picked(picks: tuple[Pick, ...], axes: int, lead: int) -> tuple[slice, ...]:
+def _picked(picks: tuple[Pick, ...], axes: int, lead: int) -> tuple[Slice, ...]:
     cut = [slice(None)] * axes
     for axis, *bounds in picks:
         cut[axis + lead] = slice(*bounds)
     return tuple(cut)
 
 
-def _outside(leaf: np.ndarray, index: Index, lead: int) -> np.ndarray | None:
+def _outside(leaf: ndarray, index: Index, lead: int) -> ndarray | None:
     """Where the values of a leaf are not valid indices; None if all are."""
     cut = _picked(index.picks, leaf.ndim, lead)
     values = leaf[cut]

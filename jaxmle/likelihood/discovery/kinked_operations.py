@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Array, Atom, Foreign, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.derivative_rules import TRUSTED
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of, value_of
 from jaxmle.runtime.compile import remembered, tracing
 
 OF_JAX, OF_THIS_PACKAGE = TRUSTED
@@ -53,13 +55,13 @@ class Known(NamedTuple):
 FIXED = Known()
 
 
-def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
+def may_have_kinks(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> bool:
     """Whether the program of a likelihood has operations by which ℓ may have kinks in the
     parameters. Only shapes and dtypes of arrays are needed.
     """
 
     def find(loglik: Loglik) -> bool:
-        def terms(x: Any, loglik: Any, data: Any) -> Any:
+        def terms(x: Array, loglik: Loglik, data: Tree) -> Array:
             return terms_of(loglik, layout.unravel(x), data)
 
         try:
@@ -74,7 +76,9 @@ def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> boo
     return remembered(loglik, ("may have kinks", layout, *shapes_of(data)), find)
 
 
-def _results(jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | None) -> list[Known]:
+def _results(
+    jaxpr: Jaxpr, arguments: Sequence[Known], counted: frozenset[str] | None
+) -> list[Known]:
     """What is known about the results of a program.
 
     Args:
@@ -82,7 +86,7 @@ def _results(jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | N
     """
     table = dict(zip(jaxpr.invars, arguments, strict=True))
 
-    def read(atom: Any) -> Known:
+    def read(atom: Atom) -> Known:
         return _literal(atom) if hasattr(atom, "val") else table.get(atom, FIXED)
 
     for equation in jaxpr.eqns:
@@ -91,11 +95,11 @@ def _results(jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | N
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _literal(atom: Any) -> Known:
-    return Known(is_infinite=not np.all(np.isfinite(np.asarray(atom.val, float))))
+def _literal(atom: Atom) -> Known:
+    return Known(is_infinite=not np.all(np.isfinite(np.asarray(value_of(atom), float))))
 
 
-def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) -> list[Known]:
+def _applied(equation: JaxprEqn, ins: list[Known], counted: frozenset[str] | None) -> list[Known]:
     """What is known about the results of one operation."""
     name = equation.primitive.name
     count = len(equation.outvars)
@@ -113,12 +117,12 @@ def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) ->
         arguments = [Known(moves=True, is_kinked=is_kinked)] * len(inner.invars)
         results = _results(inner, arguments, _counted_in(inner, equation, counted))
         is_kinked |= any(known.is_kinked for known in results)
-    real = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in equation.outvars]
+    real = [jnp.issubdtype(aval_of(var).dtype, jnp.inexact) for var in equation.outvars]
     return [Known(moves=True, is_kinked=is_kinked and is_real) for is_real in real]
 
 
 def _called(
-    program: Any, equation: Any, ins: list[Known], counted: frozenset[str] | None
+    program: Jaxpr, equation: JaxprEqn, ins: list[Known], counted: frozenset[str] | None
 ) -> list[Known]:
     """What is known about the results of a program called on the arguments of an operation; for a
     loop over rows, about the results of all its passes.
@@ -146,7 +150,7 @@ def _bends(name: str, ins: list[Known]) -> bool:
     return True
 
 
-def _has_smooth_rule(equation: Any) -> bool:
+def _has_smooth_rule(equation: JaxprEqn) -> bool:
     """Whether the operation is a function with a rule of jax or this package."""
     if not equation.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call")):
         return False
@@ -155,21 +159,21 @@ def _has_smooth_rule(equation: Any) -> bool:
     return place.startswith(TRUSTED) and getattr(source, "func_name", None) not in BENDING_RULES
 
 
-def _programs(equation: Any) -> Iterator[Any]:
+def _programs(equation: JaxprEqn) -> Iterator[Jaxpr]:
     """The programs that an operation runs."""
     for parameter in equation.params.values():
         for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
-            program = getattr(inner, "jaxpr", inner)  # closed, or not
+            program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
             if hasattr(program, "eqns"):
                 yield program
 
 
-def _source(program: Any) -> Any:
+def _source(program: Jaxpr | None) -> Tree:
     return getattr(program, "debug_info", None)
 
 
 def _counted_in(
-    program: Any, equation: Any, counted: frozenset[str] | None
+    program: Jaxpr, equation: JaxprEqn, counted: frozenset[str] | None
 ) -> frozenset[str] | None:
     """The kinked operations of an inner program; None if that depends on the caller of each.
 
@@ -182,7 +186,7 @@ def _counted_in(
     return counted
 
 
-def _counted(equation: Any) -> frozenset[str]:
+def _counted(equation: JaxprEqn) -> frozenset[str]:
     """The kinked operations of jax among those called from the code that called this one."""
     for frame in getattr(equation.source_info.traceback, "frames", ()):
         if frame.file_name.startswith(SPECIAL_FUNCTIONS_OF_JAX):

@@ -13,20 +13,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, TreeDef
 from jaxmle.closures.kinds import unwrapped
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight
 from jaxmle.likelihood.contract import data_length, leaf_of, terms_of
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
 from jaxmle.likelihood.structure import jeffreys_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import ById, LikelihoodTree, Opaque
 
@@ -67,7 +69,7 @@ class TracedPredictors(NamedTuple):
     constants: tuple[int, ...]  # leaves of the parameters that enter as constants
 
 
-def as_regression(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
+def as_regression(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Tree:
     """The likelihood with the user's function replaced by an equivalent ``Regression``, if its
     program is the density of linear predictors; otherwise unchanged.
 
@@ -85,7 +87,7 @@ def as_regression(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
     return loglik
 
 
-def _regression(loglik: Opaque, layout: Layout, base: Any, data: Tree) -> Regression | None:
+def _regression(loglik: Opaque, layout: Layout, base: Array, data: Tree) -> Regression | None:
     names = _names(data)
     shapes = tuple(
         jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in jax.tree.leaves(data)
@@ -147,7 +149,7 @@ class Density(OfRows, LikelihoodTree):
     """The log density of rows by a user's function, given their predictors."""
 
     function: ById
-    treedef: Any  # of the parameters
+    treedef: TreeDef  # of the parameters
     shapes: tuple[tuple[int, ...], ...]  # of their leaves
     traced: TracedPredictors
     names: tuple[str, ...]  # of the predictors: products, then constants
@@ -179,7 +181,7 @@ class Density(OfRows, LikelihoodTree):
         )[0]
 
 
-def _program(function: Any, params: Tree, rows: Tree) -> Any:
+def _program(function: Function, params: Tree, rows: Tree) -> ClosedJaxpr:
     """The program of the terms, with an argument for each leaf of the parameters and of the
     data.
     """
@@ -189,7 +191,7 @@ def _program(function: Any, params: Tree, rows: Tree) -> Any:
     return jax.make_jaxpr(lambda params, rows: terms_of(function, params, rows))(*shapes)
 
 
-def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
+def _products(program: ClosedJaxpr, leaves: int) -> list[tuple[Tree, Product]]:
     """The products of designs and coefficients in a program, each with its variable."""
     places = {var: place for place, var in enumerate(program.jaxpr.invars)}
     products = []
@@ -200,18 +202,18 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
             continue
         left, right = (places.get(atom, -1) for atom in equation.invars)
         numbers = equation.params["dimension_numbers"]
-        flat = len(equation.invars[0].aval.shape) == 1
+        flat = len(aval_of(equation.invars[0]).shape) == 1
         if (
             0 <= right < leaves <= left
             and numbers == FORWARD
-            and len(equation.invars[0].aval.shape) == 2
+            and len(aval_of(equation.invars[0]).shape) == 2
         ):
             products.append((equation.outvars[0], Product(left - leaves, right)))
         elif (
             0 <= left < leaves <= right
             and numbers == BACKWARD
             and flat
-            and len(equation.invars[1].aval.shape) == 2
+            and len(aval_of(equation.invars[1]).shape) == 2
         ):
             products.append((equation.outvars[0], Product(right - leaves, left)))
     return products
@@ -221,7 +223,7 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
 
 
 def _traced_predictors(
-    function: Any, layout: Layout, base: Any, data: Tree
+    function: Function, layout: Layout, base: Array, data: Tree
 ) -> TracedPredictors | None:
     """The products and constants of a function; None if it is no such regression."""
     params = jax.eval_shape(layout.unravel, base)
@@ -241,7 +243,7 @@ def _traced_predictors(
     )
 
 
-def _parted(program: Any, leaves: int) -> TracedPredictors:
+def _parted(program: ClosedJaxpr, leaves: int) -> TracedPredictors:
     """Which leaves of the parameters enter only through products, and which as constants."""
     products = _products(program, leaves)
     others = [
@@ -279,7 +281,7 @@ def _is_worth_it(predictors: TracedPredictors, layout: Layout) -> bool:
     )
 
 
-def _same(whole: Any, part: Any, n: int | None) -> bool:
+def _same(whole: Tree, part: Tree, n: int | None) -> bool:
     """Whether the programs for n rows and for ``FEW`` rows are the same: the same operations,
     numbers and axes, except for the number of rows.
     """
@@ -293,7 +295,7 @@ def _same(whole: Any, part: Any, n: int | None) -> bool:
     )
 
 
-def _same_operation(a: Any, b: Any, n: int | None) -> bool:
+def _same_operation(a: JaxprEqn, b: JaxprEqn, n: int | None) -> bool:
     inner = [
         (a.params[name], b.params[name])
         for name in ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -304,7 +306,8 @@ def _same_operation(a: Any, b: Any, n: int | None) -> bool:
         for equation in (a, b)
     ]
     shapes = [
-        [atom.aval.shape for atom in (*equation.invars, *equation.outvars)] for equation in (a, b)
+        [aval_of(atom).shape for atom in (*equation.invars, *equation.outvars)]
+        for equation in (a, b)
     ]
     if (
         a.primitive is not b.primitive

@@ -12,15 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.likelihood.discovery.rounding import CONSTANT_RULES
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of
 
 MIN_TERMS_OF_A_MEAN = 8  # with fewer, a divisor such as 2 or 4 may belong to a formula
 RELATIVE_ROUNDING = 1e-5  # of a sum of weights in float32
@@ -46,11 +49,11 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
         data: any tree of arrays, or None if the data are closed over.
     """
 
-    def value(x: Any, data: Tree) -> Any:
+    def value(x: Array, data: Tree) -> Array:
         return terms_of(loglik, layout.unravel(x), data)
 
-    def program(copies: int) -> Any:
-        def shape(leaf: Any) -> Any:
+    def program(copies: int) -> ClosedJaxpr:
+        def shape(leaf: Tree) -> Tree:
             return jax.ShapeDtypeStruct((copies * leaf.shape[0], *leaf.shape[1:]), leaf.dtype)
 
         x = jax.ShapeDtypeStruct((layout.p,), jax.numpy.zeros(()).dtype)
@@ -78,39 +81,39 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
 class _Scope:
     """A program, the same program for twice the rows, and what its inputs are outside it."""
 
-    equations: list[Any]
-    maker: dict[Any, Any]  # from a variable to its equation
+    equations: list[JaxprEqn]
+    maker: dict[Atom, JaxprEqn]  # from a variable to its equation
     place: dict[int, int]  # of an equation
-    outer: Callable[[Any], tuple[_Scope, Any] | None]  # a variable's scope and atom outside
-    constants: dict[Any, Any]
-    of_data: set[Any]  # variables that depend on the data
-    of_params: set[Any]
-    carried: frozenset[Any]  # values that a loop carries from iteration to iteration
+    outer: Callable[[Atom], tuple[_Scope, Atom] | None]  # a variable's scope and atom outside
+    constants: dict[Atom, Tree]
+    of_data: set[Atom]  # variables that depend on the data
+    of_params: set[Atom]
+    carried: frozenset[Atom]  # values that a loop carries from iteration to iteration
     twin: _Scope | None
 
-    def twin_of(self, equation: Any) -> Any:
+    def twin_of(self, equation: JaxprEqn) -> Tree:
         """The same equation in the program for twice the rows."""
         return None if self.twin is None else self.twin.equations[self.place[id(equation)]]
 
 
-def _outermost(once: Any, twice: Any, data_is_captured: bool) -> _Scope:
-    def made(closed: Any, twin: _Scope | None) -> _Scope:
+def _outermost(once: ClosedJaxpr, twice: ClosedJaxpr | None, data_is_captured: bool) -> _Scope:
+    def made(closed: ClosedJaxpr, twin: _Scope | None) -> _Scope:
         x, *leaves = closed.jaxpr.invars
-        constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-        captured = [var for var in constants if var.aval.ndim]
-        data = {*leaves, *captured} if data_is_captured else {*leaves}
+        constants: dict[Atom, Tree] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+        captured = [var for var in constants if aval_of(var).ndim]
+        data: set[Atom] = {*leaves, *captured} if data_is_captured else {*leaves}
         return _scope(closed.jaxpr, lambda var: None, constants, data, {x}, frozenset(), twin)
 
     return made(once, None if twice is None else made(twice, None))
 
 
 def _scope(
-    jaxpr: Any,
-    outer: Any,
-    constants: dict[Any, Any],
-    data: set[Any],
-    params: set[Any],
-    carried: frozenset[Any],
+    jaxpr: Jaxpr,
+    outer: FunctionTo[tuple[_Scope, Atom] | None],
+    constants: dict[Atom, Tree],
+    data: set[Atom],
+    params: set[Atom],
+    carried: frozenset[Atom],
     twin: _Scope | None,
 ) -> _Scope:
     equations = list(jaxpr.eqns)
@@ -134,23 +137,27 @@ def _scope(
     )
 
 
-def _in(atom: Any, variables: set[Any]) -> bool:
+def _in(atom: Atom, variables: set[Atom]) -> bool:
     return not hasattr(atom, "val") and atom in variables
 
 
 def _inside(
-    scope: _Scope, equation: Any, closed: Any, atoms: list[Any], carried: range = range(0)
+    scope: _Scope,
+    equation: JaxprEqn,
+    closed: ClosedJaxpr,
+    atoms: list[Atom],
+    carried: range = range(0),
 ) -> _Scope:
     """The program that an equation runs on ``atoms``, some of which are carried by a loop."""
     jaxpr = closed.jaxpr
-    given = dict(zip(jaxpr.invars, atoms, strict=True))
-    handed_on = frozenset(jaxpr.invars[i] for i in carried)
+    given: dict[Atom, Atom] = dict(zip(jaxpr.invars, atoms, strict=True))
+    handed_on: frozenset[Atom] = frozenset(jaxpr.invars[i] for i in carried)
 
-    def of(known: set[Any]) -> set[Any]:
+    def of(known: set[Atom]) -> set[Atom]:
         out = any(_in(var, known) for var in equation.outvars)
         return {v for v, atom in given.items() if _in(atom, known) or (out and v in handed_on)}
 
-    def outer(var: Any) -> tuple[_Scope, Any] | None:
+    def outer(var: Atom) -> tuple[_Scope, Atom] | None:
         return (scope, given[var]) if var in given and var not in handed_on else None
 
     twin = None
@@ -159,12 +166,12 @@ def _inside(
         for inner, *rest in _runs(other):
             if len(inner.jaxpr.eqns) == len(jaxpr.eqns) and twin is None:
                 twin = _inside(scope.twin, other, inner, *rest)
-    constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    constants: dict[Atom, Tree] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     data, params = of(scope.of_data), of(scope.of_params)
     return _scope(jaxpr, outer, constants, data, params, handed_on, twin)
 
 
-def _runs(equation: Any) -> list[tuple[Any, ...]]:
+def _runs(equation: JaxprEqn) -> list[tuple[Tree, ...]]:
     """The programs that an equation runs: each with its input atoms and the positions of those that
     a loop carries.
     """
@@ -193,9 +200,9 @@ def _runs(equation: Any) -> list[tuple[Any, ...]]:
     return [] if inner is None else [(inner, atoms)]
 
 
-def _is_row(inner: Any, outer: Any) -> bool:
+def _is_row(inner: Atom, outer: Atom) -> bool:
     """Whether an iteration of a scan receives one row of the whole array."""
-    return bool(inner.aval.ndim != outer.aval.ndim)
+    return bool(aval_of(inner).ndim != aval_of(outer).ndim)
 
 
 # ---------------------------------------------------------------- powers of the number of rows
@@ -207,12 +214,12 @@ class _Part(NamedTuple):
     """
 
     scope: _Scope
-    atom: Any
+    atom: Atom
     power: float
     factors: tuple[float, ...]
     of_params: bool
 
-    def of(self, atom: Any, scope: _Scope | None = None) -> _Part:
+    def of(self, atom: Atom, scope: _Scope | None = None) -> _Part:
         return self._replace(atom=atom, scope=self.scope if scope is None else scope)
 
 
@@ -244,7 +251,7 @@ def _powers(start: _Part, rows: int | None) -> Iterator[float]:
             stack += inner
 
 
-def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
+def _before(part: _Part, equation: JaxprEqn, rows: int | None) -> list[_Part] | None:
     """The parts that an operation sums or scales; None if it does neither."""
     name = equation.primitive.name
     if name in LINEAR:
@@ -255,7 +262,7 @@ def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
         return [part.of(atom) for atom in equation.invars[1:]]
     if name in ("mul", "div", "dot_general"):
         return _scaled(part, equation, rows)
-    place = equation.outvars.index(part.atom)
+    place = equation.outvars.index(cast(Var, part.atom))
     part = _summed(part, equation, rows)
     parts = []
     for closed, *rest in _runs(equation):
@@ -264,7 +271,7 @@ def _before(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
     return parts or None
 
 
-def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
+def _summed(part: _Part, equation: JaxprEqn, rows: int | None) -> _Part:
     """The part, if an operation sums as many terms as a factor has divided by. If the data are
     given, the number of rows is known, and factors have been compared with it.
     """
@@ -285,7 +292,7 @@ def _summed(part: _Part, equation: Any, rows: int | None) -> _Part:
     return _divided(part, terms) if terms >= MIN_TERMS_OF_A_MEAN else part
 
 
-def _shape_of(atom: Any) -> tuple[int, ...]:
+def _shape_of(atom: Atom) -> tuple[int, ...]:
     return tuple(getattr(getattr(atom, "aval", None), "shape", ()))
 
 
@@ -305,7 +312,7 @@ def _is(value: float, wanted: tuple[float, ...]) -> bool:
     return any(math.isclose(value, other, rel_tol=RELATIVE_ROUNDING) for other in wanted)
 
 
-def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
+def _scaled(part: _Part, equation: JaxprEqn, rows: int | None) -> list[_Part] | None:
     """A product or quotient: the factor that is a part of the sum, with the effect of the other on
     its power; None if both are.
     """
@@ -332,7 +339,7 @@ def _scaled(part: _Part, equation: Any, rows: int | None) -> list[_Part] | None:
     return [_by_constant(followed, equation, 1 - main, rows)]
 
 
-def _counted(part: _Part, equation: Any) -> list[_Part] | None:
+def _counted(part: _Part, equation: JaxprEqn) -> list[_Part] | None:
     """A part multiplied or divided by the number of rows for which a condition holds, as in
     ``nanmean``.
     """
@@ -345,7 +352,7 @@ def _counted(part: _Part, equation: Any) -> list[_Part] | None:
     return None
 
 
-def _by_data(part: _Part, equation: Any, other: Any, rows: int | None) -> _Part:
+def _by_data(part: _Part, equation: JaxprEqn, other: Tree, rows: int | None) -> _Part:
     """A part scaled by a factor of the data alone, such as weights or their sum."""
     power = 0.0
     if equation.primitive.name == "div":
@@ -358,7 +365,7 @@ def _by_data(part: _Part, equation: Any, other: Any, rows: int | None) -> _Part:
     return part._replace(power=part.power + power)
 
 
-def _by_constant(part: _Part, equation: Any, place: int, rows: int | None) -> _Part:
+def _by_constant(part: _Part, equation: JaxprEqn, place: int, rows: int | None) -> _Part:
     """A part scaled by a constant: by the number of rows, by weights, or by another number."""
     scope = part.scope
     sign = 1 if equation.primitive.name == "div" else -1
@@ -391,7 +398,7 @@ def _with_factor(part: _Part, number: float, rows: int | None) -> _Part:
     return part._replace(factors=(*part.factors, number))
 
 
-def _weighs_rows(value: np.ndarray, rows: int | None) -> bool:
+def _weighs_rows(value: ndarray, rows: int | None) -> bool:
     """Whether a constant array has one weight, of one sign, for each row."""
     signs = (value >= 0).all() or (value <= 0).all()
     size = value.size
@@ -400,7 +407,7 @@ def _weighs_rows(value: np.ndarray, rows: int | None) -> bool:
     )
 
 
-def _doublings(value: np.ndarray | None, double: np.ndarray | None) -> float:
+def _doublings(value: ndarray | None, double: ndarray | None) -> float:
     """The power of the number of rows with which a constant grows: 1 if it doubles, −½ if it is
     divided by √2; 0 if not known.
     """
@@ -413,7 +420,7 @@ def _doublings(value: np.ndarray | None, double: np.ndarray | None) -> float:
     return round(halves) / 2 if abs(halves - round(halves)) < RELATIVE_ROUNDING else 0.0
 
 
-def _constant(scope: _Scope, atom: Any, depth: int = 0) -> np.ndarray | None:
+def _constant(scope: _Scope, atom: Atom, depth: int = 0) -> ndarray | None:
     """The value of an array that depends neither on data nor on parameters, if it is computed from
     constants by a few operations.
     """
@@ -443,39 +450,11 @@ def _constant(scope: _Scope, atom: Any, depth: int = 0) -> np.ndarray | None:
         return np.asarray(rule(equation.params, *values))
 
 
-def _spread(params: Any, value: np.ndarray) -> np.ndarray:
-    places = params["broadcast_dimensions"]
-    shape = [1] * len(params["shape"])
-    for axis, size in zip(places, value.shape, strict=True):
-        shape[axis] = size
-    return np.broadcast_to(value.reshape(shape), params["shape"])
-
-
-CONSTANT_RULES: dict[str, Callable[..., Any]] = {
-    "broadcast_in_dim": _spread,
-    "convert_element_type": lambda params, a: a.astype(float),
-    "copy": lambda params, a: a,
-    "copy_p": lambda params, a: a,
-    "reshape": lambda params, a: a.reshape(params["new_sizes"]),
-    "squeeze": lambda params, a: np.squeeze(a, params["dimensions"]),
-    "reduce_sum": lambda params, a: a.sum(axis=params["axes"]),
-    "neg": lambda params, a: -a,
-    "add": lambda params, a, b: a + b,
-    "sub": lambda params, a, b: a - b,
-    "mul": lambda params, a, b: a * b,
-    "div": lambda params, a, b: np.true_divide(a, b),
-    "sqrt": lambda params, a: np.sqrt(a),
-    "rsqrt": lambda params, a: 1 / np.sqrt(a),
-    "integer_pow": lambda params, a: np.asarray(a, float) ** params["y"],
-    "pow": lambda params, a, b: np.asarray(a, float) ** b,
-}
-
-
-def _is_count(scope: _Scope, atom: Any) -> bool:
+def _is_count(scope: _Scope, atom: Atom) -> bool:
     """Whether a number is the sum of truth values, or of a leaf of the data such as weights."""
     summed = False
     while not hasattr(atom, "val"):
-        if summed and atom.aval.dtype == bool:
+        if summed and aval_of(atom).dtype == bool:
             return True
         equation = scope.maker.get(atom)
         if equation is None:

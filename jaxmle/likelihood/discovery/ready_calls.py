@@ -11,14 +11,14 @@ inside ``cond`` or ``while_loop`` is not seen.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.codes import called
@@ -43,8 +43,8 @@ Met = dict[tuple[int, ...], list[Array]]
 class Calls(NamedTuple):
     """A program in which built-in likelihoods are called."""
 
-    met: Callable[..., Met]  # (x, data): the arguments of each call
-    terms: Callable[..., Array]  # (x, data, call): the terms when the data of one call are changed
+    met: FunctionTo[Met]  # (x, data): the arguments of each call
+    terms: FunctionTo[Array]  # (x, data, call): the terms when the data of one call are changed
 
 
 def has_user_function(loglik: Loglik) -> bool:
@@ -59,7 +59,7 @@ def has_user_function(loglik: Loglik) -> bool:
 
 
 def check_calls(
-    loglik: Loglik, layout: Layout, base: Any, data: Tree, place: Place = in_row
+    loglik: Loglik, layout: Layout, base: Array, data: Tree, place: Place = in_row
 ) -> None:
     """Raise a ValueError if a user's function calls a built-in likelihood with data in a coding
     that it does not expect.
@@ -77,7 +77,7 @@ def check_calls(
 
 
 def check_stacked_calls(
-    loglik: Loglik, layout: Layout, base: Any, member_data: Tree, stacked: Tree, shared: Tree
+    loglik: Loglik, layout: Layout, base: Array, member_data: Tree, stacked: Tree, shared: Tree
 ) -> None:
     """``check_calls`` for the members of a batch.
 
@@ -103,7 +103,7 @@ def check_stacked_calls(
     )
     met = jax.jit(jax.vmap(calls.met, in_axes=(None, axes)))
 
-    def cut(places: Any) -> Tree:
+    def cut(places: Tree) -> Tree:
         return jax.tree.map(
             lambda leaf, same: viewed(leaf) if same else np.asarray(leaf)[places], stacked, shared
         )
@@ -126,7 +126,7 @@ def _show(met: Met, place: Place) -> None:
         call.check(jax.tree.unflatten(call.treedef, [np.asarray(leaf) for leaf in leaves]), place)
 
 
-def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
+def _check(calls: Calls, x: ndarray, data: Tree, place: Place) -> None:
     """Show the data to each call; those that it refuses again without the rows whose terms do not
     change with them.
     """
@@ -142,12 +142,12 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
                 _show({which: some}, _shifted(place, np.flatnonzero(counting)))
 
 
-def _shifted(place: Place, rows: np.ndarray) -> Place:
+def _shifted(place: Place, rows: ndarray) -> Place:
     """The position, among all rows, of a value in a selection of rows."""
     return lambda index: place((int(rows[index[0]]), *index[1:]) if index else index)
 
 
-def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
+def calls_in(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Calls | None:
     """The calls of built-in likelihoods in a user's functions; None if there are none."""
     if not any(name in sys.modules for name in READY) or not has_user_function(loglik):
         return None
@@ -165,7 +165,7 @@ def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | N
     return remembered(loglik, ("ready calls", layout, *shapes_of(data)), find)
 
 
-def _calls(program: Any) -> Calls:
+def _calls(program: ClosedJaxpr) -> Calls:
     def run(x: Array, data: Tree, moved: tuple[int, ...] | None) -> tuple[list[Array], Met]:
         return _run(program, [x, *jax.tree.leaves(data)], (), moved)
 
@@ -182,7 +182,10 @@ def _calls(program: Any) -> Calls:
 
 
 def _run(
-    program: Any, arguments: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    program: ClosedJaxpr,
+    arguments: list[Array],
+    path: tuple[int, ...],
+    moved: tuple[int, ...] | None,
 ) -> tuple[list[Array], Met]:
     """The results of a program at ``path`` inside others, and the arguments of its marked calls;
     the data of the call ``moved`` are changed.
@@ -192,7 +195,7 @@ def _run(
     table |= dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
     met: Met = {}
 
-    def read(atom: Any) -> Any:
+    def read(atom: Atom) -> Tree:
         return atom.val if hasattr(atom, "val") else table[atom]
 
     for place, equation in enumerate(jaxpr.eqns):
@@ -204,7 +207,7 @@ def _run(
 
 
 def _bound(
-    equation: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    equation: JaxprEqn, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
     number = number_of(equation)
     if number is not None:
@@ -220,14 +223,14 @@ def _bound(
 
 
 def _scanned(
-    params: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+    params: Tree, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
 ) -> tuple[list[Array], Met]:
     """A loop over rows, with the arguments of marked calls stacked over iterations."""
     first, carried = scan_counts(params)
     constants = ins[:first]
     begin = ins[first : first + carried]
 
-    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Any]:
+    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Tree]:
         outs, met = _run(params["jaxpr"], [*constants, *carry, *row], path, moved)
         return outs[:carried], (outs[carried:], met)
 
@@ -247,12 +250,12 @@ def _moved(leaf: Array) -> Array:
     return leaf + OTHER_VALUE * (1 + jnp.abs(leaf))
 
 
-def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
+def _counting(calls: Calls, which: tuple[int, ...], x: ndarray, data: Tree) -> ndarray | None:
     """The rows whose terms change with the data of a call, (n,); None if there are no terms, or not
     one for each row of the call.
     """
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
-    counting: Any = False
+    counting: Tree = False
     for point in (x, beside):  # at the start alone, a factor may be 0
         unchanged, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
         counting = counting | (unchanged != other) | ~np.isfinite(unchanged)

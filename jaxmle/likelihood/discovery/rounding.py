@@ -8,27 +8,30 @@ place. The resulting change of the final results is their rounding error: Monte 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 import scipy
 from jax.core import eval_jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from jaxmle._types import Atom, Function, FunctionTo, Shape, Tree, ndarray
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS
+from jaxmle.runtime.calls import aval_of
 
-Values = list[Any]
-Jitter = Callable[[Any], Any]
+Values = list[Tree]
+Settings = Mapping[str, Tree]  # of an operation of a program, by name
+Jitter = Callable[[Tree], Tree]
 
 
-def _special(name: str) -> Callable[..., Any]:
+def _special(name: str) -> Function:
     """A function of scipy.special, which is imported when it is first called."""
     return lambda *values: getattr(scipy.special, name)(*values)
 
 
-ENTRYWISE: dict[str, Callable[..., Any]] = {
+ENTRYWISE: dict[str, Function] = {
     "abs": np.abs, "add": np.add, "add_any": np.add, "acos": np.arccos, "acosh": np.arccosh,
     "and": np.bitwise_and, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
     "atan2": np.arctan2, "atanh": np.arctanh, "cbrt": np.cbrt, "ceil": np.ceil, "copy": np.array,
@@ -44,7 +47,7 @@ ENTRYWISE: dict[str, Callable[..., Any]] = {
     "tan": np.tan, "tanh": np.tanh,
     "xor": np.bitwise_xor,
 }  # fmt: skip
-REDUCING: dict[str, Callable[..., Any]] = {
+REDUCING: dict[str, Function] = {
     "reduce_and": np.all,
     "reduce_max": np.max,
     "reduce_min": np.min,
@@ -54,7 +57,9 @@ REDUCING: dict[str, Callable[..., Any]] = {
 }
 
 
-def evaluated(program: Any, arguments: Sequence[Any], jitter: Jitter | None = None) -> Values:
+def evaluated(
+    program: ClosedJaxpr, arguments: Sequence[Tree], jitter: Jitter | None = None
+) -> Values:
     """The results of a traced program.
 
     Args:
@@ -70,7 +75,7 @@ def random_rounding(seed: int) -> Jitter:
     """Change floating-point numbers that are not integers by up to a unit in the last place."""
     rng = np.random.default_rng(seed)
 
-    def moved(value: Any) -> Any:
+    def moved(value: Tree) -> Tree:
         value = np.asarray(value)
         if value.dtype.kind != "f":
             return value
@@ -82,12 +87,14 @@ def random_rounding(seed: int) -> Jitter:
     return moved
 
 
-def _run(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], jitter: Any) -> Values:
+def _run(
+    jaxpr: Jaxpr, constants: Sequence[Tree], arguments: Sequence[Tree], jitter: Jitter | None
+) -> Values:
     known = dict(zip(jaxpr.constvars, map(np.asarray, constants), strict=True))
     known |= zip(jaxpr.invars, map(np.asarray, arguments), strict=True)
 
-    def read(atom: Any) -> Any:
-        return np.asarray(atom.val, atom.aval.dtype) if hasattr(atom, "val") else known[atom]
+    def read(atom: Atom) -> ndarray:
+        return np.asarray(atom.val, aval_of(atom).dtype) if hasattr(atom, "val") else known[atom]
 
     for equation in jaxpr.eqns:
         results = _results(equation, [read(atom) for atom in equation.invars], jitter)
@@ -95,7 +102,7 @@ def _run(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], jitter:
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _results(equation: Any, values: Values, jitter: Any) -> Values:
+def _results(equation: JaxprEqn, values: Values, jitter: Jitter | None) -> Values:
     """The results of one operation."""
     name = equation.primitive.name
     if name in CALLS and CALLS[name][0] in equation.params:
@@ -103,7 +110,7 @@ def _results(equation: Any, values: Values, jitter: Any) -> Values:
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values, jitter)
     if name in BRANCHING:
         return BRANCHING[name](equation.params, values, jitter)
-    shape = equation.outvars[0].aval.shape if equation.outvars else ()
+    shape = aval_of(equation.outvars[0]).shape if equation.outvars else ()
     if name in ENTRYWISE and all(value.dtype.kind in "fiub" for value in values):
         results = [ENTRYWISE[name](*values)]
     elif name in REDUCING:
@@ -116,13 +123,13 @@ def _results(equation: Any, values: Values, jitter: Any) -> Values:
     else:
         results = _by_jax(equation, values)
     typed = [
-        np.asarray(value).astype(var.aval.dtype, copy=False)
+        np.asarray(value).astype(aval_of(var).dtype, copy=False)
         for var, value in zip(equation.outvars, results, strict=True)
     ]
     return typed if jitter is None or name in MOVING else [jitter(value) for value in typed]
 
 
-def _by_jax(equation: Any, values: Values) -> Values:
+def _by_jax(equation: JaxprEqn, values: Values) -> Values:
     """The results of an operation that is computed by jax instead of NumPy."""
     given = {
         atom: value
@@ -141,13 +148,13 @@ def _by_jax(equation: Any, values: Values) -> Values:
 # ---------------------------------------------------------------- branches and loops
 
 
-def _cond(params: Any, values: Values, jitter: Any) -> Values:
+def _cond(params: Settings, values: Values, jitter: Jitter | None) -> Values:
     branches = params["branches"]
     branch = branches[int(np.clip(int(values[0]), 0, len(branches) - 1))]
     return _run(branch.jaxpr, branch.consts, values[1:], jitter)
 
 
-def _while(params: Any, values: Values, jitter: Any) -> Values:
+def _while(params: Settings, values: Values, jitter: Jitter | None) -> Values:
     conditions = params["cond_nconsts"]
     constants = conditions + params["body_nconsts"]
     condition = params["cond_jaxpr"]
@@ -160,23 +167,23 @@ def _while(params: Any, values: Values, jitter: Any) -> Values:
     return carry
 
 
-BRANCHING: dict[str, Callable[..., Values]] = {"cond": _cond, "while": _while}
+BRANCHING: dict[str, FunctionTo[Values]] = {"cond": _cond, "while": _while}
 
 # ---------------------------------------------------------------- operations that move entries
 
 
-def _broadcast(params: Any, shape: Any, value: Any, *_: Any) -> Any:
+def _broadcast(params: Settings, shape: Shape, value: Tree, *_: Tree) -> Tree:
     lengths = [1] * len(shape)
     for axis, size in zip(params["broadcast_dimensions"], value.shape, strict=True):
         lengths[axis] = size
     return np.broadcast_to(value.reshape(lengths), shape)
 
 
-def _reshape(params: Any, shape: Any, value: Any, *_: Any) -> Any:
+def _reshape(params: Settings, shape: Shape, value: Tree, *_: Tree) -> Tree:
     return value.reshape(shape)
 
 
-def _dot(params: Any, shape: Any, left: Any, right: Any) -> Any:
+def _dot(params: Settings, shape: Shape, left: Tree, right: Tree) -> Tree:
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     left_axes = list(range(left.ndim))
     right_axes = [left.ndim + axis for axis in range(right.ndim)]
@@ -188,21 +195,21 @@ def _dot(params: Any, shape: Any, left: Any, right: Any) -> Any:
     return np.einsum(left, left_axes, right, right_axes, out, optimize=True)
 
 
-def _select(params: Any, shape: Any, which: Any, *cases: Any) -> Any:
+def _select(params: Settings, shape: Shape, which: Tree, *cases: Tree) -> Tree:
     return np.choose(which.astype(int), [np.broadcast_to(case, shape) for case in cases])
 
 
-def _slice(params: Any, shape: Any, value: Any) -> Any:
+def _slice(params: Settings, shape: Shape, value: Tree) -> Tree:
     strides = params["strides"] or [1] * value.ndim
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     return value[tuple(slice(*bound) for bound in bounds)]
 
 
-def _iota(params: Any, shape: Any, *_: Any) -> Any:
+def _iota(params: Settings, shape: Shape, *_: Tree) -> Tree:
     return np.indices(shape, sparse=True)[params["dimension"]] + np.zeros(shape, int)
 
 
-def _pad(params: Any, shape: Any, value: Any, filling: Any) -> Any:
+def _pad(params: Settings, shape: Shape, value: Tree, filling: Tree) -> ndarray:
     """Padding with zeros, or another number, before, after and between the entries; negative
     padding removes entries.
     """
@@ -210,8 +217,8 @@ def _pad(params: Any, shape: Any, value: Any, filling: Any) -> Any:
         low + high + max(0, (n - 1) * gap + n) for (low, high, gap), n in _config(params, value)
     ]
     whole = np.full([max(width, 0) for width in widths], filling, value.dtype)
-    target: list[Any] = []
-    source: list[Any] = []
+    target: list[Tree] = []
+    source: list[Tree] = []
     for (low, _, gap), n in _config(params, value):
         places = low + np.arange(n) * (gap + 1)
         inside = (places >= 0) & (places < whole.shape[len(target)])
@@ -221,13 +228,13 @@ def _pad(params: Any, shape: Any, value: Any, filling: Any) -> Any:
     return whole
 
 
-def _config(params: Any, value: Any) -> list[Any]:
+def _config(params: Settings, value: Tree) -> list[Tree]:
     return list(zip(params["padding_config"], value.shape, strict=True))
 
 
 def _window(
-    shape: Sequence[int], indices: Any, sizes: Sequence[int], dims: Any, whole: Sequence[int]
-) -> tuple[list[Any], Any]:
+    shape: Sequence[int], indices: Tree, sizes: Sequence[int], dims: Tree, whole: Sequence[int]
+) -> tuple[list[Tree], Tree]:
     """For each axis of an array the positions that a gather reads or a scatter writes, of shape
     ``whole``, and whether each window lies inside.
 
@@ -242,14 +249,14 @@ def _window(
     rank = len(whole)
     free = [axis for axis in range(rank) if axis not in of_window]
 
-    def spread(values: Any, axes: Sequence[int]) -> Any:
+    def spread(values: Tree, axes: Sequence[int]) -> Tree:
         lengths = [1] * rank
         for axis, size in zip(axes, values.shape, strict=True):
             lengths[axis] = size
         return values.reshape(lengths)
 
     window_axes = [axis for axis in range(len(shape)) if axis not in (*gone, *batched)]
-    places: list[Any] = []
+    places: list[Tree] = []
     inside = np.ones([1] * rank, bool)
     for axis, length in enumerate(shape):
         place = np.zeros([1] * rank, int)
@@ -267,7 +274,7 @@ def _window(
     return places, np.broadcast_to(inside, whole)
 
 
-def _gather(params: Any, shape: Any, value: Any, indices: Any) -> Any:
+def _gather(params: Settings, shape: Shape, value: Tree, indices: Tree) -> ndarray:
     numbers = params["dimension_numbers"]
     dims = (
         numbers.offset_dims,
@@ -288,7 +295,9 @@ def _gather(params: Any, shape: Any, value: Any, indices: Any) -> Any:
     return np.where(inside, taken, np.asarray(filling).astype(value.dtype))
 
 
-def _scatter(params: Any, shape: Any, value: Any, indices: Any, updates: Any, *, add: bool) -> Any:
+def _scatter(
+    params: Settings, shape: Shape, value: Tree, indices: Tree, updates: Tree, *, add: bool
+) -> Tree:
     numbers = params["dimension_numbers"]
     gone = numbers.inserted_window_dims
     batched = numbers.operand_batching_dims
@@ -315,16 +324,16 @@ def _scatter(params: Any, shape: Any, value: Any, indices: Any, updates: Any, *,
     return result
 
 
-def _drops(params: Any) -> bool:
+def _drops(params: Settings) -> bool:
     """Whether a window outside the array is dropped instead of being moved inside."""
     return params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP
 
 
-def _quotient(params: Any, shape: Any, a: Any, b: Any) -> Any:
+def _quotient(params: Settings, shape: Shape, a: Tree, b: Tree) -> Tree:
     return np.divide(a, b) if a.dtype.kind == "f" else np.trunc(np.divide(a, b))
 
 
-SHAPING: dict[str, Callable[..., Any]] = {
+SHAPING: dict[str, Function] = {
     "broadcast_in_dim": _broadcast,
     "clamp": lambda params, shape, low, x, high: np.clip(x, low, high),
     "concatenate": lambda params, shape, *parts: np.concatenate(parts, params["dimension"]),
@@ -358,3 +367,32 @@ ROUNDED_NEVER = """abs broadcast_in_dim ceil clamp concatenate convert_element_t
     reshape rev round scatter select_n sign slice sort split squeeze stack stop_gradient tile top_k
     transpose unstack"""
 MOVING = frozenset(ROUNDED_NEVER.split())
+
+
+def _spread(params: Settings, value: ndarray) -> ndarray:
+    places = params["broadcast_dimensions"]
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(places, value.shape, strict=True):
+        shape[axis] = size
+    return np.broadcast_to(value.reshape(shape), params["shape"])
+
+
+# By name: a few operations by which constants are made of others, with the settings of each.
+CONSTANT_RULES: dict[str, Function] = {
+    "broadcast_in_dim": _spread,
+    "convert_element_type": lambda params, a: a.astype(float),
+    "copy": lambda params, a: a,
+    "copy_p": lambda params, a: a,
+    "reshape": lambda params, a: a.reshape(params["new_sizes"]),
+    "squeeze": lambda params, a: np.squeeze(a, params["dimensions"]),
+    "reduce_sum": lambda params, a: a.sum(axis=params["axes"]),
+    "neg": lambda params, a: -a,
+    "add": lambda params, a, b: a + b,
+    "sub": lambda params, a, b: a - b,
+    "mul": lambda params, a, b: a * b,
+    "div": lambda params, a, b: np.true_divide(a, b),
+    "sqrt": lambda params, a: np.sqrt(a),
+    "rsqrt": lambda params, a: 1 / np.sqrt(a),
+    "integer_pow": lambda params, a: np.asarray(a, float) ** params["y"],
+    "pow": lambda params, a, b: np.asarray(a, float) ** b,
+}

@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Array, Foreign, Function, Loglik, Tree
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.discovery.row_axis_rules import NotRowwise, follow, opened
@@ -44,7 +45,7 @@ class Proof(NamedTuple):
     obstacle: str = ""
 
 
-def is_rowwise(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
+def is_rowwise(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> bool:
     """Whether the user's function in ``loglik`` is one whose terms are proved to depend on
     their own rows.
     """
@@ -53,7 +54,7 @@ def is_rowwise(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
 
 
 def proof_of(
-    loglik: Loglik, layout: Layout, base: Any, data: Tree, lengths: Sequence[Any] | None = None
+    loglik: Loglik, layout: Layout, base: Array, data: Tree, lengths: Sequence[Tree] | None = None
 ) -> Proof:
     """Whether every term of a likelihood is proved to depend on its own row alone.
 
@@ -86,10 +87,12 @@ def proof_of(
     return remembered(core, key, lambda function: _proved(function, layout, base, shapes, known))
 
 
-def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[int]) -> Proof:
+def _proved(
+    function: Function, layout: Layout, base: Array, data: Tree, lengths: list[int]
+) -> Proof:
     chosen = _unlike(layout, data, lengths)
 
-    def program(n: int) -> Any:
+    def program(n: int) -> ClosedJaxpr:
         rows = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), data
         )
@@ -127,7 +130,7 @@ def _unlike(layout: Layout, data: Tree, lengths: list[int]) -> int:
     return chosen
 
 
-def _operation_in_words(path: Sequence[Any]) -> str:
+def _operation_in_words(path: Sequence[Tree]) -> str:
     """The operation by its name in jax, and the user's line that calls it."""
     frames = (
         frame
@@ -145,7 +148,7 @@ def _operation_in_words(path: Sequence[Any]) -> str:
 # ---------------------------------------------------------------- one program for every length
 
 
-def _alike(first: Any, second: Any, n: int, m: int) -> bool:
+def _alike(first: Tree, second: Tree, n: int, m: int) -> bool:
     """Whether two programs are the same except for their numbers of rows, n and m."""
     a = opened(first)
     b = opened(second)
@@ -157,7 +160,7 @@ def _alike(first: Any, second: Any, n: int, m: int) -> bool:
     )
 
 
-def _same_step(x: Any, y: Any, n: int, m: int) -> bool:
+def _same_step(x: JaxprEqn, y: JaxprEqn, n: int, m: int) -> bool:
     numbers = [[atom.val for atom in step.invars if hasattr(atom, "val")] for step in (x, y)]
     if x.primitive is not y.primitive or not _equal(*numbers):
         return False
@@ -171,7 +174,7 @@ def _same_step(x: Any, y: Any, n: int, m: int) -> bool:
     )
 
 
-def _same_setting(name: str, a: Any, b: Any, n: int, m: int) -> bool:
+def _same_setting(name: str, a: Foreign, b: Foreign, n: int, m: int) -> bool:
     """Whether a parameter of an operation is the same, except for the number of rows in a shape."""
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         pairs = zip(a, b, strict=False)
@@ -183,7 +186,7 @@ def _same_setting(name: str, a: Any, b: Any, n: int, m: int) -> bool:
     return type(a) is type(b)
 
 
-def _equal(a: Sequence[Any], b: Sequence[Any]) -> bool:
+def _equal(a: Sequence[Tree], b: Sequence[Tree]) -> bool:
     return len(a) == len(b) and all(
         x is y
         or (np.shape(x) == np.shape(y) and np.asarray(x).tobytes() == np.asarray(y).tobytes())
@@ -191,7 +194,7 @@ def _equal(a: Sequence[Any], b: Sequence[Any]) -> bool:
     )
 
 
-def _programs(equation: Any) -> Iterator[Any]:
+def _programs(equation: JaxprEqn) -> Iterator[Tree]:
     """The programs that an operation runs, in the order of its parameters."""
     for name in sorted(equation.params):
         value = equation.params[name]

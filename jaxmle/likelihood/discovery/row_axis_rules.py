@@ -10,9 +10,13 @@ parameter ends the proof.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from jaxmle._types import Atom, Tree
+from jaxmle.runtime.calls import aval_of
 
 ENTRY_BY_ENTRY = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
@@ -64,35 +68,35 @@ class NotRowwise(Exception):
 
     def __init__(self) -> None:
         super().__init__()
-        self.path: list[Any] = []
+        self.path: list[Tree] = []
 
 
 class Operation(NamedTuple):
     """One operation of the program, as a rule sees it."""
 
-    params: dict[str, Any]
+    params: dict[str, Tree]
     ins: list[Axis]
     shapes: list[tuple[int, ...]]
     out: tuple[int, ...]  # the shape of its first result
     rows: int
 
 
-def opened(program: Any) -> Any:
+def opened(program: ClosedJaxpr) -> Tree:
     """The program without its constants."""
     return getattr(program, "jaxpr", program)
 
 
-def follow(program: Any, arguments: list[Axis], rows: int) -> list[Axis]:
+def follow(program: ClosedJaxpr, arguments: list[Axis], rows: int) -> list[Axis]:
     """The axis of the rows in each result of a program, given the axis in each argument.
 
     Args:
         rows: the number of rows, which no other dimension has.
     """
     jaxpr = opened(program)
-    known: dict[Any, Axis] = dict(zip(jaxpr.invars, arguments, strict=True))
+    known: dict[Tree, Axis] = dict(zip(jaxpr.invars, arguments, strict=True))
     known |= dict.fromkeys(jaxpr.constvars)
 
-    def read(atom: Any) -> Axis:
+    def read(atom: Atom) -> Axis:
         return None if hasattr(atom, "val") else known[atom]  # a number of the program
 
     for equation in jaxpr.eqns:
@@ -105,7 +109,7 @@ def follow(program: Any, arguments: list[Axis], rows: int) -> list[Axis]:
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
+def _rule(equation: JaxprEqn, ins: list[Axis], rows: int) -> list[Axis]:
     """The axis of the rows in each result of an operation."""
     name = equation.primitive.name
     params = equation.params
@@ -119,14 +123,14 @@ def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
         return follow(params[CALLS[name][0]], ins, rows)
     axes: Axis | list[Axis] = None
     if reviewed.issuperset(params):
-        shapes = [atom.aval.shape for atom in equation.invars]
-        axes = rule(Operation(params, ins, shapes, outvars[0].aval.shape, rows))
+        shapes = [aval_of(atom).shape for atom in equation.invars]
+        axes = rule(Operation(params, ins, shapes, aval_of(outvars[0]).shape, rows))
     elif any(axis is not None for axis in ins):
         raise NotRowwise
     outs = axes if isinstance(axes, list) else [axes] * len(outvars)
     for axis, var in zip(outs, outvars, strict=True):
         # an array made from the number of rows, such as their positions or a random number for each
-        if axis != CURRENT and [axis] * (axis is not None) != _long(var.aval.shape, rows):
+        if axis != CURRENT and [axis] * (axis is not None) != _long(aval_of(var).shape, rows):
             raise NotRowwise
     return outs
 
@@ -325,7 +329,7 @@ def _dot(op: Operation) -> Axis:
     (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
     left, right = op.ins
 
-    def remaining(side: int, summed: Any, batch: Any) -> list[int]:
+    def remaining(side: int, summed: Tree, batch: Tree) -> list[int]:
         return [axis for axis in range(len(op.shapes[side])) if axis not in (*summed, *batch)]
 
     of_left = remaining(0, left_sum, left_batch)
@@ -422,7 +426,7 @@ def _scan(op: Operation) -> list[Axis]:
     return [*carry, *(_moved(axis, lambda position: position + 1) for axis in axes[carried:])]
 
 
-def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+def scan_counts(params: dict[str, Tree]) -> tuple[int, int]:
     """How many constants and how many carried values a scan has."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]

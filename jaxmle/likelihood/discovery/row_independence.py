@@ -9,14 +9,13 @@ function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Function, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.discovery.row_axes import proof_of
@@ -83,7 +82,7 @@ def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> N
         return
     points = points_beside(loglik, layout, base)
 
-    def walk(node: Any, data: Tree) -> None:
+    def walk(node: Tree, data: Tree) -> None:
         if isinstance(node, Weight):
             _check("a weighted likelihood", node, layout, points, data, REMEDY, None)
             return
@@ -114,7 +113,7 @@ def check_traced(
     own row, because there are no values for a test.
     """
 
-    def walk(node: Any, data: Tree) -> None:
+    def walk(node: Tree, data: Tree) -> None:
         rows = None if isinstance(node, Pool) else data_length(data)
         if isinstance(node, Weight):
             _need_proof("a weighted likelihood", node, layout, base, data)
@@ -148,7 +147,7 @@ def _check(
     what: str,
     loglik: Loglik,
     layout: Layout,
-    points: list[np.ndarray],
+    points: list[ndarray],
     data: Tree,
     remedy: str,
     codes: Array | None,
@@ -168,7 +167,7 @@ def _check(
         )
 
 
-def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
+def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[ndarray]:
     """The parameters (p,), and nearby parameters with all free entries changed: at a start of zero
     a term may not show its dependence.
     """
@@ -178,7 +177,7 @@ def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarra
 
 
 def _tried(
-    core: Any, layout: Layout, points: list[np.ndarray], data: Tree, codes: Array | None
+    core: Loglik, layout: Layout, points: list[ndarray], data: Tree, codes: Array | None
 ) -> Change | None:
     """The first row whose term changes; None if none does, or if no test is possible."""
     n = data_length(data)
@@ -192,7 +191,7 @@ def _tried(
 
 
 def _change(
-    core: Any, layout: Layout, points: list[np.ndarray], data: Tree, codes: np.ndarray
+    core: Loglik, layout: Layout, points: list[ndarray], data: Tree, codes: ndarray
 ) -> Change | None:
     some = _sample(codes)
     kinds = np.random.default_rng(0).permutation(np.unique(codes[some]))
@@ -217,7 +216,7 @@ def _change(
     return None
 
 
-def _sample(codes: np.ndarray) -> np.ndarray:
+def _sample(codes: ndarray) -> ndarray:
     """The rows of the test: all of them, or neighbouring rows and rows from all parts; whole
     clusters.
     """
@@ -233,22 +232,20 @@ def _sample(codes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.isin(codes, kinds[:most]))
 
 
-Tried = list[
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-]  # terms among all rows, terms alone, their positions
+Tried = list[tuple[ndarray, ndarray, ndarray]]  # terms among all rows, terms alone, their positions
 
 
 def _left_out(
-    core: Any,
+    core: Loglik,
     layout: Layout,
-    points: list[np.ndarray],
+    points: list[ndarray],
     data: Tree,
-    some: np.ndarray,
-    parts: list[np.ndarray],
+    some: ndarray,
+    parts: list[ndarray],
 ) -> Tried:
     """The terms of some of the rows, among all rows and alone."""
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return lambda x, *sets: [terms_of(loglik, layout.unravel(x), rows) for rows in sets]
 
     sets = [_rows(data, some), *(_rows(data, some[part]) for part in parts)]
@@ -261,11 +258,11 @@ def _left_out(
 
 
 def _replaced(
-    core: Any, layout: Layout, points: list[np.ndarray], data: Tree, parts: list[np.ndarray]
+    core: Loglik, layout: Layout, points: list[ndarray], data: Tree, parts: list[ndarray]
 ) -> Tried:
     """The terms of each half of the rows, among all rows and with the other half permuted."""
 
-    def make(loglik: Loglik) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Function:
         return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
 
     piece = compiled(core, ("rows replaced", layout), make)
@@ -279,5 +276,5 @@ def _replaced(
     return tried
 
 
-def _rows(data: Tree, places: np.ndarray) -> Tree:
+def _rows(data: Tree, places: ndarray) -> Tree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[places], data)

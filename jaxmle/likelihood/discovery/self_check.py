@@ -13,15 +13,14 @@ and parameters, and tracing the program a second time would take a tenth of a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, DTypeLike, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.recipes import reduced
 from jaxmle.likelihood.combinators import Penalize, Pool, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of
@@ -71,7 +70,7 @@ class _Undecided(Exception):
 # ---------------------------------------------------------------- switched off
 
 
-def opaque(loglik: Loglik) -> Any:
+def opaque(loglik: Loglik) -> Tree:
     """The likelihood as written: nothing is read from its program.
 
     A fit differentiates the sum of the terms, over all rows at once. No regression is looked for,
@@ -104,13 +103,13 @@ def opaque(loglik: Loglik) -> Any:
     return _sealed(as_tree(loglik))
 
 
-def _sealed(node: Any) -> Any:
+def _sealed(node: Tree) -> Tree:
     if isinstance(node, Opaque):
         return Opaque(node.function, discover=False)
     if isinstance(node, Regression):
         whole = Opaque(TermsAlone(node), discover=False)
         has_law = node.response is not None and not isinstance(node.response, Exact)
-        return WithResponse(whole, node.response) if has_law else whole
+        return WithResponse(whole, node.response) if node.response and has_law else whole
     if isinstance(node, Pool):
         return replace(node, members=tuple(map(_sealed, node.members)))
     return replace(node, loglik=_sealed(node.loglik)) if parts_of(node) else node
@@ -126,18 +125,18 @@ class TermsAlone:
         return self.regression(params, data)
 
     @property
-    def check_data(self) -> Callable[..., None] | None:
+    def check_data(self) -> FunctionTo[None] | None:
         """The check of the coding of its data; None where it has none."""
         return getattr(self.regression.density, "check_data", None)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self)
 
 
 # ---------------------------------------------------------------- the road that was taken
 
 
-def road_of(loglik: Any, used: Any) -> str:
+def road_of(loglik: Loglik, used: Tree) -> str:
     """How the terms of a likelihood are summed: ``"declared"``, ``"found"`` or ``"opaque"``; for a
     pool those of its parts.
 
@@ -148,7 +147,7 @@ def road_of(loglik: Any, used: Any) -> str:
     return ", ".join(dict.fromkeys(_roads(loglik, used)))
 
 
-def _roads(loglik: Any, used: Any) -> list[str]:
+def _roads(loglik: Loglik, used: Tree) -> list[str]:
     parts = parts_of(loglik)
     if parts:
         pairs = zip(parts, parts_of(used), strict=True)
@@ -161,7 +160,7 @@ def _roads(loglik: Any, used: Any) -> list[str]:
 # ---------------------------------------------------------------- found, and compared
 
 
-def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> Any:
+def verified(loglik: Tree, form: Tree, layout: Layout, base: Array, data: Tree) -> Tree:
     """The discovered form of a likelihood; if it does not agree with the likelihood itself, the
     likelihood is restored.
 
@@ -190,7 +189,7 @@ def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> A
     return form
 
 
-def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree) -> bool:
+def _agrees(loglik: Tree, form: Regression, layout: Layout, base: Array, data: Tree) -> bool:
     """Whether a form has the value, the score and the Hessian of the likelihood that it was found
     in, up to rounding; checked once for each function and structure of parameters and data.
 
@@ -224,7 +223,7 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
 
 
 def _gap_of_regression(
-    loglik: Any, form: Regression, layout: Layout, base: np.ndarray, data: Tree
+    loglik: Loglik, form: Regression, layout: Layout, base: ndarray, data: Tree
 ) -> str:
     """How a regression differs from the function that it was found in; "" if it does not."""
     rows = _few_rows(data)
@@ -236,7 +235,7 @@ def _gap_of_regression(
 
 
 def _gap_of_counts(
-    loglik: Regression, form: Regression, layout: Layout, base: np.ndarray, data: Tree
+    loglik: Regression, form: Regression, layout: Layout, base: ndarray, data: Tree
 ) -> str:
     """How a sum over counts differs from that over the rows; "" if it does not.
 
@@ -264,10 +263,10 @@ def _gap_of_counts(
     return ""
 
 
-Road = tuple[Any, Tree, Array]  # a likelihood, its rows, and weights on them
+Road = tuple[Loglik, Tree, Array]  # a likelihood, its rows, and weights on them
 
 
-def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
+def _gap(general: Road, other: Road, layout: Layout, base: ndarray) -> str:
     """How two methods for the same likelihood differ by more than rounding, in words; "" if they do
     not.
 
@@ -290,16 +289,16 @@ def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
     raise _Undecided
 
 
-def _is_finite(*parts: list[Any]) -> bool:
+def _is_finite(*parts: list[Tree]) -> bool:
     return all(np.all(np.isfinite(value)) for part in parts for value in part)
 
 
-def _unlike(number: int, dtype: Any) -> np.ndarray:
+def _unlike(number: int, dtype: DTypeLike) -> ndarray:
     """Numbers (number,) near one, no two alike."""
     return np.random.default_rng(0).uniform(0.5, 1.5, number).astype(dtype)
 
 
-def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
+def _difference(general: list[Tree], other: list[Tree], noise: list[Tree]) -> str:
     names = ("the log-likelihood", "the score", "the Hessian")
     for name, a, b, rounding in zip(names, general, other, noise, strict=False):
         least = np.finfo(a.dtype).eps * np.max(np.abs(a), initial=0.0)
@@ -311,7 +310,7 @@ def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
     return ""
 
 
-def _with_rounding(program: Any, arguments: list[Any]) -> tuple[list[Any], list[Any]]:
+def _with_rounding(program: ClosedJaxpr, arguments: list[Tree]) -> tuple[list[Tree], list[Tree]]:
     """Value, score and Hessian product, and the largest change of each entry when every operation
     is rounded at random.
     """
@@ -328,8 +327,8 @@ def _with_rounding(program: Any, arguments: list[Any]) -> tuple[list[Any], list[
 
 
 def _program(
-    loglik: Any, layout: Layout, base: Array, rows: Tree, weights: Array, along: Array
-) -> Any:
+    loglik: Loglik, layout: Layout, base: Array, rows: Tree, weights: Array, along: Array
+) -> ClosedJaxpr:
     """The program of value (), score (p,), Hv (p,) and the error of the latter (p,), which is not
     zero if second derivatives are by differences.
     """
@@ -357,7 +356,7 @@ def _few_rows(data: Tree) -> Tree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], data)
 
 
-def _beside(layout: Layout, base: np.ndarray) -> np.ndarray:
+def _beside(layout: Layout, base: ndarray) -> ndarray:
     """A point near the start, within all bounds."""
     chart = Chart(layout, (False,) * layout.p)
     z = np.asarray(chart.to_free(base))

@@ -6,21 +6,23 @@ Functions with their own rule remain calls: ``FUNCTIONS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.scipy.special import log_ndtr
 
-from jaxmle._types import Array, Loglik
+from jaxmle._types import Array, Atom, Function, FunctionTo, Loglik, Tree, TreeDef, ndarray
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.curvature_rules import concave_increasing, convex_increasing
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import aval_of, value_of
 from jaxmle.runtime.cse import once
 from jaxmle.special.logistic import softplus
 
@@ -59,12 +61,12 @@ class NotFollowed(Exception):
 class Program(NamedTuple):
     """A program without calls and loops, and which of its values depend only on the data."""
 
-    jaxpr: Any  # closed; its arguments are x and the leaves of the data
-    fixed: tuple[Any, ...]  # variables that depend on the data alone
+    jaxpr: ClosedJaxpr  # closed; its arguments are x and the leaves of the data
+    fixed: tuple[Tree, ...]  # variables that depend on the data alone
 
 
 def straight_program(
-    loglik: Loglik, layout: Layout, x: np.ndarray, leaves: Sequence[Array], treedef: Any
+    loglik: Loglik, layout: Layout, x: ndarray, leaves: Sequence[Array], treedef: TreeDef
 ) -> Program:
     """The program of the terms, traced for a point x (p,) and the leaves of the data.
 
@@ -105,7 +107,7 @@ def fixed_values(program: Program, data: Sequence[Array]) -> list[Array]:
     return [jnp.asarray(table[var]) for var in program.fixed]
 
 
-def _bound(equation: Any, table: dict[Any, Any]) -> list[Any]:
+def _bound(equation: JaxprEqn, table: dict[Tree, Tree]) -> list[Tree]:
     """The results of one operation."""
     given = {atom: table[atom] for atom in equation.invars if not hasattr(atom, "val")}
     alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
@@ -117,14 +119,14 @@ def _bound(equation: Any, table: dict[Any, Any]) -> list[Any]:
     return eval_jaxpr(alone, [], *given.values())
 
 
-def _without_calls(program: Any, arguments: Sequence[Array]) -> list[Array]:
+def _without_calls(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
     """The results of a closed program, with the called programs and those of short loops
     substituted for the calls; functions with their own rule remain calls.
     """
-    table: dict[Any, Any] = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+    table: dict[Tree, Tree] = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
     table |= dict(zip(program.jaxpr.invars, arguments, strict=True))
 
-    def read(atom: Any) -> Any:
+    def read(atom: Atom) -> Tree:
         return atom.val if hasattr(atom, "val") else table[atom]
 
     for equation in program.jaxpr.eqns:
@@ -139,14 +141,14 @@ def _without_calls(program: Any, arguments: Sequence[Array]) -> list[Array]:
     return [read(atom) for atom in program.jaxpr.outvars]
 
 
-def _unrolled(equation: Any, ins: list[Any]) -> list[Array]:
+def _unrolled(equation: JaxprEqn, ins: list[Tree]) -> list[Array]:
     """The results of a loop over rows, pass by pass."""
     params = equation.params
     if params["length"] > MAX_UNROLLED_PASSES:
         raise NotFollowed
     held, carried = scan_counts(params)
     carry = ins[held : held + carried]
-    passes: list[Any] = [None] * params["length"]
+    passes: list[Tree] = [None] * params["length"]
     order = range(params["length"])
     for i in reversed(order) if params["reverse"] else order:
         rows = [leaf[i] for leaf in ins[held + carried :]]
@@ -157,34 +159,34 @@ def _unrolled(equation: Any, ins: list[Any]) -> list[Array]:
 
 
 # By name: the function, whose program a call with that name must have, and its rule.
-FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., np.ndarray]]] = {
+FUNCTIONS: dict[str, tuple[Function, FunctionTo[ndarray]]] = {
     "logaddexp": (jnp.logaddexp, convex_increasing),
     "softplus": (softplus, convex_increasing),
     "log_ndtr": (log_ndtr, concave_increasing),
 }
 
 
-def rule_of_call(equation: Any, inner: Any) -> Callable[..., np.ndarray] | None:
+def rule_of_call(equation: JaxprEqn, inner: ClosedJaxpr) -> FunctionTo[ndarray] | None:
     """The rule of a call of one of the ``FUNCTIONS``; None for any other."""
     name = equation.params.get("name") or inner.jaxpr.debug_info.func_name
     name = str(name).split(" ")[0].split(".")[-1]
     if name not in FUNCTIONS or equation.primitive.name not in CALLS_WITH_A_RULE:
         return None
     function, rule = FUNCTIONS[name]
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+    shapes = [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in equation.invars]
     expected = jax.make_jaxpr(function)(*shapes)
     return rule if _operations(expected.jaxpr) == _operations(inner.jaxpr) else None
 
 
-def _operations(jaxpr: Any) -> list[Any]:
+def _operations(jaxpr: Jaxpr) -> list[Tree]:
     """The operations of a program and the numbers in it, without the shapes."""
-    listed: list[Any] = []
+    listed: list[Tree] = []
     for equation in jaxpr.eqns:
         inner = called(equation)
         if inner is not None:
             listed += _operations(inner.jaxpr)
         elif equation.primitive.name not in REARRANGING - {"select_n"}:
-            numbers = [a.val for a in equation.invars if np.ndim(getattr(a, "val", [])) == 0]
+            numbers = [value_of(a) for a in equation.invars if np.ndim(getattr(a, "val", [])) == 0]
             # if rows are mapped over, a zero may be an array
             listed += [equation.primitive.name, *(float(n) for n in numbers if n != 0)]
     return listed

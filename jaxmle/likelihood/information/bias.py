@@ -10,20 +10,20 @@ s_i + tr V ∂²ℓ_i) s_i}. The first-order bias of the maximum is −V A (Cox 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle._types import Array, Loglik, Tree, ndarray
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Prior, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, handed_on, need_terms, terms_of
 from jaxmle.likelihood.derivatives import bend_along, first_that_exists
 from jaxmle.likelihood.designs import gradient
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression
-from jaxmle.likelihood.response import Enumeration, Exact, Simulation
+from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
 from jaxmle.parameters.arguments import check_choice
@@ -64,7 +64,7 @@ class Jeffreys(LikelihoodTree):
         return -sums(loglik, layout, x, data, weights).hessian
 
 
-def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
+def jeffreys(loglik: Loglik, *, information: str = "expected") -> Loglik:
     """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite even if that of the
     likelihood is at infinity.
 
@@ -104,13 +104,13 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
     (True, 1.3828, 'MPL (Jeffreys)')
     """
     check_choice("information", information, ("expected", "observed"))
-    return handed_on(loglik, Penalize(as_tree(loglik), Jeffreys(information)))
+    return handed_on(loglik, Penalize(as_tree(loglik), cast(Prior, Jeffreys(information))))
 
 
 # ---------------------------------------------------------------- the adjustment of the score
 
 
-def inverse_root(information: Array, roots: np.ndarray) -> Array:
+def inverse_root(information: Array, roots: ndarray) -> Array:
     """U (p, k) with UU' the inverse information on the free entries, with rows of zero elsewhere;
     NaN if it is not positive definite.
     """
@@ -176,7 +176,7 @@ def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root:
     """
     scores = row_scores(loglik, layout, x, data)
 
-    def terms(x: Any) -> Any:
+    def terms(x: Array) -> Array:
         return need_terms(terms_of(loglik, layout.unravel(x), data), "the bias")
 
     trace = bend_along(terms, x, root.T)
@@ -185,7 +185,7 @@ def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root:
 
 def _by_law(
     loglik: Loglik,
-    law: Any,
+    law: Law,
     layout: Layout,
     x: Array,
     data: Tree,
@@ -194,7 +194,7 @@ def _by_law(
 ) -> Array:
     """The expectation by enumeration, or as a mean over simulated data sets."""
 
-    def whole(rows: Any) -> Any:
+    def whole(rows: Tree) -> Tree:
         return 0.5 * (jnp.sum(rows, axis=0) if weights is None else weights @ rows)
 
     if isinstance(law, Enumeration):
@@ -214,7 +214,7 @@ def _by_law(
     if isinstance(law, Simulation):
         params = layout.unravel(x)
 
-        def draw(key: Any) -> Any:
+        def draw(key: jax.Array) -> Tree:
             return whole(_row_adjustments(loglik, layout, x, law.sampler(key, params, data), root))
 
         return jnp.mean(jax.lax.map(draw, jax.random.split(law.key, law.draws)), axis=0)
@@ -257,7 +257,7 @@ def _by_moments(
     )
     spread = jnp.einsum("ank,bnk->abn", along, along)
 
-    def information(values: Any) -> Any:
+    def information(values: Tree) -> Array:
         return loglik.expected_curvature(params, values, data)
 
     def slope(c: int) -> Array:
@@ -283,7 +283,7 @@ def _by_moments(
     )
     if curved:
 
-        def eta(x: Any) -> Any:
+        def eta(x: Array) -> Array:
             return loglik.predictors(layout, x, data).values
 
         adjusted += 0.5 * jnp.einsum("an,acn->cn", bend_along(eta, x, root.T), information(values))

@@ -8,14 +8,13 @@ and in the default width of the trace inside one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Function, Loglik, Tree
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.derivatives import gradient
@@ -39,14 +38,14 @@ from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.jax_state import exact_products
 
-Quantity = Callable[[Tree, Tree], Any]
+Quantity = Callable[[Tree, Tree], Tree]
 
 
 def _two_roads(
     loglik: Loglik,
-    key: Any,
-    quantity: Callable[..., Any],
-    codes: Callable[[Tree], Any] = lambda data: (),
+    key: Hashable,
+    quantity: Function,
+    codes: Callable[[Tree], Tree] = lambda data: (),
     *,
     second: bool = False,
 ) -> Quantity:
@@ -55,7 +54,7 @@ def _two_roads(
     """
     loglik = as_tree(loglik)
 
-    def quantity_at(params: Tree, data: Tree = None) -> Any:
+    def quantity_at(params: Tree, data: Tree = None) -> Tree:
         if tracing():
             check_coding(loglik, data)
             with exact_products():
@@ -106,7 +105,7 @@ def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
     """
     check_choice("reduction", reduction, ("sum", "mean"))
 
-    def loss(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
+    def loss(ll: Loglik, params: Tree, data: Tree, _: Tree) -> Array:
         terms = terms_of(ll, params, data)
         return (
             -jnp.sum(terms)
@@ -154,7 +153,7 @@ def scores(loglik: Loglik) -> Quantity:
     [[1.0], [-1.0], [0.0], [-4.0]]
     """
 
-    def rows(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
+    def rows(ll: Loglik, params: Tree, data: Tree, _: Tree) -> Array:
         layout, x = _flat(params)
         each = term_rows(ll, layout, x, data)
         return each.weight[:, None] * each.scores
@@ -214,7 +213,7 @@ def evaluate(
             layout = layout_of(known)
             check_blocks(as_tree(loglik), layout, layout.ravel(known), rows, block_rows)
 
-    def whole(ll: Any, params: Tree, data: Tree, _: Any) -> Sums:
+    def whole(ll: Loglik, params: Tree, data: Tree, _: Tree) -> Sums:
         if tracing_of_caller:
             check_traced(ll, *_flat(params), data, block_rows)
         total = sums(ll, *_flat(params), data, block_rows=block_rows)
@@ -260,7 +259,7 @@ def information(loglik: Loglik, kind: str = "observed") -> Quantity:
     )
 
 
-def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
+def _information(ll: Loglik, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
     if kind == "observed":
         return -sums(ll, layout, x, data).hessian
     if kind == "expected":
@@ -289,7 +288,7 @@ def information_error(loglik: Loglik) -> Quantity:
     True
     """
 
-    def error(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
+    def error(ll: Loglik, params: Tree, data: Tree, _: Tree) -> Array:
         draws = expected_information(ll, *_flat(params), data).draws
         if not draws.shape[0]:
             return jnp.zeros(draws.shape[1:])
@@ -299,7 +298,7 @@ def information_error(loglik: Loglik) -> Quantity:
 
 
 def vcov(
-    loglik: Loglik, kind: Kind = "observed", *, bread: str = "observed", clusters: Any = None
+    loglik: Loglik, kind: Kind = "observed", *, bread: str = "observed", clusters: Clusters = None
 ) -> Quantity:
     """Asymptotic covariance of the estimate, (p, p), at any parameters.
 
@@ -337,7 +336,7 @@ def vcov(
     check_order(kind, weighting_of(as_tree(loglik)))
     base = kind if isinstance(kind, str) and kind in ("observed", "expected") else bread
 
-    def covariance(ll: Any, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
+    def covariance(ll: Loglik, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
         layout, x = _flat(params)
         roots = roots_of(ll, layout)
         moving = np.flatnonzero(
@@ -364,7 +363,7 @@ def vcov(
         follow = np.maximum(roots, 0)
         return jnp.where(fixed[:, None] | fixed[None, :], jnp.nan, v[follow][:, follow])
 
-    def labels(data: Any) -> Any:
+    def labels(data: Tree) -> Tree:
         check_bandwidth(kind, rows_of(as_tree(loglik), data))
         return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
 
@@ -397,7 +396,7 @@ def cox_snell(loglik: Loglik) -> Quantity:
     0.11752
     """
 
-    def bias(ll: Any, params: Tree, data: Tree, _: Any) -> Tree:
+    def bias(ll: Loglik, params: Tree, data: Tree, _: Tree) -> Tree:
         layout, x = _flat(params)
         roots = roots_of(ll, layout)
         root = inverse_root(expected_information(ll, layout, x, data).information, roots)

@@ -8,14 +8,14 @@ columns in U and so drop out.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Clusters, Foreign, Loglik, Namespace, Tree, ndarray
 from jaxmle.likelihood.information.hac import HAC, long_run
 from jaxmle.likelihood.structure import has_law
 from jaxmle.likelihood.terms import Rows, row_information, term_rows
@@ -42,7 +42,7 @@ class Covariance(NamedTuple):
     row: Array
 
 
-def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
+def check_kind(kind: Kind | None, clusters: Clusters, where: str = "vcov") -> None:
     """Raise for an unknown kind, or for clusters without a cluster kind and vice versa."""
     known = kind is None or isinstance(kind, HAC)
     if not known and not (isinstance(kind, str) and kind in (*VCOV_KINDS, "auto")):
@@ -58,7 +58,7 @@ def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
         )
 
 
-def _hint(kind: Any) -> str:
+def _hint(kind: object) -> str:
     """The kind that was probably meant."""
     if not isinstance(kind, str):
         return ""
@@ -233,7 +233,7 @@ def cluster_information(rows: Rows, code: Array, information: Array) -> Array:
     )
 
 
-def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
+def cluster_codes(clusters: Clusters, n: int | None) -> tuple[Array, ...]:
     """Integer labels (n,) for one-way clusters; for two-way ((n, 2) or a pair), each dimension and
     their crossing.
 
@@ -257,7 +257,7 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
     return tuple(coded)
 
 
-def _dimensions(clusters: Any) -> list[Any]:
+def _dimensions(clusters: Clusters) -> list[Array]:
     if isinstance(clusters, np.ma.MaskedArray):
         raise TypeError(
             "clusters are a masked array, whose mask would be lost; drop the masked rows "
@@ -273,7 +273,7 @@ def _dimensions(clusters: Any) -> list[Any]:
     return [labels[:, 0], labels[:, 1]] if labels.ndim == 2 and labels.shape[1] == 2 else [labels]
 
 
-def _labels(clusters: Any) -> Any:
+def _labels(clusters: Clusters) -> Array:
     """Labels as an array. A list is read entry by entry, because in an array of strings None and
     NaN would become text.
     """
@@ -284,7 +284,7 @@ def _labels(clusters: Any) -> Any:
     return np.asarray(clusters)
 
 
-def _is_missing(label: Any) -> bool:
+def _is_missing(label: Foreign) -> bool:
     """None, NaN, NaT or pandas's NA."""
     if type(label).__name__ in ("NoneType", "NAType", "NaTType"):
         return True
@@ -293,7 +293,7 @@ def _is_missing(label: Any) -> bool:
     return isinstance(label, float | np.floating) and bool(np.isnan(label))
 
 
-def _refuse_missing(values: np.ndarray) -> None:
+def _refuse_missing(values: ndarray) -> None:
     """Raise for a row without a label, naming the first."""
     kind = values.dtype.kind
     if kind == "O":
@@ -312,11 +312,11 @@ def _refuse_missing(values: np.ndarray) -> None:
         )
 
 
-def _name_of_missing(label: Any) -> str:
+def _name_of_missing(label: Foreign) -> str:
     return "NaN" if isinstance(label, float | np.floating) else str(label)
 
 
-def _object_codes(values: np.ndarray) -> np.ndarray:
+def _object_codes(values: ndarray) -> ndarray:
     """Codes of Python objects: sorted if they can be, otherwise in order of appearance."""
     try:
         kinds = sorted(set(values))
@@ -328,11 +328,11 @@ def _object_codes(values: np.ndarray) -> np.ndarray:
     return np.fromiter((place[label] for label in values), np.int32, len(values))
 
 
-def _all_hash(values: np.ndarray) -> bool:
+def _all_hash(values: ndarray) -> bool:
     return all(getattr(label, "__hash__", None) is not None for label in values)
 
 
-def _codes(xp: Any, labels: Any) -> Any:
+def _codes(xp: Namespace, labels: Array) -> Array:
     if xp is np:
         values = np.asarray(labels)
         _refuse_missing(values)

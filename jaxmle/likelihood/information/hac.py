@@ -7,7 +7,6 @@ bandwidth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +45,7 @@ def hac(
     *,
     lags: int | None = None,
     bandwidth: float | str = "newey-west",
-    weights: Any = None,
+    weights: object = None,
 ) -> HAC:
     """A covariance robust to autocorrelation, for ``vcov=``; rows must be in time order and equally
     spaced.
@@ -98,7 +97,7 @@ def hac(
     return HAC(kernel, number, None if weights is None else _checked_weights(weights))
 
 
-def _checked_weights(weights: Any) -> tuple[float, ...]:
+def _checked_weights(weights: object) -> tuple[float, ...]:
     values = np.asarray(weights)
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
         raise ValueError(
@@ -107,7 +106,7 @@ def _checked_weights(weights: Any) -> tuple[float, ...]:
     return tuple(float(w) for w in values)
 
 
-def check_bandwidth(kind: Any, rows: int | None) -> None:
+def check_bandwidth(kind: object, rows: int | None) -> None:
     """Raise if a lag is as long as the data: the weights of all lags would be near one, and because
     the scores sum to zero at the maximum, the variance would vanish.
     """

@@ -13,17 +13,16 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Foreign, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.runtime.calls import marked
 
-Remedy = Callable[[str, np.ndarray], str]
+Remedy = Callable[[str, ndarray], str]
 
 MAX_CODE = 2**31 - 1  # the largest int32, the type of codes when float64 is off
 VALUES_CHECKED_AT_ONCE = 16_384  # values whose rounded copy stays in the cache
@@ -71,7 +70,7 @@ class Range:
             f"{self.remedy(self.leaf, values[np.isfinite(values)])}"
         )
 
-    def _holds(self, values: np.ndarray) -> bool:
+    def _holds(self, values: ndarray) -> bool:
         """Whether all values are valid, without a temporary array of the size of the data; False if
         there is a NaN.
         """
@@ -144,7 +143,7 @@ class Coding:
                 raise ValueError(wrong.replace("{model}", self.model))
 
 
-def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
+def coded(likelihood: Foreign, model: str, rules: tuple[Rule, ...]) -> Loglik:
     """A function or a declared regression that carries the coding of its data where
     ``checks.check_coding`` looks for it.
     """
@@ -153,12 +152,12 @@ def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
     regression = hasattr(likelihood, "density")
     check = Coding(model, rules).check
     inner = likelihood.density if regression else functools.partial(_marking, likelihood, check)
-    function: Any = functools.partial(inner)
+    function: Foreign = functools.partial(inner)
     function.check_data = check
     return dataclasses.replace(likelihood, density=function) if regression else function
 
 
-def uncoded(likelihood: Any) -> Any:
+def uncoded(likelihood: Foreign) -> Loglik:
     """The likelihood that ``coded`` was given: a family, a function."""
     if getattr(likelihood, "func", None) is _marking:
         return likelihood.args[0]
@@ -166,7 +165,7 @@ def uncoded(likelihood: Any) -> Any:
 
 
 def _marking(
-    likelihood: Callable[..., Array], check: Callable[..., None], params: Tree, data: Tree
+    likelihood: FunctionTo[Array], check: FunctionTo[None], params: Tree, data: Tree
 ) -> Array:
     """The likelihood, with its data marked for ``likelihood.ready``."""
     return likelihood(params, marked(check, data))
@@ -175,7 +174,7 @@ def _marking(
 _marking.wraps_first_argument = True  # type: ignore[attr-defined]  # for contract.carried
 
 
-def _all_whole(values: np.ndarray) -> bool:
+def _all_whole(values: ndarray) -> bool:
     flat = values.ravel()
     blocks = (
         flat[start : start + VALUES_CHECKED_AT_ONCE]
@@ -184,7 +183,7 @@ def _all_whole(values: np.ndarray) -> bool:
     return all(bool((np.rint(block) == block).all()) for block in blocks)
 
 
-def _known(data: Tree, leaf: str) -> np.ndarray | None:
+def _known(data: Tree, leaf: str) -> ndarray | None:
     """The values of a leaf; None under tracing, which hides them. A lone array is the response."""
     lone = not isinstance(data, dict | tuple | list) and hasattr(data, "dtype")
     values = data if lone else leaf_of(data, leaf)
@@ -194,11 +193,11 @@ def _known(data: Tree, leaf: str) -> np.ndarray | None:
     return values if values.dtype.kind in "fiub" else None
 
 
-def _place(bad: np.ndarray) -> tuple[int, ...]:
+def _place(bad: ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
 
 
-def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
+def _first(leaf: str, values: ndarray, bad: ndarray, where: Place) -> str:
     place = _place(bad)
     more = int(bad.sum()) - 1
     others = f" ({more + 1} such values)" if more else ""
@@ -214,7 +213,7 @@ def binary(leaf: str = "y", *, fractions: bool = True) -> Range:
     return Range(leaf, 0, 1, wanted, _recode_binary, whole=not fractions)
 
 
-def _recode_binary(leaf: str, values: np.ndarray) -> str:
+def _recode_binary(leaf: str, values: ndarray) -> str:
     kinds = np.unique(values)
     if set(kinds.tolist()) == {-1.0, 1.0}:
         return f"Write {leaf} = ({leaf} + 1) / 2."
@@ -241,7 +240,7 @@ def counts(leaf: str = "y", *, whole: bool = True) -> Range:
     """
     wanted = "integers, 0 or more" if whole else "finite numbers, 0 or more"
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         if values.size and values.min() < 0:
             return f"A count cannot be negative: drop or correct the rows where {leaf} < 0."
         if not whole:
@@ -258,7 +257,7 @@ def counts(leaf: str = "y", *, whole: bool = True) -> Range:
 def positive(leaf: str, *, zeros: str = "") -> Range:
     """The rule of finite numbers above 0; ``zeros`` says what to do with a zero."""
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         drop = f"Drop or correct the rows where not 0 < {leaf} < inf"
         return f"{drop}{'; ' + zeros if zeros else ''}."
 
@@ -289,7 +288,7 @@ def finite(leaf: str) -> Range:
 def proportion(leaf: str = "y") -> Range:
     """The rule of numbers between 0 and 1, without the ends."""
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         if values.size and values.max() > 1 and values.min() >= 0 and values.max() <= 100:
             return f"Percentages are {leaf} = {leaf} / 100."
         if values.size and 0 <= values.min() and values.max() <= 1:
@@ -313,7 +312,7 @@ def proportion(leaf: str = "y") -> Range:
 def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
     """The rule of the codes 0 … K − 1. A class without rows is left to the fit."""
 
-    def remedy(leaf: str, values: np.ndarray) -> str:
+    def remedy(leaf: str, values: ndarray) -> str:
         whole = bool(np.all(values == np.floor(values)))
         if whole and values.min() == -1:
             return (
@@ -407,7 +406,7 @@ def events(leaf: str = "event") -> Range:
     return Range(leaf, 0, 1, "1 for an event and 0 for a censored time", _recode_event, whole=True)
 
 
-def _recode_event(leaf: str, values: np.ndarray) -> str:
+def _recode_event(leaf: str, values: ndarray) -> str:
     kinds = np.unique(values)
     which = f"{kinds[-1]:g}" if len(kinds) <= 2 and len(kinds) else "code_of_the_event"
     return f"Write {leaf} = ({leaf} == {which}).astype(int)."

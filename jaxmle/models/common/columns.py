@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy
 
+from jaxmle._types import ArrayLike
+
 MIN_COEFFICIENT_OF_DEPENDENCE = 1e-8  # below it a column has no part in another
 
 
-def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+def collinear_columns(
+    x: ArrayLike, names: Sequence[str] | None = None
+) -> dict[str, tuple[str, ...]]:
     """The columns of a design that are linear combinations of others, each with the columns that it
     is a combination of.
 

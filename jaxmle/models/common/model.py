@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, ArrayLike, FunctionTo, Key, Loglik, Tree
 from jaxmle.closures.recipes import note_recipe, reduced
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
@@ -22,8 +21,9 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.structure import core_of
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded, uncoded
+from jaxmle.models.common.name_hints import missing_of_model
 from jaxmle.models.common.options import written
-from jaxmle.models.common.pooled import Pooled
+from jaxmle.models.common.pooled import Member, Pooled
 from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.frames import columns_of_frame, is_frame
@@ -78,16 +78,16 @@ class Model:
     """
 
     name: str
-    likelihood: Any
+    likelihood: Loglik
     begin: Callable[[Tree], Tree]
-    constraints: Any
+    constraints: Tree
     natural: Callable[[Tree, Tree], tuple[Array, ...]]
     law: PredictiveLaw
     outcome: str = "y"
     coding: tuple[Rule, ...] = ()
     censoring: Censoring | None = None
     maker: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Tree] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         likelihood = coded(self.likelihood, self.name, self.coding)
@@ -108,7 +108,7 @@ class Model:
             terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
             return to_numpy(terms(params, real))
 
-    def with_likelihood(self, tree: Any) -> Model:
+    def with_likelihood(self, tree: Loglik) -> Model:
         """The model with the likelihood that a combinator made from it: what ``fix``, ``tie``,
         ``penalize`` and ``weight`` return. Held and tied entries are filled in before predictions.
         """
@@ -126,7 +126,7 @@ class Model:
         note_recipe(made, made_with, (self, tree), {})
         return made
 
-    def pooled_with(self, members: tuple[Any, ...], tree: Any) -> Any:
+    def pooled_with(self, members: tuple[Member, ...], tree: Loglik) -> Loglik:
         """The pool of built-in models that starts with this one."""
         return Pooled(members, tree)
 
@@ -146,7 +146,7 @@ class Model:
     def __repr__(self) -> str:
         return f"models.{self.name}"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self)
 
     def start(self, data: Tree) -> Tree:
@@ -196,7 +196,7 @@ class Model:
         """The variance of each response given the parameters, (n,)."""
         return self._evaluate("variance", params, data)
 
-    def quantile(self, params: Tree, data: Tree, level: Any) -> Array:
+    def quantile(self, params: Tree, data: Tree, level: ArrayLike) -> Array:
         """The ``level`` quantile of each response given the parameters, (n,): two of them are a
         prediction interval.
 
@@ -209,23 +209,23 @@ class Model:
         """The distribution function of each row at its response, (n,)."""
         return self._evaluate("cdf", params, data, self._response(data))
 
-    def survival(self, params: Tree, data: Tree, times: Any) -> Array:
+    def survival(self, params: Tree, data: Tree, times: ArrayLike) -> Array:
         """The probability of no event by each of ``times`` given the parameters, (n, m) for times
         (m,), (n,) for one. ``jaxmle.survival.survival`` adds bands, and also works for Cox models.
         """
         return self._evaluate("survival", params, data, times)
 
-    def cumulative_hazard(self, params: Tree, data: Tree, times: Any) -> Array:
+    def cumulative_hazard(self, params: Tree, data: Tree, times: ArrayLike) -> Array:
         """−log of the survival function at each of ``times``, (n, m), or (n,) for one time."""
         return self._evaluate("cumulative_hazard", params, data, times)
 
-    def hazard(self, params: Tree, data: Tree, times: Any) -> Array:
+    def hazard(self, params: Tree, data: Tree, times: ArrayLike) -> Array:
         """The density divided by the survival function at each of ``times``, (n, m), or (n,) for
         one time.
         """
         return self._evaluate("hazard", params, data, times)
 
-    def sample(self, key: Any, params: Tree, data: Tree) -> Tree:
+    def sample(self, key: Key, params: Tree, data: Tree) -> Tree:
         """``data`` with a new response drawn from the model; the sampler for ``simulation`` and a
         parametric bootstrap.
 
@@ -238,7 +238,7 @@ class Model:
         return {**data, **(fresh if isinstance(fresh, dict) else {self.outcome: fresh})}
 
     def residuals(
-        self, params: Tree, data: Tree, kind: str = "response", *, key: Any = None
+        self, params: Tree, data: Tree, kind: str = "response", *, key: Key | None = None
     ) -> Array:
         """Residuals (n,).
 
@@ -281,14 +281,14 @@ class Model:
     def _response(self, data: Tree) -> Array:
         return leaf_of(data, self.outcome) if isinstance(data, dict) else data
 
-    def _evaluate(self, what: str, params: Tree, data: Tree, *args: Any) -> Any:
+    def _evaluate(self, what: str, params: Tree, data: Tree, *args: Tree) -> Tree:
         """One function of the distribution at the natural parameters: pure under tracing, compiled
         and in float64 on the host.
         """
         of = self.law.function(what, self.name)
         natural = self.natural
 
-        def run(params: Tree, data: Tree, *args: Any) -> Any:
+        def run(params: Tree, data: Tree, *args: Tree) -> Tree:
             return of(*args, *natural(params, data))
 
         return self._either_road((what, natural, of), run, params, data, *args)
@@ -297,8 +297,8 @@ class Model:
         return self.censoring.residual(key, params, data)  # type: ignore[union-attr]
 
     def _either_road(
-        self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
-    ) -> Any:
+        self, name: Tree, run: FunctionTo[Array], params: Tree, data: Tree, *args: Tree
+    ) -> Tree:
         """``run(params, data, *args)``: inline under tracing, compiled in float64 on the host."""
         if hasattr(params, "params") and hasattr(params, "vcov"):
             raise TypeError(f"{self!r} takes parameters: give fit.params, not the fit")
@@ -315,19 +315,22 @@ class Model:
             )
 
 
+Model.__getattr__ = missing_of_model  # type: ignore[attr-defined]  # a checker finds typos without
+
+
 def _thinned(rows: Tree, response: Array) -> Tree:
     """At most about 20 000 evenly spaced rows of a long data set: enough for a good start."""
     step = response.shape[0] // ROWS_FOR_START if response.ndim == 1 else 0
     return jax.tree.map(lambda leaf: leaf[::step], rows) if step > 1 else rows
 
 
-def _is_key(value: Any) -> bool:
+def _is_key(value: object) -> bool:
     """Whether a value is a jax random key, new style or raw."""
     return isinstance(value, jax.Array) and (
         jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32
     )
 
 
-def made_with(model: Model, tree: Any) -> Model:
+def made_with(model: Model, tree: Loglik) -> Model:
     """The model with another likelihood; used to pickle what a combinator made of it."""
     return model.with_likelihood(tree)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
+from jaxmle._types import Foreign, Loglik, Tree
 from jaxmle.closures.recipes import note_recipe
 from jaxmle.families.family import Family
 from jaxmle.parameters.arguments import check_count, check_end, shown
@@ -25,11 +26,18 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
     are rejected.
     """
     signature = inspect.signature(make)
-    cached: Any = functools.cache(make)
+    cached: Foreign = functools.cache(make)
 
     @functools.wraps(make)
     def call(*args: P.args, **options: P.kwargs) -> R:
-        bound = signature.bind(*args, **options)
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError as error:
+            known = ", ".join(signature.parameters) or "none"
+            raise TypeError(
+                f"{make.__name__} takes options of the model ({known}), not data: {error}. Data go "
+                f"to fit: jaxmle.fit(models.{make.__name__}(…), data={{'x': x, 'y': y}})"
+            ) from None
         given = {
             name: _option(name, value, str(signature.parameters[name].annotation))
             for name, value in bound.arguments.items()
@@ -45,12 +53,12 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def likelihood_of(model: Any) -> Any:
+def likelihood_of(model: Foreign) -> Loglik:
     """The likelihood of a built-in model: how it is pickled when a combinator contains it."""
     return model.likelihood
 
 
-def written(maker: str, options: Mapping[str, Any]) -> str:
+def written(maker: str, options: Mapping[str, Tree]) -> str:
     """The call that makes a model, as text that ``made_again`` reads; "" if an option, such as a
     family, cannot be written as text.
 
@@ -69,7 +77,7 @@ def written(maker: str, options: Mapping[str, Any]) -> str:
     return f"{maker}({', '.join(words)})"
 
 
-def _option(name: str, value: Any, kind: str) -> Any:
+def _option(name: str, value: object, kind: str) -> object:
     """One option, converted as its annotation says."""
     if value is None and kind.endswith("| None"):
         return None

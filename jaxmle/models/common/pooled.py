@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import jax
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.runtime.compile import tracing
+
+
+class Member(Protocol):
+    """A ready model, as far as a pool asks it."""
+
+    # fmt: off
+    @property
+    def constraints(self) -> Tree: ...
+    def start(self, data: Tree, /) -> Tree: ...
+    def predict(self, params: Tree, data: Tree, /) -> Array: ...
+    def sample(self, key: Array, params: Tree, data: Tree, /) -> Tree: ...
+    def residuals(
+        self, params: Tree, data: Tree, kind: str = "response", *, key: Array | None = None
+    ) -> Array: ...
+    # fmt: on
 
 
 @jax.tree_util.register_static
@@ -27,13 +42,13 @@ class Pooled:
     [2.0, 2.0]
     """
 
-    members: tuple[Any, ...]
-    likelihood: Any
+    members: tuple[Member, ...]
+    likelihood: Loglik
 
     @property
-    def constraints(self) -> Any:
+    def constraints(self) -> Tree:
         """The bounds of all members together."""
-        bounds: dict[str, Any] = {}
+        bounds: dict[str, Tree] = {}
         for member in self.members:
             bounds |= member.constraints or {}
         return bounds or None
@@ -45,13 +60,13 @@ class Pooled:
     def __repr__(self) -> str:
         return f"pool({', '.join(map(repr, self.members))})"
 
-    def with_likelihood(self, tree: Any) -> Pooled:
+    def with_likelihood(self, tree: Loglik) -> Pooled:
         """The pool with a likelihood that a combinator made of its own."""
         return replace(self, likelihood=tree)
 
     def start(self, data: Tree) -> Tree:
         """Start values: those of each member at its own data, of a shared entry the first's."""
-        starts: dict[str, Any] = {}
+        starts: dict[str, Tree] = {}
         for member, part in zip(self.members, self._parts(data), strict=True):
             starts = member.start(part) | starts
         return starts
@@ -76,8 +91,8 @@ class Pooled:
         parts = zip(keys, self.members, self._parts(data), strict=True)
         return tuple(member.residuals(params, part, kind, key=k) for k, member, part in parts)
 
-    def _parts(self, data: Tree) -> Any:
-        tree = as_tree(self.likelihood)
+    def _parts(self, data: Tree) -> Tree:
+        tree: Tree = as_tree(self.likelihood)
         while not hasattr(tree, "members"):
             tree = tree.loglik
         if not tracing() or isinstance(data, tuple | list):

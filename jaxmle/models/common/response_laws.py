@@ -8,20 +8,16 @@ Each is a function of arrays (n,), with its own argument first: ``cdf(y, *natura
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Function, Tree
 from jaxmle.families import bounded, compound, counts, location_scale, positive
 from jaxmle.families.family import Family
 from jaxmle.special.normal import ndtri
-
-Function = Callable[..., Any]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -62,7 +58,7 @@ class _Bound:
     make: Function
     law: PredictiveLaw
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Tree) -> Tree:
         return self.make(self.law, *args)
 
 
@@ -80,7 +76,7 @@ def _deviance(law: PredictiveLaw, y: Array, *natural: Array) -> Array:
     return jnp.sign(y - mean) * jnp.sqrt(jnp.maximum(deviance, 0.0))
 
 
-def _quantile_residual(law: PredictiveLaw, y: Array, key: Array | None, *natural: Array) -> Array:
+def _quantile_residual(law: PredictiveLaw, y: Array, key: Array, *natural: Array) -> Array:
     high = law.cdf(y, *natural)  # type: ignore[misc]
     if not law.discrete:
         return ndtri(high)
@@ -124,7 +120,7 @@ CURVES: dict[str, tuple[Function, tuple[str, ...]]] = {
 }
 
 
-def uniform(key: Any, like: Array) -> Array:
+def uniform(key: Array, like: Array) -> Array:
     """Uniform random numbers with the shape of ``like``, never 0."""
     return jax.random.uniform(
         key,

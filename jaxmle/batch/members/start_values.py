@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Params, Tree
-from jaxmle.batch.members import Ragged, Stacked, data_of, largest_of
+from jaxmle._types import Axes, DType, Foreign, Loglik, Params, Tree, ndarray
+from jaxmle.batch.members.sources import Ragged, Stacked, data_of, largest_of
 from jaxmle.fitting.options import check_has_start
 from jaxmle.likelihood.checks import check_start
 from jaxmle.likelihood.contract import terms_of
@@ -21,7 +20,7 @@ from jaxmle.runtime.compile import portable_tree
 BYTES_STARTED_TOGETHER = 2**27  # bytes of data whose start values a model proposes in one call
 
 
-def model_starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Params:
+def model_starts(loglik: Loglik, source: Stacked | Ragged, dtype: DType) -> Params:
     """The start values that a built-in model proposes for each member, (b, …)."""
     check_has_start(loglik)
     filled = np.flatnonzero(source.sizes.min(axis=1) > 0)
@@ -36,8 +35,8 @@ def model_starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Para
 
 
 def _starts_one_by_one(
-    loglik: Any, source: Stacked | Ragged, members: np.ndarray
-) -> tuple[list[Params], np.ndarray]:
+    loglik: Foreign, source: Stacked | Ragged, members: ndarray
+) -> tuple[list[Params], ndarray]:
     """Start values with a leading axis, and the members in their order."""
     proposals = (loglik.start(data_of(source, int(member))) for member in members)
     return [
@@ -46,8 +45,8 @@ def _starts_one_by_one(
 
 
 def _starts_by_length(
-    loglik: Any, source: Stacked | Ragged, members: np.ndarray
-) -> tuple[list[Params], np.ndarray]:
+    loglik: Foreign, source: Stacked | Ragged, members: ndarray
+) -> tuple[list[Params], ndarray]:
     """``_starts_one_by_one`` for members of one length together."""
     starts = []
     order = []
@@ -80,7 +79,7 @@ def check_starts(layout: Layout, params: Tree, members: int) -> None:
 
 
 def has_member_axis(
-    loglik: Any, params: Params, constraints: Tree, source: Stacked | Ragged, axis: Any
+    loglik: Loglik, params: Params, constraints: Tree, source: Stacked | Ragged, axis: Axes
 ) -> bool:
     """Whether the start values have a leading axis over members.
 
@@ -109,14 +108,14 @@ def has_member_axis(
     return fits_first or (not fits_whole and not all_shared)
 
 
-def check_params_axis(axis: Any) -> None:
+def check_params_axis(axis: Axes) -> None:
     """``params_axis`` is 0, None or "auto"."""
     known = axis is None or (isinstance(axis, int | str) and not isinstance(axis, bool))
     if not known or axis not in (0, "auto", None):
         raise ValueError(f"params_axis must be 0, None or 'auto'; got {shown(axis)}")
 
 
-def _fits(loglik: Any, params: Params, constraints: Tree, source: Stacked | Ragged) -> bool:
+def _fits(loglik: Loglik, params: Params, constraints: Tree, source: Stacked | Ragged) -> bool:
     """Whether a member's likelihood takes these start values: terms of the right shape and no
     error.
     """

@@ -6,22 +6,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle._types import Data, Loglik, Params, Tree
-from jaxmle.batch.members import NO_MEMBER_AXIS, Ragged, Stacked, Table, data_of, largest_of
-from jaxmle.batch.padding import obstacle_to_padding
-from jaxmle.batch.stacked import stacked
-from jaxmle.batch.start_values import (
+from jaxmle._types import Axes, Data, DType, Loglik, Params, Tree, ndarray
+from jaxmle.batch.members.padding import obstacle_to_padding
+from jaxmle.batch.members.sources import (
+    NO_MEMBER_AXIS,
+    Ragged,
+    Stacked,
+    Table,
+    are_equal,
+    data_of,
+    largest_of,
+)
+from jaxmle.batch.members.stacked import stacked
+from jaxmle.batch.members.start_values import (
     check_params_axis,
     check_starts,
     has_member_axis,
     model_starts,
 )
-from jaxmle.batch.table import grouped, ragged
+from jaxmle.batch.members.table import grouped, ragged
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
@@ -39,13 +46,13 @@ class Inputs:
     """A batch, checked."""
 
     loglik: Loglik  # as a tree; with weights of no value where they differ between members
-    bare: Any  # the same without the weights given to the batch
+    bare: Loglik  # the same without the weights given to the batch
     weight_kind: str | None
     layout: Layout
-    base: np.ndarray  # (p,) or (b, p)
+    base: ndarray  # (p,) or (b, p)
     source: Stacked | Ragged  # of (data, weights or (), cluster codes)
-    counts: tuple[np.ndarray, ...]  # for each leaf of counts how many of them occur in each member
-    dtype: np.dtype
+    counts: tuple[ndarray, ...]  # for each leaf of counts how many of them occur in each member
+    dtype: DType
     # why members of unequal length run at their own lengths; "" where they do not
     unpadded: str = ""
 
@@ -70,8 +77,8 @@ def read_batch(
     params0: Params,
     datasets: Data,
     options: Options,
-    in_axes: Any,
-    params_axis: Any,
+    in_axes: Axes,
+    params_axis: Axes,
 ) -> Inputs:
     """Read what a user gives to a batch of fits, and refuse what cannot be fitted.
 
@@ -123,8 +130,8 @@ def read_batch(
 
 
 def _layout_and_base(
-    loglik: Any, params: Params, constraints: Tree, members: int, batched: bool
-) -> tuple[Layout, np.ndarray]:
+    loglik: Loglik, params: Params, constraints: Tree, members: int, batched: bool
+) -> tuple[Layout, ndarray]:
     """The layout of one member, and the checked start values (p,), or (b, p) where each member has
     its own.
     """
@@ -141,9 +148,7 @@ def _layout_and_base(
     return layout, np.asarray(jax.vmap(put_in)(base) if batched else put_in(base))
 
 
-def _check_indices(
-    loglik: Loglik, layout: Layout, base: np.ndarray, source: Stacked | Ragged
-) -> None:
+def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacked | Ragged) -> None:
     """Codes that index parameters lie in range, in every member."""
     flags = source.shared[: source.data_leaves]
     leaves = jax.tree.leaves(source.rows[0])
@@ -158,7 +163,7 @@ def _check_indices(
         return data_of(source, 0 if flags[leaf] else index[0])
 
     row_axes = [0 if isinstance(source, Ragged) or flag else 1 for flag in flags]
-    same_length = len(np.unique(source.sizes, axis=0)) == 1
+    same_length = are_equal(source.sizes)
     members = Members(leaves, row_axes, place, data_at, same_length)
     first = data_of(source, largest_of(source))
     if isinstance(source, Stacked):
@@ -167,7 +172,7 @@ def _check_indices(
     check_indices(loglik, layout, base, first, members)
 
 
-def _check_ragged_calls(loglik: Loglik, layout: Layout, base: np.ndarray, source: Ragged) -> None:
+def _check_ragged_calls(loglik: Loglik, layout: Layout, base: ndarray, source: Ragged) -> None:
     """Built-in models that the likelihood calls read the coding of each member: of all their rows
     together where rows are kept apart.
     """
@@ -195,7 +200,7 @@ def _refuse_inner_weights(loglik: Loglik) -> None:
         _refuse_inner_weights(part)
 
 
-def _distinct(loglik: Loglik, source: Stacked | Ragged) -> tuple[np.ndarray, ...]:
+def _distinct(loglik: Loglik, source: Stacked | Ragged) -> tuple[ndarray, ...]:
     """For each leaf of counts, how many different ones each member has, (b,)."""
     numbers = []
     for name in counts_of(loglik):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def resident_bytes() -> float:
     return 0.0 if psutil is None else float(psutil.Process().memory_info().rss)
 
 
-def _psutil() -> Any:
+def _psutil() -> ModuleType | None:
     """The package, imported by the first batch; None where it could not be built."""
     try:
         import psutil

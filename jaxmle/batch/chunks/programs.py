@@ -8,22 +8,23 @@ user's likelihood, one small program for each pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Tree
-from jaxmle.fitting.ending import robust_covariance
+from jaxmle._types import Array, Function, Tree, TreeDef
+from jaxmle.fitting.ending import CovarianceParts, robust_covariance
 from jaxmle.fitting.objective import drop_user_scale
 from jaxmle.fitting.passes import Passes, Problem, objective_of
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.structure import count, linear_designs, sharing
 from jaxmle.solvers.first_order import approach
+from jaxmle.solvers.state import Point
 
 
 class Members(NamedTuple):
@@ -38,7 +39,7 @@ class Members(NamedTuple):
 class Form(NamedTuple):
     """How flat leaves make up ``Members``: static."""
 
-    treedef: Any
+    treedef: TreeDef
     shared: tuple[bool, ...]  # for each leaf whether all members share it
 
     def member(self, per_member: Sequence[Array], common: Sequence[Array]) -> Members:
@@ -72,19 +73,19 @@ class Form(NamedTuple):
         return member._replace(loglik=sharing(member.loglik, member.data, same))
 
 
-def single(per_member: Sequence[Array], axes: int) -> list[Any]:
+def single(per_member: Sequence[Array], axes: int) -> list[Tree]:
     """The shapes of one member's leaves."""
     return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in per_member]
 
 
 def over_blocks(
-    run: Callable[..., Any],
+    run: Function,
     form: Form,
     per_member: Sequence[Array],
     common: Sequence[Array],
     active: Array,
-    args: Any,
-) -> Any:
+    args: Tree,
+) -> Tree:
     """``run(member, *args)`` for the active members of (blocks, block_size), as (..., blocks ×
     block_size); zeros in blocks without any.
 
@@ -97,26 +98,26 @@ def over_blocks(
     # a design is one whichever way its axes are laid out
     by_columns = form.designs(single(per_member, 2), common)
 
-    def run_member(leaves: Any, args: Any) -> Any:
+    def run_member(leaves: Tree, args: Tree) -> Tree:
         return run(form.whole(leaves, common, by_columns), *args)
 
     run_block = jax.vmap(run_member, out_axes=-1)
 
-    def block_of(tree: Any, i: Any) -> Any:
+    def block_of(tree: Tree, i: Tree) -> Tree:
         return jax.tree.map(
             lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree
         )
 
-    def computed(i: Any) -> Any:
+    def computed(i: Tree) -> Tree:
         # cut out in here: a block that is left out is not copied
         return run_block(block_of(per_member, i), block_of(args, i))
 
     shapes = jax.eval_shape(lambda: computed(0))
 
-    def left_out(i: Array) -> Any:
+    def left_out(i: Array) -> Tree:
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-    def block(i: Array) -> Any:
+    def block(i: Array) -> Tree:
         return jax.lax.cond(jnp.any(active[i]), computed, left_out, i)
 
     def joined(leaf: Array) -> Array:
@@ -126,13 +127,13 @@ def over_blocks(
 
 
 def over_slots(
-    run: Callable[..., Any],
+    run: Function,
     form: Form,
     per_member: Sequence[Array],
     common: Sequence[Array],
     active: Array,
-    args: Any,
-) -> Any:
+    args: Tree,
+) -> Tree:
     """``over_blocks`` for slots in one row, active (b,) and args (b, ...), of which the last may be
     without data: those get zeros. The slots are last in what it returns.
     """
@@ -140,10 +141,10 @@ def over_slots(
     with_data = blocks * block_size
     empty = active.shape[0] - with_data
 
-    def fold(leaf: Any) -> Any:
+    def fold(leaf: Tree) -> Tree:
         return leaf[:with_data].reshape(blocks, block_size, *leaf.shape[1:])
 
-    def longer(leaf: Any) -> Any:
+    def longer(leaf: Tree) -> Tree:
         return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, empty)]) if empty else leaf
 
     folded = jax.tree.map(fold, args)
@@ -153,7 +154,7 @@ def over_slots(
 # ---------------------------------------------------------------- the passes
 
 
-def _for_each_member(run: Callable[..., Any]) -> Callable[..., Any]:
+def _for_each_member(run: Function) -> Function:
     """A pass over all slots, (problem, form, per_member, common, active, args), from what it does
     for one member, (problem, member, *args).
     """
@@ -167,7 +168,7 @@ def _passes(problem: Problem, member: Members) -> Passes:
     return Passes.traced(problem, member.base, member.data, member.codes)
 
 
-def point_at(problem: Problem, member: Members, z: Array) -> Any:
+def point_at(problem: Problem, member: Members, z: Array) -> Point:
     """Value, score and Hessian at z (k,)."""
     return drop_user_scale(problem.chart, _passes(problem, member).evaluate(z))
 
@@ -182,12 +183,12 @@ def evaluate_in_float32(
     common: Sequence[Array],
     active: Array,
     args: tuple[Array],
-) -> Any:
+) -> Tree:
     """``evaluate`` for leaves and z (b, k) in single precision, with all that all members share in
     it too.
     """
 
-    def evaluate_member(problem: Problem, member: Members, z: Array) -> Any:
+    def evaluate_member(problem: Problem, member: Members, z: Array) -> Tree:
         point = point_at(problem, member, z)._replace(z=z, aux=None, curvature=None)
         return _in_float32(point)
 
@@ -208,7 +209,9 @@ def _in_float32(tree: Tree) -> Tree:
 
 
 @_for_each_member
-def covariance_parts(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
+def covariance_parts(
+    problem: Problem, member: Members, point: Tree, verdict: Tree
+) -> CovarianceParts:
     """The covariance at the end that takes another pass over the data."""
     return robust_covariance(_passes(problem, member), point, verdict)
 
@@ -240,7 +243,7 @@ def counted(problem: Problem, member: Members) -> Array:
 
 
 @_for_each_member
-def approached(problem: Problem, member: Members, z: Array) -> Any:
+def approached(problem: Problem, member: Members, z: Array) -> tuple[Array, Array]:
     """The neighbourhood of the maximum by a first-order method, and its steps."""
     problem = replace(problem, loglik=member.loglik)
     objective = objective_of(problem, member.base, member.data)

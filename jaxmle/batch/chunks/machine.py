@@ -7,17 +7,15 @@ accelerator, the same functions are ``jax.vmap`` of what they are for one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from jaxmle._types import Tree
+from jaxmle._types import Function, Tree
 from jaxmle.runtime.jax_state import exact_products
-
-Function = Callable[..., Any]
 
 # Steps that an accelerator is given between two looks of the host at who still runs: a look waits
 # for all of them, and a step changes nothing of a member that is done.
@@ -33,7 +31,7 @@ class Machine:
     """Runs functions of one member's arrays for all members, whose axis is last."""
 
     in_numpy: bool
-    mesh: Any = None  # of several devices, for what is compiled
+    mesh: Mesh | None = None  # of several devices, for what is compiled
     on_accelerator: bool = False  # arrays had better stay there, and waiting for it costs most
 
     @property
@@ -41,24 +39,24 @@ class Machine:
         """Steps between two looks at who still runs."""
         return STEPS_A_LOOK if self.on_accelerator else 1
 
-    def fetched(self, tree: Tree) -> Any:
+    def fetched(self, tree: Tree) -> Tree:
         """The arrays of a tree on the host, when all work that they depend on is done."""
         return jax.tree.map(np.asarray, jax.device_get(tree))
 
-    def run(self, function: Function, static: tuple[Any, ...], *args: Any) -> Any:
+    def run(self, function: Function, static: tuple[Hashable, ...], *args: Tree) -> Tree:
         """``function(*static, *args)`` of all members."""
         if self.in_numpy:
             return function(*static, *args)
         return _members_last(function, static, self.mesh)(*args)
 
-    def run_compiled(self, function: Function, static: tuple[Any, ...], *args: Any) -> Any:
+    def run_compiled(self, function: Function, static: tuple[Hashable, ...], *args: Tree) -> Tree:
         """The same for a function that is written for one member alone."""
         if not self.in_numpy:
             return self.run(function, static, *args)
         return jax.tree.map(np.asarray, _members_last(function, static, None)(*args))
 
 
-def machine_for(devices: tuple[Any, ...], members: int) -> Machine:
+def machine_for(devices: tuple[jax.Device, ...], members: int) -> Machine:
     """NumPy for batches on a CPU; compiled for so many members that it pays, and where arrays would
     have to leave an accelerator at every step.
     """
@@ -68,15 +66,15 @@ def machine_for(devices: tuple[Any, ...], members: int) -> Machine:
 
 
 @functools.lru_cache(maxsize=256)
-def for_members(function: Function, static: tuple[Any, ...]) -> Function:
+def for_members(function: Function, static: tuple[Hashable, ...]) -> Function:
     """``function(*static, …)`` compiled for members, whose axis is first in all arrays."""
     return jax.jit(jax.vmap(_exact(function, static)))
 
 
-def _exact(function: Function, static: tuple[Any, ...]) -> Function:
+def _exact(function: Function, static: tuple[Hashable, ...]) -> Function:
     """``function(*static, …)``, whose products keep all digits of single precision."""
 
-    def run(*args: Any) -> Any:
+    def run(*args: Tree) -> Tree:
         with exact_products():
             return function(*static, *args)
 
@@ -84,7 +82,7 @@ def _exact(function: Function, static: tuple[Any, ...]) -> Function:
 
 
 @functools.lru_cache(maxsize=256)
-def _members_last(function: Function, static: tuple[Any, ...], mesh: Any) -> Function:
+def _members_last(function: Function, static: tuple[Hashable, ...], mesh: Mesh | None) -> Function:
     batched = jax.vmap(_exact(function, static))
     if mesh is not None:
         axis = jax.sharding.PartitionSpec("member")
@@ -103,7 +101,7 @@ def members_last(tree: Tree) -> Tree:
 
 
 def _moved(tree: Tree, source: int, to: int) -> Tree:
-    def moved(leaf: Any) -> Any:
+    def moved(leaf: Tree) -> Tree:
         if isinstance(leaf, jax.Array):
             return jax.numpy.moveaxis(leaf, source, to)
         return np.ascontiguousarray(np.moveaxis(np.asarray(leaf), source, to))

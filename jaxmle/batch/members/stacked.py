@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
-from jaxmle._types import Data, Params
-from jaxmle.batch.members import NO_MEMBER_AXIS, Stacked
-from jaxmle.batch.table import check_member_weights, codes_within
+from jaxmle._types import Axes, Clusters, Data, DType, Loglik, Params, Tree, ndarray
+from jaxmle.batch.members.sources import NO_MEMBER_AXIS, Stacked
+from jaxmle.batch.members.table import check_member_weights, codes_within
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool
@@ -18,12 +16,12 @@ from jaxmle.parameters.arguments import shown
 
 
 def stacked(
-    loglik: Any,
+    loglik: Loglik,
     datasets: Data,
     options: Options,
-    in_axes: Any,
+    in_axes: Axes,
     params0: Params,
-    params_axis: Any,
+    params_axis: Axes,
 ) -> Stacked:
     """Members stacked along an axis of each leaf, checked.
 
@@ -61,9 +59,7 @@ def stacked(
     return Stacked(tree, tuple(shared), members, len(axes))
 
 
-def _member_axes_first(
-    data: Data, axes: list[int | None], sizes: dict[int, str]
-) -> list[np.ndarray]:
+def _member_axes_first(data: Data, axes: list[int | None], sizes: dict[int, str]) -> list[ndarray]:
     """The leaves with the axis over members in front; each number of members is noted in
     ``sizes``.
     """
@@ -87,7 +83,7 @@ def _member_axes_first(
     return leaves
 
 
-def _lengths(leaves: list[np.ndarray], axes: list[int | None]) -> set[int]:
+def _lengths(leaves: list[ndarray], axes: list[int | None]) -> set[int]:
     """The number of rows of a member; empty where there are no data."""
     pairs = zip(leaves, axes, strict=True)
     lengths = {leaf.shape[0 if axis is None else 1] for leaf, axis in pairs}
@@ -119,7 +115,7 @@ class _Shared:
     """Stands for None in a tree of axes, where None itself would be no leaf."""
 
 
-def leaf_axes(in_axes: Any, data: Data) -> list[int | None]:
+def leaf_axes(in_axes: Axes, data: Data) -> list[int | None]:
     """The axis over members of each leaf of ``data``, None where all share it: from a prefix of
     the tree, as in ``jax.vmap``.
     """
@@ -145,7 +141,7 @@ def leaf_axes(in_axes: Any, data: Data) -> list[int | None]:
     return [None if axis is None else int(axis) for axis in axes]
 
 
-def _matrix(values: Any, name: str, dtype: np.dtype) -> tuple[np.ndarray | None, int | None]:
+def _matrix(values: Tree, name: str, dtype: DType) -> tuple[ndarray | None, int | None]:
     if values is None:
         return None, None
     array = np.asarray(values)
@@ -153,10 +149,11 @@ def _matrix(values: Any, name: str, dtype: np.dtype) -> tuple[np.ndarray | None,
         raise ValueError(
             f"{name} must be numbers of shape (n,) or (members, n); got {array.dtype} {array.shape}"
         )
-    return array.astype(dtype), 0 if array.ndim == 2 else None
+    # a view: jax knows an array by its identity, and may have known this one in another precision
+    return array.astype(dtype, copy=False).view(), 0 if array.ndim == 2 else None
 
 
-def _labels(clusters: Any) -> tuple[np.ndarray | None, int | None]:
+def _labels(clusters: Clusters) -> tuple[ndarray | None, int | None]:
     if clusters is None:
         return None, None
     if isinstance(clusters, np.ma.MaskedArray):
@@ -170,8 +167,8 @@ def _labels(clusters: Any) -> tuple[np.ndarray | None, int | None]:
 
 
 def _stacked_codes(
-    labels: np.ndarray | None, axis: int | None, members: int, n: int | None
-) -> tuple[tuple[np.ndarray, ...], int | None]:
+    labels: ndarray | None, axis: int | None, members: int, n: int | None
+) -> tuple[tuple[ndarray, ...], int | None]:
     if labels is None:
         return (), None
     if n is None or labels.shape[-1] != n:
@@ -179,6 +176,6 @@ def _stacked_codes(
             f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}"
         )
     if axis is None:
-        return cluster_codes(labels, n), None
+        return tuple(map(np.asarray, cluster_codes(labels, n))), None
     member = np.repeat(np.arange(members), n)
     return (codes_within(labels.reshape(-1), member).reshape(labels.shape),), 0

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
 
-from jaxmle._types import Data
-from jaxmle.batch.members import Ragged, Table, concatenated
+from jaxmle._types import Data, Loglik, Tree, ndarray
+from jaxmle.batch.members.sources import Ragged, Table, concatenated
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 
+WEIGHTS_IN_CACHE = 2**15  # looked at together, so that they are read from memory once
 
-def ragged(loglik: Any, datasets: list[Data], options: Options) -> Ragged:
+
+def ragged(loglik: Loglik, datasets: list[Data], options: Options) -> Ragged:
     """A list with one data set a member, end to end in one table, checked."""
     if not datasets:
         raise ValueError("datasets is an empty list: there is nothing to fit")
@@ -31,7 +31,7 @@ def ragged(loglik: Any, datasets: list[Data], options: Options) -> Ragged:
     return _checked_table(rows, part, starts, sizes, (None,) * parts, options)
 
 
-def _listed(values: Any, datasets: list[Data], name: str) -> list[np.ndarray]:
+def _listed(values: Tree, datasets: list[Data], name: str) -> list[ndarray]:
     is_list = isinstance(values, list | tuple)
     if not is_list or len(values) != len(datasets):
         got = f"{len(values)} entries" if is_list else type(values).__name__
@@ -42,7 +42,7 @@ def _listed(values: Any, datasets: list[Data], name: str) -> list[np.ndarray]:
     return [np.asarray(array) for array in values]
 
 
-def _row_aligned(options: Options) -> dict[str, Any]:
+def _row_aligned(options: Options) -> dict[str, Tree]:
     """The values that go with each row beside the data, by the name of their argument."""
     aligned = {}
     if options.weights is not None:
@@ -52,7 +52,7 @@ def _row_aligned(options: Options) -> dict[str, Any]:
     return aligned
 
 
-def grouped(loglik: Any, groups: Table, options: Options) -> Ragged:
+def grouped(loglik: Loglik, groups: Table, options: Options) -> Ragged:
     """Members whose rows stand anywhere in one table, checked; weights and clusters are in the
     order of its rows.
     """
@@ -92,11 +92,11 @@ def _refuse_masks(data: Data) -> None:
 
 
 def _checked_table(
-    rows: tuple[Any, ...],
+    rows: tuple[Tree, ...],
     part: tuple[int, ...],
-    starts: np.ndarray,
-    sizes: np.ndarray,
-    order: tuple[np.ndarray | None, ...],
+    starts: ndarray,
+    sizes: ndarray,
+    order: tuple[ndarray | None, ...],
     options: Options,
 ) -> Ragged:
     """Members that stand in one table, checked.
@@ -112,12 +112,12 @@ def _checked_table(
     if not sizes.sum():
         raise ValueError("none of the members has rows")
     member = np.repeat(np.arange(len(sizes)), sizes[:, 0])
-    weights: Any = ()
+    weights: ndarray | tuple[()] = ()
     if options.weights is not None:
         weights = np.asarray(rows[1]).astype(dtype)
         owner = member if order[0] is None else None
         check_member_weights(weights, options.weights.kind, None, owner)
-    codes: tuple[np.ndarray, ...] = ()
+    codes: tuple[ndarray, ...] = ()
     if options.clusters is not None:
         codes = (_table_codes(np.asarray(rows[-1]), member, order[0]),)
     leaves = len(jax.tree.leaves(data))
@@ -125,7 +125,7 @@ def _checked_table(
     return Ragged((data, weights, codes), parts, starts, sizes, order, leaves)
 
 
-def _table_codes(labels: np.ndarray, member: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+def _table_codes(labels: ndarray, member: ndarray, order: ndarray | None) -> ndarray:
     """The cluster codes (n,) of the rows of a table, counted anew in each member."""
     cluster_codes(labels, len(labels))  # names a row that has none, in the order given
     if order is None:
@@ -135,7 +135,7 @@ def _table_codes(labels: np.ndarray, member: np.ndarray, order: np.ndarray | Non
     return codes
 
 
-def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+def codes_within(labels: ndarray, member: ndarray) -> ndarray:
     """Integer codes 0, 1, … of labels, counted anew in each member; members in order."""
     code = cluster_codes(labels, len(labels))[0]
     number = int(code.max(initial=0)) + 1
@@ -145,8 +145,22 @@ def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
     return (which.reshape(-1) - first[member]).astype(np.int32)
 
 
+def _are_weights(w: ndarray, kind: str) -> bool:
+    """Whether all are finite, not negative, and whole where they are frequencies."""
+    whole = kind == "frequency"
+
+    def in_order(part: ndarray) -> bool:
+        is_finite = bool(part.min() >= 0 and part.max() < np.inf)  # neither holds of NaN
+        return is_finite and (not whole or np.array_equal(np.trunc(part), part))
+
+    if not w.size:
+        return True
+    rows = max(1, WEIGHTS_IN_CACHE // (w.size // len(w)))
+    return all(in_order(w[i : i + rows]) for i in range(0, len(w), rows))
+
+
 def check_member_weights(
-    w: np.ndarray, kind: str, n: int | None, member: np.ndarray | None = None
+    w: ndarray, kind: str, n: int | None, member: ndarray | None = None
 ) -> None:
     """Weights must be finite and non-negative, and integers if they are frequencies.
 
@@ -157,9 +171,9 @@ def check_member_weights(
     """
     if n is not None and w.shape[-1] != n:
         raise ValueError(f"weights must have shape ({n},) or (members, {n}); got {w.shape}")
-    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
-    if not len(bad):
+    if _are_weights(w, kind):
         return
+    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
     place = tuple(int(i) for i in bad[0])
     rule = "must be finite and non-negative"
     if np.isfinite(w[place]) and w[place] >= 0:

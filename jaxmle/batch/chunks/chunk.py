@@ -6,230 +6,45 @@ Its members climb in step: a program of the user's likelihood evaluates those th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
-from jaxmle.batch import programs as passes
-from jaxmle.batch import solver
-from jaxmle.batch.inputs import Inputs
-from jaxmle.batch.machine import Machine, machine_for, members_first, members_last
-from jaxmle.batch.plan import Schedule
-from jaxmle.batch.programs import Form, Members, single
-from jaxmle.batch.solver import Counts, Enough, to_the_end
+from jaxmle._types import Array, Function, Tree, ndarray
+from jaxmle.batch.chunks import solver
+from jaxmle.batch.chunks.compilation import Programs
+from jaxmle.batch.chunks.machine import members_first, members_last
+from jaxmle.batch.chunks.pieces import Piece, flat_members
+from jaxmle.batch.chunks.programs import Form, single
+from jaxmle.batch.chunks.solver import Counts, Enough, to_the_end
+from jaxmle.batch.members.read import Inputs
 from jaxmle.families.family import Family
 from jaxmle.fitting.ending import by_family, family_of
-from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
-from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.fitting.passes import MAX_RISES, needs_pass
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
-from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import (
-    filled_up,
     members_put,
     members_taken,
     rows_taken,
     to_device,
     to_float32,
 )
+from jaxmle.solvers.leading_axes import Lanes
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
 from jaxmle.verdict.doubt import remember_rise
+from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
 SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One piece of work: members of one length, in one call of a compiled round."""
-
-    number: int
-    name: str
-    length: tuple[int, ...]
-    index: np.ndarray
-    schedule: Schedule
-
-    @property
-    def blocks(self) -> int:
-        """The blocks that hold its members; the others of its schedule are empty."""
-        return -(-len(self.index) // self.schedule.block_size)
-
-    def member_in_slots(self, slots: int) -> np.ndarray:
-        """The member in each of so many slots; slots left over hold the last member again."""
-        return np.pad(self.index, (0, slots - len(self.index)), mode="edge")
-
-
-@dataclass(frozen=True)
-class Flat:
-    """The leaves of ``Members``, and how they make them up."""
-
-    leaves: list[Array]
-    form: Form
-    data_id: np.ndarray
-
-    @property
-    def first(self) -> Members:
-        """The first member alone."""
-        pairs = zip(self.leaves, self.form.shared, strict=True)
-        leaves = [leaf if is_shared else leaf[0] for leaf, is_shared in pairs]
-        return jax.tree.unflatten(self.form.treedef, leaves)
-
-
-def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> Flat:
-    """The members ``index`` as flat leaves, with what differs between them on a leading axis."""
-    chunk = inputs.source.take(index, length)
-    data, w, codes = chunk.rows
-    flags = jax.tree.unflatten(jax.tree.structure(inputs.source.rows), list(inputs.source.shared))
-    loglik = inputs.loglik
-    same = jax.tree.map(lambda _: True, inputs.loglik)
-    if inputs.weight_kind is not None:
-        loglik = weight(inputs.bare, Weights(w, inputs.weight_kind))
-        same = jax.tree.map(lambda _: True, inputs.bare)
-        same = weight(same, Weights(flags[1], inputs.weight_kind))
-    if chunk.padding is not None:
-        loglik = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency"))
-        same = weight(same, Weights(False, "frequency"))
-    loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
-    base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
-    leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    same_base: Any = inputs.base.ndim == 1
-    shared = Members(flagged(same, loglik), same_base, flags[0], flags[2])
-    return Flat(leaves, Form(treedef, tuple(jax.tree.leaves(shared))), chunk.data_id)
-
-
-@dataclass(frozen=True)
-class Programs:
-    """The compiled passes of one problem on some devices."""
-
-    problem: Problem
-    devices: tuple[Any, ...]
-    members: int  # of the whole batch
-    # looked up once a run
-    loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
-
-    @cached_property
-    def machine(self) -> Machine:
-        """How what knows no likelihood runs."""
-        return machine_for(self.devices, self.members)
-
-    @property
-    def mesh(self) -> Any:
-        return self.machine.mesh
-
-    def get(self, name: str, form: Form) -> Callable[..., Any]:
-        """A pass over the data of a chunk, compiled."""
-        if (name, form) not in self.loaded:
-            self.loaded[name, form] = self._compiled(name, form)
-        return self.loaded[name, form]
-
-    def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
-        """The program of a pass, kept on the user's function, which it must not keep alive."""
-        needs_kind = name == "covariance_parts"
-        bare = self.problem.bare if needs_kind else self.problem.neutral
-        mesh = self.mesh
-        skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
-        others = skeleton._replace(loglik=None)
-
-        def make(portable: Any) -> Callable[..., Any]:
-            member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
-            run = partial(getattr(passes, name), bare, member_form)
-            if mesh is not None:
-                axis = jax.sharding.PartitionSpec("member")
-                whole = jax.sharding.PartitionSpec()
-                specs = (axis, whole, axis, axis)
-                inner = partial(_members_first_out, run)
-                outer = jax.shard_map(
-                    inner, mesh=mesh, in_specs=specs, out_specs=axis, check_vma=False
-                )
-                run = partial(_members_last_out, outer)
-            return partial(_members_last_in, run)
-
-        ids = tuple(device.id for device in self.devices)
-        key = ("batch", name, bare, form.shared, jax.tree.structure(others), ids)
-        return compiled(skeleton.loglik, key, make)
-
-    def named(self, fit: Fit) -> Fit:
-        """The record with what the programs did not need to know."""
-        problem = self.problem
-        return replace(
-            fit,
-            vcov_kind="none" if problem.kind is None else str(problem.label),
-            mode=problem.mode,
-            weighting=problem.weighting,
-        )
-
-    def laid_out(
-        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], schedule: Schedule
-    ) -> list[jax.Array]:
-        """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
-        are zeros, and never active. An accelerator fills its block up with the last member.
-        """
-        blocks = schedule.blocks
-        by_columns = form.designs(single(per_member, 2), common)
-
-        def turned(leaves: list[Any]) -> list[Any]:
-            return [
-                leaf.swapaxes(-1, -2) if i in by_columns else leaf for i, leaf in enumerate(leaves)
-            ]
-
-        # one core of the host takes a hundred times as long over it as an accelerator
-        if self.machine.on_accelerator:
-            placed = self._placed(per_member, blocks)
-            return turned([filled_up(leaf, 1, schedule.block_size) for leaf in placed])
-        return self._placed(turned(per_member), blocks)
-
-    def _placed(self, leaves: list[np.ndarray], blocks: int) -> list[jax.Array]:
-        """Leaves of so many blocks on the devices."""
-        if self.mesh is None:
-            return [to_device(leaf, blocks) for leaf in leaves]
-        leaves = [
-            np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves
-        ]
-        spec = jax.sharding.PartitionSpec("member")
-        return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, spec))
-
-    def slots(self, piece: Piece) -> int:
-        """How many members the arrays of a piece have room for."""
-        return len(piece.index) if self.machine.in_numpy else piece.schedule.slots
-
-    def load(self, inputs: Inputs, piece: Piece) -> Chunk:
-        """The data of a piece, on the device and laid out."""
-        block_size = piece.schedule.block_size
-        slots = self.slots(piece)
-        if self.machine.on_accelerator:  # of few members few are sent there
-            block_size = min(block_size, slots)
-        shape = (piece.blocks, block_size)
-        flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
-        per_member = []
-        common = []
-        for leaf, is_shared in zip(flat.leaves, flat.form.shared, strict=True):
-            if is_shared:
-                common.append(jnp.asarray(leaf))
-            else:
-                per_member.append(np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]))
-        member = piece.member_in_slots(slots)
-        base = inputs.base[member] if inputs.base.ndim == 2 else inputs.base
-        padding = ((0, max(slots - len(flat.data_id), 0)), (0, 0))
-        return Chunk(
-            self,
-            flat.form,
-            self.laid_out(flat.form, per_member, common, piece.schedule),
-            common,
-            members_last(np.broadcast_to(base, (slots, self.problem.layout.p))),
-            members_last(np.pad(flat.data_id, padding)[:slots]),
-            np.arange(slots) < len(piece.index),
-        )
 
 
 class WarmStart(NamedTuple):
@@ -237,7 +52,7 @@ class WarmStart(NamedTuple):
 
     steps: Array  # (b,)
     # (b,) whether a climb started at a point in single precision, not at the user's start
-    warm_started: np.ndarray
+    warm_started: ndarray
 
 
 @dataclass(frozen=True)
@@ -250,26 +65,31 @@ class Chunk:
     form: Form
     per_member: list[jax.Array]  # leaves (blocks, block_size, ...)
     common: list[jax.Array]  # leaves that all members share
-    base: np.ndarray  # (p, slots)
-    data_id: np.ndarray  # (2, slots)
-    active: np.ndarray  # (slots,) whether a slot holds a member of its own
+    base: ndarray  # (p, slots)
+    data_id: ndarray  # (2, slots)
+    active: ndarray  # (slots,) whether a slot holds a member of its own
 
-    def run(self, name: str, active: Array, *args: Any) -> Any:
+    def run(self, name: str, active: Array, *args: Tree) -> Tree:
         """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
         slots = len(active)
-        members = self.per_member[0].shape[0] * self.per_member[0].shape[1]
 
-        def wider(leaf: Any) -> Any:
+        def wider(leaf: Tree) -> Tree:
             pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
-            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, members - slots)])
+            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, self.room - slots)])
 
-        if slots < members:
+        if slots < self.room:
             active, args = jax.tree.map(wider, (active, args))
         results = program(self.per_member, self.common, active, args)
         if self.programs.machine.in_numpy:
             return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], results)
-        return _first(results, slots) if slots < members else results
+        return _first(results, slots) if slots < self.room else results
+
+    @property
+    def room(self) -> int:
+        """The members that its blocks have room for."""
+        blocks, block_size = self.per_member[0].shape[:2]
+        return blocks * block_size
 
     @property
     def may_have_kinks(self) -> bool:
@@ -282,9 +102,10 @@ class Chunk:
             loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
         return loaded[key]
 
-    def evaluate(self, z: Array, active: Array) -> Point:
+    @property
+    def evaluate(self) -> Evaluation:
         """Value, score and Hessian of the active slots at z (k, slots)."""
-        return self.run("evaluate", active, z)
+        return Evaluation(self)
 
     def climb(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
         """The states when it is ``enough``, and what came before them: at most ``rounds`` steps
@@ -339,7 +160,7 @@ class Chunk:
         """The states before the first step from the user's start."""
         return self.programs.machine.run(start, (), self._z_at_start(), like.point)
 
-    def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
+    def conclude(self, state: State, limit: Tree, steps: Array) -> Fit:
         """The records of all slots.
 
         Args:
@@ -397,7 +218,7 @@ class Chunk:
             state, limit = _where(rises, (climbed, explored), (state, limit))
         return self.conclude(state, limit, steps)
 
-    def _explored(self, state: State, active: np.ndarray) -> Any:
+    def _explored(self, state: State, active: ndarray) -> Limit:
         programs = self.programs
         return solver.explore(
             self.evaluate,
@@ -411,7 +232,7 @@ class Chunk:
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""
         programs = self.programs
-        if programs.mesh is not None or len(self.active) < 8 * SLOTS_FOR_STRAGGLERS:
+        if programs.machine.in_numpy or not self.is_wide:  # in NumPy members leave as they end
             return self.climb_on(state, to_the_end)
         state = self.climb_on(state, few_left)
         max_steps = programs.problem.max_steps
@@ -421,10 +242,15 @@ class Chunk:
             return state
         few = np.resize(slots, SLOTS_FOR_STRAGGLERS)
         active = np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)
-        late = self._taken(few, active).climb_on(members_taken(state, few), to_the_end)
+        late = self.taken(few, active).climb_on(members_taken(state, few), to_the_end)
         return members_put(state, np.where(active, few, len(self.active)), late)
 
-    def _taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
+    @property
+    def is_wide(self) -> bool:
+        """Whether its last few members had better go on in a chunk of their own."""
+        return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_STRAGGLERS
+
+    def taken(self, slots: ndarray, active: ndarray) -> Chunk:
         """The members in these slots as a chunk of its own, with room for as many blocks as
         this one.
         """
@@ -433,7 +259,7 @@ class Chunk:
 
         on_accelerator = self.programs.machine.on_accelerator
 
-        def taken(leaf: Any) -> Any:
+        def taken(leaf: Tree) -> jax.Array:
             shape = leaf.shape[2:]
             if on_accelerator:  # it has one block
                 return rows_taken(leaf.reshape(-1, *shape), whole).reshape(leaf.shape)
@@ -447,6 +273,54 @@ class Chunk:
             data_id=self.data_id[:, slots],
             active=active,
         )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Value, score and Hessian of the active slots of a chunk at z (k, slots)."""
+
+    chunk: Chunk
+
+    def __call__(self, z: Array, active: Array) -> Point:
+        return self.chunk.run("evaluate", active, z)
+
+    def of_lanes(self, lanes: ndarray) -> Function:
+        """The same of the members in these slots, in NumPy."""
+        if len(lanes) > SLOTS_FOR_STRAGGLERS or not self.chunk.is_wide:
+            return Lanes(self, lanes, self.chunk.room)
+        few = np.resize(lanes, SLOTS_FOR_STRAGGLERS)
+        places = np.arange(SLOTS_FOR_STRAGGLERS)
+        taken = self.chunk.taken(few, places < len(lanes))
+        return Lanes(Evaluation(taken), places[: len(lanes)], taken.room)
+
+
+def load(programs: Programs, inputs: Inputs, piece: Piece) -> Chunk:
+    """The data of a piece, on the device and laid out."""
+    block_size = piece.schedule.block_size
+    slots = programs.slots(piece)
+    if programs.machine.on_accelerator:  # of few members few are sent there
+        block_size = min(block_size, slots)
+    shape = (piece.blocks, block_size)
+    flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
+    per_member = []
+    common = []
+    for leaf, is_shared in zip(flat.leaves, flat.form.shared, strict=True):
+        if is_shared:
+            common.append(jnp.asarray(leaf))
+        else:
+            per_member.append(np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]))
+    member = piece.member_in_slots(slots)
+    base = inputs.base[member] if inputs.base.ndim == 2 else inputs.base
+    padding = ((0, max(slots - len(flat.data_id), 0)), (0, 0))
+    return Chunk(
+        programs,
+        flat.form,
+        programs.laid_out(flat.form, per_member, common, piece.schedule),
+        common,
+        members_last(np.broadcast_to(base, (slots, programs.problem.layout.p))),
+        members_last(np.pad(flat.data_id, padding)[:slots]),
+        np.arange(slots) < len(piece.index),
+    )
 
 
 def by_family_information(
@@ -465,34 +339,19 @@ def few_left(counts: Counts) -> bool:
     return counts.now <= SLOTS_FOR_STRAGGLERS and 2 * counts.now > counts.before
 
 
-def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
+def _where(chosen: ndarray, new: Tree, old: Tree) -> Tree:
     """``new`` for the members chosen (b,), ``old`` for the others."""
 
-    def one_leaf(a: Any, b: Any) -> Array:
+    def one_leaf(a: Array, b: Array) -> Array:
         return namespace(a).where(chosen, a, b).astype(b.dtype)
 
     return jax.tree.map(one_leaf, new, old)
 
 
-def _members_last_in(
-    run: Callable[..., Any], per_member: Any, common: Any, active: Array, args: Any
-) -> Any:
-    """A pass for arguments that have members last."""
-    return run(per_member, common, active, members_first(args))
-
-
-def _members_first_out(run: Callable[..., Any], *args: Any) -> Any:
-    return members_first(run(*args))
-
-
-def _members_last_out(run: Callable[..., Any], *args: Any) -> Any:
-    return members_last(run(*args))
-
-
 @partial(jax.jit, static_argnums=1)
-def _first(tree: Any, slots: int) -> Any:
+def _first(tree: Tree, slots: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[..., :slots], tree)
 
 
-def _to_free(chart: Any, base: Array) -> Array:
+def _to_free(chart: Tree, base: Array) -> Array:
     return chart.to_free(base)

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
-from jaxmle.batch.machine import Machine
+from jaxmle._types import Array, Function, Tree, ndarray
+from jaxmle.batch.chunks.machine import Machine
 from jaxmle.fitting.ending import CovarianceParts, finish, observed_covariance
 from jaxmle.fitting.objective import with_user_scale
 from jaxmle.fitting.passes import Problem, verdict_of
+from jaxmle.record.fit import Fit
 from jaxmle.solvers.leading_axes import (
-    are_few,
-    evaluate_lanes,
-    lanes_of,
-    members,
+    loop_over_active,
     symmetric,
     where_active,
-    with_members,
 )
 from jaxmle.solvers.state import (
     CLIMBING,
@@ -43,10 +40,11 @@ from jaxmle.solvers.state import (
 )
 from jaxmle.solvers.tails import RECEDES
 from jaxmle.solvers.trust_region import advance, is_running
-from jaxmle.verdict.excursion import follow, to_limit
+from jaxmle.verdict.doubt import Doubt
+from jaxmle.verdict.excursion import Excursion, follow, to_limit
 from jaxmle.verdict.judge import root_in_batch
 from jaxmle.verdict.kink_search import begin_search, proceed
-from jaxmle.verdict.kinks import kink_of, may_be_kinked, without
+from jaxmle.verdict.kinks import Search, kink_of, may_be_kinked, without
 from jaxmle.verdict.limit import (
     ESCAPE,
     Limit,
@@ -58,6 +56,7 @@ from jaxmle.verdict.limit import (
 )
 from jaxmle.verdict.limit import explore as explore_members
 from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.walk_record import Walk
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 STEPS_TO_GATHER = 3.0
@@ -73,7 +72,7 @@ class Climb(NamedTuple):
 
     state: State
     trial: Array  # (k, b)
-    running: Array  # (b,)
+    active: Array  # (b,) who runs
     before: Array  # (b,) who ran before the latest step
 
 
@@ -82,7 +81,7 @@ def _idle(point: Point, running: Array) -> Point:
     rare branches.
     """
 
-    def keep(new: Any, idle: Any) -> Any:
+    def keep(new: Tree, idle: Tree) -> Tree:
         return jnp.where(running, new, idle)
 
     return point._replace(
@@ -96,8 +95,8 @@ def _idle(point: Point, running: Array) -> Point:
 
 
 def _where_active(
-    active: Array, body: Callable[..., Any], given: tuple[Any, ...], now: Any, trial: Point
-) -> Any:
+    active: Array, body: Function, given: tuple[Tree, ...], now: Tree, trial: Point
+) -> Tree:
     """``body(*given, now, trial)`` where a member is active, ``now`` elsewhere."""
     if isinstance(active, np.ndarray):
         return where_active(active, body, given, now, trial)
@@ -142,7 +141,7 @@ def half_done(counts: Counts) -> bool:
 
 
 def climb(
-    evaluate: Evaluate, z: Array, active: np.ndarray, cap: int, enough: Enough, machine: Machine
+    evaluate: Evaluate, z: Array, active: ndarray, cap: int, enough: Enough, machine: Machine
 ) -> State:
     """Climb from z (k, b) until each active member has ended or spent ``cap`` steps, or it is
     ``enough``.
@@ -150,13 +149,13 @@ def climb(
     first = evaluate(z, active)
     state = machine.run(start, (), z, first)
     now = machine.run(_step, (), state, first, active, _each(cap, active))
-    return _go_on(evaluate, now, _counts_at_start(active), cap, enough, machine)
+    return _go_on(evaluate, now, int(np.sum(active)), cap, enough, machine)
 
 
 def climb_on(
     evaluate: Evaluate,
     state: State,
-    active: np.ndarray,
+    active: ndarray,
     cap: int,
     enough: Enough,
     machine: Machine,
@@ -164,12 +163,7 @@ def climb_on(
     """Climb on from states."""
     running = running_of(state, active, cap, machine)
     now = Climb(state, machine.run(_trial, (), state), running, running)
-    return _go_on(evaluate, now, _counts_at_start(running), cap, enough, machine)
-
-
-def _counts_at_start(running: np.ndarray) -> Counts:
-    number = int(np.sum(running))
-    return Counts(number, number, number)
+    return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
 
 
 class Approach(NamedTuple):
@@ -181,7 +175,7 @@ class Approach(NamedTuple):
 
 
 def approach_in_float32(
-    evaluate: Evaluate, z: Array, active: np.ndarray, rounds: int, machine: Machine
+    evaluate: Evaluate, z: Array, active: ndarray, rounds: int, machine: Machine
 ) -> Approach:
     """Climb from z (k, b) in single precision until each active member is where full Newton steps
     take over, or has had so many evaluations.
@@ -194,18 +188,25 @@ def approach_in_float32(
     first = evaluate(z32, active)
     state = machine.run(start, (), z32, first)
     caps = _each(rounds - 1, active)
-    now = machine.run(_step, (), state, first, active, caps)
-    running = machine.run(_climbs, (), now)
-    while np.any(machine.fetched(running)):
+    now = machine.run(_approaching, (), state, first, active, caps)
+    if machine.in_numpy:
+        now = loop_over_active(evaluate, partial(_next, _approaching), (caps,), now)
+    while np.any(machine.fetched(now.active)):
         for _ in range(machine.steps_a_look):
-            trial = evaluate(now.trial, running)
-            now = machine.run(_step, (), now.state, trial, running, caps)
-            running = machine.run(_climbs, (), now)
+            trial = evaluate(now.trial, now.active)
+            now = machine.run(_approaching, (), now.state, trial, now.active, caps)
     return machine.run(_approached, (), now.state, z)
 
 
-def _climbs(now: Climb) -> Array:
-    return now.running & (now.state.phase == CLIMBING)
+def _next(step: Function, cap: Array, now: Climb, trial: Point) -> Climb:
+    """A climb after one more step."""
+    return step(now.state, trial, now.active, cap)
+
+
+def _approaching(state: State, trial: Point, active: Array, cap: Array) -> Climb:
+    """A step of a climb that ends where polishing begins."""
+    now = _step(state, trial, active, cap)
+    return now._replace(active=now.active & (now.state.phase == CLIMBING))
 
 
 def _approached(state: State, z: Array) -> Approach:
@@ -217,7 +218,7 @@ def _approached(state: State, z: Array) -> Approach:
     return Approach(xp.where(is_sound, end, z), state.steps, is_sound)
 
 
-def running_of(state: State, active: np.ndarray, cap: int, machine: Machine) -> np.ndarray:
+def running_of(state: State, active: ndarray, cap: int, machine: Machine) -> ndarray:
     """Who climbs, (b,)."""
     return np.asarray(machine.run(is_running, (), state, _each(cap, active))) & active
 
@@ -226,27 +227,27 @@ def _trial(state: State) -> Array:
     return state.point.z + state.move
 
 
-def _each(value: int, like: Array) -> np.ndarray:
+def _each(value: int, like: Array) -> ndarray:
     return np.full(np.shape(like), value, np.int32)
 
 
 def _go_on(
-    evaluate: Evaluate, now: Climb, counts: Counts, cap: int, enough: Enough, machine: Machine
+    evaluate: Evaluate, now: Climb, number: int, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    limits = _each(cap, now.running)
-    while True:
-        before, running = machine.fetched((now.before, now.running))
-        counts = Counts(counts.all, int(np.sum(before)), int(np.sum(running)))
-        if not counts.now or enough(counts):
-            break
-        if machine.in_numpy and are_few(running):
-            lanes = lanes_of(running)
-            some = evaluate_lanes(evaluate, lanes, len(running))
-            state = _go_on(some, members(now, lanes), counts, cap, enough, machine)
-            return with_members(now.state, lanes, state)
+    """The states when it is ``enough`` for a climb at whose outset so many members ran."""
+    limits = _each(cap, now.active)
+
+    def is_enough(now: Climb) -> bool:
+        before, active = machine.fetched((now.before, now.active))
+        counts = Counts(number, int(np.sum(before)), int(np.sum(active)))
+        return not counts.now or enough(counts)
+
+    if machine.in_numpy:
+        return loop_over_active(evaluate, partial(_next, _step), (limits,), now, is_enough).state
+    while not is_enough(now):
         for _ in range(machine.steps_a_look):
-            trial = evaluate(now.trial, now.running)
-            now = machine.run(_step, (), now.state, trial, now.running, limits)
+            trial = evaluate(now.trial, now.active)
+            now = machine.run(_step, (), now.state, trial, now.active, limits)
     return now.state
 
 
@@ -274,7 +275,7 @@ def is_open(
 def explore(
     evaluate: Evaluate,
     state: State,
-    active: np.ndarray,
+    active: ndarray,
     nonlinear: tuple[bool, ...],
     may_have_kinks: bool,
     machine: Machine,
@@ -293,7 +294,7 @@ def explore(
 def _explored(
     evaluate: Evaluate,
     state: State,
-    active: np.ndarray,
+    active: ndarray,
     nonlinear: tuple[bool, ...],
     machine: Machine,
 ) -> Limit:
@@ -306,37 +307,41 @@ def _explored(
     return machine.run(arrived, (), state, far, why, walk)
 
 
-def _walk(evaluate: Evaluate, body: Callable[[Any, Point], Any], e: Any, machine: Machine) -> Any:
+def _walk(
+    evaluate: Evaluate, body: Callable[[Tree, Point], Tree], e: Tree, machine: Machine
+) -> Tree:
     while np.any(machine.fetched(e.active)):
         for _ in range(machine.steps_a_look):
             e = body(e, evaluate(e.trial, e.active))
     return e
 
 
-def _to_kink(state: State, active: Array) -> Any:
+def _to_kink(state: State, active: Array) -> Search:
     return begin_search(state, may_be_kinked(state) & active)
 
 
-def _proceed(state: State, search: Any, point: Point) -> Any:
+def _proceed(state: State, search: Tree, point: Point) -> Tree:
     return _where_active(search.active, proceed, (state,), search, point)
 
 
-def _to_limit(state: State, active: Array) -> Any:
+def _to_limit(state: State, active: Array) -> Excursion:
     e = to_limit(state)
     return e._replace(active=e.active & active)
 
 
-def _to_shape(nonlinear: tuple[bool, ...], state: State, far: Any, active: Array) -> Any:
+def _to_shape(
+    nonlinear: tuple[bool, ...], state: State, far: Tree, active: Array
+) -> tuple[Doubt, Walk]:
     why = to_shape(nonlinear, state, far)
     why = why._replace(asked=why.asked & active)
     return why, begin_walk(state, why, why.asked)
 
 
-def _follow(state: State, e: Any, point: Point) -> Any:
+def _follow(state: State, e: Tree, point: Point) -> Tree:
     return _where_active(e.active, follow, (state,), e, point)
 
 
-def _examined(why: Any, state: State, walk: Any, point: Point) -> Any:
+def _examined(why: Tree, state: State, walk: Tree, point: Point) -> Tree:
     return _where_active(walk.active, look, (why, state), walk, point)
 
 
@@ -346,8 +351,8 @@ def _examined(why: Any, state: State, walk: Any, point: Point) -> Any:
 class Judged(NamedTuple):
     """Verdicts, and the covariance that needs no further pass."""
 
-    verdict: Any
-    reached: Any
+    verdict: Tree
+    reached: Tree
     extra: CovarianceParts
 
 
@@ -371,13 +376,13 @@ def judged(
 def _finished(
     problem: Problem,
     base: Array,
-    verdict: Any,
-    reached: Any,
+    verdict: Tree,
+    reached: Tree,
     extra: CovarianceParts,
     n: Array,
     data_id: Array,
     steps: Array,
-) -> Any:
+) -> Fit:
     return finish(problem, base, verdict, reached, verdict.point, extra, n, data_id, steps)
 
 
@@ -389,7 +394,7 @@ def finished(
     data_id: Array,
     steps: Array,
     machine: Machine,
-) -> Any:
+) -> Tree:
     """The records."""
     return machine.run(
         _finished, (problem,), base, ending.verdict, ending.reached, ending.extra, n, data_id, steps
@@ -398,7 +403,7 @@ def finished(
 
 def record_shapes(
     problem: Problem, base: Array, state: State, n: Array, data_id: Array, steps: Array
-) -> Any:
+) -> Tree:
     """The record of one member, for its shapes."""
     ending = _judged(problem, base, state, unexplored(state))
     return _finished(problem, base, ending.verdict, ending.reached, ending.extra, n, data_id, steps)

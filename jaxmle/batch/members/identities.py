@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmle.batch.members import Ragged, Stacked, buckets
+from jaxmle._types import DType, Loglik, Tree, ndarray
+from jaxmle.batch.members.sources import Ragged, Stacked, buckets
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import response_of
 
 BYTES_FINGERPRINTED_TOGETHER = 2**26  # bytes of the data of members that are looked at together
 
 
-def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
+def identities(source: Stacked | Ragged, dtype: DType) -> ndarray:
     """The fingerprints (b, 2) of the members of a batch, in the precision of its fit."""
     rows = jax.tree.map(lambda leaf: _real(np.asarray(leaf), dtype), source.rows)
     ids = np.zeros((source.members, 2), np.uint32)
@@ -29,12 +29,12 @@ def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
     return ids
 
 
-def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _real(leaf: ndarray, dtype: DType) -> ndarray:
     return leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf
 
 
 def with_response_ids(
-    fits: Fit, user_loglik: Any, source: Stacked | Ragged, dtype: np.dtype
+    fits: Fit, user_loglik: Loglik, source: Stacked | Ragged, dtype: DType
 ) -> Fit:
     """The fits of a batch, each with the fingerprint of its response."""
     data, weights, _ = source.rows
@@ -46,7 +46,7 @@ def with_response_ids(
     flags += [True] * len(jax.tree.leaves(weights))
     rows = (list(response.values()), weights, ())
 
-    def chosen(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def chosen(values: tuple[Tree, ...]) -> tuple[Tree, ...]:
         return tuple(value for value, flag in zip(values, flags, strict=False) if flag)
 
     if isinstance(source, Stacked):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data, Tree
+from jaxmle._types import Array, Data, Tree, ndarray
 from jaxmle.runtime.fingerprint import fingerprints
 
 MAX_PADDING_RATIO = 2.0  # padded rows over real ones that buckets may cost
@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
     padding: (
         Array | None
     )  # (b, length) 1 for a real row, 0 for padding; None where nothing is padded
-    data_id: np.ndarray  # (b, 2)
+    data_id: ndarray  # (b, 2)
 
 
 def _identified(rows: Tree) -> int:
@@ -58,7 +58,7 @@ class Stacked:
     padded: bool = True
 
     @property
-    def sizes(self) -> np.ndarray:
+    def sizes(self) -> ndarray:
         """Rows of each member, (b, parts)."""
         shapes = [jax.numpy.shape(leaf) for leaf in jax.tree.leaves(self.rows)]
         length = max(
@@ -85,7 +85,7 @@ class Stacked:
             if not is_shared
         )
 
-    def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
+    def stack(self, index: ndarray, length: tuple[int, ...]) -> Tree:
         """The rows of the members ``index``; of a run of neighbours a view."""
         run = (
             len(index) > 0
@@ -102,7 +102,7 @@ class Stacked:
             ],
         )
 
-    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
+    def take(self, index: ndarray, length: tuple[int, ...]) -> Chunk:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         taken = jax.tree.leaves(rows)
@@ -121,7 +121,7 @@ class Table:
     """
 
     data: Tree  # leaves (n, ...)
-    member: np.ndarray  # (n,) integers from 0 to members − 1
+    member: ndarray  # (n,) integers from 0 to members − 1
     members: int
 
 
@@ -133,10 +133,10 @@ class Ragged:
 
     rows: Tree  # leaves (total rows of the part, ...)
     part: tuple[int, ...]  # which part each leaf belongs to
-    starts: np.ndarray  # (b, parts) the first row
-    sizes: np.ndarray  # (b, parts) how many
+    starts: ndarray  # (b, parts) the first row
+    sizes: ndarray  # (b, parts) how many
     order: tuple[
-        np.ndarray | None, ...
+        ndarray | None, ...
     ]  # for each part the row of the table at each place; None where the table is in order
     data_leaves: int
     # False: the likelihood would see the padding, and members of equal length run together
@@ -171,7 +171,7 @@ class Ragged:
         """Bytes of one row of one member, with its weight."""
         return 8.0 + sum(leaf.nbytes / max(leaf.shape[0], 1) for leaf in jax.tree.leaves(self.rows))
 
-    def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
+    def stack(self, index: ndarray, length: tuple[int, ...]) -> Tree:
         """The rows of the members ``index``, each part padded to its ``length``."""
         places = []
         for k, rows_of_part in enumerate(length):
@@ -189,7 +189,7 @@ class Ragged:
             [np.take(leaf, places[k], axis=0) for leaf, k in zip(leaves, self.part, strict=True)],
         )  # of a matrix 15 times as fast as leaf[places]
 
-    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
+    def take(self, index: ndarray, length: tuple[int, ...]) -> Chunk:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         ids = fingerprints(
@@ -229,7 +229,7 @@ def data_of(source: Stacked | Ragged, member: int) -> Data:
 
 def concatenated(
     datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[Array]]
-) -> tuple[tuple[Any, ...], tuple[int, ...], np.ndarray, np.ndarray]:
+) -> tuple[tuple[Tree, ...], tuple[int, ...], ndarray, ndarray]:
     """A list of data sets end to end: rows, the part of each leaf, and starts and sizes (b, parts).
 
     Args:
@@ -238,7 +238,7 @@ def concatenated(
         extra: further row-aligned arrays, each a list with one entry a member; they belong to part
             0.
     """
-    first: Any = jax.tree.structure(datasets[0])
+    first: Tree = jax.tree.structure(datasets[0])
     try:
         columns = [*zip(*map(first.flatten_up_to, datasets), strict=True)]
     except (ValueError, TypeError):  # members of unlike trees share no leaf
@@ -282,7 +282,7 @@ def concatenated(
     )
 
 
-def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
+def _end_to_end(name: str, column: Sequence[Array]) -> ndarray:
     """One leaf of all members."""
     plain = {*map(type, column)} == {np.ndarray} and all(leaf.ndim for leaf in column)
     for member, leaf in enumerate([] if plain else column):
@@ -307,21 +307,26 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
     return np.concatenate(column)
 
 
-def _width(leaf: Any) -> tuple[int, ...]:
+def _width(leaf: Tree) -> tuple[int, ...]:
     return np.shape(leaf)[1:]
 
 
 # ---------------------------------------------------------------- buckets
 
 
-def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.ndarray]]:
+def are_equal(sizes: ndarray) -> bool:
+    """Whether all members have as many rows, (b, parts)."""
+    return bool(np.all(sizes == sizes[:1]))
+
+
+def buckets(sizes: ndarray, padded: bool) -> list[tuple[tuple[int, ...], ndarray]]:
     """Members that run with one length: (lengths of the parts, member indices).
 
     Lengths are powers of two, or eighths of them where that saves many rows. As few buckets as keep
     the padded rows under twice the real ones, at most eight; one where all padding together is less
     work than compiling once more.
     """
-    if len(np.unique(sizes, axis=0)) == 1:
+    if are_equal(sizes):
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
     if not padded or sizes.shape[1] > 1:
         lengths = np.maximum(sizes, 1) if not padded else padded_rows(np.maximum(sizes, 1))
@@ -349,14 +354,14 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     ]
 
 
-def padded_rows(rows: np.ndarray) -> np.ndarray:
+def padded_rows(rows: ndarray) -> ndarray:
     """The next powers of two, and 0 for 0: the lengths at which a likelihood is run, and looked at
     beforehand, are few, and are met again by the next batch.
     """
     return np.where(rows > 0, 2 ** np.ceil(np.log2(np.maximum(rows, 1))).astype(int), 0)
 
 
-def _trimmed(length: int, size: np.ndarray) -> int:
+def _trimmed(length: int, size: ndarray) -> int:
     """The length of a bucket for members of so many rows: eighths of it go where none reaches
     them and their rows are many.
     """
@@ -365,7 +370,7 @@ def _trimmed(length: int, size: np.ndarray) -> int:
     return shorter if (length - shorter) * len(size) > MAX_PADDED_ROWS_FOR_ONE_LENGTH else length
 
 
-def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
+def _fewest(lengths: ndarray, count: ndarray, budget: float) -> list[int]:
     """The positions of the fewest lengths (at most eight) at which members can be run so that
     padded cells stay within budget.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
-from jaxmle.batch.members import padded_rows
+from jaxmle._types import Loglik, Tree, ndarray
+from jaxmle.batch.members.sources import are_equal, padded_rows
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.discovery.row_axes import proof_of
 from jaxmle.likelihood.structure import has, term_shape
@@ -17,7 +17,7 @@ MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms
 
 
 def obstacle_to_padding(
-    loglik: Loglik, layout: Layout, base: np.ndarray, data: Tree, sizes: np.ndarray
+    loglik: Loglik, layout: Layout, base: ndarray, data: Tree, sizes: ndarray
 ) -> str:
     """Why members must run at their own lengths; "" where they may be padded, or are of one length.
 
@@ -33,7 +33,7 @@ def obstacle_to_padding(
             compilation each.
     """
     lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
-    differ = len(np.unique(sizes, axis=0)) > 1
+    differ = not are_equal(sizes)
     has_terms = has(loglik, Penalize) or _has_terms(loglik, layout, base, data, differ)
     if not has_terms:
         _refuse_empty(sizes)
@@ -55,7 +55,7 @@ def obstacle_to_padding(
     return proof.obstacle
 
 
-def _has_terms(loglik: Loglik, layout: Layout, base: np.ndarray, data: Tree, differ: bool) -> bool:
+def _has_terms(loglik: Loglik, layout: Layout, base: ndarray, data: Tree, differ: bool) -> bool:
     """Whether the likelihood returns terms; asked at a padded length where lengths differ."""
     if differ:
         padded = jax.tree.map(
@@ -71,7 +71,7 @@ def _has_terms(loglik: Loglik, layout: Layout, base: np.ndarray, data: Tree, dif
     return bool(term_shape(loglik, layout, base, data))
 
 
-def _reach(sizes: np.ndarray) -> list[int]:
+def _reach(sizes: ndarray) -> list[int]:
     """Lengths whose programs are compared: of a few lengths all, of many the shortest, and the
     longest that padding makes.
     """
@@ -80,7 +80,7 @@ def _reach(sizes: np.ndarray) -> list[int]:
     return sorted({*map(int, some), int(padded_rows(lengths[-1]))})
 
 
-def _refuse_empty(sizes: np.ndarray) -> None:
+def _refuse_empty(sizes: ndarray) -> None:
     empty = np.flatnonzero(sizes.min(axis=1) == 0)
     if len(empty):
         raise ValueError(
