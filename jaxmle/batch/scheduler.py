@@ -32,7 +32,7 @@ from jaxmle.batch.members.read import Inputs
 from jaxmle.batch.members.sources import Ragged, buckets
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import with_cone
+from jaxmle.fitting.recession import wants_signs, with_signs
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -168,15 +168,18 @@ class Scheduler:
     # ------------------------------------------------------------ what separated members can say
 
     def with_cones(self, fits: Fit) -> Fit:
-        """Separated members with the cone of their recession; the others as they are."""
+        """Separated members with the signs of what is infinite; the others as they are."""
         roots = self.problem.roots
         leaves = list(jax.tree.leaves(fits))
         for length, members in self.buckets:
             rows = sum(length)
-            for member in members[wants_cone(fits, roots, rows)[members]]:
+            asked = wants_cone(fits, roots, rows) | wants_signs(fits)
+            for member in members[asked[members]]:
                 with self._context():
                     alone = flat_members(self.inputs, np.array([member]), length).first
-                    fit = with_cone(fits[member], alone.loglik, roots, alone.base, alone.data, rows)
+                    fit = with_signs(
+                        fits[member], alone.loglik, roots, alone.base, alone.data, rows
+                    )
                 for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
                     whole[member] = leaf
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)

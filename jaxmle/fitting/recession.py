@@ -1,13 +1,17 @@
-"""The cone of recession of a separated fit, on the host: asked for where every term of the
-likelihood is known to be concave, and nowhere else.
+"""Which estimates of a separated fit are infinite, on the host: by the cone of its recession where
+every term of the likelihood is known to be concave, elsewhere by what the limit needs.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Data, Function, Loglik, ndarray
+from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.concavity import is_concave
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, is_exact, scores_at, straight, ways
@@ -15,8 +19,10 @@ from jaxmle.likelihood.structure import roots_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, to_numpy
+from jaxmle.solvers.status import Status
+from jaxmle.verdict.limit import DECREMENT_USABLE
 from jaxmle.verdict.recession_cone import cone_of, distinct, farthest, generators
-from jaxmle.verdict.separation import gaps, wants_cone, with_recession_cone
+from jaxmle.verdict.separation import LOCAL_CERTIFICATE, gaps, wants_cone, with_recession_cone
 
 POINTS_AT_ONCE = 16  # at which the gradients of all terms are held together
 MAX_ASKED = 256  # quantities whose signs in the cone are looked for, a millisecond each
@@ -57,7 +63,49 @@ def with_cone(
     def further(points: ndarray) -> ndarray:
         return _scores_at(loglik, layout, points.astype(base.dtype), data)
 
-    return with_recession_cone(fit, roots, gradients, exact, further)
+    return with_recession_cone(fit, roots, gradients, held, exact, further)
+
+
+def wants_signs(fit: Fit) -> Array:
+    """Whether it is open which of several parameters the limits of these fits need at infinity,
+    (b,) or ().
+    """
+    several = np.sum(np.asarray(fit.witness.sign) != 0, axis=-1) > 1
+    by_path = np.asarray(fit.witness.certificate) == LOCAL_CERTIFICATE
+    return (np.asarray(fit.status) == int(Status.SEPARATED)) & several & by_path
+
+
+def with_signs(
+    fit: Fit,
+    loglik: Loglik,
+    roots: tuple[int, ...],
+    base: Array,
+    data: Data,
+    rows: int | None,
+) -> Fit:
+    """The record of one fit with the signs of its infinite estimates: those of the cone, or, where
+    the likelihood has none, those of the climb that the limit needs. A parameter that only went
+    along, as a scale does while a shape grows, has no estimate: put back to its start, it leaves
+    the supremum as it is.
+
+    Args: as of ``with_cone``.
+    """
+    fit = with_cone(fit, loglik, roots, base, data, rows)
+    point = np.asarray(fit.witness.point)
+    if not wants_signs(fit) or not np.all(np.isfinite(point)):
+        return fit
+    (moved,) = np.nonzero(np.asarray(fit.witness.sign))
+    followed = np.where(np.asarray(roots) >= 0, roots, np.arange(len(roots)))
+    back = np.where(followed == moved[:, None], base, point)
+    values = _values(loglik, fit.layout, np.concatenate([point[None], back]), data)
+    idle = moved[values[1:] >= values[0] - DECREMENT_USABLE]
+    x = np.array(fit.x)
+    x[idle] = np.nan
+    sign = np.array(fit.witness.sign)
+    sign[idle] = 0
+    return replace(
+        fit, params=fit._tree(x.astype(fit.dtype)), witness=replace(fit.witness, sign=sign)
+    )
 
 
 def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> ndarray | None:
@@ -99,6 +147,16 @@ def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Ways:
         return lambda x, data: ways(loglik, layout, x, data)
 
     return to_numpy(compiled(loglik, ("ways", layout), make)(x, data))
+
+
+def _values(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:
+    """ℓ (q,) at the points (q, p)."""
+
+    def make(loglik: Loglik) -> Function:
+        return lambda x, data: jnp.sum(terms_of(loglik, layout.unravel(x), data))
+
+    program = compiled(loglik, ("value", layout), make)
+    return np.array([float(program(point, data)) for point in points])
 
 
 def _scores_at(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:

@@ -35,6 +35,8 @@ MIN_SHARE_IN_NULL_SPACE = (
     1e-6  # share of a coordinate in the null space from which it counts as concerned
 )
 MIN_SHARE_OF_PUSH = 1e-3  # of a squared scaled step, from which a coordinate is pushed
+STDERRS_OF_A_RECESSION = 3.0  # by which its last look moves what recedes
+SHARE_OF_THE_WAY = 0.5  # to a limit, that a coordinate has to go
 # distance from a bound, or between ordered entries, over one and their size, that counts as none
 RELATIVE_GAP_AT_BOUND = 1e-6
 # share of an entry's steps that lie in the null space, up to which it is rounding
@@ -65,7 +67,7 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * limit.move) ** 2
     pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | is_one_of(limit.shape, Shape.TAIL)
-    receding = limit.recedes & touched & (limit.move != 0) & pushed
+    receding = limit.recedes & (limit.move != 0) & (touched & pushed | _went_along(state, limit))
 
     def moves(coordinates: Array) -> Array:
         """The entries (p, ...) that coordinates (k, ...) can move."""
@@ -96,6 +98,23 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     bound = at_high.astype(xp.int32) - at_low.astype(xp.int32) + 2 * meets.astype(xp.int32)
     only_bounds = xp.any(held, axis=0) & xp.all(~receding | held, axis=0)
     return Reach(bound, leaves, only_bounds)
+
+
+def _went_along(state: State, limit: Limit) -> Array:
+    """Which coordinates (k, ...) went as far as the others on the way to the limit, where what does
+    not recede was solved again. A logarithm beside a precision that grows with it takes a share of
+    1e-14 in their common direction, measured in standard errors, and is infinite all the same.
+    """
+    xp = namespace(limit.move)
+    size = 1.0 + xp.abs(limit.point.z)
+    moves = xp.abs(limit.move)
+    steps = xp.abs(limit.point.z - state.tail.z) / xp.where(moves > 0, moves, xp.inf)
+    carried = (steps >= SHARE_OF_THE_WAY * xp.max(steps, axis=0)) & (steps > 1.0)
+    far = moves / size >= SHARE_OF_THE_WAY * xp.max(moves / size, axis=0)
+    # a logarithm of what recedes moves little, though by many of its own standard errors
+    curvature = xp.sqrt(xp.abs(diagonal(limit.point.hessian)))
+    far = far | (moves * curvature >= STDERRS_OF_A_RECESSION)
+    return xp.where(limit.shape == Shape.TAIL, far, carried)
 
 
 def _incidence(chart: Chart, like: Array) -> ndarray:

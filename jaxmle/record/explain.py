@@ -110,7 +110,8 @@ def explain(fit: Record) -> str:
     if status == Status.UNIDENTIFIED:
         sentence += SOURCE.get(int(w.certificate), "")
     if status == Status.SEPARATED:
-        sentence = _infinite(fit) + sentence + (SEEN_LOCALLY if not int(w.certificate) else "")
+        sentence = _infinite(fit) + sentence + _undetermined(fit)
+        sentence += SEEN_LOCALLY if not int(w.certificate) else ""
     if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
@@ -222,10 +223,15 @@ def _withheld(fit: Record) -> str:
 
 
 def combination(
-    names: tuple[str, ...], direction: Array, scale: float | Array = 1.0, limit: int = 4
+    names: tuple[str, ...],
+    direction: Array,
+    scale: float | Array = 1.0,
+    limit: int = 4,
+    is_oriented: bool = False,
 ) -> str:
-    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
-    coefficients that are small in units of ``scale`` are left out.
+    """A direction as a readable sum: ``a - b``, ``0.5*a + b``. Its largest coefficient is one, or
+    minus one where the sense counts (``is_oriented``). Coefficients that are small in units of
+    ``scale`` are left out.
     """
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
@@ -233,7 +239,8 @@ def combination(
     chosen = [
         j for j in np.argsort(-size, kind="stable") if size[j] > MIN_RELATIVE_PART * np.max(size)
     ]
-    d = d / d[max(chosen, key=lambda j: abs(d[j]))]
+    largest = d[max(chosen, key=lambda j: abs(d[j]))]
+    d = d / (abs(largest) if is_oriented else largest)
     text = ""
     for j in sorted(chosen[:limit]):
         term = (
@@ -287,7 +294,14 @@ def _direction(fit: Record) -> str:
         # in either unit count.
         d = np.abs(along)
         scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
-    return combination(fit.names, along, scale)
+    is_oriented = fit.verdict in (Status.SEPARATED, Status.UNBOUNDED)
+    return combination(fit.names, along, scale, is_oriented=is_oriented)
+
+
+def _undetermined(fit: Record) -> str:
+    """Which parameters have no estimate at the limit although they do not recede, a sentence."""
+    listed = _listed(fit, np.isnan(fit.x) & (np.asarray(fit.witness.sign) == 0))
+    return f" The limit does not determine {listed}." if listed else ""
 
 
 def _infinite(fit: Record) -> str:

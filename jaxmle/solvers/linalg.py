@@ -85,20 +85,22 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
     )
 
 
-def least_pivot(factor: Array | Rows) -> Array:
-    """The least pivot (...) of a factor; 0 where the matrix is not positive definite, for a pivot
-    that is lost makes all after it NaN.
+def pivots(factor: Array | Rows) -> Array:
+    """The pivots (p, ...) of a factor; 0 from where one is lost on, which makes all after it
+    NaN.
     """
-    if isinstance(factor, np.ndarray) and factor.ndim == 2:
-        on_host = factor.diagonal()
-        least = on_host.min()
-        is_sound = least > 0 and np.isfinite(on_host.sum())
-        return least if is_sound else np.zeros_like(least)
-    xp = jnp if isinstance(factor, list) else namespace(factor)
-    pivots = (
-        jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else diagonal(factor)
-    )
-    return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0), axis=0)
+    if isinstance(factor, list):
+        diagonals: Array = jnp.stack([row[-1] for row in factor])
+        return jnp.where(jnp.isfinite(diagonals) & (diagonals > 0), diagonals, 0.0)
+    diagonals = diagonal(factor)
+    xp = namespace(diagonals)
+    return xp.where(xp.isfinite(diagonals) & (diagonals > 0), diagonals, 0.0)
+
+
+def least_pivot(factor: Array | Rows) -> Array:
+    """The least pivot (...) of a factor; 0 where the matrix is not positive definite."""
+    entries = pivots(factor)
+    return namespace(entries).min(entries, axis=0)
 
 
 def is_written_out(p: int, unrolled: bool) -> bool:

@@ -20,7 +20,7 @@ from jaxmle.solvers.leading_axes import (
     times,
     transposed,
 )
-from jaxmle.solvers.linalg import eigh, factored, least_pivot, solve_lower, solve_upper
+from jaxmle.solvers.linalg import eigh, factored, least_pivot, pivots, solve_lower, solve_upper
 from jaxmle.solvers.rarely import CHEAP_RARE_LANES, is_cheap_to_run, rarely
 
 # A number or a matrix, or what computes it where it is needed.
@@ -43,7 +43,13 @@ class NewtonStep(NamedTuple):
 
 
 def newton_step(
-    j: Array, s: Array, scale: Array, cut: Lazy, slack: Array, unrolled: bool = False
+    j: Array,
+    s: Array,
+    scale: Array,
+    cut: Lazy,
+    slack: Array,
+    loss: Array | float = 1.0,
+    unrolled: bool = False,
 ) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
@@ -54,6 +60,8 @@ def newton_step(
         cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial``
             that gives it where it is needed.
         slack: the scaled score along a null direction may be this large and still count as zero.
+        loss: (p, ...) the largest metric that was seen, over D. Where information has died, what is
+            left of it has lost as many digits.
         unrolled: write small factors out; for the loop, where it is run often enough to pay for its
             compilation.
     """
@@ -63,11 +71,14 @@ def newton_step(
     factor = factored(r, unrolled)
     # A pivot² at rounding says that a column lies in the span of those before it: let the
     # eigenvalues decide.
-    pivot = least_pivot(factor)
-    sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
+    pivot = pivots(factor)
+    rounding = 100 * len(s) * xp.finfo(j.dtype).eps
+    sound = xp.min(pivot / xp.maximum(loss, 1.0), axis=0) ** 2 > rounding
+    # lost if information that has died has no more digits than that
+    firm = xp.min(pivot, axis=0) ** 2 > rounding
     half = solve_lower(factor, g, unrolled)
     usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2, axis=0)
-    args = (r, g, scale, cut, slack, sound, *usual)
+    args = (r, g, scale, cut, slack, firm, *usual)
     return rarely(~sound, _by_eigenvectors, _by_factor, *args)
 
 
@@ -77,7 +88,7 @@ def _by_factor(
     scale: Array,
     cut: Lazy,
     slack: Array,
-    sound: Array,
+    firm: Array,
     step: Array,
     decrement: Array,
 ) -> NewtonStep:
@@ -87,21 +98,21 @@ def _by_factor(
 
 
 def _by_eigenvectors(
-    r: Array, g: Array, scale: Array, cut: Lazy, slack: Array, sound: Array, *_: Array
+    r: Array, g: Array, scale: Array, cut: Lazy, slack: Array, firm: Array, *_: Array
 ) -> NewtonStep:
-    """The Newton step by eigenvectors. Where the factor is sound, R is definite whatever they
-    say.
+    """The Newton step by eigenvectors. Where the factor is firm, R is definite but for eigenvalues
+    that are rounding of ones: its entries may have lost more, and their errors go together.
     """
     xp = namespace(r)
-    cut = known(cut)
     values, q = eigh(r)
+    zero = xp.where(firm, 5 * len(g) * xp.finfo(r.dtype).eps, known(cut))
     along = times(transposed(q), g)
-    positive = (values > cut) | sound
+    positive = values > zero
     safe = xp.where(positive, values, 1.0)
     u = xp.where(positive, along / safe, 0.0)
-    null = xp.abs(values) <= cut
+    null = xp.abs(values) <= zero
     quiet = xp.where(null, xp.abs(along), 0.0) <= slack
-    convex = (xp.all(values >= -cut, axis=0) & xp.all(quiet, axis=0)) | sound
+    convex = xp.all(values >= -zero, axis=0) & xp.all(quiet, axis=0)
     # A score along a direction without curvature has no Newton step: the maximum may be anywhere
     # that way.
     endless = xp.any(~positive & (xp.abs(along) > slack), axis=0)

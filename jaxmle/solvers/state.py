@@ -26,7 +26,7 @@ from jaxmle.solvers.rarely import rarely
 CLIMBING = 0
 POLISHING = 1
 DONE = 2
-RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
+RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY, CREEPING = range(7)
 GAIN_BEYOND_DUST = 1e4  # times the rounding error of ℓ, which no step along rounding promises
 MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
 
@@ -71,6 +71,7 @@ class State(NamedTuple):
     point: Point
     newton: NewtonStep
     scale: Array
+    peak: Array  # (k, ...) the largest metric on the way
     radius: Array
     move: Array  # the pending step
     predicted: Array  # its predicted gain
@@ -88,7 +89,6 @@ class State(NamedTuple):
     idle: Array
     refused: Array
     runaway: Array  # steps of undiminished gain in a row
-    longest: Array  # the longest such run
     even: Array  # steps in a row that gained alike
     most_even: Array  # the longest such run
     streak: Array  # receding steps in a row; −1 after a leap
@@ -210,6 +210,7 @@ def start(z: Array, like: Point) -> State:
         point=Point(z, -xp.inf * ones, zero, flat, square, curvature, blank),
         newton=NewtonStep(flat, xp.inf * ones, ~yes, ~yes),
         scale=flat,  # No metric before the first point: zero lets that point's own take over.
+        peak=flat,
         radius=zero,
         move=flat,
         predicted=zero,
@@ -227,7 +228,6 @@ def start(z: Array, like: Point) -> State:
         idle=count,
         refused=count,
         runaway=count,
-        longest=count,
         even=count,
         most_even=count,
         streak=count,

@@ -26,6 +26,7 @@ from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep, newton_step, within
 from jaxmle.solvers.state import (
     CLIMBING,
+    CREEPING,
     DONE,
     EXHAUSTED,
     NOT_FINITE,
@@ -74,13 +75,16 @@ MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a platea
 FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
 MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says more
 LIMIT = 40  # rejections in a row
+STEPS_OF_CREEPING = 250  # after which a climb is asked what it follows
+MAX_DECREMENT_OF_CREEPING = 1.0  # at which it is
 EVEN_GAIN = 0.2  # of ℓ, by a step that counts among those that gain alike: a quarter to four times
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
 GROWING_STEPS_OF_RUNAWAY = 30
 # times ℓ at the start, and one, by which ℓ > 0 has risen where it explodes: no density does, whose
 # logarithm is at most 709 a coordinate, and a wrong sign gets there in a dozen steps
-RISE_OF_EXPLOSION = 1e9
+RISE_OF_EXPLOSION = 1e8
+RISE_BEFORE_EXPLOSION = 30.0  # the same before a trial, refused or not, that explodes
 # the same where many steps have gained alike, or two and the next one overflows
 RISE_OF_SLOW_EXPLOSION = 1e3
 # rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
@@ -100,10 +104,10 @@ def _slack(point: Point) -> Array:
     return namespace(point.z).sqrt(noise_of(point))
 
 
-def _newton(point: Point, metric: Array, scale: Array) -> NewtonStep:
+def _newton(point: Point, metric: Array, scale: Array, peak: Array) -> NewtonStep:
     j = -symmetric(point.hessian)
     cut = jax.tree_util.Partial(null_cut_of, point.hessian, metric)
-    return newton_step(j, point.score, scale, cut, _slack(point), unrolled=True)
+    return newton_step(j, point.score, scale, cut, _slack(point), peak / scale, unrolled=True)
 
 
 def trusted(radius: Array, length: Array, gain: Array, predicted: Array, noise: Array) -> Array:
@@ -170,6 +174,7 @@ class Reading(NamedTuple):
     trial: Point  # without dust; the point before, where it is not finite
     newton: NewtonStep
     scale: Array
+    peak: Array  # (k, ...) the largest metric on the way
     finite: Array
     accept: Array
     deceived: Array  # value, score and Hessian contradict each other on a tail
@@ -210,7 +215,8 @@ def read(state: State, trial: Point) -> Reading:
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
     trial = select(finite, trial, state.point)
-    newton = _newton(trial, xp.where(finite, metric, state.scale), scale)
+    peak = xp.where(finite, xp.maximum(metric, state.peak), state.peak)
+    newton = _newton(trial, xp.where(finite, metric, state.scale), scale, peak)
     noise = xp.maximum(noise_of(state.point), noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
@@ -234,6 +240,7 @@ def read(state: State, trial: Point) -> Reading:
         trial,
         newton,
         scale,
+        peak,
         finite,
         accept,
         deceived,
@@ -252,13 +259,14 @@ def _judge(state: State, reading: Reading) -> State:
     xp = namespace(reading.trial.z)
     noted = _noted(state, reading)
     outcome = _outcome(state, noted, reading)
-    after = (reading.trial, reading.newton, reading.scale)
-    before = (state.point, state.newton, state.scale)
-    point, newton, scale = select(reading.accept, after, before)
+    after = (reading.trial, reading.newton, reading.scale, reading.peak)
+    before = (state.point, state.newton, state.scale, state.peak)
+    point, newton, scale, peak = select(reading.accept, after, before)
     return noted._replace(
         point=point,
         newton=newton,
         scale=scale,
+        peak=peak,
         outcome=_int(xp, outcome),
         phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE)),
     )
@@ -290,7 +298,6 @@ def _noted(state: State, reading: Reading) -> State:
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
         runaway=run,
         rough=state.rough | rough | reading.deceived,
-        longest=xp.maximum(state.longest, run),
         even=even,
         most_even=xp.maximum(state.most_even, even),
         radius=_radius_after(state, reading),
@@ -366,7 +373,21 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
     faster = faster & has_risen(noted, reading.trial, RISE_OF_EXPLOSION)
     overflows = reading.walled & (state.even + state.runaway >= 2)
     evenly = xp.where(accept, noted.even >= GROWING_STEPS_OF_RUNAWAY, overflows)
-    return upwards & (faster | (evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)))
+    evenly = evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)
+    # A trial is as good evidence as a step, where ℓ has risen as far as none does by rounding.
+    to_trial = state._replace(rise=state.rise + reading.gain)
+    beyond = has_risen(to_trial, reading.trial, RISE_OF_EXPLOSION)
+    beyond = beyond & has_risen(state, state.point, RISE_BEFORE_EXPLOSION)
+    return upwards & (faster | evenly | (beyond & ~state.newton.convex))
+
+
+def _creeps(noted: State, reading: Reading) -> Array:
+    """Whether a climb has come near an end by so many steps that it may follow a bent ridge, each
+    of them a little way: the profile likelihood is followed faster (``profile_walk``).
+    """
+    near = reading.newton.convex & (reading.newton.decrement <= MAX_DECREMENT_OF_CREEPING)
+    late = noted.steps > STEPS_OF_CREEPING
+    return reading.accept & late & near & (reading.trial.curvature is None)
 
 
 def _outcome(state: State, noted: State, reading: Reading) -> Array:
@@ -390,6 +411,7 @@ def _outcome(state: State, noted: State, reading: Reading) -> Array:
     outcome = xp.where(beyond | _explodes(state, noted, reading), RUNAWAY, outcome)
     opens = ~state.full & (state.steps <= FIRST_STEPS)
     patience = xp.where(opens, FIRST_STEPS, MAX_ROUNDS_WITHOUT_GAIN)
+    outcome = xp.where(_creeps(noted, reading), CREEPING, outcome)
     outcome = xp.where((noted.idle >= patience) | (noted.refused >= LIMIT), STUCK, outcome)
     ends = (~accept & ~(state.leap > 0)) | (accept & slow)
     outcome = xp.where(state.phase == POLISHING, xp.where(ends, SETTLED, RUNNING), outcome)

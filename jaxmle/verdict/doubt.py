@@ -20,12 +20,14 @@ from jaxmle.solvers.tails import TAIL
 
 HALF = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
-WIDE = 3.0  # standard error, in units of the coordinate or of one, from which it has to
+WIDE = 1.5  # standard error, in units of the coordinate or of one, from which it has to
 LONG = 1e3  # coordinates beyond may have run there: a standard error of three times that is wide
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further
 CLEAN_DECREMENT_RATIO = 0.05  # of the last full Newton step: converging faster than linearly
 CLEAN_INFORMATION_CHANGE = 0.1  # by the last full Newton step
+ALIKE = 0.99  # of the largest suspicion, from which another is as large but for rounding
+MIN_SHARE_OF_REACH = 0.1  # of the widest standard error, relative to the size of its coordinate
 DECREMENT_OF_NOTHING = 1e-24  # below it no step converges any more
 SHARPEST = 1e8  # standard errors from a coordinate to zero
 
@@ -60,9 +62,13 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     strange = xp.max(suspicion, axis=0) >= 1.0
     # Where nothing but the way of the last steps is strange, the coordinate is the one they moved.
     suspicion = xp.where(singular | strange, suspicion, moved)
-    chosen = column(np.arange(k), size) == xp.argmax(suspicion, axis=0)
-    coordinate = xp.where(chosen, 1.0, 0.0).astype(size.dtype)
     widths = xp.where(singular, 1.0 / xp.maximum(state.scale, scale), stderr)
+    # Along t₀t₁ = c both are inflated alike, and rounding would choose: one of those that go far.
+    alike = ~singular & (suspicion >= ALIKE * xp.max(suspicion, axis=0))
+    reach = xp.where(alike, widths / (1.0 + size), 0.0)
+    stays = alike & (reach < MIN_SHARE_OF_REACH * xp.max(reach, axis=0))
+    chosen = column(np.arange(k), size) == xp.argmax(xp.where(stays, 0.0, suspicion), axis=0)
+    coordinate = xp.where(chosen, 1.0, 0.0).astype(size.dtype)
     se = xp.sum(coordinate * widths, axis=0)
     is_logarithm = xp.any(chosen & curved, axis=0)
     unit = xp.where(is_logarithm, xp.minimum(se, MAX_STEP_OF_A_LOGARITHM / HALF), se)
@@ -125,12 +131,18 @@ def is_clean(state: State) -> Array:
     """Whether the last full Newton step converged faster than linearly, or nothing is left to
     converge.
     """
-    shows = state.signature
-    steady = namespace(shows.information).abs(shows.information - 1.0) <= CLEAN_INFORMATION_CHANGE
-    return steady & (
-        (shows.decrement <= CLEAN_DECREMENT_RATIO)
+    return is_steady(state) & (
+        (state.signature.decrement <= CLEAN_DECREMENT_RATIO)
         | (state.newton.decrement <= DECREMENT_OF_NOTHING)
     )
+
+
+def is_steady(state: State) -> Array:
+    """Whether the last full Newton step left the information along it as it was. On the way to a
+    maximum of fourth order or above it falls by half or more.
+    """
+    change = state.signature.information - 1.0
+    return namespace(change).abs(change) <= CLEAN_INFORMATION_CHANGE
 
 
 def came_along_tail(state: State, bar: Array) -> Array:

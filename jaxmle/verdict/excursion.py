@@ -20,15 +20,21 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
+    has_risen,
+    has_wall,
     is_finite,
     noise_of,
     select,
     select_lazily,
 )
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, PROVED, RECEDES, TAIL
+from jaxmle.solvers.trust_region import GROWING_STEPS_OF_RUNAWAY
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
+# times ℓ at the start, and one, where a climb that curves upwards overflows
+RISE_TO_OVERFLOW = 30.0
+EVEN_RISE_TO_OVERFLOW = 5.0  # the same where many steps have gained alike, as at a variance of zero
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
@@ -68,17 +74,19 @@ def is_suspect(state: State) -> tuple[Array, Array, Array]:
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
-    return (
-        _is_settled(state)
-        & (tail.length >= TAIL)
-        & (
-            tail.decrement
-            <= xp.maximum(xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, PROVED), noise)
-        )
-        & below,
-        noise,
-        ceiling,
-    )
+    least = xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, PROVED)
+    faded = tail.decrement <= xp.maximum(least, noise)
+    return _is_settled(state) & (tail.length >= TAIL) & faded & below, noise, ceiling
+
+
+def has_overflown(state: State) -> Array:
+    """Whether the climb ended where ℓ or a derivative is NaN after ℓ > 0 had risen as it does
+    without bound: curving upwards, or by as much at each of many steps.
+    """
+    explodes = ~state.newton.convex & has_risen(state, state.point, RISE_TO_OVERFLOW)
+    evenly = state.most_even >= GROWING_STEPS_OF_RUNAWAY
+    evenly = evenly & has_risen(state, state.point, EVEN_RISE_TO_OVERFLOW)
+    return (state.outcome == STUCK) & has_wall(state) & (explodes | evenly)
 
 
 def to_limit(state: State) -> Excursion:

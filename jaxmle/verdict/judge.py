@@ -24,6 +24,7 @@ from jaxmle.solvers.linalg import (
 )
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
+    CREEPING,
     DONE,
     EXHAUSTED,
     NOT_FINITE,
@@ -32,7 +33,6 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
-    has_risen,
     has_wall,
     noise_of,
     null_cut_of,
@@ -40,7 +40,7 @@ from jaxmle.solvers.state import (
 from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.solvers.tails import RECEDES
 from jaxmle.verdict.doubt import is_clean
-from jaxmle.verdict.excursion import information_of
+from jaxmle.verdict.excursion import has_overflown, information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, is_at_kink
 from jaxmle.verdict.shape import Shape
 from jaxmle.verdict.walk_record import AMPLIFIED
@@ -51,9 +51,6 @@ MAX_ROUNDING_OF_VARIANCES = 1e-3  # relative error by which a standard error is 
 MIN_SHARE_OF_A_MOVE = 1e-3  # of the largest square, from which a coordinate takes part in it
 # c of ℓ = −c·log w at an edge; a GEV law of one value ends with a shape of −1.0024 and c = .0024
 MIN_RATE_AT_EDGE = 3e-4
-RISE_TO_OVERFLOW = (
-    30.0  # times ℓ at the start, and one, where a climb that curves upwards overflows
-)
 # of which no covariance means anything; and those that may have directions without an estimate
 LOST = (
     Status.NONFINITE,
@@ -111,12 +108,15 @@ def survey(state: State, limit: Limit) -> Survey:
     point = limit.point
     kinked = is_at_kink(limit)
     metric = metric_of(point.hessian, point.score)
-    scale = xp.where(limit.recedes | kinked, limit.scale, metric)
+    # what has died on the way has no information in units of the coordinates themselves
+    floor = xp.minimum(state.peak, 1.0 / (1.0 + xp.abs(point.z)))
     cut = null_cut_of(point.hessian, metric)
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), cut)
     cut = xp.maximum(cut, limit.weakness)
     level = is_one_of(limit.shape, Shape.LEVEL)
     troubled = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
+    scale = xp.where(limit.recedes | kinked, limit.scale, metric)
+    scale = xp.where(limit.recedes | level, xp.maximum(scale, floor), scale)
     j = information_of(point)
     move = limit.move
     nobody_recedes = is_nowhere(limit.recedes)
@@ -179,7 +179,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     unknown = is_one_of(shape, Shape.UNKNOWN)
     # ℓ was measured to be far rougher than a sum of its terms is
     rough = unknown & (limit.noise > AMPLIFIED * noise_of(point))
-    escaped = (state.longest >= ESCAPE) & (rises | ~settled)
+    escaped = (state.runaway >= ESCAPE) & (rises | ~settled)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of
@@ -189,8 +189,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     unclean_peak = is_one_of(shape, Shape.PEAK) & ~is_clean(state)
     vanishing = is_one_of(shape, Shape.VANISHING) | unclean_peak
     singular = (troubled & (lowest <= cut) & ~unknown) | fading | vanishing
-    overflown = (state.outcome == STUCK) & ~quiet & has_wall(state) & ~state.newton.convex
-    overflown = overflown & has_risen(state, point, RISE_TO_OVERFLOW)
+    walled = (state.outcome == STUCK) & ~quiet & has_wall(state)
     cases = (
         (is_at_kink(limit), Status.CONVERGED),
         (state.outcome == NOT_FINITE, Status.NONFINITE),
@@ -200,7 +199,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             (state.outcome == RUNAWAY)
             | escaped
             | blown
-            | overflown
+            | (~quiet & has_overflown(state))
             | _diverges_at_edge(state, limit.noise)
             | (growth & ~quiet & ~rough)
             | is_one_of(shape, Shape.ENDLESS),
@@ -209,9 +208,9 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
         ((quiet & (lowest < -cut) & troubled & ~level & ~unknown) | rises, Status.SADDLE),
         (settled & level, Status.UNIDENTIFIED),
         (settled & singular, Status.SINGULAR),
-        ((state.outcome == STUCK) & ~quiet & has_wall(state), Status.NONFINITE),
+        (walled, Status.NONFINITE),
         ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
-        (state.phase != DONE, Status.MAX_STEPS),
+        ((state.phase != DONE) | (state.outcome == CREEPING), Status.MAX_STEPS),
         (
             ~conditioned | (decrement > DECREMENT_USABLE) | (state.outcome == EXHAUSTED) | unknown,
             Status.IMPRECISE,

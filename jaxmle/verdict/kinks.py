@@ -17,7 +17,17 @@ import jax
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh
-from jaxmle.solvers.state import DONE, RUNNING, SETTLED, STUCK, Point, State, is_finite, select
+from jaxmle.solvers.state import (
+    CREEPING,
+    DONE,
+    RUNNING,
+    SETTLED,
+    STUCK,
+    Point,
+    State,
+    is_finite,
+    select,
+)
 from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
 
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
@@ -100,7 +110,8 @@ def may_be_kinked(state: State) -> Array:
     regular = state.newton.definite & state.newton.convex
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
     unsettled = (state.outcome == STUCK) & (state.newton.decrement > DECREMENT_TO_LEAVE)
-    asked = (settled & ~regular) | unsettled | (state.phase != DONE)
+    unended = (state.phase != DONE) | (state.outcome == CREEPING)
+    asked = (settled & ~regular) | unsettled | unended
     if is_nowhere(asked):
         return asked
     is_small = xp.asarray(state.point.z.shape[0] <= MAX_COORDINATES)

@@ -30,6 +30,7 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
+    CREEPING,
     DONE,
     Point,
     State,
@@ -45,6 +46,7 @@ from jaxmle.verdict.excursion import (
     Excursion,
     _is_settled,
     follow,
+    has_overflown,
     has_receded,
     information_of,
     is_ahead,
@@ -211,7 +213,8 @@ def _is_spent(state: State) -> Array:
     """Whether the climb has spent its steps so near to an end that ℓ may be followed further than
     they led: a bent ridge is climbed by a thousandth of its length at a time.
     """
-    return (state.phase != DONE) & (state.newton.decrement <= DECREMENT_OF_A_SLOW_CLIMB)
+    spent = (state.phase != DONE) & (state.newton.decrement <= DECREMENT_OF_A_SLOW_CLIMB)
+    return spent | (state.outcome == CREEPING)
 
 
 def _null_direction(state: State) -> Array:
@@ -238,7 +241,7 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
 def _is_asked(state: State, doubtful: Array) -> Array:
     """Whether the shape of ℓ is asked for at the end of a climb."""
     faded = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
-    ended = _is_settled(state) | _is_spent(state)
+    ended = (_is_settled(state) & ~has_overflown(state)) | _is_spent(state)
     return ended & (doubtful | state.rough | faded | climbed_on(state))
 
 
@@ -260,10 +263,12 @@ def arrived(
     # Where the steps are spent, no climb sets out anew.
     spent = is_one_of(seen.shape, Shape.RISES) & (state.phase != DONE)
     shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
-    seen = seen._replace(
-        shape=xp.where(passed, int(Shape.RISES), shape),
-        point=select(passed, far.higher, select(spent, state.point, seen.point)),
-    )
+    # A climb that crept goes on from where it is, unless it was seen what it follows.
+    known = (shape == Shape.RISES) | (shape == Shape.TAIL) | (shape == Shape.ENDLESS)
+    unseen = (state.outcome == CREEPING) & ~known
+    shape = xp.where(passed | unseen, int(Shape.RISES), shape)
+    point = select(spent | unseen, state.point, seen.point)
+    seen = seen._replace(shape=shape, point=select(passed, far.higher, point))
     fades = seen.onward & ~passed & _is_fading(state, seen.point)
     fades = fades & is_one_of(seen.shape, Shape.RISES)
     seen = seen._replace(
@@ -278,20 +283,20 @@ def arrived(
     )
     tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
+    # a last look that hardly moved does not tell the way that the climb came by
+    stands = tail & ~xp.any(seen.move != 0, axis=0) & (state.tail.length >= TAIL)
     limit = select(is_ahead(state, far), state.point, far.followed)
     point = select(carried, limit, seen.point)
     decrement = xp.where(recedes, rest_of(state, point).decrement, state.newton.decrement)
     level = is_one_of(seen.shape, Shape.LEVEL)
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
-    size = xp.abs(state.point.z)
     # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
     weakness = xp.where(level, 2.0 * why.curvature / xp.maximum(unit**2, 1.0 * why.curvature), 0.0)
     return Limit(
         point=point,
-        # what has vanished has no information in units of the coordinates themselves
-        scale=xp.where(vanished, xp.maximum(state.scale, 1.0 / (1.0 + size)), state.scale),
+        scale=state.scale,
         recedes=recedes,
-        move=xp.where(carried, receding(state.tail.z, state.tail.move), seen.move),
+        move=xp.where(carried | stands, receding(state.tail.z, state.tail.move), seen.move),
         shape=seen.shape,
         weakness=weakness,
         decrement=decrement,
@@ -364,6 +369,7 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
     shape = xp.where(rises & (little | limit.blurred), int(Shape.UNKNOWN), shape)
+    shape = xp.where(rises & (state.outcome == CREEPING), int(Shape.NOT_ASKED), shape)
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),

@@ -357,6 +357,9 @@ def _noted(why: Doubt, state: State, walk: Walk, point: Point, change: Change) -
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
     higher = solved & (value > bar) & (point.value > walk.highest.value)
     near = not_below & (walk.side == 0) & (walk.place == 0)
+    # Where the rest can hardly be solved any more, points lie so near one another that their
+    # difference does not tell what recedes.
+    farther_by_half = xp.abs(walk.anchor_offset) <= 0.5 * distance
     reach = xp.maximum(walk.level_reach, distance)
     return walk._replace(
         tests=xp.where(tests & side, value, walk.tests),
@@ -368,7 +371,7 @@ def _noted(why: Doubt, state: State, walk: Walk, point: Point, change: Change) -
         level=select(not_below & (value <= bar), point, walk.level),
         outermost=select(not_below, point, walk.outermost),
         reach=xp.where(not_below, distance, walk.reach),
-        before=xp.where(not_below, walk.anchor, walk.before),
+        before=xp.where(not_below & farther_by_half, walk.anchor, walk.before),
     )
 
 

@@ -83,6 +83,7 @@ def cone_of(rows: ndarray) -> Cone:
         for side in (0, 1)
     )
     direction, strict = _interior(g, np.sum([d for pair in ends for d in pair], axis=0))
+    direction = np.where(np.abs(direction) > ROUNDING_OF_DIRECTIONS, direction, 0.0)
     far = [d for pair in ends for d in pair if np.linalg.norm(d) > MIN_PROJECTION_LENGTH]
     return Cone(
         direction / scale,

@@ -37,7 +37,7 @@ BY_CONE = 1
 BY_EXACT_ARITHMETIC = 2
 MAX_GRADIENT_BYTES = 2**28  # bytes of gradients that are looked at
 MAX_CUTS = 12  # rounds of looking for terms that fall far out
-# at which they are looked for, in units in which the gradient of some term is one
+# at which they are looked for, in units in which the gradient of the usual term is one
 CUTTING_DISTANCES = (1.0, 10.0, 100.0, 1000.0)
 
 
@@ -58,6 +58,7 @@ def with_recession_cone(
     fit: Fit,
     roots: tuple[int, ...] | ndarray,
     ways: Ways,
+    start: Array,
     exact: bool,
     further: Callable[[ndarray], ndarray],
 ) -> Fit:
@@ -67,6 +68,7 @@ def with_recession_cone(
     Args:
         roots: for each printed entry the one it follows; −1 where fixed.
         ways: gradients of the terms at many points.
+        start: (p,) where the terms are looked at first, not far out.
         exact: they are all that the likelihood has.
         further: the gradients (q, n, p) of the terms at other points (q, p).
     """
@@ -81,7 +83,9 @@ def with_recession_cone(
     cone = cone_of(distinct(np.concatenate([rows, ordered])))
     if not exact:
         usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[alive]
-        cone = _cut(fit, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
+        end = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
+        starts = np.stack([start, end])
+        cone = _cut(starts, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
     follow = np.where(roots >= 0, roots, np.arange(p))
     signs = np.asarray(fit.witness.sign)[columns]
     opposite = (signs != 0) & (~cone.touched | (cone.signs == -signs))
@@ -116,7 +120,7 @@ def _is_known(rows: ndarray, usable: ndarray, pure: ndarray, d: ndarray) -> bool
 
 
 def _cut(
-    fit: Fit,
+    starts: Array,
     cone: Cone,
     rows: ndarray,
     ordered: Array,
@@ -127,14 +131,16 @@ def _cut(
     """The cone without the directions along which some term falls far out.
 
     A concave term that still rises a long way along d has not fallen before. So the terms are
-    looked at far out along the directions on which the signs rest, from the limit on; the gradient
-    of one that falls there is another bound on the cone.
+    looked at far out along the directions on which the signs rest, from the start of the climb and
+    from the limit on, where those that have died hide nothing; the gradient of one that falls there
+    is another bound on the cone.
 
     Args:
+        starts: (2, p) both.
         usual: (n,) the size of each term's gradient where it is not far out.
     """
-    unit = 1.0 / np.maximum(np.max(np.abs(rows), axis=0), np.finfo(float).tiny ** 0.5)
-    start = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
+    # of the usual term: the gradient of exp at one of the points may be e¹⁰⁰
+    unit = 1.0 / np.maximum(_typical(rows), np.finfo(float).tiny ** 0.5)
     for _ in range(MAX_CUTS):
         if not np.any(cone.touched):
             break
@@ -142,12 +148,13 @@ def _cut(
         rays = rays / np.max(np.abs(rays / unit), axis=1)[:, None]
         falling = []
         for distance in CUTTING_DISTANCES:
-            points = np.tile(start, (len(rays), 1))
-            points[:, columns] += distance * rays
-            gradients = further(points)[..., columns]  # (q, n, k)
+            points = np.repeat(starts, len(rays), axis=0)
+            ways = np.tile(rays, (len(starts), 1))
+            points[:, columns] += distance * ways
+            gradients = further(points)[..., columns]  # (2q, n, k)
             size = np.linalg.norm(gradients, axis=-1)
-            slope = np.einsum("qnk,qk->qn", gradients, rays)
-            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(rays, axis=1)[:, None]
+            slope = np.einsum("qnk,qk->qn", gradients, ways)
+            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(ways, axis=1)[:, None]
             seen = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual) & (slope < -bound)
             falling.append(gradients[seen])
         more = np.concatenate(falling)
@@ -156,6 +163,12 @@ def _cut(
         rows = np.concatenate([rows, more])
         cone = cone_of(distinct(np.concatenate([rows, ordered])))
     return cone._replace(touched=np.zeros_like(cone.touched))
+
+
+def _typical(rows: ndarray) -> ndarray:
+    """The median size (k,) of what is not zero in each column of rows (m, k); 0 where all is."""
+    sizes = np.abs(rows)
+    return np.nan_to_num(np.nanmedian(np.where(sizes > 0, sizes, np.nan), axis=0))
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:

@@ -18,7 +18,7 @@ from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.solvers.status import is_one_of
-from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
+from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse, is_steady
 from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.walk_record import (
     AMPLIFIED,
@@ -41,6 +41,8 @@ MAX_NOISE_OF_RISE = (
     1e-4  # in units of ℓ, at the point it rises to: a climb from there shows no more
 )
 MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
+MIN_LENGTH_OF_A_RIDGE = 0.01  # in standard errors of its coordinate, the others held
+MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a parabola
 MAX_BLUR = 0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 
@@ -177,7 +179,8 @@ def _is_swallowed(state: State, walk: Walk) -> Array:
     """Whether ℓ still rose at an even pace when rounding became as large as what a step gains, as
     it does for a gamma law of equal values: digits are lost as fast as the shape grows.
     """
-    return (state.most_even >= EVEN_STEPS) & (walk.noise >= SWALLOWING_NOISE)
+    swallows = (walk.noise >= SWALLOWING_NOISE) & (walk.noise <= state.rise)
+    return (state.most_even >= EVEN_STEPS) & swallows  # noise above all that was gained is no rise
 
 
 Cases = tuple[tuple[Array, Shape], ...]
@@ -232,14 +235,14 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     # Past where a quartic would have shown too.
     far = xp.all((would_show >= 10 * sides.bar) & curved, axis=0)
     clean = is_clean(state)
-    # Or by more than the other coordinates held would let it be, to where the ridge ends at once,
-    # as that of loadings that may be turned does.
-    held = (
-        reach
-        * why.unit
-        * xp.sum(why.coordinate * metric_of(state.point.hessian, state.point.score), axis=0)
-    )
-    turns = xp.all((held >= 1.0) & ~(walk.falling > 0), axis=0) & clean
+    # Or as far as shows where the other coordinates are held, to where the ridge turns back and ℓ
+    # falls at once, as that of loadings that may be turned does.
+    metric = metric_of(state.point.hessian, state.point.score)
+    held = reach * why.unit * xp.sum(why.coordinate * metric, axis=0)
+    parabola = 0.5 * why.curvature * _offsets(walk.changes) ** 2
+    fallen = sides.known & (walk.changes < -sides.bars)
+    at_once = xp.all(~fallen | (walk.changes <= -MIN_RATIO_WHERE_A_RIDGE_ENDS * parabola), axis=1)
+    turns = xp.all((held >= MIN_LENGTH_OF_A_RIDGE) & at_once, axis=0) & is_steady(state) & curved
     # Ten times as far as the coordinate is large, on the way that the climb came by.
     followed = sides.stays & sides.came & ~sides.backwards
     followed = followed & (reach * why.unit >= 10 * _size(why, state))
@@ -247,16 +250,26 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     one_way = (sides.is_open | followed) & ~sides.falls & ~sides.steady
     one_way = xp.any(one_way, axis=0)
     gradual = xp.any(sides.gradual, axis=0)
-    tail = one_way & (sides.came | gradual | (xp.any(sides.falls, axis=0) & ~clean))
+    # A climb to a definite information that converged faster than linearly was on no tail: level
+    # ground is a ridge, though it falls gradually where the ridge turns back.
+    came_to_rest = clean & curved
+    unclear = (gradual & ~came_to_rest) | (xp.any(sides.falls, axis=0) & ~clean)
+    tail = one_way & (sides.came | unclear)
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
     to_limit = sides.came | (gradual & why.is_logarithm)
+    # as far as where a parabola would have been seen to fall
+    both_ways = xp.all(sides.stays & (sides.last >= OFFSETS.index(HALF)), axis=0)
+    # ℓ that falls and comes back to its level farther off is that of a plateau beside a hollow.
+    back = sides.known & (walk.changes >= -sides.bar) & (_places(walk.changes) > _first(fallen))
+    dips = xp.any(back, axis=(0, 1)) & ~amplified
     # A maximum of eighth order is level near by, and falls both ways as a hill does.
     hill = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
+        (dips, Shape.VANISHING),
         (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
-        ((one_way | xp.all(sides.stays, axis=0) | (near & ~hill)) & ~amplified, Shape.LEVEL),
+        ((one_way | both_ways | (near & ~hill)) & ~amplified, Shape.LEVEL),
     )
 
 
@@ -308,6 +321,15 @@ def _is_quadratic(changes: Array, bar: Array) -> Array:
     shows = (near < -20 * bar[:, first:-1]) & xp.isfinite(far)
     holds = (far <= 5 * near) & (far >= MAX_QUADRATIC_RATIO * near)
     return xp.all(xp.any(shows, axis=1) & xp.all(~shows | holds, axis=1), axis=0)
+
+
+def _first(holds: Array) -> Array:
+    """The first place (2, 1, ...) at which it holds (2, offsets, ...); past the last where it never
+    does.
+    """
+    xp = namespace(holds)
+    places = xp.where(holds, _places(holds), len(OFFSETS))
+    return xp.min(places, axis=1, keepdims=True)
 
 
 def _back(changes: Array, last: Array, steps: int) -> Array:

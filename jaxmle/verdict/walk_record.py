@@ -56,7 +56,7 @@ class Walk(NamedTuple):
     level: Point  # the outermost point within noise of the end of the climb
     outermost: Point  # the outermost point that is not below it
     reach: Array  # the offset there
-    before: Array  # (k, ...) the solved point before the outermost one
+    before: Array  # (k, ...) the last solved point at half its distance or less
 
 
 def walk_asked(walk: Walk) -> Array:
@@ -112,5 +112,5 @@ def is_credible(why: Doubt, state: State, walk: Walk, point: Point, slope: Array
     steeper = xp.maximum(xp.abs(slope), xp.abs(walk.anchor_slope))
     promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(walk.offset - walk.anchor_offset)
     gain = point.value - walk.anchor_value
-    bar = bar_at(why, state, walk, walk.offset)
+    bar = bar_at(why, state, walk, walk.offset) + 2 * state.newton.decrement
     return ~is_amplified(state, walk) | (gain <= promised + bar)

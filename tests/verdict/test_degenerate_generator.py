@@ -64,6 +64,17 @@ def test_no_verdict_of_two_thousand_is_false(name, long):
     assert not {key: k for key, k in long.false().items() if key[0] == name}
 
 
+# Ridges that turn back or bend away, of which rounding makes a parabola, were singular or at
+# infinity; a plateau with a hollow in it was a ridge.
+MISNAMED = (328, 746, 1050, 1467, 1772, 1871)
+
+
+@pytest.mark.parametrize("seed", MISNAMED)
+def test_ridges_that_turn_back_were_singular_and_a_plateau_a_ridge(seed):
+    found = census([seed])
+    assert not found.false(), str(found)
+
+
 # ---------------------------------------------------------------- the labels themselves
 
 

@@ -40,6 +40,12 @@ def test_a_likelihood_of_each_kind_is_right_declared_and_inside(name):
     assert not faults, "\n" + table(faults)
 
 
+def test_equal_values_as_a_quotient_were_climbed_to_the_limit_of_steps():
+    """Mean and deviation bend away from one another: a step follows them a hundredth of the way."""
+    faults = survey("equal_values", forms=("quotient",), roads=("alone",))
+    assert not faults, "\n" + table(faults)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_likelihood_is_the_same_in_every_form_alone_and_in_a_batch(name):

@@ -243,3 +243,51 @@ def test_a_maximum_of_high_order_was_at_infinity_or_not_identified(make, size, o
     assert np.isnan(fit.se[0])
     if size == 2:
         assert_allclose([fit.params[1], fit.se[1]], [y.mean(), 20**-0.5], rtol=1e-6)
+
+
+# ---------------------------------------------------------------- an end at NaN was all that was said of a climb
+
+
+@pytest.mark.parametrize("ties", [60])
+def test_a_climb_without_bound_that_overflows_was_not_finite(ties):
+    """A Cauchy law of which more than half of the values are equal: ℓ grows by (2·60 − 100)·log 1/s as the scale s goes to zero."""
+    rng = np.random.default_rng(4)
+    y = np.r_[np.zeros(ties), rng.normal(0, 0.01, 100 - ties)]
+
+    def law(t, y):
+        return -t[1] - jnp.log1p(((y - t[0]) / jnp.exp(t[1])) ** 2)
+
+    fit = jm.fit(law, np.array([0.0, -4.0]), y, progress=False)
+    expect(fit, "UNBOUNDED")
+
+
+def test_a_logarithmic_rise_of_the_wrong_sign_was_not_finite():
+    y = np.random.default_rng(0).standard_cauchy(100)
+
+    def wrong(t, y):
+        return t[1] + jnp.log1p(((y - t[0]) / jnp.exp(t[1])) ** 2)
+
+    fit = jm.fit(wrong, np.zeros(2), y, progress=False)
+    expect(fit, "UNBOUNDED")
+    assert "heck the sign" in fit.explain()
+
+
+def test_a_rise_that_is_all_rounding_was_without_bound():
+    """A self-exciting process of arrivals more even than Poisson's: ℓ is n log(n/T) − n at most, and 1 − exp(−b(T − t)) is rounding
+    where b is 1e-28, which a climb from here took for a rise of thousands.
+    """
+    times = np.cumsum(np.random.default_rng(3).gamma(6, 1 / 6, 80))
+
+    def hawkes(p, t):
+        mu, a, b = jnp.exp(p[0]), jnp.exp(p[1]), jnp.exp(p[2])
+
+        def step(excited, gap):
+            excited = jnp.exp(-b * gap) * (1 + excited)
+            return excited, jnp.log(mu + a * b * excited)
+
+        rates = jax.lax.scan(step, 0.0 * mu, jnp.diff(t))[1]
+        decayed = jnp.sum(1 - jnp.exp(-b * (t[-1] - t)))
+        return jnp.log(mu) + jnp.sum(rates) - mu * t[-1] - a * decayed
+
+    fit = jm.fit(hawkes, np.array([0.0, -1.0, 0.0]), times, progress=False)
+    assert fit.verdict.name not in ("CONVERGED", "UNBOUNDED"), fit.explain()

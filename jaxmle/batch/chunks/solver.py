@@ -264,7 +264,7 @@ def is_open(
         (state.outcome == NOT_FINITE)
         | (state.outcome == RUNAWAY)
         | (state.outcome == EXHAUSTED)
-        | (state.longest >= ESCAPE)
+        | (state.runaway >= ESCAPE)
     )
     doubtful = needs_excursion(nonlinear, state)
     if may_have_kinks:
