@@ -20,10 +20,11 @@ from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import drop_user_scale, with_user_scale
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
+from jaxmle.solvers.outcome import Reading
 from jaxmle.solvers.rarely import any_member
 from jaxmle.solvers.state import Point, State, Tail, select, start
 from jaxmle.solvers.status import is_one_of
-from jaxmle.solvers.trust_region import Reading, accepted, is_running, proposed, read
+from jaxmle.solvers.trust_region import accepted, is_running, proposed, read
 from jaxmle.verdict.doubt import Doubt, remember_rise
 from jaxmle.verdict.excursion import Excursion, follow, to_limit
 from jaxmle.verdict.judge import Verdict

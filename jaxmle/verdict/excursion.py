@@ -15,6 +15,7 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.newton_step import NewtonStep, newton_step
+from jaxmle.solvers.outcome import GROWING_STEPS_OF_RUNAWAY
 from jaxmle.solvers.state import (
     SETTLED,
     STUCK,
@@ -28,7 +29,6 @@ from jaxmle.solvers.state import (
     select_lazily,
 )
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, PROVED, RECEDES, TAIL
-from jaxmle.solvers.trust_region import GROWING_STEPS_OF_RUNAWAY
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
