@@ -95,7 +95,8 @@ def _minimum(a: Tree, b: Tree) -> Tree:
 
 
 def _clip(x: Tree, low: Tree, high: Tree) -> Tree:
-    return _minimum(_maximum(x, low), high)
+    above = x if low is None else _maximum(x, low)
+    return above if high is None else _minimum(above, high)
 
 
 def _zeros(shape: Tree, dtype: Tree = float) -> Tree:
@@ -106,8 +107,8 @@ def _ones(shape: Tree, dtype: Tree = float) -> Tree:
     return np.ones(shape, dtype)[()]
 
 
-def _zeros_like(x: Tree) -> Tree:
-    return np.zeros(np.shape(x), x.dtype)[()]
+def _zeros_like(x: Tree, shape: Tree = None) -> Tree:
+    return np.zeros(np.shape(x) if shape is None else shape, x.dtype)[()]
 
 
 FOR_NUMBERS = {

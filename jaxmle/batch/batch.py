@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-import jax
 import numpy as np
 
-from jaxmle._types import Axes, Clusters, Data, DTypeLike, Loglik, Params, PathLike, Tree
+from jaxmle._types import Axes, Clusters, Data, DTypeLike, Foreign, Loglik, Params, PathLike, Tree
 from jaxmle.batch.chunks.pieces import flat_members
 from jaxmle.batch.chunks.programs import Members
 from jaxmle.batch.members.identities import with_response_ids
@@ -58,7 +56,7 @@ def fit_batch(
     in_axes: Axes = 0,
     params_axis: int | str | None = "auto",
     block: int | None = None,
-    devices: jax.Device | Sequence[jax.Device] | None = None,
+    devices: Foreign = None,
     progress: bool | None = None,
     checkpoint: PathLike | None = None,
 ) -> Fit:
@@ -143,7 +141,7 @@ def fit_members(
     in_axes: Axes = 0,
     params_axis: int | str | None = "auto",
     block: int | None = None,
-    devices: jax.Device | Sequence[jax.Device] | None = None,
+    devices: Foreign = None,
     checkpoint: PathLike | None = None,
     check_rows: bool = True,
 ) -> Fit:

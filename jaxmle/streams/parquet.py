@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxmle._types import Loglik, PathLike, Tree
+from jaxmle._types import Foreign, Loglik, PathLike, Tree
 from jaxmle.fitting.options import Options
 from jaxmle.record.fit import Fit
 from jaxmle.streams.columns import Columns, columns_of
@@ -16,7 +16,7 @@ from jaxmle.streams.fit import fit_source
 from jaxmle.streams.reader import Reading
 
 if TYPE_CHECKING:
-    from pyarrow import fs
+    pass
 
 CHUNK_BYTES = 2**25  # of the numbers of a chunk: three of them and their copies are held
 MIN_CHUNK_ROWS = 2**12
@@ -63,7 +63,7 @@ class ParquetRows:
 
 
 def parquet(
-    path: PathLike | Sequence[PathLike], columns: Tree, *, filesystem: fs.FileSystem | None = None
+    path: PathLike | Sequence[PathLike], columns: Tree, *, filesystem: Foreign = None
 ) -> ParquetRows:
     """The rows of Parquet files, as the source of a fit that reads them again in each pass.
 

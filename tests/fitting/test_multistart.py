@@ -501,7 +501,7 @@ def test_bad_input_is_said(change, told):
     ("group", "told"),
     [
         (("mu", "scale"), "the same number of components: mu has 2, scale has 3"),
-        (("mu[0]",), r"no leaf.*write symmetric=\[\(\('mu\[0\]',\)"),
+        (("mu[0]",), r"symmetric names 'mu\[0\]', which is not a leaf"),
         (("mu", "cov"), "covariance matrix"),
         ((("mu",), ("scale",)), "'mu', which has 2 entries, with 'scale', which has 3"),
     ],

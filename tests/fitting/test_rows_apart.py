@@ -338,7 +338,7 @@ def test_clusters_within_which_rows_look_at_each_other_may_be_drawn():
 
     data = {**LONG, "group": np.arange(40) // 4}
     fit = jm.fit(within, START, data)
-    with pytest.raises(ValueError, match="only on its own row"):
+    with pytest.raises(ValueError, match="only on their own row"):
         jackknife(within, fit, data)
     deleted = jackknife(within, fit, data, clusters=data["group"], progress=False)
     keep = data["group"] != 3
@@ -417,7 +417,9 @@ def test_under_jit_weights_and_blocks_of_terms_that_mix_rows_gave_a_number():
             with pytest.raises(ValueError, match="weighted likelihood needs terms that depend on"):
                 run(given)
         for run in (blocks, summed):
-            with pytest.raises(ValueError, match="block_rows needs terms that depend on their own"):
+            with pytest.raises(
+                ValueError, match="block_rows needs terms that depend only on their own"
+            ):
                 jax.jit(run)(y)
         apart = jax.jit(lambda w: weighted(w, lambda p, y: -0.5 * (y - p["a"]) ** 2))(w)
     np.testing.assert_allclose(apart, np.average(y, weights=w), rtol=1e-12)
