@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from jaxmle._types import DTypeLike, Loglik, Tree
+from jaxmle._types import DTypeLike, Foreign, Loglik, Tree
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.groups import GroupFits, fit_groups
 from jaxmle.fitting.options import MAX_STEPS
@@ -27,14 +27,14 @@ class Fitted(NamedTuple):
     columns were ``coded``, as text that is equal when the coefficients mean the same.
     """
 
-    table: pa.Table
+    table: Foreign
     dropped: int
     coding: str
 
 
 def fit_table(
     model: Loglik,
-    table: pa.Table,
+    table: Foreign,
     *,
     by: str | Sequence[str],
     formula: str | None = None,

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from jaxmle._types import DataFrame
+from jaxmle._types import DataFrame, Foreign
 from jaxmle.data.table import needed
 from jaxmle.lake.outputs import Folder
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow import dataset
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,7 +43,7 @@ class LakeFits:
     skipped: int
     stale: tuple[str, ...] = ()
 
-    def to_dataset(self) -> dataset.Dataset:
+    def to_dataset(self) -> Foreign:
         """The fits as a pyarrow data set, not yet read; the columns are those of ``fit_table``."""
         datasets = needed("pyarrow.dataset")
         paths = [self.folder.file(name) for name in self.files]
@@ -58,7 +53,7 @@ class LakeFits:
         whole = max((part.physical_schema for part in made.get_fragments()), key=len)
         return made.replace_schema(whole.remove_metadata())
 
-    def to_table(self) -> pa.Table:
+    def to_table(self) -> Foreign:
         """The fits as one pyarrow table, in memory."""
         return self.to_dataset().to_table()
 
