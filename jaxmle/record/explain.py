@@ -47,7 +47,7 @@ SOURCE = {
         "shuffled separately."
     ),
     2: (
-        " The cause is the model, not the data: with other data of this kind, and at "
+        " It is the model, not the data: with other data of this kind, and at "
         "other parameters, equally many combinations are undetermined."
     ),
 }

@@ -219,7 +219,7 @@ def test_an_unidentified_fit_says_whether_model_or_data_is_the_cause():
         linear_data(3),
     )
     assert by_model.verdict == Status.UNIDENTIFIED
-    assert "The cause is the model" in by_model.explain()
+    assert "It is the model" in by_model.explain()
     assert np.isfinite(by_model.stderr["c"])
 
 

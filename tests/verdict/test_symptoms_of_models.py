@@ -46,7 +46,7 @@ def test_11_a_column_twice_another_is_the_fault_of_the_data():
     y = np.random.default_rng(0).normal(size=12)
     fit = jm.fit(lambda t, d: -0.5 * (d[1] - d[0] @ t) ** 2, np.zeros(3), (x, y))
     expect(fit, "UNIDENTIFIED")
-    assert "The cause is the model" not in fit.explain()
+    assert "It is the model" not in fit.explain()
 
 
 # ---------------------------------------------------------------- 12: the wrong maximum from our own start
