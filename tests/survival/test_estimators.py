@@ -167,7 +167,7 @@ def test_a_risk_set_that_empties_before_later_entries_warns():
 def test_aalen_johansen_is_that_of_statsmodels():
     rng = np.random.default_rng(1)
     time, cause = rng.permutation(np.arange(1.0, 41.0)), rng.integers(0, 3, 40)
-    with np.errstate(divide="ignore"):  # a standard error of theirs at the last failure
+    with np.errstate(all="ignore"):  # a standard error of theirs at the last failure
         other = CumIncidenceRight(time, cause)
     for code, curve in aalen_johansen(time, cause).items():
         place = np.searchsorted(curve.times, other.times)
