@@ -167,8 +167,8 @@ def _cut(
 
 def _typical(rows: ndarray) -> ndarray:
     """The median size (k,) of what is not zero in each column of rows (m, k); 0 where all is."""
-    sizes = np.abs(rows)
-    return np.nan_to_num(np.nanmedian(np.where(sizes > 0, sizes, np.nan), axis=0))
+    columns = [column[column > 0] for column in np.abs(rows).T]
+    return np.array([np.median(column) if len(column) else 0.0 for column in columns])
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:

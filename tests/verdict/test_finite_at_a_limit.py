@@ -192,3 +192,16 @@ def test_a_rate_with_counts_stays_finite_beside_one_without(n, start):
     assert fit.x[1] == -np.inf
     neither = jm.fit(two_counts, np.array(start), (np.zeros(n), np.zeros(n)))
     np.testing.assert_array_equal(neither.x, [-np.inf, -np.inf])
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_parameter_in_no_term_beside_two_without_counts_is_not_determined(n):
+    """Its gradients are all zero; NumPy warned of their median."""
+
+    def loglik(theta, data):
+        return two_counts(theta[:2], data) + 0.0 * theta[2]
+
+    fit = jm.fit(loglik, np.zeros(3), (np.zeros(n), np.zeros(n)))
+    assert fit.verdict == Status.SEPARATED
+    np.testing.assert_array_equal(fit.x[:2], [-np.inf, -np.inf])
+    assert np.isnan(fit.se).all()
