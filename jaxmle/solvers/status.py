@@ -204,7 +204,8 @@ STATUS_MEANING = {
     ),
     Status.MAX_STEPS: (
         "the step limit was reached {distance} standard errors from the maximum, judged "
-        "by the derivatives. Raise max_steps or give a better start."
+        "by the derivatives. Raise max_steps or give a better start. A search that follows a "
+        "bent ridge without an end in sight is stopped earlier: reparametrise."
     ),
     Status.IMPRECISE: (
         "in this precision ({dtype}) the estimates are accurate to at most about "
