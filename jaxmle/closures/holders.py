@@ -32,7 +32,6 @@ class Walk(Protocol):
     all: bool
     again: bool
     narrow: bool
-    integers: bool
     traced: bool
 
     # fmt: off
@@ -127,7 +126,6 @@ def numpy_array(walk: Walk, value: ndarray) -> None:
     dtype = value.dtype
     walk.holders.add(id(value))
     walk.narrow = walk.narrow or is_narrow_now(value)
-    walk.integers = walk.integers or (value.ndim > 0 and dtype.kind in "iu")
     walk.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
         inner = value.ravel().tolist()
@@ -159,8 +157,6 @@ def numpy_scalar(walk: Walk, value: Foreign) -> None:
 
 def jax_array(walk: Walk, value: Foreign) -> None:
     """An array that cannot change, or a tracer."""
-    is_whole = getattr(value.dtype, "kind", "") in ("i", "u")  # an extended type, of keys, has none
-    walk.integers = walk.integers or (value.ndim > 0 and is_whole)
     if is_narrow(value):
         walk.holders.add(id(value))
         walk.narrow = walk.narrow or is_narrow_now(value)
@@ -235,5 +231,4 @@ def column_values(walk: Walk, values: ndarray) -> None:
             else:
                 walk.visit(value)
     else:
-        walk.integers = walk.integers or values.dtype.kind in "iu"
         walk.facts += (values.dtype.str, digest(values))

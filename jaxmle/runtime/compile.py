@@ -203,11 +203,6 @@ def _once_differentiable(node: Tree) -> OnceDifferentiable:
     return node
 
 
-def closes_over_integers(loglik: Tree) -> bool:
-    """Whether a function in the likelihood closes over an array of integers."""
-    return any(_memo(function).seen.integers for function in functions_of(loglik))
-
-
 def contradict(loglik: Tree) -> None:
     """Record that second derivatives by jax are not those of the score: what is compiled of this
     likelihood from now on takes differences.

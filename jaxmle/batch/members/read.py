@@ -33,7 +33,7 @@ from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of
-from jaxmle.likelihood.discovery.indices import Members, check_indices
+from jaxmle.likelihood.discovery.indices import Members, check_fixed_indices, check_indices
 from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
 from jaxmle.likelihood.structure import parts_of, substituted
@@ -123,6 +123,10 @@ def read_batch(
         source = replace(source, padded=not unpadded)
         with precision(dtype):
             _check_ragged_calls(tree, layout, start, source)
+            if unpadded:
+                rows = source.sizes[:, 0]
+                shortest = data_of(source, int(np.argmin(np.where(rows > 0, rows, rows.max()))))
+                check_fixed_indices(tree, layout, start, shortest)
     kind = None if weights is None else weights.kind
     weighted = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
     counts = _distinct(tree, source)

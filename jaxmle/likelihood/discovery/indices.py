@@ -20,12 +20,13 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Slice, Tree, ndarray
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
+from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
-from jaxmle.likelihood.structure import shapes_of
+from jaxmle.likelihood.structure import parts_of, program_of_terms, shapes_of
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.compile import closes_over_integers, remembered
+from jaxmle.runtime.compile import remembered
 
 PROBE_PERIOD = 7919  # a prime, so that the sampled rows do not follow a period of the codes
 LOOKED_AT = 16  # number of rows that decide whether a column of floats holds codes
@@ -58,6 +59,24 @@ class Members(NamedTuple):
     equal: bool  # whether all have the same number of rows
 
 
+def check_fixed_indices(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> bool:
+    """Raise a ValueError for an index that is a number in the function and lies outside its axis.
+
+    Returns:
+        Whether a function holds arrays of integers, which may be indices too.
+    """
+    parts = parts_of(loglik)
+    if not parts and has_user_function(loglik):
+        terms = program_of_terms(loglik, layout, base, data)
+        if terms.index_out_of_range:
+            raise ValueError(terms.index_out_of_range)
+        return terms.holds_integers
+    pooled = isinstance(loglik, Pool)
+    pairs = zip(parts, data if pooled else (data,) * len(parts), strict=True)
+    holds_integers = [check_fixed_indices(part, layout, base, rows) for part, rows in pairs]
+    return any(holds_integers)
+
+
 def check_indices(
     loglik: Loglik, layout: Layout, base: Array, data: Tree, members: Members | None = None
 ) -> None:
@@ -71,8 +90,9 @@ def check_indices(
     """
     if not has_user_function(loglik):
         return
+    holds_integers = check_fixed_indices(loglik, layout, base, data)
     leaves = jax.tree.leaves(data)
-    if not any(map(_may_hold_codes, leaves)) and not closes_over_integers(loglik):
+    if not any(map(_may_hold_codes, leaves)) and not holds_integers:
         return
     if members is None:
         alone = _row_of_one
