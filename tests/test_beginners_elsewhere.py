@@ -1,6 +1,7 @@
 """Forty mistakes of those who come from statsmodels, R, PyTorch, SciPy, numpyro or pandas: each ends in one sentence."""
 
 import inspect
+import math
 import pickle
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
+import scipy.stats
 
 import jaxmle as jm
 from jaxmle import models
@@ -229,3 +232,60 @@ def test_a_type_error_inside_a_function_keeps_its_own_words():
     with pytest.raises(TypeError, match="unexpected keyword argument 'scale'") as caught:
         jm.fit(lambda p, d: jnp.sum(d["y"], scale=p["sigma"]), START, DATA)
     assert "fit() has no" not in str(caught.value)
+
+
+def filled(params, y):
+    terms = np.zeros(N)
+    for i in range(N):
+        terms[i] = -((y[i] - params[0]) ** 2)
+    return terms
+
+
+def printed(params, y):
+    print(f"{params[0]:.3f}")
+    return -((y - params[0]) ** 2)
+
+
+def three_of_two(params, y):
+    a, b, c = params
+    return -((y - a - b - c) ** 2)
+
+
+def inside_a_longer_call(params, y):
+    return -((y - float(params[0]) * np.zeros(1)[0]) ** 2)
+
+
+TWO, LIST = np.zeros(2), [0.0, 1.0]
+IN_THE_LIKELIHOOD = {
+    "a list of start values": (lambda p, y: y * jnp.exp(p).sum(), LIST, ["params is a list", "numpy.array("]),
+    "a list times two": (lambda p, y: -((y - p * 2) ** 2), LIST, ["params is a list"]),
+    "minus a list": (lambda p, y: -p * y, LIST, ["params is a list"]),
+    "a product with a list": (lambda p, x: -((x @ p) ** 2), LIST, ["params is a list"]),
+    "a list in a dictionary": (lambda p, y: -((y - p["b"] * 2) ** 2), {"b": LIST}, ["params['b'] is a list"]),
+    "a tuple of start values": (lambda p, y: -((y - (p + 1)) ** 2), (0.0, 1.0), ["params is a tuple"]),
+    "filling an array of NumPy": (filled, TWO, ["cannot hold parameters", "jnp.stack"]),
+    "a number printed in a format": (printed, TWO, ["jax.debug.print"]),
+    "three names for two values": (three_of_two, TWO, ["3 values are unpacked", "2 of them"]),
+    "round brackets for an entry": (lambda p, y: -((y - p(0)) ** 2), TWO, ["params[0]"]),
+    "float() beside np.zeros": (inside_a_longer_call, TWO, ["leave float() out"]),
+    "math.lgamma": (lambda p, y: y * math.lgamma(p[0]), TWO, ["jax.scipy.special.gammaln"]),
+    "a law that jax does not have": (lambda p, y: scipy.stats.weibull_min.logpdf(y, p[0]), TWO, ["jaxmle.families"]),
+    "a function that jax does not have": (lambda p, y: scipy.special.kv(1.0, p[0]) * y, TWO, ["the same computation in jax.numpy"]),
+    "a draw of NumPy": (lambda p, y: y * np.random.default_rng(0).normal(p[0]), TWO, ["a draw made before the fit"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", IN_THE_LIKELIHOOD)
+def test_what_was_said_in_words_of_python_or_jax_is_said_of_the_likelihood(mistake):
+    loglik, start, parts = IN_THE_LIKELIHOOD[mistake]
+    with pytest.raises((TypeError, ValueError), match=r"^line \d+ of ") as caught:
+        jm.fit(loglik, start, X if mistake == "a product with a list" else Y)
+    message = str(caught.value)
+    assert all(part in message for part in parts), message
+    assert "\n" not in message and "Tracer" not in message
+
+
+def test_what_stands_beside_the_mistake_on_its_line_is_not_blamed():
+    with pytest.raises(TypeError, match="params is a list") as caught:
+        jm.fit(lambda p, x: -((x @ p) ** 2), LIST, np.column_stack([Y, Y]))
+    assert "column_stack() works only" not in str(caught.value)

@@ -9,8 +9,6 @@ numbered after the leaves.
 
 from __future__ import annotations
 
-import operator
-import os
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -19,11 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from jaxmle._types import Array, Atom, Foreign, Loglik, Tree, ndarray
-from jaxmle.likelihood.contract import terms_of
-from jaxmle.parameters.tree import Layout
+from jaxmle._types import Atom, Foreign, Tree, ndarray
 from jaxmle.runtime.calls import aval_of, value_of
-from jaxmle.runtime.user_code import is_users
 
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
@@ -76,19 +71,10 @@ NO_CODE = Var(None, False)
 # ---------------------------------------------------------------- the program
 
 
-def indices_of(
-    loglik: Loglik, layout: Layout, base: Array, data: Tree
-) -> tuple[tuple[Index, ...], dict[int, ndarray]]:
+def indices_of(program: ClosedJaxpr, data: Tree) -> tuple[tuple[Index, ...], dict[int, ndarray]]:
     """The places where the program of a log-likelihood indexes an axis by a leaf of the data or by
-    an array that it closes over, and these arrays by their numbers; nothing if it cannot be traced.
+    an array that it closes over, and these arrays by their numbers.
     """
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
-    try:
-        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
-            base, shapes
-        )
-    except Exception:  # an error of the function itself is raised when it is summed
-        return (), {}
     first = len(jax.tree.leaves(data))
     constants = dict(enumerate(program.consts, first))
     table = dict(zip(program.jaxpr.constvars, codes_captured(program, first), strict=True))
@@ -161,14 +147,14 @@ def applied(equation: JaxprEqn, ins: list[Var]) -> tuple[list[Var], list[Index]]
     of_data = any(var.of_data for var in ins)
     unknown = [Var(None, of_data) for _ in equation.outvars]
     if name == "scan":
-        body = _program(params["jaxpr"])
+        body = program_in(params["jaxpr"])
         return unknown, _looped(_results(body, _of_one_turn(equation, body, ins))[1])
     if name == "cond":
         chosen = list(indexed(equation, ins))
-        branches = [_results(_program(branch), ins[1:])[1] for branch in params["branches"]]
+        branches = [_results(program_in(branch), ins[1:])[1] for branch in params["branches"]]
         return unknown, _looped([*chosen, *(index for branch in branches for index in branch)])
     if name == "while":
-        body = _program(params["body_jaxpr"])
+        body = program_in(params["body_jaxpr"])
         first = params["cond_nconsts"]
         constants = ins[first : first + params["body_nconsts"]]
         carried = [Var(None, var.of_data) for var in ins[first + params["body_nconsts"] :]]
@@ -185,7 +171,7 @@ def _looped(indices: list[Index]) -> list[Index]:
     return [index._replace(looped=True) for index in indices]
 
 
-def _program(closed: ClosedJaxpr) -> Tree:
+def program_in(closed: ClosedJaxpr) -> Tree:
     return getattr(closed, "jaxpr", closed)
 
 
@@ -230,7 +216,7 @@ def indexed(equation: JaxprEqn, ins: list[Var]) -> Iterator[Index]:
         return
     index = ins[1].known
     each = index if isinstance(index, tuple) and not isinstance(index, Code) else (index,)
-    if len(each) != len(places) or _filled_on_purpose(params):
+    if len(each) != len(places) or filled_on_purpose(params):
         return
     shape = aval_of(equation.invars[0]).shape
     adds = name != "gather"
@@ -241,7 +227,7 @@ def indexed(equation: JaxprEqn, ins: list[Var]) -> Iterator[Index]:
             yield from _index(component, shape[axis] - window[axis] + 1, ins[0], choice)
 
 
-def _filled_on_purpose(params: Tree) -> bool:
+def filled_on_purpose(params: Tree) -> bool:
     """Whether the value read out of range was given explicitly: ``at[…].get(mode="fill",
     fill_value=0)``.
     """
@@ -397,117 +383,3 @@ CODE_RULES: dict[str, Callable[[Tree, list[Known]], Known]] = {
     "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side,
     "stack": _side_by_side, "max": _floored, "clamp": _clamped,
 }  # fmt: skip
-
-
-# ---------------------------------------------------------------- numbers as indices
-
-
-def fixed_index_out_of_range(program: ClosedJaxpr) -> str:
-    """A sentence about the first index that is a number in the function itself, such as
-    ``theta[3]`` of two entries, and lies outside its axis; '' if there is none.
-    """
-    for equation, number, size in _fixed_indices(program.jaxpr, {}, None):
-        if not 0 <= number < size:
-            entries = "1 entry" if size == 1 else f"{size} entries"
-            written = (
-                number if number >= 0 else number - size
-            )  # jax adds the size to a negative one
-            return (
-                f"{_users_line(equation)}index {written} is out of range: the axis has {entries}. "
-                "jax does not say so, and takes the nearest entry or none. Correct the index, or "
-                "give the parameter as many start values as the likelihood reads"
-            )
-    return ""
-
-
-def _users_line(equation: JaxprEqn) -> str:
-    """The line of the user's code that an operation comes from, with a colon after it."""
-    frames = getattr(getattr(equation.source_info, "traceback", None), "frames", ())
-    for frame in frames:
-        if is_users(frame.file_name):
-            return f"line {frame.line_num} of {os.path.basename(frame.file_name)}: "
-    return ""
-
-
-def _fixed_indices(
-    jaxpr: Jaxpr, known: dict[Tree, int | None], caller: JaxprEqn | None
-) -> Iterator[tuple[JaxprEqn, int, int]]:
-    """The operations of a program that index by a number, with the number and the length of the
-    axis. ``known`` are the numbers among its variables, which are added.
-    """
-
-    def read(atom: Atom) -> int | None:
-        return literal(atom).known if hasattr(atom, "val") else known.get(atom)  # type: ignore[return-value]
-
-    for equation in jaxpr.eqns:
-        ins = [read(atom) for atom in equation.invars]
-        place = caller or equation
-        for number, size in _numbers_as_indices(equation, ins):
-            yield place, number, size
-        inner = called(equation)
-        if inner is not None:
-            given = dict(zip(inner.jaxpr.invars, ins, strict=True))
-            yield from _fixed_indices(inner.jaxpr, given, place)
-            outs = [given.get(out) for out in inner.jaxpr.outvars if not hasattr(out, "val")]
-            if len(outs) == len(equation.outvars):
-                known.update(zip(equation.outvars, outs, strict=True))
-            continue
-        for body in _bodies(equation):
-            yield from _fixed_indices(body, {}, place)
-        rule = RULES_OF_NUMBERS.get(equation.primitive.name)
-        if rule is not None:
-            known[equation.outvars[0]] = rule(ins)
-
-
-def _bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The programs that a loop or a branch runs."""
-    if equation.primitive.name in ("scan", "cond", "while"):
-        held = [equation.params.get(name) for name in ("jaxpr", "cond_jaxpr", "body_jaxpr")]
-        for body in (*held, *equation.params.get("branches", ())):
-            if body is not None:
-                yield _program(body)
-
-
-def _numbers_as_indices(equation: JaxprEqn, ins: list[int | None]) -> Iterator[tuple[int, int]]:
-    """The numbers by which an operation reads or writes single entries, with the length of the
-    axis.
-    """
-    name = equation.primitive.name
-    params = equation.params
-    if name == "dynamic_slice":
-        shape = aval_of(equation.invars[0]).shape
-        for size, width, number in zip(shape, params["slice_sizes"], ins[1:], strict=True):
-            if number is not None and width == 1:
-                yield number, size
-        return
-    if name == "gather":
-        axes = params["dimension_numbers"].start_index_map
-        is_entry = all(params["slice_sizes"][axis] == 1 for axis in axes)
-    elif name.startswith("scatter"):
-        axes = params["dimension_numbers"].scatter_dims_to_operand_dims
-        is_entry = set(axes) <= set(params["dimension_numbers"].inserted_window_dims)
-    else:
-        return
-    is_chosen = params.get("mode") is jax.lax.GatherScatterMode.CLIP or _filled_on_purpose(params)
-    if len(axes) == 1 and is_entry and not is_chosen and ins[1] is not None:
-        yield ins[1], aval_of(equation.invars[0]).shape[axes[0]]
-
-
-def _of_numbers(compute: Callable[[int, int], int]) -> Callable[[list[int | None]], int | None]:
-    def rule(ins: list[int | None]) -> int | None:
-        left, right = ins
-        return None if left is None or right is None else int(compute(left, right))
-
-    return rule
-
-
-RULES_OF_NUMBERS: dict[str, Callable[[list[int | None]], int | None]] = {
-    "add": _of_numbers(operator.add),
-    "sub": _of_numbers(operator.sub),
-    "mul": _of_numbers(operator.mul),
-    "lt": _of_numbers(operator.lt),
-    "select_n": lambda ins: None if ins[0] is None else ins[1 + ins[0]],
-    **dict.fromkeys(
-        ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze"), lambda ins: ins[0]
-    ),
-}

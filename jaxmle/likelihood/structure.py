@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxmle._types import Array, Loglik, Tree, ndarray
-from jaxmle.likelihood.codes import fixed_index_out_of_range
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, leaf_of, rows_of, terms_of
 from jaxmle.likelihood.regression import Linear, Regression
@@ -160,35 +159,22 @@ def _rows(loglik: Loglik, data: Tree) -> int:
     return rows_of(loglik, data) or 1
 
 
-class Terms(NamedTuple):
-    """What the program of a log-likelihood shows before it runs."""
-
-    shape: tuple[int, ...]  # of the terms; () if they are one number for dependent data
-    index_out_of_range: str  # a sentence about an index in the function itself; '' if all are in
-    holds_integers: bool  # whether it holds arrays of integers, which may be indices
-
-
-def program_of_terms(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Terms:
-    """What the program of the terms at ``base`` (p,) shows, read once for each shape of the
-    data.
+def program_of_terms(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> ClosedJaxpr:
+    """The program of the terms as a function of x (p,) and the data, traced once for each shape of
+    the data.
     """
 
-    def find(loglik: Loglik) -> Terms:
-        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
-            base, data
-        )
-        holds_integers = any(jnp.issubdtype(one.dtype, jnp.integer) for one in program.consts)
-        shape = program.out_avals[0].shape
-        return Terms(shape, fixed_index_out_of_range(program), holds_integers)
+    def trace(loglik: Loglik) -> ClosedJaxpr:
+        return jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(base, data)
 
     if tracing():
-        return find(loglik)
-    return remembered(loglik, ("terms", layout, *shapes_of(data)), find)
+        return trace(loglik)
+    return remembered(loglik, ("terms", layout, *shapes_of(data)), trace)
 
 
 def term_shape(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
     """The shape of the terms at ``base`` (p,); () if it is one number for dependent data."""
-    return program_of_terms(loglik, layout, base, data).shape
+    return program_of_terms(loglik, layout, base, data).out_avals[0].shape
 
 
 def shapes_of(data: Tree) -> tuple[Tree, ...]:
