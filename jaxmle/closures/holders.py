@@ -22,7 +22,7 @@ READING = frozenset(
 )  # methods of a path
 
 
-class Walk(Protocol):
+class Traversal(Protocol):
     """The walk of ``watch``, as far as the holders use it."""
 
     facts: list[object]
@@ -72,7 +72,7 @@ def reaching(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
 # ---------------------------------------------------------------- containers
 
 
-def mapping(walk: Walk, value: Foreign) -> None:
+def mapping(walk: Traversal, value: Foreign) -> None:
     """A dictionary of any class by its keys and values, in order."""
     ordered = isinstance(value, collections.OrderedDict)
     pairs = collections.OrderedDict.items(value) if ordered else dict.items(value)
@@ -82,7 +82,7 @@ def mapping(walk: Walk, value: Foreign) -> None:
     walk.subclassed(value)
 
 
-def elements(walk: Walk, value: Foreign) -> None:
+def elements(walk: Traversal, value: Foreign) -> None:
     """A list, tuple, set or deque of any class by its elements."""
     base: Foreign = next(
         b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b)
@@ -91,29 +91,29 @@ def elements(walk: Walk, value: Foreign) -> None:
     walk.subclassed(value)
 
 
-def number(walk: Walk, value: Foreign) -> None:
+def number(walk: Traversal, value: Foreign) -> None:
     """A number or text of a class of its own."""
     base: Foreign = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
     walk.facts.append(base.__repr__(value))
     walk.subclassed(value)
 
 
-def buffer(walk: Walk, value: Foreign) -> None:
+def buffer(walk: Traversal, value: Foreign) -> None:
     """Bytes that may change."""
     walk.facts.append(xxhash.xxh3_128_intdigest(memoryview(value).tobytes()))
 
 
-def view_of_dict(walk: Walk, value: Foreign) -> None:
+def view_of_dict(walk: Traversal, value: Foreign) -> None:
     """The keys, values or items of a dictionary."""
     walk.items(dict(value.mapping))
 
 
-def proxy(walk: Walk, value: Foreign) -> None:
+def proxy(walk: Traversal, value: Foreign) -> None:
     """A read-only view of a dictionary."""
     walk.items(dict(value))
 
 
-def reference(walk: Walk, value: Foreign) -> None:
+def reference(walk: Traversal, value: Foreign) -> None:
     """What a weak reference refers to."""
     walk.visit(value())
 
@@ -121,7 +121,7 @@ def reference(walk: Walk, value: Foreign) -> None:
 # ---------------------------------------------------------------- arrays
 
 
-def numpy_array(walk: Walk, value: ndarray) -> None:
+def numpy_array(walk: Traversal, value: ndarray) -> None:
     """An array by its type, shape and the digest of its bytes, or by its objects."""
     kind = type(value)
     dtype = value.dtype
@@ -141,7 +141,7 @@ def numpy_array(walk: Walk, value: ndarray) -> None:
         array_subclass(walk, value)
 
 
-def array_subclass(walk: Walk, value: ndarray) -> None:
+def array_subclass(walk: Traversal, value: ndarray) -> None:
     """What an array of another class adds: a mask, attributes."""
     if isinstance(value, np.ma.MaskedArray):
         walk.visit(np.ma.getmaskarray(value))
@@ -149,7 +149,7 @@ def array_subclass(walk: Walk, value: ndarray) -> None:
     walk.subclassed(value)
 
 
-def numpy_scalar(walk: Walk, value: Foreign) -> None:
+def numpy_scalar(walk: Traversal, value: Foreign) -> None:
     """A number by its type and bytes."""
     if is_narrow(value):
         walk.holders.add(id(value))
@@ -157,7 +157,7 @@ def numpy_scalar(walk: Walk, value: Foreign) -> None:
     walk.facts.append(value.tobytes())
 
 
-def jax_array(walk: Walk, value: Foreign) -> None:
+def jax_array(walk: Traversal, value: Foreign) -> None:
     """An array that cannot change, or a tracer."""
     is_whole = getattr(value.dtype, "kind", "") in ("i", "u")  # an extended type, of keys, has none
     walk.integers = walk.integers or (value.ndim > 0 and is_whole)
@@ -171,7 +171,7 @@ def jax_array(walk: Walk, value: Foreign) -> None:
 # ---------------------------------------------------------------- tables
 
 
-def pandas_table(walk: Walk, value: Foreign) -> None:
+def pandas_table(walk: Traversal, value: Foreign) -> None:
     """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where
     they are numbers.
     """
@@ -188,7 +188,7 @@ def pandas_table(walk: Walk, value: Foreign) -> None:
         walk.visit(value.attrs)
 
 
-def pandas_column(walk: Walk, column: Foreign) -> None:
+def pandas_column(walk: Traversal, column: Foreign) -> None:
     """The type, categories and values of a column."""
     walk.facts.append(str(column.dtype))
     if hasattr(column.dtype, "categories"):
@@ -196,7 +196,7 @@ def pandas_column(walk: Walk, column: Foreign) -> None:
     column_values(walk, column.to_numpy())
 
 
-def polars_table(walk: Walk, value: Foreign) -> None:
+def polars_table(walk: Traversal, value: Foreign) -> None:
     """A frame or series by the names, types and values of its columns."""
     walk.holders.add(id(value))
     for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
@@ -205,7 +205,7 @@ def polars_table(walk: Walk, value: Foreign) -> None:
         column_values(walk, column.to_numpy() if numeric else np.array(column.to_list(), object))
 
 
-def arrow_data(walk: Walk, value: Foreign) -> None:
+def arrow_data(walk: Traversal, value: Foreign) -> None:
     """An array, batch or table of pyarrow by its type and buffers, which it may share with a NumPy
     array that can change.
     """
@@ -218,14 +218,14 @@ def arrow_data(walk: Walk, value: Foreign) -> None:
             walk.facts += [part and xxhash.xxh3_128_intdigest(part) for part in chunk.buffers()]
 
 
-def path(walk: Walk, value: Foreign) -> None:
+def path(walk: Traversal, value: Foreign) -> None:
     """A path by its name. What code that was reached may read there cannot be watched."""
     walk.facts.append(str(value))
     if not walk.again and (walk.all or walk.names & READING):
         walk.hide(value)
 
 
-def column_values(walk: Walk, values: ndarray) -> None:
+def column_values(walk: Traversal, values: ndarray) -> None:
     """The values of a column."""
     walk.facts.append(values.shape)
     if values.dtype.hasobject:

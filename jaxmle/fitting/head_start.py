@@ -22,7 +22,7 @@ from jaxmle.solvers.first_order import QUADRATIC
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.solvers.state import Point, State
-from jaxmle.solvers.tails import RECEDES
+from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.solvers.trust_region import begin, is_running, step
 
 # rows from which the passes that are saved are worth two programs more
@@ -87,7 +87,7 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
         return None
     sample = sampler.sample(few)
     few = data_length(sample) or few
-    before, state = _climb(passes.on(sample).evaluate, z)
+    before, state = _ascend(passes.on(sample).evaluate, z)
     if not _is_near(state):
         return None
     return Head(
@@ -97,7 +97,7 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
     )
 
 
-def _climb(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
+def _ascend(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
     """The last two states of a climb up to a seventh of a standard error of the sample: its maximum
     is many standard errors of all rows away from theirs.
     """
@@ -135,5 +135,5 @@ def _is_near(state: State) -> bool:
         newton.definite
         & newton.convex
         & (newton.decrement <= QUADRATIC)
-        & (state.signature.information >= RECEDES)
+        & (state.signature.information >= RECEDING_INFORMATION)
     )

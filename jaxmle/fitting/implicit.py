@@ -16,7 +16,7 @@ from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.one_loop import search_in_one_loop
 from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Codes, Passes, Problem, objective_of, problem_of
-from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.user_scale import EndPoint
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
     FORWARD_OVER_REVERSE,
@@ -72,19 +72,19 @@ def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
     """
 
     def differentiable() -> Fit:
-        return _traced_climb(problem, _root, base, data, codes)
+        return _traced_search(problem, _root, base, data, codes)
 
     def constant() -> Fit:
         loglik, fixed_base, rows = without_derivative((problem.loglik, base, data))
-        return _traced_climb(replace(problem, loglik=loglik), _search, fixed_base, rows, codes)
+        return _traced_search(replace(problem, loglik=loglik), _search, fixed_base, rows, codes)
 
     params = problem.layout.unravel(base)
     return first_that_exists((differentiable, constant), problem.loglik, params, data)
 
 
-def _traced_climb(
+def _traced_search(
     problem: Problem,
-    solve: FunctionTo[tuple[Array, Verdict, Reach, Point, Array]],
+    solve: FunctionTo[tuple[Array, Verdict, EndPoint, Point, Array]],
     base: Array,
     data: Data,
     codes: Codes,
@@ -159,7 +159,7 @@ def _doubted(
 
 def _search(
     problem: Problem, objective: Objective, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Point, Array]:
+) -> tuple[Array, Verdict, EndPoint, Point, Array]:
     """The maximum, the verdict on it, what that was judged by, the point there, and further
     steps.
     """
@@ -173,7 +173,7 @@ def _search(
 
 def _root(
     problem: Problem, objective: Objective, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Point, Array]:
+) -> tuple[Array, Verdict, EndPoint, Point, Array]:
     """The maximum as the root of the score, so that it is differentiable by the implicit
     function theorem to any order in what ``objective`` closes over.
     """

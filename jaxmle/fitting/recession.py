@@ -14,7 +14,7 @@ from jaxmle._types import Array, Data, Function, Loglik, ndarray
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.concavity import is_concave
 from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.recession import Ways, is_exact, scores_at, straight, ways
+from jaxmle.likelihood.recession import RecessionTypes, is_exact, scores_at, straight, ways
 from jaxmle.likelihood.structure import roots_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
@@ -142,7 +142,7 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> nda
     return np.take(whole, np.where(roots >= 0, roots, np.arange(layout.p)), axis=1)
 
 
-def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Ways:
+def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> RecessionTypes:
     def make(loglik: Loglik) -> Function:
         return lambda x, data: ways(loglik, layout, x, data)
 

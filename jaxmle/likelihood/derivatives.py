@@ -332,8 +332,8 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
 
     (score, (value, absolute)), columns, error = central_differences(score_at, x)
     hessian = 0.5 * (columns + columns.T)
-    lopsided = 0.5 * jnp.abs(columns - columns.T)
-    error = jnp.maximum(error, error.T) + lopsided
+    asymmetric = 0.5 * jnp.abs(columns - columns.T)
+    error = jnp.maximum(error, error.T) + asymmetric
     return SecondOrder(value, absolute, score, hessian, Differentiation(DIFFERENCES, error))
 
 

@@ -2,13 +2,13 @@
 on.
 """
 
-from jaxmle.plots.climbs import Climb, path_of, trace
 from jaxmle.plots.effects import effects
 from jaxmle.plots.estimates import batch_map, forest
 from jaxmle.plots.likelihoods import likelihood_curve, likelihood_surface
 from jaxmle.plots.mixtures import mixture
 from jaxmle.plots.predictions import predictions, residuals
 from jaxmle.plots.regions import contour, profile
+from jaxmle.plots.search_path import Climb, path_of, trace
 from jaxmle.plots.simulations import coverage
 from jaxmle.plots.survival_curves import survival
 from jaxmle.plots.uniformity import pit, qq

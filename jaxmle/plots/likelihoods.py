@@ -18,7 +18,7 @@ from jaxmle.likelihood.contract import rows_of, terms_of
 from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_count, check_number
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
-from jaxmle.plots.climbs import Climb
+from jaxmle.plots.search_path import Climb
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 

@@ -35,7 +35,7 @@ class Slope(NamedTuple):
     aux: Tree = None
 
 
-class Arrival(NamedTuple):
+class ScoreAscent(NamedTuple):
     """Where a climb by scores ended."""
 
     z: Array  # (k,) the start again where it did not arrive
@@ -43,9 +43,9 @@ class Arrival(NamedTuple):
     passes: int
 
 
-def secant_climb(
+def bfgs_ascent(
     slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array
-) -> Arrival:
+) -> ScoreAscent:
     """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
     that is nearly right.
 
@@ -76,9 +76,9 @@ def secant_climb(
     return _ended(z, current.z + step, min(distance, ahead), passes)
 
 
-def _ended(start: Array, z: Array, distance: Array, passes: int) -> Arrival:
+def _ended(start: Array, z: Array, distance: Array, passes: int) -> ScoreAscent:
     arrived = bool(0.5 * distance**2 <= DECREMENT_TO_POLISH)
-    return Arrival(z if arrived else start, arrived, passes)
+    return ScoreAscent(z if arrived else start, arrived, passes)
 
 
 def _inverse(information: Array) -> Array:

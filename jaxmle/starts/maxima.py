@@ -38,7 +38,7 @@ def is_level(maximum: Maximum) -> bool:
     return maximum.gap < MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maximum.loglik))
 
 
-def census(fits: Fit, blocks: list[ndarray]) -> tuple[Maximum, ...]:
+def distinct_maxima(fits: Fit, blocks: list[ndarray]) -> tuple[Maximum, ...]:
     """The distinct ends of the converged fits, the highest first."""
     loglik = np.asarray(fits.loglik, dtype=float)
     x = fits.x

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from jaxmle._types import Data, Loglik, PathLike, Tree, ndarray
-from jaxmle.fitting.fit import Manner
+from jaxmle.fitting.fit import Conduct
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Problem
@@ -83,8 +83,8 @@ def fit_source(
             store.open(identity(problem, posed.base, posed.data, about))
         resumed = last_landmark(store, problem.chart.k)
         sampler = Sampler(reading.rows, partial(_sample, reading))
-        manner = Manner(options.progress, sampler, resumed, keeper(store, resumed))
-        return _fitted(quantities, runner, loglik, posed, manner)
+        conduct = Conduct(options.progress, sampler, resumed, keeper(store, resumed))
+        return _fitted(quantities, runner, loglik, posed, conduct)
 
 
 def _sample(reading: Reading, few: int) -> Data:
@@ -148,10 +148,10 @@ def _work(task: Task) -> Work:
 
 
 def _fitted(
-    quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, manner: Manner
+    quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, conduct: Conduct
 ) -> Fit:
     """The fit, together with what depends on all rows."""
-    fitted = concluded(quantities, loglik, posed, manner, STREAMED)
+    fitted = concluded(quantities, loglik, posed, conduct, STREAMED)
     fitted = _with_cone(fitted, quantities, runner.work.reading)
     fitted = _with_response_id(fitted, loglik, runner)
     return with_signals(fitted, loglik, posed.loglik, posed.data)
@@ -182,7 +182,7 @@ def _with_response_id(fit: Fit, loglik: Loglik, runner: SourceRunner) -> Fit:
     response = response_of(loglik, columns.tree)
     if response is None:
         return fit
-    digests = dict(zip(columns.names, runner.census.digests, strict=True))
+    digests = dict(zip(columns.names, runner.row_counts.digests, strict=True))
     names = [name for leaf in response.values() for name in names_in(leaf)]
     weights = [] if columns.weights is None else [columns.weights]
     return replace(fit, response_id=fingerprint_of(*(digests[name] for name in names + weights)))

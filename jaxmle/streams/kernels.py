@@ -212,7 +212,7 @@ def _rough(form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array) -> tup
     return bad, jnp.zeros(bad.shape)
 
 
-def _levers(
+def _leverage_rows(
     form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array, lift: Array
 ) -> tuple[Array, Array]:
     """Rows whose leverage is one."""
@@ -230,7 +230,7 @@ SEARCHES: dict[str, Callable[[Form, Tree], Function]] = {
     "terms": _search(_terms),
     "changes": _search(_changes),
     "rough": _search(_rough),
-    "levers": _search(_levers),
+    "levers": _search(_leverage_rows),
 }
 BY_CLUSTER = "clusters"
 CHUNK_KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}

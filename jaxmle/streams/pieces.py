@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmle._types import Loglik
 from jaxmle.fitting.ending import complete
-from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
+from jaxmle.fitting.fit import Conduct, check_rows, search_on_host, with_structure
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Problem, problem_of
@@ -147,7 +147,7 @@ def _need_rows_apart(
 
 
 def concluded(
-    quantities: Quantities, loglik: Loglik, posed: Posed, manner: Manner, word: str
+    quantities: Quantities, loglik: Loglik, posed: Posed, conduct: Conduct, word: str
 ) -> Fit:
     """Search, and make the record, with what else is known.
 
@@ -157,11 +157,11 @@ def concluded(
     """
     problem = quantities.problem
     passes = quantities.passes()
-    verdict, reached, steps_before, head = search_on_host(passes, manner)
+    verdict, reached, steps_before, head = search_on_host(passes, conduct)
     points = [verdict.point.aux.x, posed.base][: 2 - (verdict.status == Status.CONVERGED)]
     rules = check_rules(problem.loglik, problem.layout, points, posed.data)
     if rules.hessian:  # the climb used a wrong one; from now on use differences
-        verdict, reached, steps_before, head = search_on_host(passes, manner)
+        verdict, reached, steps_before, head = search_on_host(passes, conduct)
     runner = quantities.runner
     if not runner.n > 0:
         raise ValueError("all weights are zero: there are no observations")

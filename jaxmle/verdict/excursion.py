@@ -15,26 +15,33 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.newton_step import NewtonStep, newton_step
-from jaxmle.solvers.outcome import GROWING_STEPS_OF_RUNAWAY
+from jaxmle.solvers.outcome import STEPS_OF_DIVERGENCE
 from jaxmle.solvers.state import (
     SETTLED,
     STUCK,
     Point,
     State,
     has_risen,
-    has_wall,
     is_finite,
+    met_nan,
     noise_of,
     select,
     select_lazily,
 )
-from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, PROVED, RECEDES, TAIL
+from jaxmle.solvers.tails import (
+    DECREMENT_OF_A_PLAIN_TAIL,
+    DECREMENT_OF_A_PROVED_TAIL,
+    RECEDING_INFORMATION,
+    STEPS_OF_A_TAIL,
+)
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
 # times ℓ at the start, and one, where a climb that curves upwards overflows
 RISE_TO_OVERFLOW = 30.0
-EVEN_RISE_TO_OVERFLOW = 5.0  # the same where many steps have gained alike, as at a variance of zero
+STEADY_RISE_TO_OVERFLOW = (
+    5.0  # the same where many steps have gained alike, as at a variance of zero
+)
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
@@ -74,9 +81,9 @@ def is_suspect(state: State) -> tuple[Array, Array, Array]:
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
-    least = xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, PROVED)
+    least = xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, DECREMENT_OF_A_PROVED_TAIL)
     faded = tail.decrement <= xp.maximum(least, noise)
-    return _is_settled(state) & (tail.length >= TAIL) & faded & below, noise, ceiling
+    return _is_settled(state) & (tail.length >= STEPS_OF_A_TAIL) & faded & below, noise, ceiling
 
 
 def has_overflown(state: State) -> Array:
@@ -84,9 +91,9 @@ def has_overflown(state: State) -> Array:
     without bound: curving upwards, or by as much at each of many steps.
     """
     explodes = ~state.newton.convex & has_risen(state, state.point, RISE_TO_OVERFLOW)
-    evenly = state.most_even >= GROWING_STEPS_OF_RUNAWAY
-    evenly = evenly & has_risen(state, state.point, EVEN_RISE_TO_OVERFLOW)
-    return (state.outcome == STUCK) & has_wall(state) & (explodes | evenly)
+    evenly = state.max_equal_gains >= STEPS_OF_DIVERGENCE
+    evenly = evenly & has_risen(state, state.point, STEADY_RISE_TO_OVERFLOW)
+    return (state.outcome == STUCK) & met_nan(state) & (explodes | evenly)
 
 
 def to_limit(state: State) -> Excursion:
@@ -199,7 +206,7 @@ def has_receded(state: State, far: Excursion) -> Array:
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.
     inner = is_ahead(state, far) & state.newton.definite & ~state.rough
-    inner = inner & (state.signature.information >= RECEDES)
+    inner = inner & (state.signature.information >= RECEDING_INFORMATION)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
     # likelihood from going there.
     return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Tree, ndarray
-from jaxmle.likelihood.recession import Ways, straight
+from jaxmle.likelihood.recession import RecessionTypes, straight
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
@@ -57,7 +57,7 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
 def with_recession_cone(
     fit: Fit,
     roots: tuple[int, ...] | ndarray,
-    ways: Ways,
+    ways: RecessionTypes,
     start: Array,
     exact: bool,
     further: Callable[[ndarray], ndarray],
