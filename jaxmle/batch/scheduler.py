@@ -45,7 +45,7 @@ from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import is_running
 from jaxmle.verdict.separation import wants_cone
 
-MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which a climb is not an easy one
+MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which an ascent is not an easy one
 # rows of all members from which steps in single precision are worth another program
 MIN_ROWS_FOR_FLOAT32_START = 2**19
 # rows of a member from which a pass over them takes longer than the step that follows it

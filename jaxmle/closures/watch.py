@@ -90,14 +90,14 @@ def look(function: Foreign, names: frozenset[str] = frozenset(), *, again: bool 
         again: only the facts are wanted, to compare; ``names`` are those of the first look.
     """
     while True:
-        walk = _Traversal(names, again)
+        traversal = _Traversal(names, again)
         try:
-            walk.visit(function)
+            traversal.visit(function)
         except Exception as error:  # of an object asked for what it holds, or too deep a structure
-            walk.hidden = f"what raises {type(error).__name__} when it is looked at"
-        if again or walk.loaded <= names:
-            return walk.result(names)
-        names |= walk.loaded
+            traversal.hidden = f"what raises {type(error).__name__} when it is looked at"
+        if again or traversal.loaded <= names:
+            return traversal.result(names)
+        names |= traversal.loaded
 
 
 class _Traversal:

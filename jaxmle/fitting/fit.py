@@ -42,7 +42,7 @@ from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
-from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
+from jaxmle.likelihood.discovery.self_check import HEAD_START, evaluation_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
@@ -95,17 +95,17 @@ def fit_on_host(posed: Posed, options: Options, model: str) -> Fit:
         return replace(fit_by_score(passes, posed, options.progress), model=model)
     conduct = Conduct(options.progress, sampler_of(posed.data, posed.rows or 0))
     verdict, reached, steps_before, head = search_on_host(passes, conduct)
-    # where a climb with a wrong Hessian ends, nothing may be finite
+    # where an ascent with a wrong Hessian ends, nothing may be finite
     points = [verdict.point.aux.x, base][: 2 - is_one_of(verdict.status, Status.CONVERGED)]
     rules = check_rules(problem.loglik, problem.layout, points, passes.device_data)
-    if rules.hessian:  # the climb used a wrong one
+    if rules.hessian:  # the ascent used a wrong one
         passes = passes.on(posed.data)
         verdict, reached, steps_before, head = search_on_host(passes, conduct)
     data_id = identity(posed.loglik, posed.data, posed.dtype)
     n = _number_of_observations(passes, posed)
     fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
-    road = road_of(posed.loglik, problem.loglik)
-    fitted = replace(fitted, road=", ".join([road, *head]), model=model)
+    evaluation = evaluation_of(posed.loglik, problem.loglik)
+    fitted = replace(fitted, evaluation=", ".join([evaluation, *head]), model=model)
     if fitted.verdict is Status.UNIDENTIFIED and posed.rows is not None:
         fitted = traced_to(fitted, passes, verdict.point.z)
     fitted = with_rules(fitted, problem.loglik, rules)
@@ -148,7 +148,7 @@ def _number_of_observations(passes: Passes, posed: Posed) -> Array:
 
 
 class Landmark(NamedTuple):
-    """What is enough of a climb to go on from there."""
+    """What is enough of an ascent to go on from there."""
 
     z: Array  # (k,)
     radius: Array  # of the trust region; 0 before Newton's steps
@@ -166,10 +166,10 @@ class Conduct:
 
 
 def search_on_host(passes: Passes, conduct: Conduct) -> tuple[Verdict, EndPoint, Array, list[str]]:
-    """The verdict, where a recession leads, the steps made before the climb, and the word for a
+    """The verdict, where a recession leads, the steps made before the ascent, and the word for a
     head start where there was one.
 
-    Many rows get a head start. If the climb from it does not converge, the search is repeated from
+    Many rows get a head start. If the ascent from it does not converge, the search is repeated from
     the user's start. A resumed search goes on from where it was, and is repeated likewise.
     """
     problem = passes.problem
@@ -231,13 +231,13 @@ def _ascend(
     z: Array,
     max_steps: int,
 ) -> State:
-    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or
+    """The ascent on the host: ``maximise`` with a line of progress every two seconds, or at each step, or
     never.
 
     Args:
         reuse: the end of a step too short to change the Hessian, if it is one; None where all
             passes are whole.
-        radius: of the trust region, where a climb is gone on with.
+        radius: of the trust region, where an ascent is gone on with.
     """
     state = begin(evaluate, z)
     if radius:

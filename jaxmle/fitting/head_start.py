@@ -1,4 +1,4 @@
-"""Where to start a climb over very many rows: at the maximum of a few of them.
+"""Where to start an ascent over very many rows: at the maximum of a few of them.
 
 The maximum over m of n independent rows is about √(n/m) standard errors from that over all, and
 their information, n/m times, is that of all to within √(k/m). From there passes for the score alone
@@ -65,8 +65,8 @@ def sampler_of(data: Data, n: int) -> Sampler:
 
 
 def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
-    """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or
-    that climb does not arrive.
+    """The maximum over evenly spaced rows, by an ascent from z (k,); None where all rows are few or
+    that ascent does not arrive.
 
     Only a declared regression has a head start: its rows are independent by declaration.
     """
@@ -98,7 +98,7 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
 
 
 def _ascend(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
-    """The last two states of a climb up to a seventh of a standard error of the sample: its maximum
+    """The last two states of an ascent up to a seventh of a standard error of the sample: its maximum
     is many standard errors of all rows away from theirs.
     """
     before = state = begin(evaluate, z)

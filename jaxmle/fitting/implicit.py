@@ -29,7 +29,7 @@ from jaxmle.likelihood.derivatives import (
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.discovery.row_independence import check_traced
-from jaxmle.likelihood.discovery.self_check import road_of
+from jaxmle.likelihood.discovery.self_check import evaluation_of
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count, term_shape
@@ -63,7 +63,7 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     program = cached_under_trace(posed.loglik, key, make)
     with without_alarms():
         fitted = program(base, posed.data, codes)
-    return replace(fitted, road=road_of(posed.loglik, posed.loglik))
+    return replace(fitted, evaluation=evaluation_of(posed.loglik, posed.loglik))
 
 
 def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
@@ -134,7 +134,7 @@ def _doubted(
     """The point with the error of a Hessian that a user's rule of differentiation gets wrong.
 
     A trace cannot take another road by what it finds. So the standard errors say how far off they
-    are, which makes CONVERGED IMPRECISE, and what a climb with a wrong Hessian tells of the shape
+    are, which makes CONVERGED IMPRECISE, and what an ascent with a wrong Hessian tells of the shape
     of the likelihood is not believed: it is STALLED.
     """
     differentiation = point.aux.hessian_by
@@ -226,7 +226,7 @@ def _solve_symmetric(information: Function, y: Array, method: str | None) -> Arr
     rows.
 
     Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: the Hessian of the climb says which exist.
+    trace: the Hessian of the ascent says which exist.
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")

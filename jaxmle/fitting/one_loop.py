@@ -1,4 +1,4 @@
-"""The search of a fit under a trace: climb, excursions and verdict in one ``while_loop`` whose body
+"""The search of a fit under a trace: ascent, excursions and verdict in one ``while_loop`` whose body
 evaluates the likelihood once.
 
 On the host each of these is a loop of its own (``search`` in ``passes``). Compiled, each would hold
@@ -40,12 +40,12 @@ Evaluate = Callable[[Array], Point]
 
 
 class Start(NamedTuple):
-    """Where a climb set out, for those that set out where an earlier one saw ℓ rise."""
+    """Where an ascent set out, for those that set out where an earlier one saw ℓ rise."""
 
-    rises: Array  # () how many climbs there were before
-    z: Array  # (k,) where the climb before it ended
+    rises: Array  # () how many ascents there were before
+    z: Array  # (k,) where the ascent before it ended
     value: Array  # ℓ there
-    steps: Array  # of all climbs before
+    steps: Array  # of all ascents before
 
 
 class Search(NamedTuple):
@@ -150,7 +150,7 @@ def _like(new: Tree, old: Tree) -> Tree:
 
 
 def _explored(search: Search) -> State:
-    """The end of the climb as the excursions see it: not at all where it was at a kink."""
+    """The end of the ascent as the excursions see it: not at all where it was at a kink."""
     return search.state if search.kink is None else without(search.kink, search.state)
 
 
@@ -163,7 +163,7 @@ def _trial(search: Search) -> Array:
 
 
 def _runs(problem: Problem, search: Search) -> Array:
-    """Whether this member's climb goes on."""
+    """Whether this member's ascent goes on."""
     return search.is_open & is_running(search.state, problem.max_steps)
 
 
@@ -243,7 +243,7 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
 
 
 def _remembered(search: Search) -> Tail:
-    """The tail of a climb: the way it came where it set out from an earlier one's end."""
+    """The tail of an ascent: the way it came where it set out from an earlier one's end."""
     state = search.state
     before = state._replace(
         point=state.point._replace(z=search.origin.z, value=search.origin.value)
@@ -253,7 +253,7 @@ def _remembered(search: Search) -> Tail:
 
 
 def _limit(search: Search, seen: Found) -> Limit:
-    """The end of a climb and its excursions."""
+    """The end of an ascent and its excursions."""
     limit = arrived(_explored(search), search.far, search.why, search.path, seen)
     if search.kink is not None:
         limit = at_kink(limit, search.kink)
@@ -261,7 +261,7 @@ def _limit(search: Search, seen: Found) -> Limit:
 
 
 def _concluded(seen: Limit, search: Search) -> tuple[Tree, ...]:
-    """What follows from the end of a climb: where ℓ was seen to rise a finite way off, another one
+    """What follows from the end of an ascent: where ℓ was seen to rise a finite way off, another one
     from there.
     """
     state = search.state

@@ -1,6 +1,6 @@
 """A fit about to run: its static problem, the passes over its data, and the search.
 
-The host and a trace differ in how the passes run, and in nothing else: climb, excursion, verdict
+The host and a trace differ in how the passes run, and in nothing else: ascent, excursion, verdict
 and record (``ending``) are the same functions of them.
 """
 
@@ -52,7 +52,7 @@ DEVIATIONS_OF_COLLAPSED_TERM = 8.0
 SMALL_STEP = 1e-9  # relative to a parameter, or to one
 # change of a term by that step over the median of all, from which it is the one that collapses
 MIN_CHANGE_OF_COLLAPSED_TERM = 1e6
-MAX_RISES = 6  # climbs anew from where ℓ was seen to rise
+MAX_RISES = 6  # new ascents from where ℓ was seen to rise
 Ascend = Callable[[Callable[[Array], Point], Array, int], State]
 Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 
@@ -398,11 +398,11 @@ def search(
     z: Array,
     may_have_kinks: Callable[[], bool],
 ) -> tuple[Verdict, EndPoint]:
-    """Climb, explore, judge, on the host; where ℓ is seen to rise a finite way off, climb on from
+    """Ascend, explore, judge, on the host; where ℓ is seen to rise a finite way off, ascend again from
     there. Under a trace: ``one_loop``.
 
     Args:
-        may_have_kinks: asked only where a climb ended as one does at a kink.
+        may_have_kinks: asked only where an ascent ended as one does at a kink.
     """
     chart = problem.chart
 
@@ -427,7 +427,7 @@ def search(
 
 
 def verdict_of(problem: Problem, state: State, limit: Limit) -> tuple[Verdict, EndPoint]:
-    """The verdict at the end of a climb and its excursion."""
+    """The verdict at the end of an ascent and its excursion."""
     limit = settled_rise(state, limit)
     spectrum = decompose_information(state, limit)
     reached = reach(problem.chart, limit.point.aux.x, state, limit, spectrum)

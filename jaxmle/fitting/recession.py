@@ -84,7 +84,7 @@ def with_signs(
     rows: int | None,
 ) -> Fit:
     """The record of one fit with the signs of its infinite estimates: those of the cone, or, where
-    the likelihood has none, those of the climb that the limit needs. A parameter that only went
+    the likelihood has none, those of the ascent that the limit needs. A parameter that only went
     along, as a scale does while a shape grows, has no estimate: put back to its start, it leaves
     the supremum as it is.
 

@@ -1,4 +1,4 @@
-"""From the end of a climb to the record: bounds, infinities, standard errors and NaN where
+"""From the end of an ascent to the record: bounds, infinities, standard errors and NaN where
 there is none, on the user's scale.
 """
 

@@ -125,7 +125,7 @@ def fit_by_score(passes: Passes, posed: Posed, progress: bool | None) -> Fit:
         steps=int(ascent.steps),
         vcov_kind="none",
         mode=problem.mode,
-        road=f"opaque, {WITHOUT_HESSIAN}",
+        evaluation=f"opaque, {WITHOUT_HESSIAN}",
     )
 
 
@@ -217,7 +217,7 @@ def _record(
     steps: int,
     vcov_kind: str,
     mode: str,
-    road: str = "",
+    evaluation: str = "",
 ) -> Fit:
     """The record of a fit without a covariance. Its matrices hold one number, ``hessian`` or NaN,
     and take no memory.
@@ -267,7 +267,7 @@ def _record(
         mode=mode,
         weighting=weighting_of(posed.loglik),
         layout=layout,
-        road=road,
+        evaluation=evaluation,
     )
 
 

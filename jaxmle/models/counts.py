@@ -210,7 +210,7 @@ def dispersion(y: Array, mu: Array) -> Array:
     """The dispersion α from E (y − μ)² = μ + αμ², one step of scoring from the Poisson limit; at
     least a tenth of its standard error √(2/Σμ²) there.
 
-    Not more: ℓ is flat in log α towards 0, and a climb that starts beyond the bend may jump over
+    Not more: ℓ is flat in log α towards 0, and an ascent that starts beyond the bend may jump over
     the maximum onto that plateau.
     """
     xp = namespace(y)
@@ -475,7 +475,7 @@ def _start_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hur
     target = some if hurdle else (1 - some) * clip(1 - expected, 0.1, 0.9)
     gamma, _ = regress(data, part, 4 * (target - 0.5))
     starts = {"beta": beta, "gamma": gamma}
-    # Both from trials with α between 0.15 and 0.6: the climb must not jump over a small α onto the
+    # Both from trials with α between 0.15 and 0.6: the ascent must not jump over a small α onto the
     # plateau towards 0 (``dispersion``).
     return (
         starts

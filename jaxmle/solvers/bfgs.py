@@ -1,4 +1,4 @@
-"""A climb by scores alone, from a start and an information that are nearly right: BFGS with unit
+"""An ascent by scores alone, from a start and an information that are nearly right: BFGS with unit
 steps, on the host.
 
 A pass for the score costs a half (k = 20) to a tenth (k = 200) of one for the Hessian. With the
@@ -36,7 +36,7 @@ class Slope(NamedTuple):
 
 
 class ScoreAscent(NamedTuple):
-    """Where a climb by scores ended."""
+    """Where an ascent by scores ended."""
 
     z: Array  # (k,) the start again where it did not arrive
     arrived: bool  # within reach of Newton's last steps, as far as scores tell
@@ -46,11 +46,11 @@ class ScoreAscent(NamedTuple):
 def bfgs_ascent(
     slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array
 ) -> ScoreAscent:
-    """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
+    """Ascend from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
     that is nearly right.
 
     The first pass that is not as good a metric would have it (a value that falls, a curvature twice
-    or half that expected, a distance that does not halve) ends the climb: it has arrived if it was
+    or half that expected, a distance that does not halve) ends the ascent: it has arrived if it was
     near by then, else it has failed.
     """
     current = slopes(z)

@@ -1,4 +1,4 @@
-"""Whether and why a climb ends: at a maximum, stuck, spent, running away or creeping."""
+"""Whether and why an ascent ends: at a maximum, stuck, spent, running away or creeping."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
 # steps at the outset that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
 # what a first step gains, and each goes twice as far as the one before
 FIRST_STEPS = 8
-MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
+MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the ascent is called stuck
 MAX_REJECTIONS = 40  # rejections in a row
-STEPS_OF_SLOW_ASCENT = 250  # after which a climb is asked what it follows
+STEPS_OF_SLOW_ASCENT = 250  # after which an ascent is asked what it follows
 MAX_DECREMENT_OF_SLOW_ASCENT = 1.0  # at which it is
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
@@ -88,7 +88,7 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
 
 
 def _is_slow(noted: State, reading: Reading) -> Array:
-    """Whether a climb has come near an end by so many steps that it may follow a bent ridge, each
+    """Whether an ascent has come near an end by so many steps that it may follow a bent ridge, each
     of them a little way: the profile likelihood is followed faster (``profile_steps``).
     """
     near = reading.newton.convex & (reading.newton.decrement <= MAX_DECREMENT_OF_SLOW_ASCENT)
@@ -97,7 +97,7 @@ def _is_slow(noted: State, reading: Reading) -> Array:
 
 
 def outcome_of(state: State, noted: State, reading: Reading) -> Array:
-    """Whether and why the climb ends with this trial."""
+    """Whether and why the ascent ends with this trial."""
     trial = reading.trial
     newton = reading.newton
     accept = reading.accept

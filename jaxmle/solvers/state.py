@@ -1,4 +1,4 @@
-"""What a climb knows between two steps: the point, the tail that it may be on, and what the next
+"""What an ascent knows between two steps: the point, the tail that it may be on, and what the next
 step needs.
 """
 
@@ -96,7 +96,7 @@ class State(NamedTuple):
     # (k, ...) the latest trial at which ℓ or a derivative was NaN, since the last full Newton step;
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
     nan_point: Array
-    origin: Array  # (k, ...) where the climb set out
+    origin: Array  # (k, ...) where the ascent set out
 
 
 def noise_of(point: Point) -> Array:
@@ -177,7 +177,7 @@ def is_finite(point: Point) -> Array:
 
 
 def met_nan(state: State) -> Array:
-    """Whether the climb ran into a place where ℓ or a derivative is NaN, and has not left it."""
+    """Whether the ascent ran into a place where ℓ or a derivative is NaN, and has not left it."""
     return ~namespace(state.nan_point).isnan(state.nan_point[0])
 
 

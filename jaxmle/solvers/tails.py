@@ -1,4 +1,4 @@
-"""Recessions on the way of a climb: steps along which the information dies away at undiminished
+"""Recessions on the way of an ascent: steps along which the information dies away at undiminished
 length, several of them at once, and the rounding that looks alike.
 """
 
@@ -37,7 +37,9 @@ MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
 MIN_DECREMENT_OF_A_DIRECTION = (
     1e-10  # decrement below which rounding blurs the direction of a recession
 )
-DECREMENT_TO_END_A_TAIL = 1e-14  # decrement down to which a fading climb is followed
+DECREMENT_TO_END_A_TAIL = (
+    1e-14  # decrement down to which an ascent is followed whose information fades
+)
 STEPS_OF_A_TAIL = 4  # receding steps in a row that make a recession
 # decrement from which on the steps of a tail show a recession, and are taken several at once
 DECREMENT_OF_A_PROVED_TAIL = 1e-5
@@ -121,7 +123,7 @@ def is_rough(
 
 
 def is_inconsistent(state: State, trial: Point, curvatures: PathCurvature, noise: Array) -> Array:
-    """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
+    """Whether an ascent that has proved a tail comes to where value, score and Hessian contradict
     each other: what it would go on by is rounding.
     """
     proved = (state.tail.length >= STEPS_OF_A_TAIL) & (

@@ -62,7 +62,7 @@ MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says mor
 MIN_EQUAL_GAIN = (
     0.2  # of ℓ, by a step that counts among those that gain alike: a quarter to four times
 )
-# rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
+# rounding noise of ℓ above which nothing can be said of a collapse: the ascent is still far off
 MAX_NOISE_OF_COLLAPSE = 1.0
 MIN_SCALED_LENGTH_OF_GROWTH = (
     0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
@@ -114,7 +114,7 @@ def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
 
 def is_ulp_sensitive(metric: Array, z: Array, before: State) -> Array:
     """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, as
-    it did not in the state ``before``: a climb towards a collapse, neither one down from a mean of
+    it did not in the state ``before``: an ascent towards a collapse, neither one down from a mean of
     e⁷⁰ nor one that set out where ℓ is rounding.
     """
     xp = namespace(z)
@@ -331,7 +331,7 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
 
 def _enter_polish(state: State) -> State:
     """Once δ is within reach of full Newton steps, they take over; where a leap has led not
-    before a step of the climb was kept there.
+    before a step of the ascent was kept there.
     """
     xp = namespace(state.point.z)
     near = state.newton.convex & (
@@ -400,12 +400,12 @@ def _propose(state: State) -> State:
 
 
 def is_running(state: State, max_steps: int | Array) -> Array:
-    """Whether the climb has neither ended nor spent its steps."""
+    """Whether the ascent has neither ended nor spent its steps."""
     return (state.phase != DONE) & (state.steps <= max_steps)
 
 
 def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
-    """Climb on from a state under a trace, in one while_loop."""
+    """Continue the ascent from a state under a trace, in one while_loop."""
 
     def cast(state: Tree) -> Tree:
         return jax.tree.map(
@@ -416,7 +416,7 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
 
 
 def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
-    """Climb from z (k,) until the state is done or the steps are spent; in Python on the host,
+    """Ascend from z (k,) until the state is done or the steps are spent; in Python on the host,
     in one while_loop under a trace.
     """
     if isinstance(z, np.ndarray):

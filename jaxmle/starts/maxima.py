@@ -11,7 +11,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 from jaxmle.starts.symmetry import relabelled
 
-# standard errors; climbs end 1.4e-9 of them from their maximum, and no data tell maxima this near
+# standard errors; ascents end 1.4e-9 of them from their maximum, and no data tell maxima this near
 # apart
 MAX_DISTANCE_OF_EQUAL_MAXIMA = 1e-3
 MAX_GAP_OF_EQUAL_MAXIMA = 1e-6  # of max(1, |ℓ|)

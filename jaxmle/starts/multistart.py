@@ -1,4 +1,4 @@
-"""``multistart``: one data set climbed from many starts, as one batch; the distinct maxima that
+"""``multistart``: one data set fitted from many starts, as one batch; the distinct maxima that
 they find, counted.
 """
 

@@ -1,4 +1,4 @@
-"""Whether the end of a climb is in doubt, and along which coordinate ℓ is then looked at.
+"""Whether the end of an ascent is in doubt, and along which coordinate ℓ is then looked at.
 
 The cheap signs: a coordinate whose variance the others inflate, a standard error as wide as the
 coordinate itself, a logarithm far out, a last Newton step that did not converge faster than
@@ -45,7 +45,7 @@ class Doubt(NamedTuple):
     curvature: Array  # (...) of the profile per unit², (unit/SE)²; zero where there is none
     is_logarithm: Array  # (...)
     correlated: Array  # (...) other standard errors depend on this one
-    is_noisy: Array  # (...) the climb met rounding noise, or went where there may be some
+    is_noisy: Array  # (...) the ascent met rounding noise, or went where there may be some
 
 
 def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Array) -> Doubt:
@@ -53,7 +53,7 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
 
     Args:
         logarithms: for each free coordinate whether it is the logarithm of a parameter, or alike.
-        singular: the information has null directions at the end of the climb.
+        singular: the information has null directions at the end of the ascent.
         null: one of them (k, ...), in coordinates scaled by D.
     """
     xp = namespace(state.point.z)
@@ -85,7 +85,7 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
 
 
 class Suspicion(NamedTuple):
-    """How doubtful the end of a climb is along each coordinate, by what is cheap to see."""
+    """How doubtful the end of an ascent is along each coordinate, by what is cheap to see."""
 
     scale: Array  # D (k, ...)
     vif: Array  # (k, ...)
@@ -150,7 +150,7 @@ def is_steady(state: State) -> Array:
 
 
 def came_along_tail(state: State, bar: Array) -> Array:
-    """Whether the climb came along a tail: it saw that ℓ falls on the way back."""
+    """Whether the ascent came along a tail: it saw that ℓ falls on the way back."""
     gained = state.point.value - state.tail.value
     singular = ~(state.newton.definite & state.newton.convex)
     unclear = ~is_clean(state) | is_restart(state) | singular
@@ -167,7 +167,7 @@ def is_collapse(state: State) -> Array:
 
 
 def remember_rise(state: State, before: State) -> State:
-    """A climb from where ℓ was seen to rise, with the way it came, unless it saw a tail itself."""
+    """An ascent from where ℓ was seen to rise, with the way it came, unless it saw a tail itself."""
     xp = namespace(state.point.z)
     path = Tail(
         before.point.z,
@@ -181,7 +181,7 @@ def remember_rise(state: State, before: State) -> State:
 
 
 def is_restart(state: State) -> Array:
-    """Whether the climb set out where an earlier one was seen to end too low."""
+    """Whether the ascent set out where an earlier one was seen to end too low."""
     return (state.tail.length >= STEPS_OF_A_TAIL) & namespace(state.last).isinf(
         state.tail.decrement
     )

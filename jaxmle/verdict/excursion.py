@@ -37,14 +37,14 @@ from jaxmle.solvers.tails import (
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
-# times ℓ at the start, and one, where a climb that curves upwards overflows
+# times ℓ at the start, and one, where an ascent that curves upwards overflows
 RISE_TO_OVERFLOW = 30.0
 STEADY_RISE_TO_OVERFLOW = (
     5.0  # the same where many steps have gained alike, as at a variance of zero
 )
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
-# Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
+# Where a recession is looked back along, in its last steps: a hill that the ascent leapt over.
 BACK = tuple(2.0 * 1.25**i for i in range(20))
 
 
@@ -71,13 +71,13 @@ def _is_settled(state: State) -> Array:
 
 
 def is_suspect(state: State) -> tuple[Array, Array, Array]:
-    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a
+    """Whether the ascent may have ended on a recession; the noise of ℓ, and the value that a
     tail cannot pass.
     """
     xp = namespace(state.point.z)
     tail = state.tail
     # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in
-    # its own right, unless ℓ was seen to be rough: then it was climbed by rounding.
+    # its own right, unless ℓ was seen to be rough: then rounding led there.
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
@@ -87,7 +87,7 @@ def is_suspect(state: State) -> tuple[Array, Array, Array]:
 
 
 def has_overflown(state: State) -> Array:
-    """Whether the climb ended where ℓ or a derivative is NaN after ℓ > 0 had risen as it does
+    """Whether the ascent ended where ℓ or a derivative is NaN after ℓ > 0 had risen as it does
     without bound: curving upwards, or by as much at each of many steps.
     """
     explodes = ~state.newton.convex & has_risen(state, state.point, RISE_TO_OVERFLOW)
@@ -201,7 +201,7 @@ def rest_of(state: State, point: Point) -> NewtonStep:
 
 
 def has_receded(state: State, far: Excursion) -> Array:
-    """Whether the climb was on a recession that could be carried to its limit, (...)."""
+    """Whether the ascent was on a recession that could be carried to its limit, (...)."""
     suspect = is_suspect(state)[0]
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.
@@ -213,5 +213,5 @@ def has_receded(state: State, far: Excursion) -> Array:
 
 
 def is_ahead(state: State, far: Excursion) -> Array:
-    """Whether the climb itself went higher than the limit that its tail was carried to."""
+    """Whether the ascent itself went higher than the limit that its tail was carried to."""
     return state.point.value > far.followed.value + 10 * noise_of(state.point)

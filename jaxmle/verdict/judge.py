@@ -1,4 +1,4 @@
-"""The verdict: what the end of a climb is, by the first rule that applies, with its witness."""
+"""The verdict: what the end of an ascent is, by the first rule that applies, with its witness."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def judge(state: State, limit: Limit, spectrum: InformationSpectrum, bound_only:
     """The status and its witness.
 
     Args:
-        state: the end of the climb.
+        state: the end of the ascent.
         limit: its excursion.
         spectrum: the information there.
         bound_only: every coordinate that recedes does so to a finite declared bound.

@@ -67,7 +67,7 @@ SIDES_APART = 8.0  # of the least distance at which the two sides of a kink are 
 
 
 def seek_kink(evaluate: Callable[[Array], Point], state: State) -> Kink:
-    """The kink at which a climb ended, if it did; costs nothing where it cannot have."""
+    """The kink at which an ascent ended, if it did; costs nothing where it cannot have."""
     search = begin_search(state, may_be_kinked(state))
     if isinstance(state.point.z, np.ndarray):
         with np.errstate(all="ignore"):

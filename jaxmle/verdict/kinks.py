@@ -1,6 +1,6 @@
 """A maximum at a kink of ℓ: where the score jumps through zero, as at a median.
 
-A climb by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing of
+An ascent by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing of
 the jump. From its end ``kink_search`` goes from vertex to vertex of the surfaces on which the score
 jumps. Here is what is seen at one vertex. The score at one point of each neighbouring cell shows
 whether a convex combination of them is zero: then this is a maximum. The combination of the cells'
@@ -105,7 +105,7 @@ class Kink(NamedTuple):
 
 
 def may_be_kinked(state: State) -> Array:
-    """Whether a climb ended as one does at a kink: stuck, singular or out of steps."""
+    """Whether an ascent ended as one does at a kink: stuck, singular or out of steps."""
     xp = namespace(state.point.z)
     regular = state.newton.definite & state.newton.convex
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
@@ -119,7 +119,7 @@ def may_be_kinked(state: State) -> Array:
 
 
 def without(kink: Kink, state: State) -> State:
-    """The state for what looks at the end of a climb otherwise: not settled where there is a
+    """The state for what looks at the end of an ascent otherwise: not settled where there is a
     kink.
     """
     xp = namespace(state.point.z)
@@ -334,7 +334,7 @@ def checked(state: State, search: Search, point: Point) -> Search:
     score = point.score / search.scale
     hessian = point.hessian / (search.scale[:, None] * search.scale[None, :])
 
-    # The cells themselves: continuous at the vertex, which is as high as the climb.
+    # The cells themselves: continuous at the vertex, which is as high as the ascent.
     fitted = _carried_values(search, point.z)
     used = xp.concatenate([xp.ones(1, bool), search.jumps[:k] > 0])
     apart = xp.max(xp.where(used, xp.abs(fitted - point.value), 0.0))

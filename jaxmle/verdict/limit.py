@@ -1,4 +1,4 @@
-"""What follows a climb: a recession carried to its limit, or a look at the shape of ℓ.
+"""What follows an ascent: a recession carried to its limit, or a look at the shape of ℓ.
 
 Where the last steps show recession (ℓ still rises, by less and less, as information along the step
 dies), the point is carried far along that step and the rest solved again: that is the limit
@@ -61,21 +61,21 @@ from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
 DOUBLING_STEPS_OF_DIVERGENCE = (
-    6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
+    6  # doubling steps of undiminished gain that make an ascent which then ends nowhere an escape
 )
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
-SAME_WAY = 0.9  # cosine between the ways of two climbs
+SAME_WAY = 0.9  # cosine between the ways of two ascents
 GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says little
 # the same where the user's function makes the noise: a column of 1e7 + N(0, 1) beside an intercept
 # hides its curvature, and ℓ rises by 1e-6 some standard errors off, with a noise of 1e-9
 GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
 VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
-# up to which a climb that has spent its steps is near enough to an end for its shape to be asked
+# up to which an ascent that has spent its steps is near enough to an end for its shape to be asked
 MAX_DECREMENT_OF_A_LONG_ASCENT = 1e-2
 
 
 class Limit(NamedTuple):
-    """The end of a climb after its walks."""
+    """The end of an ascent after its walks."""
 
     point: Point
     scale: Array  # D (k, ...)
@@ -127,12 +127,12 @@ def unexplored(state: State) -> Limit:
 
 
 def is_at_kink(end: Tree) -> Array:
-    """Whether a climb ended at a kink, from its ``Limit`` or its ``Verdict``."""
+    """Whether an ascent ended at a kink, from its ``Limit`` or its ``Verdict``."""
     return np.zeros((), bool) if end.kink is None else end.kink > 0
 
 
 def at_kink(limit: Limit, kink: Kink) -> Limit:
-    """The end of a climb at a kink, where there is one."""
+    """The end of an ascent at a kink, where there is one."""
     xp = namespace(kink.point.z)
     there = limit._replace(
         point=kink.point,
@@ -210,8 +210,8 @@ def _is_singular(state: State) -> Array:
 
 
 def _is_spent(state: State) -> Array:
-    """Whether the climb has spent its steps so near to an end that ℓ may be followed further than
-    they led: a bent ridge is climbed by a thousandth of its length at a time.
+    """Whether the ascent has spent its steps so near to an end that ℓ may be followed further than
+    they led: along a bent ridge a step goes a thousandth of its length at a time.
     """
     spent = (state.phase != DONE) & (state.newton.decrement <= MAX_DECREMENT_OF_A_LONG_ASCENT)
     return spent | (state.outcome == SLOW_ASCENT)
@@ -239,7 +239,7 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
 
 
 def _is_asked(state: State, doubtful: Array) -> Array:
-    """Whether the shape of ℓ is asked for at the end of a climb."""
+    """Whether the shape of ℓ is asked for at the end of an ascent."""
     faded = (state.tail.length >= STEPS_OF_A_TAIL) & (
         state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL
     )
@@ -256,16 +256,16 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
 def arrived(
     state: State, far: Excursion, why: Doubt, path: Tree, seen: Found | None = None
 ) -> Limit:
-    """The end of a climb after both walks."""
+    """The end of an ascent after both walks."""
     xp = namespace(state.point.z)
     recession = has_receded(state, far)
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
     seen = read_profile(why, state, path) if seen is None else seen
-    # Where the steps are spent, no climb sets out anew.
+    # Where the steps are spent, no ascent sets out anew.
     spent = is_one_of(seen.shape, Shape.RISES) & (state.phase != DONE)
     shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
-    # A climb that crept goes on from where it is, unless it was seen what it follows.
+    # An ascent that crept goes on from where it is, unless it was seen what it follows.
     known = (shape == Shape.RISES) | (shape == Shape.TAIL) | (shape == Shape.ENDLESS)
     unseen = (state.outcome == SLOW_ASCENT) & ~known
     shape = xp.where(passed | unseen, int(Shape.RISES), shape)
@@ -285,7 +285,7 @@ def arrived(
     )
     tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
-    # a last look that hardly moved does not tell the way that the climb came by
+    # a last look that hardly moved does not tell the way that the ascent came by
     stands = tail & ~xp.any(seen.move != 0, axis=0) & (state.tail.length >= STEPS_OF_A_TAIL)
     limit = select(is_ahead(state, far), state.point, far.followed)
     point = select(carried, limit, seen.point)
@@ -323,8 +323,8 @@ def _has_vanished(state: State, shape: Array) -> Array:
 
 
 def _is_fading(state: State, ahead: Point) -> Array:
-    """Whether a climb that set out where ℓ was seen to rise ends where it rises again the same way,
-    by less, and by too little for a climb to follow.
+    """Whether an ascent that set out where ℓ was seen to rise ends where it rises again the same way,
+    by less, and by too little for an ascent to follow.
     """
     xp = namespace(state.point.z)
     gain = ahead.value - state.point.value
@@ -333,7 +333,7 @@ def _is_fading(state: State, ahead: Point) -> Array:
 
 
 def _is_straight(state: State, ahead: Point) -> Array:
-    """Whether it goes the way that the climb came by."""
+    """Whether it goes the way that the ascent came by."""
     xp = namespace(state.point.z)
     onward = state.scale * (ahead.z - state.point.z)
     came = state.scale * state.tail.move
@@ -354,8 +354,8 @@ def _hidden(why: Doubt, shape: Array) -> Array:
 
 
 def settled_rise(state: State, limit: Limit) -> Limit:
-    """The end of the last climb that was allowed: where ℓ still rises, less and less on the way
-    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises
+    """The end of the last ascent that was allowed: where ℓ still rises, less and less on the way
+    that the ascent before it came by, that way is a tail; where the next digits decide ℓ, it rises
     for ever.
     """
     xp = namespace(state.point.z)

@@ -32,7 +32,7 @@ class ProfilePath(NamedTuple):
 
     trial: Array  # (k, ...)
     active: Array  # (...)
-    first_tangent: Array  # (k, ...) dz/dz_j at the end of the climb
+    first_tangent: Array  # (k, ...) dz/dz_j at the end of the ascent
     stage: Array  # TESTS, NOISE, WALK, BESIDE, EACH, RETURN, CHECK, OVER
     side: Array  # 0 upwards, 1 downwards
     place: Array  # the place in OFFSETS that is aimed at
@@ -52,10 +52,10 @@ class ProfilePath(NamedTuple):
     noise_there: Array  # the same at the highest point
     hessian_noise: Array  # how much their scaled Hessians differ
     false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
-    falling: Array  # (2, ...) points a little below the end of the climb
+    falling: Array  # (2, ...) points a little below the end of the ascent
     highest: Point
-    near: Point  # the end of the climb with the rest solved again
-    level: Point  # the outermost point within noise of the end of the climb
+    near: Point  # the end of the ascent with the rest solved again
+    level: Point  # the outermost point within noise of the end of the ascent
     outermost: Point  # the outermost point that is not below it
     reach: Array  # the offset there
     before: Array  # (k, ...) the last solved point at half its distance or less
@@ -67,7 +67,7 @@ def was_followed(path: ProfilePath) -> Array:
 
 
 def bar_of(state: State, path: ProfilePath) -> Array:
-    """A change of ℓ that noise, or what the climb has left to gain, explains."""
+    """A change of ℓ that noise, or what the ascent has left to gain, explains."""
     return 10 * path.noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
 
 
@@ -89,7 +89,7 @@ def passes(why: Doubt, tests: Array) -> Array:
 
 
 def is_sound_but_unclean(why: Doubt, state: State, path: ProfilePath) -> Array:
-    """Whether both sides passed, and the climb did not converge faster than linearly all the same:
+    """Whether both sides passed, and the ascent did not converge faster than linearly all the same:
     the coordinate that was tested is not the one that kept it from that.
     """
     return namespace(path.tests).all(passes(why, path.tests), axis=0) & ~is_clean(state)

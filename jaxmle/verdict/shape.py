@@ -1,6 +1,6 @@
 """What the profile likelihood of the least certain coordinate does: the verdict on a doubtful end.
 
-It rises (no maximum: climb on from there), it stays level both ways (a ridge, straight or curved),
+It rises (no maximum: the search goes on from there), it stays level both ways (a ridge, straight or curved),
 it stays level or creeps up one way and falls the other (a tail that ends at infinity or on a
 bound), it rises for ever, or it falls both ways: as its parabola says, or not.
 """
@@ -45,7 +45,7 @@ MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times a
 MIN_EQUAL_GAINS = 6  # steps of even gain in a row that make growth without end
 NOISE_TO_HIDE_A_RISE = 0.05  # in units of ℓ
 MAX_NOISE_OF_RISE = (
-    1e-4  # in units of ℓ, at the point it rises to: a climb from there shows no more
+    1e-4  # in units of ℓ, at the point it rises to: an ascent from there shows no more
 )
 MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
 MIN_LENGTH_OF_A_RIDGE = 0.01  # in standard errors of its coordinate, the others held
@@ -71,7 +71,7 @@ class Shape(IntEnum):
 
 
 class Found(NamedTuple):
-    """What the profile does, and where the climb or the verdict goes on from."""
+    """What the profile does, and where the ascent or the verdict goes on from."""
 
     shape: Array
     point: Point
@@ -92,9 +92,9 @@ class _Sides(NamedTuple):
     stays: Array  # never falls
     is_open: Array  # so as far as there is no end to it
     fell: Array  # was seen to fall
-    falls: Array  # did, or must have on the way that the climb came by
+    falls: Array  # did, or must have on the way that the ascent came by
     gradual: Array  # as down a tail; where a ridge ends, ℓ falls at once
-    backwards: Array  # against the way that the climb came by
+    backwards: Array  # against the way that the ascent came by
     along_tail: Array  # (...) it came along a tail
     steady: Array  # ℓ grows at the end, and not by less and less
     fades: Array  # it does, by less and less, until nothing could be solved any more
@@ -217,7 +217,7 @@ def _rising(
     rises: Array,
     amplified: Array,
 ) -> Cases:
-    """Where ℓ rises: for ever, to a limit, or to a point to climb on from."""
+    """Where ℓ rises: for ever, to a limit, or to a point from which the search goes on."""
     xp = namespace(path.trial)
     at_end = _back(path.changes, sides.last, 0)
     # the rest may have been solved once more on the way to an offset where it could not be
@@ -256,14 +256,14 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     fallen = sides.known & (path.changes < -sides.bars)
     at_once = xp.all(~fallen | (path.changes <= -MIN_RATIO_WHERE_A_RIDGE_ENDS * parabola), axis=1)
     turns = xp.all((held >= MIN_LENGTH_OF_A_RIDGE) & at_once, axis=0) & is_steady(state) & curved
-    # Ten times as far as the coordinate is large, on the way that the climb came by.
+    # Ten times as far as the coordinate is large, on the way that the ascent came by.
     followed = sides.stays & sides.along_tail & ~sides.backwards
     followed = followed & (reach * why.unit >= 10 * _size(why, state))
     # Growth that does not shrink is no way to a limit, though noise may hide where it leads.
     one_way = (sides.is_open | followed) & ~sides.falls & ~sides.steady
     one_way = xp.any(one_way, axis=0)
     gradual = xp.any(sides.gradual, axis=0)
-    # A climb to a definite information that converged faster than linearly was on no tail: level
+    # An ascent to a definite information that converged faster than linearly was on no tail: level
     # ground is a ridge, though it falls gradually where the ridge turns back.
     converged = clean & curved
     unclear = (gradual & ~converged) | (xp.any(sides.falls, axis=0) & ~clean)

@@ -68,7 +68,7 @@ def both(loglik, start, data, shared=None, **options):
             ]
             for fit in (alone, together)
         ],
-        "road": together.road,
+        "evaluation": together.evaluation,
     }
 
 
@@ -117,7 +117,7 @@ def fits():
         {
             **distances(shared, alone),
             "same": [[float(fit.n), fit.data_id.tolist()] for fit in (alone, shared)],
-            "road": repr(padded),
+            "evaluation": repr(padded),
         },
     )
 

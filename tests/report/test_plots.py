@@ -278,11 +278,11 @@ def test_surface_mistakes(fitted):
             fitted,
             Y,
             ("mu", "sigma"),
-            plots.Climb(np.ones((2, 1)), np.ones(2), ("a",)),
+            plots.SearchPath(np.ones((2, 1)), np.ones(2), ("a",)),
         )
 
 
-# ---------------------------------------------------------------- the climb
+# ---------------------------------------------------------------- the path
 
 
 def test_the_path_ends_where_fit_does(fitted):

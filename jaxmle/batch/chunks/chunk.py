@@ -1,6 +1,7 @@
 """A piece of a batch on the device: its data, laid out once, and the passes over its members.
 
-Its members climb in step: a program of the user's likelihood evaluates those that still climb
+Its members take their steps together: a program of the user's likelihood evaluates those that are
+still running
 (``programs``), one that knows no likelihood moves them on (``solver``).
 """
 
@@ -44,14 +45,14 @@ from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
-SLOTS_FOR_THE_LAST = 128  # slots for the last few members of a round: their climbs are long
+SLOTS_FOR_THE_LAST = 128  # slots for the last few members of a round: their ascents are long
 
 
 class WarmStart(NamedTuple):
-    """What came before the climbs of a chunk."""
+    """What came before the ascents of a chunk."""
 
     steps: Array  # (b,)
-    # (b,) whether a climb started at a point in single precision, not at the user's start
+    # (b,) whether an ascent started at a point in single precision, not at the user's start
     warm_started: ndarray
 
 
@@ -165,7 +166,7 @@ class Chunk:
 
         Args:
             limit: the ends of the excursions; None in the first round, which makes none.
-            steps: made before the climbs, (slots,).
+            steps: made before the ascents, (slots,).
         """
         programs = self.programs
         neutral = programs.problem.neutral
@@ -199,7 +200,7 @@ class Chunk:
         return fit
 
     def last(self, state: State, steps: Array) -> Fit:
-        """Climb on to the end, explore, judge; where ℓ is seen to rise a finite way off, climb on
+        """Ascend to the end, explore, judge; where ℓ is seen to rise a finite way off, ascend again
         from there.
         """
         state = self._ended(state)
@@ -230,7 +231,7 @@ class Chunk:
         )
 
     def _ended(self, state: State) -> State:
-        """The states at the end of the climbs; the last of many climb in a chunk of their own."""
+        """The states at the end of the ascents; the last of many members run in a chunk of their own."""
         programs = self.programs
         if programs.machine.in_numpy or not self.is_wide:  # in NumPy members leave as they end
             return self.resume_ascent(state, to_the_end)
@@ -333,7 +334,7 @@ def by_family_information(
 
 
 def few_left(counts: Counts) -> bool:
-    """Whether so few climb, and end so slowly, that they had better do it in a chunk of their
+    """Whether so few are running, and end so slowly, that they had better run in a chunk of their
     own.
     """
     return counts.now <= SLOTS_FOR_THE_LAST and 2 * counts.now > counts.before

@@ -1,4 +1,4 @@
-"""The state machine of a climb for many members at once, whose axis is last in all arrays. Nothing
+"""The state machine of an ascent for many members at once, whose axis is last in all arrays. Nothing
 of a likelihood is in these functions (``machine``).
 
 Between two of their steps the caller evaluates the likelihood at the trial points, from a loop on
@@ -68,7 +68,7 @@ Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
 class Ascent(NamedTuple):
-    """A climb under way, one for each member."""
+    """An ascent under way, one for each member."""
 
     state: State
     trial: Array  # (k, b)
@@ -115,7 +115,7 @@ def _step(state: State, trial: Point, running: Array, cap: Array) -> Ascent:
 
 
 class Counts(NamedTuple):
-    """How many members climb: at the outset, before the latest step, and now."""
+    """How many members are running: at the start, before the latest step, and now."""
 
     all: int
     before: int
@@ -128,7 +128,7 @@ def to_the_end(counts: Counts) -> bool:
 
 
 def half_done(counts: Counts) -> bool:
-    """Whether the members of a round that still climb had better be gathered with those of other
+    """Whether the members of a round that are still running had better be gathered with those of other
     chunks.
 
     A chunk goes on at full cost until its last member is done. One more step costs as much as a
@@ -143,7 +143,7 @@ def half_done(counts: Counts) -> bool:
 def ascend(
     evaluate: Evaluate, z: Array, active: ndarray, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """Climb from z (k, b) until each active member has ended or spent ``cap`` steps, or it is
+    """Ascend from z (k, b) until each active member has ended or spent ``cap`` steps, or it is
     ``enough``.
     """
     first = evaluate(z, active)
@@ -160,7 +160,7 @@ def resume_ascent(
     enough: Enough,
     machine: Machine,
 ) -> State:
-    """Climb on from states."""
+    """Continue the ascents from their states."""
     running = running_of(state, active, cap, machine)
     now = Ascent(state, machine.run(_trial, (), state), running, running)
     return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
@@ -171,16 +171,16 @@ class Approach(NamedTuple):
 
     z: Array  # (k, b) in double precision
     steps: Array  # (b,) evaluations
-    is_sound: Array  # (b,) a climb in double precision may begin there
+    is_sound: Array  # (b,) an ascent in double precision may begin there
 
 
 def approach_in_float32(
     evaluate: Evaluate, z: Array, active: ndarray, rounds: int, machine: Machine
 ) -> Approach:
-    """Climb from z (k, b) in single precision until each active member is where full Newton steps
+    """Ascend from z (k, b) in single precision until each active member is where full Newton steps
     take over, or has had so many evaluations.
 
-    Within half a standard error of a maximum it is the end of the pending Newton step that a climb
+    Within half a standard error of a maximum it is the end of the pending Newton step that an ascent
     in double precision begins at; on the way there it is the point itself, unless it recedes: that
     is told from the start asked for.
     """
@@ -199,12 +199,12 @@ def approach_in_float32(
 
 
 def _next(step: Function, cap: Array, now: Ascent, trial: Point) -> Ascent:
-    """A climb after one more step."""
+    """An ascent after one more step."""
     return step(now.state, trial, now.active, cap)
 
 
 def _approaching(state: State, trial: Point, active: Array, cap: Array) -> Ascent:
-    """A step of a climb that ends where polishing begins."""
+    """A step of an ascent that ends where polishing begins."""
     now = _step(state, trial, active, cap)
     return now._replace(active=now.active & (now.state.phase == ASCENDING))
 
@@ -219,7 +219,7 @@ def _approached(state: State, z: Array) -> Approach:
 
 
 def running_of(state: State, active: ndarray, cap: int, machine: Machine) -> ndarray:
-    """Who climbs, (b,)."""
+    """Which members are running, (b,)."""
     return np.asarray(machine.run(is_running, (), state, _each(cap, active))) & active
 
 
@@ -234,7 +234,7 @@ def _each(value: int, like: Array) -> ndarray:
 def _go_on(
     evaluate: Evaluate, now: Ascent, number: int, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """The states when it is ``enough`` for a climb at whose outset so many members ran."""
+    """The states when it is ``enough`` for an ascent at whose outset so many members ran."""
     limits = _each(cap, now.active)
 
     def is_enough(now: Ascent) -> bool:

@@ -270,7 +270,7 @@ def _replaced(evaluated: ProfilePoint, index: ndarray, new: ProfilePoint) -> Pro
     return jax.tree.map(replaced, evaluated, new)
 
 
-# ---------------------------------------------------------------- the climb
+# ---------------------------------------------------------------- the ascent
 
 
 def ascend(
