@@ -162,8 +162,8 @@ def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Lan
 
 
 def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
-    """The record with its recession cone, if all rows fit in memory; otherwise the ascent's own path
-    shows what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the ascent's own
+    path shows what is infinite.
     """
     width = sum(leaf.size // leaf.shape[0] for leaf in rows.arrays)
     if fit.verdict != Status.SEPARATED or rows.length * (width + fit.layout.p) > (

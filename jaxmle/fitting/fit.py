@@ -231,8 +231,8 @@ def _ascend(
     z: Array,
     max_steps: int,
 ) -> State:
-    """The ascent on the host: ``maximise`` with a line of progress every two seconds, or at each step, or
-    never.
+    """The ascent on the host: ``maximise`` with a line of progress every two seconds, or at each
+    step, or never.
 
     Args:
         reuse: the end of a step too short to change the Hessian, if it is one; None where all

@@ -98,8 +98,8 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
 
 
 def _ascend(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
-    """The last two states of an ascent up to a seventh of a standard error of the sample: its maximum
-    is many standard errors of all rows away from theirs.
+    """The last two states of an ascent up to a seventh of a standard error of the sample: its
+    maximum is many standard errors of all rows away from theirs.
     """
     before = state = begin(evaluate, z)
     while is_running(state, MAX_SAMPLE_STEPS) and not _is_near(state):

@@ -1,5 +1,5 @@
-"""The search of a fit under a trace: ascent, excursions and verdict in one ``while_loop`` whose body
-evaluates the likelihood once.
+"""The search of a fit under a trace: ascent, excursions and verdict in one ``while_loop`` whose
+body evaluates the likelihood once.
 
 On the host each of these is a loop of its own (``search`` in ``passes``). Compiled, each would hold
 the likelihood and its derivatives again, so here they are stages of one loop. All members of a
@@ -261,8 +261,8 @@ def _limit(search: Search, seen: Found) -> Limit:
 
 
 def _concluded(seen: Limit, search: Search) -> tuple[Tree, ...]:
-    """What follows from the end of an ascent: where ℓ was seen to rise a finite way off, another one
-    from there.
+    """What follows from the end of an ascent: where ℓ was seen to rise a finite way off, another
+    one from there.
     """
     state = search.state
     origin = search.origin

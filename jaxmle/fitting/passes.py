@@ -398,8 +398,8 @@ def search(
     z: Array,
     may_have_kinks: Callable[[], bool],
 ) -> tuple[Verdict, EndPoint]:
-    """Ascend, explore, judge, on the host; where ℓ is seen to rise a finite way off, ascend again from
-    there. Under a trace: ``one_loop``.
+    """Ascend, explore, judge, on the host; where ℓ is seen to rise a finite way off, ascend again
+    from there. Under a trace: ``one_loop``.
 
     Args:
         may_have_kinks: asked only where an ascent ended as one does at a kink.

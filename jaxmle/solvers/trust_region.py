@@ -114,8 +114,8 @@ def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
 
 def is_ulp_sensitive(metric: Array, z: Array, before: State) -> Array:
     """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, as
-    it did not in the state ``before``: an ascent towards a collapse, neither one down from a mean of
-    e⁷⁰ nor one that set out where ℓ is rounding.
+    it did not in the state ``before``: an ascent towards a collapse, neither one down from a mean
+    of e⁷⁰ nor one that set out where ℓ is rounding.
     """
     xp = namespace(z)
     ulps = 16 * xp.finfo(z.dtype).eps

@@ -88,7 +88,7 @@ def fit_source(
 
 
 def _sample(reading: Reading, few: int) -> Data:
-    """The rows that an ascent starts with: more than for rows in memory, where a pass is cheaper."""
+    """The rows that an ascent starts with: more than in memory, where a pass is cheaper."""
     names = len(reading.columns.names)
     most = min(reading.rows // MIN_ROWS_A_STREAMED_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
     return reading.columns.data(reading.sample(max(few, most)))
@@ -158,8 +158,8 @@ def _fitted(
 
 
 def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
-    """The record with its recession cone, if all rows fit in memory; otherwise the ascent's own path
-    shows what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the ascent's own
+    path shows what is infinite.
     """
     if fit.verdict != Status.SEPARATED:
         return fit

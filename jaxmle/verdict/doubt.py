@@ -167,7 +167,7 @@ def is_collapse(state: State) -> Array:
 
 
 def remember_rise(state: State, before: State) -> State:
-    """An ascent from where ℓ was seen to rise, with the way it came, unless it saw a tail itself."""
+    """An ascent from where ℓ was seen to rise, with that way as its tail unless it saw its own."""
     xp = namespace(state.point.z)
     path = Tail(
         before.point.z,

@@ -1,11 +1,11 @@
 """A maximum at a kink of ℓ: where the score jumps through zero, as at a median.
 
-An ascent by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing of
-the jump. From its end ``kink_search`` goes from vertex to vertex of the surfaces on which the score
-jumps. Here is what is seen at one vertex. The score at one point of each neighbouring cell shows
-whether a convex combination of them is zero: then this is a maximum. The combination of the cells'
-Hessians is the curvature along the surfaces, by which the coordinates that are at no kink are
-solved (Mifflin & Sagastizábal 2005, Math. Program. 104, 583: the 𝒱𝒰-decomposition).
+An ascent by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing
+of the jump. From its end ``kink_search`` goes from vertex to vertex of the surfaces on which
+the score jumps. Here is what is seen at one vertex. The score at one point of each neighbouring
+cell shows whether a convex combination of them is zero: then this is a maximum. The combination
+of the cells' Hessians is the curvature along the surfaces, by which the coordinates that are at
+no kink are solved (Mifflin & Sagastizábal 2005, Math. Program. 104, 583: the 𝒱𝒰-decomposition).
 """
 
 from __future__ import annotations

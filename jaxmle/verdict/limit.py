@@ -323,8 +323,8 @@ def _has_vanished(state: State, shape: Array) -> Array:
 
 
 def _is_fading(state: State, ahead: Point) -> Array:
-    """Whether an ascent that set out where ℓ was seen to rise ends where it rises again the same way,
-    by less, and by too little for an ascent to follow.
+    """Whether an ascent that set out where ℓ was seen to rise ends where it rises again the same
+    way, by less, and by too little for an ascent to follow.
     """
     xp = namespace(state.point.z)
     gain = ahead.value - state.point.value

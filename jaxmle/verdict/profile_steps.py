@@ -207,11 +207,11 @@ def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePa
 def _probe(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     """Where both sides are over, what is looked at beside the profile, in this order.
 
-    Where ℓ is rough, or the ascent ended slowly though the coordinate that was tested is sound, half
-    a unit along each coordinate: it may be rounding that curves ℓ in another than that one.
+    Where ℓ is rough, or the ascent ended slowly though the coordinate that was tested is sound,
+    half a unit along each coordinate: it may be rounding that curves ℓ in another than that one.
     Coordinates that ℓ does not depend on, where they set out: what the others have reached since
-    may have made a slope of the plateau that the ascent left them on.
-    At last the noise of the highest point, if it is above the end of the ascent.
+    may have made a slope of the plateau that the ascent left them on. At last the noise of the
+    highest point, if it is above the end of the ascent.
     """
     xp = namespace(path.trial)
     z = state.point.z

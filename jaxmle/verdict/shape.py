@@ -1,8 +1,8 @@
 """What the profile likelihood of the least certain coordinate does: the verdict on a doubtful end.
 
-It rises (no maximum: the search goes on from there), it stays level both ways (a ridge, straight or curved),
-it stays level or creeps up one way and falls the other (a tail that ends at infinity or on a
-bound), it rises for ever, or it falls both ways: as its parabola says, or not.
+It rises (no maximum: the search goes on from there), it stays level both ways (a ridge, straight or
+curved), it stays level or creeps up one way and falls the other (a tail that ends at infinity or on
+a bound), it rises for ever, or it falls both ways: as its parabola says, or not.
 """
 
 from __future__ import annotations

@@ -231,7 +231,9 @@ class Chunk:
         )
 
     def _ended(self, state: State) -> State:
-        """The states at the end of the ascents; the last of many members run in a chunk of their own."""
+        """The states at the end of the ascents; the last of many members run in a chunk of their
+        own.
+        """
         programs = self.programs
         if programs.machine.in_numpy or not self.is_wide:  # in NumPy members leave as they end
             return self.resume_ascent(state, to_the_end)

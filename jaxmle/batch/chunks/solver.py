@@ -1,5 +1,5 @@
-"""The state machine of an ascent for many members at once, whose axis is last in all arrays. Nothing
-of a likelihood is in these functions (``machine``).
+"""The state machine of an ascent for many members at once, whose axis is last in all arrays.
+Nothing of a likelihood is in these functions (``machine``).
 
 Between two of their steps the caller evaluates the likelihood at the trial points, from a loop on
 the host.
@@ -128,8 +128,8 @@ def to_the_end(counts: Counts) -> bool:
 
 
 def half_done(counts: Counts) -> bool:
-    """Whether the members of a round that are still running had better be gathered with those of other
-    chunks.
+    """Whether the members of a round that are still running had better be gathered with those of
+    other chunks.
 
     A chunk goes on at full cost until its last member is done. One more step costs as much as a
     step of each; to leave the others behind costs a step of each of them, and ``STEPS_TO_GATHER``
@@ -180,9 +180,9 @@ def approach_in_float32(
     """Ascend from z (k, b) in single precision until each active member is where full Newton steps
     take over, or has had so many evaluations.
 
-    Within half a standard error of a maximum it is the end of the pending Newton step that an ascent
-    in double precision begins at; on the way there it is the point itself, unless it recedes: that
-    is told from the start asked for.
+    Within half a standard error of a maximum it is the end of the pending Newton step that an
+    ascent in double precision begins at; on the way there it is the point itself, unless it
+    recedes: that is told from the start asked for.
     """
     z32 = namespace(z).asarray(z, dtype=np.float32)
     first = evaluate(z32, active)

@@ -76,8 +76,8 @@ def opaque(loglik: Loglik) -> Tree:
     A fit differentiates the sum of the terms, over all rows at once. No regression is looked for,
     no histogram of counts is used, and declarations (``regression``, a built-in model) are ignored.
     Rows are not proved independent, so members of unequal length are not padded, and weights are
-    accepted after a numerical test. ``Fit.evaluation`` says ``"opaque"``. Comparing such a fit with the
-    usual one checks jaxmle itself.
+    accepted after a numerical test. ``Fit.evaluation`` says ``"opaque"``. Comparing such a fit with
+    the usual one checks jaxmle itself.
 
     Args:
         loglik: a function, a regression, a built-in model, or any combinator of these. The start
