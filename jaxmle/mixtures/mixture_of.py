@@ -204,7 +204,7 @@ class MixtureOf:
             progress=False,
         )
 
-    def climb(
+    def run_em(
         self,
         starts: list[Tree],
         data: Tree,

@@ -555,7 +555,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch, members_to_comp
     monkeypatch.setattr(machine, "MIN_MEMBERS_TO_COMPILE", members_to_compile)
     monkeypatch.setattr(plan, "CHUNK_SIZES", (256,))
     whole, taken = run(), []
-    monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 8)
+    monkeypatch.setattr(chunk, "SLOTS_FOR_THE_LAST", 8)
     monkeypatch.setattr(chunk, "few_left", lambda counts: counts.now <= 8)  # of compiled climbs
     monkeypatch.setattr(
         chunk.Chunk,
