@@ -123,10 +123,6 @@ def read_batch(
         source = replace(source, padded=not unpadded)
         with precision(dtype):
             _check_ragged_calls(tree, layout, start, source)
-            if unpadded:
-                rows = source.sizes[:, 0]
-                shortest = data_of(source, int(np.argmin(np.where(rows > 0, rows, rows.max()))))
-                check_fixed_indices(tree, layout, start, shortest)
     kind = None if weights is None else weights.kind
     weighted = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
     counts = _distinct(tree, source)
@@ -180,6 +176,10 @@ def _check_ragged_calls(loglik: Loglik, layout: Layout, base: ndarray, source: R
     """Built-in models that the likelihood calls read the coding of each member: of all their rows
     together where rows are kept apart.
     """
+    if not source.padded:  # a row that is read by its number may not be there in a shorter member
+        rows = source.sizes[:, 0]
+        shortest = data_of(source, int(np.argmin(np.where(rows > 0, rows, rows.max()))))
+        check_fixed_indices(loglik, layout, base, shortest)
     if source.padded and len(set(source.part)) == 1:
         check_calls(loglik, layout, base, source.rows[0], partial(source.place, 0))
         return

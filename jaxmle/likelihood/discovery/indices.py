@@ -22,6 +22,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from jaxmle._types import Array, Atom, Loglik, Slice, Tree, ndarray
+from jaxmle.closures.program_digest import program_digest
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import (
     Index,
@@ -33,13 +34,14 @@ from jaxmle.likelihood.codes import (
     program_in,
 )
 from jaxmle.likelihood.combinators import Pool
-from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
 from jaxmle.likelihood.structure import parts_of, program_of_terms, shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import aval_of
-from jaxmle.runtime.compile import remembered, tracing
+from jaxmle.runtime.compile import may_change_by_itself, remembered, tracing, warn_once
+from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.user_code import is_users
 
 PROBE_PERIOD = 7919  # a prime, so that the sampled rows do not follow a period of the codes
@@ -82,6 +84,8 @@ def check_fixed_indices(loglik: Loglik, layout: Layout, base: Array, data: Tree)
     if parts or not has_user_function(loglik):
         return
     program = program_of_terms(loglik, layout, base, data)
+    if isinstance(loglik, Opaque):
+        _warn_of_draws(loglik, layout, base, data, program)
 
     def find(_: Loglik) -> str:
         return fixed_index_out_of_range(program)
@@ -90,6 +94,31 @@ def check_fixed_indices(loglik: Loglik, layout: Layout, base: Array, data: Tree)
     sentence = find(loglik) if tracing() else remembered(loglik, key, find)
     if sentence:
         raise ValueError(sentence)
+
+
+def _warn_of_draws(
+    loglik: Opaque, layout: Layout, base: Array, data: Tree, program: ClosedJaxpr
+) -> None:
+    """Warn of a function that gives another program when it is traced again, as one that draws
+    random numbers, reads the clock or counts its calls.
+    """
+    cause = may_change_by_itself(loglik)
+    if not cause:
+        return
+
+    def differs(loglik: Loglik) -> bool:
+        again = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))
+        return program_digest(program) != program_digest(again(base, data))
+
+    key = ("traced again", layout, *shapes_of(data))
+    is_draw = differs(loglik) if tracing() else remembered(loglik, key, differs)
+    if is_draw:
+        warn_once(
+            loglik.function,
+            f"depends on {cause}, and has other values each time it is traced: the estimates are "
+            "those of one draw, and other quantities may be those of another. Draw or read it "
+            "once, outside, and let the likelihood close over the array or pass it as data",
+        )
 
 
 def check_indices(
@@ -129,16 +158,23 @@ def check_indices(
         rows = np.shape(leaves[index.leaf])[0]
         if not members.equal and (index.of_data or index.size == rows):
             continue
-        values = np.asarray(members.leaves[index.leaf])
-        bad = _outside(values, index, members.lead[index.leaf])
-        if bad is None:
-            continue
-        place = tuple(int(i) for i in np.argwhere(bad)[0])
-        if index.looped or matters(loglik, layout, base, members.data_of(index.leaf, place)):
-            path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
-            name = "data" + jax.tree_util.keystr(path)
-            place_in_words = members.place(index.leaf, place)
-            raise ValueError(_sentence(name, values[place], place_in_words, int(bad.sum()), index))
+        _check_leaf(members, index, loglik, layout, base, data)
+
+
+def _check_leaf(
+    members: Members, index: Index, loglik: Loglik, layout: Layout, base: Array, data: Tree
+) -> None:
+    """Raise a ValueError if a leaf of the data is out of range in a member."""
+    values = np.asarray(members.leaves[index.leaf])
+    bad = _outside(values, index, members.lead[index.leaf])
+    if bad is None:
+        return
+    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    if index.looped or matters(loglik, layout, base, members.data_of(index.leaf, place)):
+        path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
+        name = "data" + jax.tree_util.keystr(path)
+        place_in_words = members.place(index.leaf, place)
+        raise ValueError(_sentence(name, values[place], place_in_words, int(bad.sum()), index))
 
 
 def _check_constant(
