@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmle._types import DataFrame
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
 from jaxmle.tables.contents import Record
@@ -149,6 +150,7 @@ class Table:
         return native(joined, backend)
 
 
+@with_keyword_hints
 def table(
     fits: Sequence[Record] | Mapping[str, Record],
     *,
