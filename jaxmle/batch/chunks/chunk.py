@@ -49,7 +49,7 @@ SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their c
 # members of which few are moved together, and the share that is few: to move them costs an
 # evaluation of those that are moved
 MIN_MEMBERS_TO_MOVE = 128
-MAX_SHARE_TO_MOVE = 0.25
+MAX_SHARE_TO_MOVE = 0.5
 
 
 class WarmStart(NamedTuple):
