@@ -109,7 +109,7 @@ def in_memory(folder: Path) -> dict[str, Any]:
 
     x, y = loaded(folder)
     fit = jm.fit(jm.models.logistic(), data={"x": x, "y": y})
-    return {"z": fit.params["beta"], "se": fit.stderr["beta"], "note": fit.road}
+    return {"z": fit.params["beta"], "se": fit.stderr["beta"], "note": fit.evaluation}
 
 
 def glum_in_memory(folder: Path) -> dict[str, Any]:

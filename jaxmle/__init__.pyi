@@ -39,7 +39,7 @@ from .data.response import (
 from .data.rows import (
     MissingRowsWarning as MissingRowsWarning,
 )
-from .distributed.door import (
+from .distributed.public_fit import (
     fit as fit,
 )
 from .effects.margins import (
@@ -153,14 +153,14 @@ from .inference.profiles.profile import (
 from .inference.profiles.profile import (
     profile as profile,
 )
+from .inference.profiles.root_finder import (
+    End as End,
+)
 from .inference.profiles.simultaneous import (
     Simultaneous as Simultaneous,
 )
 from .inference.profiles.simultaneous import (
     simultaneous as simultaneous,
-)
-from .inference.profiles.walk import (
-    End as End,
 )
 from .inference.resampling.bootstrap import (
     Bootstrap as Bootstrap,

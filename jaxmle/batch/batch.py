@@ -27,7 +27,7 @@ from jaxmle.likelihood.discovery.row_independence import (
     check_rows_apart,
     points_beside,
 )
-from jaxmle.likelihood.discovery.self_check import road_of, verified
+from jaxmle.likelihood.discovery.self_check import evaluation_of, verified
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import chart_of, term_shape
@@ -162,7 +162,7 @@ def fit_members(
         problem = problem_of(inputs.loglik, chart, options)
         largest = _largest(inputs)
         _check_largest(problem, inputs, largest, check_rows)
-        inputs, road = _with_structure(inputs, largest, options.block_rows)
+        inputs, evaluation = _with_structure(inputs, largest, options.block_rows)
         problem = replace(problem, loglik=inputs.loglik)
         padded = _padded(inputs, largest)
         points = points_beside(padded.loglik, inputs.layout, padded.base)
@@ -170,8 +170,8 @@ def fit_members(
         with store:
             scheduler = Scheduler(problem, inputs, block, devices, options.progress, store)
             fits = scheduler.fits()
-            road = ", ".join([road, *scheduler.starts])
-            fits = replace(fits, road=road, model=call_of(loglik))
+            evaluation = ", ".join([evaluation, *scheduler.starts])
+            fits = replace(fits, evaluation=evaluation, model=call_of(loglik))
             if term_shape(padded.loglik, inputs.layout, padded.base, padded.data):
                 fits = scheduler.with_cones(fits)
         fits = with_rules(fits, problem.loglik, rules)
@@ -226,5 +226,5 @@ def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) ->
         return verified(loglik, form, layout, base, data)
 
     bare = form_of(inputs.bare)
-    road = road_of(inputs.bare, bare)
-    return replace(inputs, loglik=form_of(inputs.loglik), bare=bare), road
+    evaluation = evaluation_of(inputs.bare, bare)
+    return replace(inputs, loglik=form_of(inputs.loglik), bare=bare), evaluation

@@ -21,7 +21,7 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree, TreeDef, ndarray
 from jaxmle.batch.chunks import solver
-from jaxmle.batch.chunks.chunk import SLOTS_FOR_STRAGGLERS, Chunk, WarmStart, load
+from jaxmle.batch.chunks.chunk import SLOTS_FOR_THE_LAST, Chunk, WarmStart, load
 from jaxmle.batch.chunks.compilation import Programs
 from jaxmle.batch.chunks.machine import members_first, members_last
 from jaxmle.batch.chunks.pieces import Piece, flat_members
@@ -52,7 +52,7 @@ from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import is_running
 from jaxmle.verdict.separation import wants_cone
 
-MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which a climb is not an easy one
+MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which an ascent is not an easy one
 # rows of all members from which steps in single precision are worth another program
 MIN_ROWS_FOR_FLOAT32_START = 2**19
 # rows of a member from which a pass over them takes longer than the step that follows it
@@ -294,7 +294,7 @@ class Scheduler:
             if piece.number:
                 # the first chunk decides for the others, and a rerun must decide alike
                 rounds = schedule.get("rounds", rounds)
-            state, warm = chunk.climb(rounds, half_done)
+            state, warm = chunk.ascend(rounds, half_done)
             arrays = self._ended(piece, chunk, state, warm, True)
             if "rounds" not in schedule:
                 count = len(piece.index)
@@ -328,7 +328,7 @@ class Scheduler:
         with self._context():
             chunk = load(self.programs, self.inputs, piece)
             state, warm = self._states(piece)
-            return self._ended(piece, chunk, chunk.climb_on(state, half_done), warm, False)
+            return self._ended(piece, chunk, chunk.resume_ascent(state, half_done), warm, False)
 
     def _run_last(self, piece: Piece) -> list[ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
@@ -409,8 +409,8 @@ class Scheduler:
             length = self.buckets[place][0]
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
             for part in _parts(index[bucket == place], schedule.members_a_piece):
-                fewer = replace(schedule, slots=min(SLOTS_FOR_STRAGGLERS, schedule.slots))
-                few = self.programs.mesh is None and len(part) <= SLOTS_FOR_STRAGGLERS
+                fewer = replace(schedule, slots=min(SLOTS_FOR_THE_LAST, schedule.slots))
+                few = self.programs.mesh is None and len(part) <= SLOTS_FOR_THE_LAST
                 pieces.append(Piece(len(pieces), name, length, part, fewer if few else schedule))
         return pieces
 

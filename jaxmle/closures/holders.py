@@ -22,7 +22,7 @@ READING = frozenset(
 )  # methods of a path
 
 
-class Walk(Protocol):
+class Traversal(Protocol):
     """The walk of ``watch``, as far as the holders use it."""
 
     facts: list[object]
@@ -72,168 +72,172 @@ def reaching(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
 # ---------------------------------------------------------------- containers
 
 
-def mapping(walk: Walk, value: Foreign) -> None:
+def mapping(traversal: Traversal, value: Foreign) -> None:
     """A dictionary of any class by its keys and values, in order."""
     ordered = isinstance(value, collections.OrderedDict)
     pairs = collections.OrderedDict.items(value) if ordered else dict.items(value)
-    walk.items(dict(pairs))
+    traversal.items(dict(pairs))
     if isinstance(value, collections.defaultdict):
-        walk.visit(value.default_factory)
-    walk.subclassed(value)
+        traversal.visit(value.default_factory)
+    traversal.subclassed(value)
 
 
-def elements(walk: Walk, value: Foreign) -> None:
+def elements(traversal: Traversal, value: Foreign) -> None:
     """A list, tuple, set or deque of any class by its elements."""
     base: Foreign = next(
         b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b)
     )
-    walk.sequence(base.__iter__(value))
-    walk.subclassed(value)
+    traversal.sequence(base.__iter__(value))
+    traversal.subclassed(value)
 
 
-def number(walk: Walk, value: Foreign) -> None:
+def number(traversal: Traversal, value: Foreign) -> None:
     """A number or text of a class of its own."""
     base: Foreign = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
-    walk.facts.append(base.__repr__(value))
-    walk.subclassed(value)
+    traversal.facts.append(base.__repr__(value))
+    traversal.subclassed(value)
 
 
-def buffer(walk: Walk, value: Foreign) -> None:
+def buffer(traversal: Traversal, value: Foreign) -> None:
     """Bytes that may change."""
-    walk.facts.append(xxhash.xxh3_128_intdigest(memoryview(value).tobytes()))
+    traversal.facts.append(xxhash.xxh3_128_intdigest(memoryview(value).tobytes()))
 
 
-def view_of_dict(walk: Walk, value: Foreign) -> None:
+def view_of_dict(traversal: Traversal, value: Foreign) -> None:
     """The keys, values or items of a dictionary."""
-    walk.items(dict(value.mapping))
+    traversal.items(dict(value.mapping))
 
 
-def proxy(walk: Walk, value: Foreign) -> None:
+def proxy(traversal: Traversal, value: Foreign) -> None:
     """A read-only view of a dictionary."""
-    walk.items(dict(value))
+    traversal.items(dict(value))
 
 
-def reference(walk: Walk, value: Foreign) -> None:
+def reference(traversal: Traversal, value: Foreign) -> None:
     """What a weak reference refers to."""
-    walk.visit(value())
+    traversal.visit(value())
 
 
 # ---------------------------------------------------------------- arrays
 
 
-def numpy_array(walk: Walk, value: ndarray) -> None:
+def numpy_array(traversal: Traversal, value: ndarray) -> None:
     """An array by its type, shape and the digest of its bytes, or by its objects."""
     kind = type(value)
     dtype = value.dtype
-    walk.holders.add(id(value))
-    walk.narrow = walk.narrow or is_narrow_now(value)
-    walk.integers = walk.integers or (value.ndim > 0 and dtype.kind in "iu")
-    walk.facts += (dtype.num, dtype.str, value.shape)
+    traversal.holders.add(id(value))
+    traversal.narrow = traversal.narrow or is_narrow_now(value)
+    traversal.integers = traversal.integers or (value.ndim > 0 and dtype.kind in "iu")
+    traversal.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
         inner = value.ravel().tolist()
-        walk.alive.append(inner)
-        walk.sequence(inner)
+        traversal.alive.append(inner)
+        traversal.sequence(inner)
     else:
-        walk.facts.append(digest(value))
+        traversal.facts.append(digest(value))
     if dtype.names:
-        walk.facts.append(repr(dtype))
+        traversal.facts.append(repr(dtype))
     if kind is not np.ndarray:
-        array_subclass(walk, value)
+        array_subclass(traversal, value)
 
 
-def array_subclass(walk: Walk, value: ndarray) -> None:
+def array_subclass(traversal: Traversal, value: ndarray) -> None:
     """What an array of another class adds: a mask, attributes."""
     if isinstance(value, np.ma.MaskedArray):
-        walk.visit(np.ma.getmaskarray(value))
-        walk.visit(np.asarray(value.fill_value))
-    walk.subclassed(value)
+        traversal.visit(np.ma.getmaskarray(value))
+        traversal.visit(np.asarray(value.fill_value))
+    traversal.subclassed(value)
 
 
-def numpy_scalar(walk: Walk, value: Foreign) -> None:
+def numpy_scalar(traversal: Traversal, value: Foreign) -> None:
     """A number by its type and bytes."""
     if is_narrow(value):
-        walk.holders.add(id(value))
-    walk.facts.append(value.dtype.str)
-    walk.facts.append(value.tobytes())
+        traversal.holders.add(id(value))
+    traversal.facts.append(value.dtype.str)
+    traversal.facts.append(value.tobytes())
 
 
-def jax_array(walk: Walk, value: Foreign) -> None:
+def jax_array(traversal: Traversal, value: Foreign) -> None:
     """An array that cannot change, or a tracer."""
     is_whole = getattr(value.dtype, "kind", "") in ("i", "u")  # an extended type, of keys, has none
-    walk.integers = walk.integers or (value.ndim > 0 and is_whole)
+    traversal.integers = traversal.integers or (value.ndim > 0 and is_whole)
     if is_narrow(value):
-        walk.holders.add(id(value))
-        walk.narrow = walk.narrow or is_narrow_now(value)
-    walk.traced = walk.traced or is_traced(value)
-    walk.identity(value)
+        traversal.holders.add(id(value))
+        traversal.narrow = traversal.narrow or is_narrow_now(value)
+    traversal.traced = traversal.traced or is_traced(value)
+    traversal.identity(value)
 
 
 # ---------------------------------------------------------------- tables
 
 
-def pandas_table(walk: Walk, value: Foreign) -> None:
+def pandas_table(traversal: Traversal, value: Foreign) -> None:
     """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where
     they are numbers.
     """
-    walk.holders.add(id(value))
+    traversal.holders.add(id(value))
     if hasattr(value, "columns"):
-        pandas_table(walk, value.columns)
+        pandas_table(traversal, value.columns)
         for _, column in value.items():
-            pandas_column(walk, column)
+            pandas_column(traversal, column)
     else:
-        walk.visit(value.names if hasattr(value, "names") else value.name)
-        pandas_column(walk, value)
+        traversal.visit(value.names if hasattr(value, "names") else value.name)
+        pandas_column(traversal, value)
     if hasattr(value, "index"):
-        pandas_table(walk, value.index)
-        walk.visit(value.attrs)
+        pandas_table(traversal, value.index)
+        traversal.visit(value.attrs)
 
 
-def pandas_column(walk: Walk, column: Foreign) -> None:
+def pandas_column(traversal: Traversal, column: Foreign) -> None:
     """The type, categories and values of a column."""
-    walk.facts.append(str(column.dtype))
+    traversal.facts.append(str(column.dtype))
     if hasattr(column.dtype, "categories"):
-        walk.visit(list(column.dtype.categories))
-    column_values(walk, column.to_numpy())
+        traversal.visit(list(column.dtype.categories))
+    column_values(traversal, column.to_numpy())
 
 
-def polars_table(walk: Walk, value: Foreign) -> None:
+def polars_table(traversal: Traversal, value: Foreign) -> None:
     """A frame or series by the names, types and values of its columns."""
-    walk.holders.add(id(value))
+    traversal.holders.add(id(value))
     for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
-        walk.facts += (column.name, str(column.dtype))
+        traversal.facts += (column.name, str(column.dtype))
         numeric = column.dtype.is_numeric() and not column.null_count()
-        column_values(walk, column.to_numpy() if numeric else np.array(column.to_list(), object))
+        column_values(
+            traversal, column.to_numpy() if numeric else np.array(column.to_list(), object)
+        )
 
 
-def arrow_data(walk: Walk, value: Foreign) -> None:
+def arrow_data(traversal: Traversal, value: Foreign) -> None:
     """An array, batch or table of pyarrow by its type and buffers, which it may share with a NumPy
     array that can change.
     """
-    walk.holders.add(id(value))
-    walk.facts.append(str(getattr(value, "type", None) or value.schema))
+    traversal.holders.add(id(value))
+    traversal.facts.append(str(getattr(value, "type", None) or value.schema))
     columns = value.columns if hasattr(value, "columns") else [value]
     for column in columns:
         for chunk in getattr(column, "chunks", [column]):
-            walk.facts += (chunk.offset, len(chunk))
-            walk.facts += [part and xxhash.xxh3_128_intdigest(part) for part in chunk.buffers()]
+            traversal.facts += (chunk.offset, len(chunk))
+            traversal.facts += [
+                part and xxhash.xxh3_128_intdigest(part) for part in chunk.buffers()
+            ]
 
 
-def path(walk: Walk, value: Foreign) -> None:
+def path(traversal: Traversal, value: Foreign) -> None:
     """A path by its name. What code that was reached may read there cannot be watched."""
-    walk.facts.append(str(value))
-    if not walk.again and (walk.all or walk.names & READING):
-        walk.hide(value)
+    traversal.facts.append(str(value))
+    if not traversal.again and (traversal.all or traversal.names & READING):
+        traversal.hide(value)
 
 
-def column_values(walk: Walk, values: ndarray) -> None:
+def column_values(traversal: Traversal, values: ndarray) -> None:
     """The values of a column."""
-    walk.facts.append(values.shape)
+    traversal.facts.append(values.shape)
     if values.dtype.hasobject:
         for value in values.ravel().tolist():
             if type(value).__module__.startswith("pandas"):  # NA, or a time made for the occasion
-                walk.facts.append(repr(value))
+                traversal.facts.append(repr(value))
             else:
-                walk.visit(value)
+                traversal.visit(value)
     else:
-        walk.integers = walk.integers or values.dtype.kind in "iu"
-        walk.facts += (values.dtype.str, digest(values))
+        traversal.integers = traversal.integers or values.dtype.kind in "iu"
+        traversal.facts += (values.dtype.str, digest(values))

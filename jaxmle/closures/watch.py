@@ -90,17 +90,17 @@ def look(function: Foreign, names: frozenset[str] = frozenset(), *, again: bool 
         again: only the facts are wanted, to compare; ``names`` are those of the first look.
     """
     while True:
-        walk = _Walk(names, again)
+        traversal = _Traversal(names, again)
         try:
-            walk.visit(function)
+            traversal.visit(function)
         except Exception as error:  # of an object asked for what it holds, or too deep a structure
-            walk.hidden = f"what raises {type(error).__name__} when it is looked at"
-        if again or walk.loaded <= names:
-            return walk.result(names)
-        names |= walk.loaded
+            traversal.hidden = f"what raises {type(error).__name__} when it is looked at"
+        if again or traversal.loaded <= names:
+            return traversal.result(names)
+        names |= traversal.loaded
 
 
-class _Walk:
+class _Traversal:
     """One walk over all that a function depends on."""
 
     def __init__(self, names: frozenset[str], again: bool) -> None:
@@ -421,31 +421,31 @@ class _Walk:
             self.attributes(value)
 
 
-HANDLERS: dict[type, Callable[[_Walk, Foreign], None]] = {
-    types.FunctionType: _Walk.function,
-    types.MethodType: _Walk.method,
-    types.ModuleType: _Walk.module,
-    types.CellType: _Walk.cell,
+HANDLERS: dict[type, Callable[[_Traversal, Foreign], None]] = {
+    types.FunctionType: _Traversal.function,
+    types.MethodType: _Traversal.method,
+    types.ModuleType: _Traversal.module,
+    types.CellType: _Traversal.cell,
     np.ndarray: holders.numpy_array,
     dict: holders.mapping,
     list: holders.elements,
     tuple: holders.elements,
-    type: _Walk.a_class,
+    type: _Traversal.a_class,
     complex: holders.number,
-    CACHED_FUNCTION: _Walk.cached,
+    CACHED_FUNCTION: _Traversal.cached,
     types.MappingProxyType: holders.proxy,
 }
-BY_KIND: tuple[tuple[Foreign, Callable[[_Walk, Foreign], None]], ...] = (
-    (type, _Walk.a_class),
-    (types.ModuleType, _Walk.module),
+BY_KIND: tuple[tuple[Foreign, Callable[[_Traversal, Foreign], None]], ...] = (
+    (type, _Traversal.a_class),
+    (types.ModuleType, _Traversal.module),
     (np.ndarray, holders.numpy_array),
     (np.generic, holders.numpy_scalar),
     ((jax.Array, Tracer), holders.jax_array),
-    (functools.partial, _Walk.partial),
-    (BUILTIN, _Walk.builtin),
-    (staticmethod | classmethod, _Walk.inner_function),
-    (property, _Walk.property),
-    (functools.cached_property, _Walk.cached_property),
+    (functools.partial, _Traversal.partial),
+    (BUILTIN, _Traversal.builtin),
+    (staticmethod | classmethod, _Traversal.inner_function),
+    (property, _Traversal.property),
+    (functools.cached_property, _Traversal.cached_property),
     (dict, holders.mapping),
     (list | tuple | set | frozenset | collections.deque, holders.elements),
     (DICT_VIEWS, holders.view_of_dict),
@@ -453,19 +453,19 @@ BY_KIND: tuple[tuple[Foreign, Callable[[_Walk, Foreign], None]], ...] = (
     (int | float | complex | str | bytes, holders.number),
     (weakref.ref, holders.reference),
     (pathlib.PurePath, holders.path),
-    (IMMUTABLE, _Walk.identity),
-    (np.ufunc, _Walk.ufunc),
+    (IMMUTABLE, _Traversal.identity),
+    (np.ufunc, _Traversal.ufunc),
 )
 
 
-TABLE_HANDLERS: dict[str, Callable[[_Walk, Foreign], None]] = {
+TABLE_HANDLERS: dict[str, Callable[[_Traversal, Foreign], None]] = {
     "pandas": holders.pandas_table,
     "polars": holders.polars_table,
     "pyarrow": holders.arrow_data,
 }
 
 
-def _handler(kind: type) -> Callable[[_Walk, Foreign], None]:
+def _handler(kind: type) -> Callable[[_Traversal, Foreign], None]:
     """How values of a type are written down."""
     handler = _find_handler(kind)
     if of_library(kind):  # a class of the user's must be able to die
@@ -473,14 +473,14 @@ def _handler(kind: type) -> Callable[[_Walk, Foreign], None]:
     return handler
 
 
-def _find_handler(kind: type) -> Callable[[_Walk, Foreign], None]:
+def _find_handler(kind: type) -> Callable[[_Traversal, Foreign], None]:
     module = kind.__module__
     top = module.partition(".")[0] if isinstance(module, str) else ""
     if hasattr(kind, "lower") and top in ("jax", "jaxlib"):
-        return _Walk.jitted
+        return _Traversal.jitted
     for kinds, handler in BY_KIND:
         if issubclass(kind, kinds):
             return handler
     if library := is_table(kind):
         return TABLE_HANDLERS[library]
-    return _Walk.identity if top in ("jaxlib", "typing", "pyarrow") else _Walk.instance
+    return _Traversal.identity if top in ("jaxlib", "typing", "pyarrow") else _Traversal.instance

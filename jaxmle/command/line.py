@@ -14,7 +14,7 @@ from jaxmle.command.files import extension_of, read_table, write
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.groups import fit_groups
 from jaxmle.data.leaves import WITHOUT_CONSTANT
-from jaxmle.distributed.door import fit
+from jaxmle.distributed.public_fit import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
 from jaxmle.models import Model
 from jaxmle.models.made_again import made_again

@@ -18,7 +18,7 @@ from jaxmle.distributed.passes import ShardRunner
 from jaxmle.distributed.peers import agreed, lost_peers_named, of_first_process
 from jaxmle.distributed.screen import Screening
 from jaxmle.distributed.shared import SharedRows
-from jaxmle.fitting.fit import Landmark, Manner
+from jaxmle.fitting.fit import Conduct, Landmark
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Problem
@@ -81,14 +81,14 @@ def fit_shared(
         prior = prior_alone(problem.loglik)
         quantities = Quantities(problem, posed.base, posed.data, prior, runner)
         resumed = _resumed(store, quantities, rows) if checkpoint is not None else None
-        manner = Manner(
+        conduct = Conduct(
             options.progress if jax.process_index() == 0 else False,
             Sampler(rows.length, lambda few: rows.leaves.data(rows.sample(few))),
             resumed,
             keeper(store, resumed),
         )
         shards = rows.placement.shards
-        fitted = concluded(quantities, loglik, posed, manner, f"shared by {shards} devices")
+        fitted = concluded(quantities, loglik, posed, conduct, f"shared by {shards} devices")
         fitted = _with_cone(fitted, quantities, rows)
         response_id = screening.response_id()
         if response_id is not None:
@@ -162,8 +162,8 @@ def _resumed(store: Checkpoint, quantities: Quantities, rows: SharedRows) -> Lan
 
 
 def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
-    """The record with its recession cone, if all rows fit in memory; otherwise the climb's own path
-    shows what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the ascent's own
+    path shows what is infinite.
     """
     width = sum(leaf.size // leaf.shape[0] for leaf in rows.arrays)
     if fit.verdict != Status.SEPARATED or rows.length * (width + fit.layout.p) > (

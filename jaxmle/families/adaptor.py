@@ -143,7 +143,7 @@ DISTRIBUTION_LIBRARIES = ("numpyro", "distrax", "distreqx", "tensorflow_probabil
 PLACED: dict[str, tuple[str, ...]] = {"loc": ("loc",), "scale": ("scale",)}
 # By the name of the class: the same distribution as a family, and which attribute is each of its
 # parameters.
-TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
+COUNTERPARTS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
     "Normal": (location_scale.normal, PLACED), "Cauchy": (location_scale.cauchy, PLACED),
     "Laplace": (location_scale.laplace, PLACED), "Logistic": (location_scale.logistic, PLACED),
     "Gumbel": (location_scale.gumbel, PLACED),
@@ -168,7 +168,7 @@ TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 
-def _twin(made: Foreign) -> tuple[Family, NamedParams] | None:
+def _counterpart(made: Foreign) -> tuple[Family, NamedParams] | None:
     """The family of ours equivalent to this object, with its parameters; None if there is none.
 
     It is computed instead of the library's, whose densities have NaN derivatives far out and at the
@@ -176,9 +176,12 @@ def _twin(made: Foreign) -> tuple[Family, NamedParams] | None:
     derivatives in the shapes.
     """
     kind = type(made)
-    if kind.__module__.split(".")[0] not in DISTRIBUTION_LIBRARIES or kind.__name__ not in TWINS:
+    if (
+        kind.__module__.split(".")[0] not in DISTRIBUTION_LIBRARIES
+        or kind.__name__ not in COUNTERPARTS
+    ):
         return None
-    family, attributes = TWINS[kind.__name__]
+    family, attributes = COUNTERPARTS[kind.__name__]
     parameters = {}
     for name, choices in attributes.items():
         known = [getattr(made, choice) for choice in choices if hasattr(made, choice)]
@@ -193,8 +196,8 @@ def _twin(made: Foreign) -> tuple[Family, NamedParams] | None:
 
 def _bounds(made: Foreign) -> tuple[Tree, Tree]:
     support = getattr(made, "support", None)
-    if support is None and (twin := _twin(made)) is not None:
-        return twin[0].law.support(twin[1])
+    if support is None and (counterpart := _counterpart(made)) is not None:
+        return counterpart[0].law.support(counterpart[1])
     low = getattr(support, "lower_bound", None)
     high = getattr(support, "upper_bound", None)
     return -jnp.inf if low is None else low, jnp.inf if high is None else high
@@ -253,9 +256,9 @@ def _masked(
 
 
 def _log_prob(made: Foreign, y: Array) -> Array:
-    twin = _twin(made)
-    if twin is not None:
-        return twin[0].law.log_prob(twin[1], y)
+    counterpart = _counterpart(made)
+    if counterpart is not None:
+        return counterpart[0].law.log_prob(counterpart[1], y)
     if getattr(getattr(made, "support", None), "event_dim", 0) != 0 or _is_vector(made):
         return made.log_prob(y)
     if "Categorical" in type(made).__name__:  # a code is an index
@@ -297,9 +300,9 @@ def _cdf(made: Foreign) -> Callable[[Array], Array]:
 
 
 def _log_cdf(made: Foreign, y: Array) -> Array:
-    twin = _twin(made)
-    if twin is not None:
-        return twin[0].law.log_cdf(twin[1], y)
+    counterpart = _counterpart(made)
+    if counterpart is not None:
+        return counterpart[0].law.log_cdf(counterpart[1], y)
     library_log_cdf = _called(made, "log_cdf")
 
     def inside(y: Array) -> Array:
@@ -312,9 +315,9 @@ def _log_cdf(made: Foreign, y: Array) -> Array:
 
 
 def _log_sf(made: Foreign, y: Array) -> Array:
-    twin = _twin(made)
-    if twin is not None:
-        return twin[0].law.log_sf(twin[1], y)
+    counterpart = _counterpart(made)
+    if counterpart is not None:
+        return counterpart[0].law.log_sf(counterpart[1], y)
     library_log_sf = _called(made, "log_survival_function")
 
     def inside(y: Array) -> Array:

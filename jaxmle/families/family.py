@@ -41,7 +41,7 @@ def _values(y: Tree) -> Tree:
     return y if tracing() else exact(y)
 
 
-def _either_road(
+def _traced_or_in_numpy(
     method: Callable[Concatenate[Family, NamedParams, Rest], Tree],
 ) -> Callable[Concatenate[Family, NamedParams, Rest], Tree]:
     """A method that is plain JAX under tracing, and on the host runs in float64 and returns NumPy
@@ -161,24 +161,24 @@ class Family:
         """The parameters in the order of a fit's matrices, which is alphabetical."""
         return tuple(sorted(self.constraints))
 
-    @_either_road
+    @_traced_or_in_numpy
     def log_prob(self, params: NamedParams, y: Tree) -> Array:
         """Log density, or log probability of a discrete value, at y; −inf outside the support,
         with finite derivatives.
         """
         return self.law.log_prob(self.read(params), jax.tree.map(real, _values(y)))
 
-    @_either_road
+    @_traced_or_in_numpy
     def log_cdf(self, params: NamedParams, y: Tree) -> Array:
         """log P(Y ≤ y), accurate in the lower tail."""
         return self._have("log_cdf")(self.read(params), real(_values(y)))
 
-    @_either_road
+    @_traced_or_in_numpy
     def log_sf(self, params: NamedParams, y: Tree) -> Array:
         """log P(Y > y), accurate in the upper tail."""
         return self._have("log_sf")(self.read(params), real(_values(y)))
 
-    @_either_road
+    @_traced_or_in_numpy
     def quantile(self, params: NamedParams, q: Tree) -> Array:
         """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0,
         1].
@@ -190,7 +190,7 @@ class Family:
         value = self._have("quantile")(p, jnp.where(inside, q, 0.5))
         return jnp.where(inside, value, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
 
-    @_either_road
+    @_traced_or_in_numpy
     def sample(self, params: NamedParams, key: Key, shape: tuple[int, ...] = ()) -> Array:
         """Independent draws of shape ``shape``, with which the parameters broadcast; a vector or a
         category counts as one draw. ``key`` is an integer or a jax key.
@@ -198,24 +198,24 @@ class Family:
         size = (shape,) if isinstance(shape, int) else tuple(shape)
         return self._have("sample")(self.read(params), typed_key(key), size)
 
-    @_either_road
+    @_traced_or_in_numpy
     def mean(self, params: NamedParams) -> Array:
         """The mean E Y; infinite or NaN if it is infinite or does not exist."""
         return self._have("mean")(self.read(params))
 
-    @_either_road
+    @_traced_or_in_numpy
     def variance(self, params: NamedParams) -> Array:
         """The variance Var Y, a covariance matrix for vectors; infinite or NaN if it is infinite or
         does not exist.
         """
         return self._have("variance")(self.read(params))
 
-    @_either_road
+    @_traced_or_in_numpy
     def support(self, params: NamedParams) -> Ends:
         """The lowest and the highest value."""
         return self.law.support(self.read(params))
 
-    @_either_road
+    @_traced_or_in_numpy
     def information(self, params: NamedParams) -> Array | None:
         """Expected (Fisher) information of one observation, (…, k, k) in the order of
         ``names``; None if it has no closed form.

@@ -65,7 +65,7 @@ def solve(
 
     @jax.custom_jvp
     def root(p: NamedParams, q: Array, low: Array, high: Array) -> Array:
-        y = _climb(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
+        y = _ascend(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
         return jnp.clip(y, low, high)
 
     @root.defjvp
@@ -87,7 +87,7 @@ def _shape(p: NamedParams, q: Array) -> tuple[int, ...]:
     )
 
 
-def _climb(
+def _ascend(
     residual: Callable[[Array], tuple[Array, Array]],
     scale: tuple[Tree, Tree],
     shape: tuple[int, ...],

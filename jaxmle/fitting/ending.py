@@ -17,13 +17,13 @@ from jaxmle._types import Array, Loglik
 from jaxmle.families.family import Family
 from jaxmle.fitting.objective import UserScale
 from jaxmle.fitting.passes import Passes, Problem, needs_pass
-from jaxmle.fitting.user_scale import Reach, conclude, record
+from jaxmle.fitting.user_scale import EndPoint, conclude, record
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
-from jaxmle.solvers.rarely import any_member
+from jaxmle.solvers.rare_branches import any_member
 from jaxmle.solvers.state import Point
 from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.verdict.judge import Verdict, root_in_batch, root_of
@@ -102,7 +102,7 @@ def robust_covariance(passes: Passes, point: Point, verdict: Verdict) -> Covaria
 def complete(
     passes: Passes,
     verdict: Verdict,
-    reached: Reach,
+    reached: EndPoint,
     point: Point,
     n: Array,
     data_id: Array,
@@ -124,12 +124,12 @@ def complete(
     elif failed:
         nonfinite = is_one_of(verdict.status, Status.NONFINITE)
         search_row = passes.first_rough if nonfinite else passes.first_bad
-        walled = nonfinite and not np.isnan(verdict.wall[0])
-        x = problem.chart.to_user(verdict.wall, passes.base) if walled else point.aux.x
-        blamed: Array = search_row(x)
-        if blamed < 0 and not nonfinite:
-            blamed = passes.sharpest(point.aux.x)
-        parts = parts._replace(row=blamed)
+        ended_at_nan = nonfinite and not np.isnan(verdict.nan_point[0])
+        x = problem.chart.to_user(verdict.nan_point, passes.base) if ended_at_nan else point.aux.x
+        row: Array = search_row(x)
+        if row < 0 and not nonfinite:
+            row = passes.sharpest(point.aux.x)
+        parts = parts._replace(row=row)
     return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
 
 
@@ -139,11 +139,11 @@ def _row_where(failed: Array, passes: Passes, x: Array, row: Array) -> Array:
     """
     x = jax.lax.stop_gradient(x)
 
-    def blamed() -> Array:
+    def first_bad() -> Array:
         return jnp.where(failed, passes.first_bad(x), row).astype(jnp.int32)
 
     row = jnp.asarray(row, jnp.int32)
-    return jax.lax.cond(any_member(failed), blamed, lambda: row)
+    return jax.lax.cond(any_member(failed), first_bad, lambda: row)
 
 
 def _with_error(
@@ -169,8 +169,8 @@ def _with_error(
     share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
     worst = xp.max(xp.where(xp.isfinite(share), share, 0.0), axis=0)
     doubtful = is_one_of(verdict.status, Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
-    lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
-    gone = lost[:, None] | lost[None, :]
+    is_lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
+    gone = is_lost[:, None] | is_lost[None, :]
     digits = -xp.log10(xp.maximum(worst, xp.finfo(variance.dtype).tiny))
     return (
         verdict._replace(
@@ -188,7 +188,7 @@ def finish(
     problem: Problem,
     base: Array,
     verdict: Verdict,
-    reached: Reach,
+    reached: EndPoint,
     point: Point,
     parts: CovarianceParts,
     n: Array,

@@ -1,5 +1,5 @@
 """The fit of rows in memory: a log-likelihood, a start and data in; a record with estimates, their
-covariance and a verdict out. The public ``fit`` is in ``distributed/door.py``.
+covariance and a verdict out. The public ``fit`` is in ``distributed/public_fit.py``.
 
 ``fit_with`` reads its arguments and hands them to one of two roads. On the host, here, the loop is
 Python over one compiled evaluation in float64. Under a trace (``implicit``) it is one
@@ -33,7 +33,7 @@ from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
 from jaxmle.fitting.recession import with_signs
 from jaxmle.fitting.signals import with_rules, with_signals
-from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.user_scale import EndPoint
 from jaxmle.fitting.without_curvature import ends_by_score, fit_at_point, fit_by_score
 from jaxmle.likelihood.contract import fits_itself
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
@@ -42,7 +42,7 @@ from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
-from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
+from jaxmle.likelihood.discovery.self_check import HEAD_START, evaluation_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
@@ -52,7 +52,7 @@ from jaxmle.record.identity import call_of, identity, with_response_id
 from jaxmle.runtime.compile import compiled, precision, tracing
 from jaxmle.runtime.device import left_on_device
 from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES
-from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
+from jaxmle.solvers.bfgs import ScoreAscent, Slope, bfgs_ascent
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.state import DONE, Point, State
 from jaxmle.solvers.status import Status, is_one_of
@@ -93,19 +93,19 @@ def fit_on_host(posed: Posed, options: Options, model: str) -> Fit:
     passes = Passes.on_host(problem, base, posed.data, codes, placed)
     if ends_by_score(problem, options):
         return replace(fit_by_score(passes, posed, options.progress), model=model)
-    manner = Manner(options.progress, sampler_of(posed.data, posed.rows or 0))
-    verdict, reached, steps_before, head = search_on_host(passes, manner)
-    # where a climb with a wrong Hessian ends, nothing may be finite
+    conduct = Conduct(options.progress, sampler_of(posed.data, posed.rows or 0))
+    verdict, reached, steps_before, head = search_on_host(passes, conduct)
+    # where an ascent with a wrong Hessian ends, nothing may be finite
     points = [verdict.point.aux.x, base][: 2 - is_one_of(verdict.status, Status.CONVERGED)]
     rules = check_rules(problem.loglik, problem.layout, points, passes.device_data)
-    if rules.hessian:  # the climb used a wrong one
+    if rules.hessian:  # the ascent used a wrong one
         passes = passes.on(posed.data)
-        verdict, reached, steps_before, head = search_on_host(passes, manner)
+        verdict, reached, steps_before, head = search_on_host(passes, conduct)
     data_id = identity(posed.loglik, posed.data, posed.dtype)
     n = _number_of_observations(passes, posed)
     fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
-    road = road_of(posed.loglik, problem.loglik)
-    fitted = replace(fitted, road=", ".join([road, *head]), model=model)
+    evaluation = evaluation_of(posed.loglik, problem.loglik)
+    fitted = replace(fitted, evaluation=", ".join([evaluation, *head]), model=model)
     if fitted.verdict is Status.UNIDENTIFIED and posed.rows is not None:
         fitted = traced_to(fitted, passes, verdict.point.z)
     fitted = with_rules(fitted, problem.loglik, rules)
@@ -148,7 +148,7 @@ def _number_of_observations(passes: Passes, posed: Posed) -> Array:
 
 
 class Landmark(NamedTuple):
-    """What is enough of a climb to go on from there."""
+    """What is enough of an ascent to go on from there."""
 
     z: Array  # (k,)
     radius: Array  # of the trust region; 0 before Newton's steps
@@ -156,7 +156,7 @@ class Landmark(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Manner:
+class Conduct:
     """How a search on the host is conducted."""
 
     progress: bool | None
@@ -165,90 +165,90 @@ class Manner:
     keep: Callable[[Landmark], None] | None = None  # called with each new landmark
 
 
-def search_on_host(passes: Passes, manner: Manner) -> tuple[Verdict, Reach, Array, list[str]]:
-    """The verdict, where a recession leads, the steps made before the climb, and the word for a
+def search_on_host(passes: Passes, conduct: Conduct) -> tuple[Verdict, EndPoint, Array, list[str]]:
+    """The verdict, where a recession leads, the steps made before the ascent, and the word for a
     head start where there was one.
 
-    Many rows get a head start. If the climb from it does not converge, the search is repeated from
+    Many rows get a head start. If the ascent from it does not converge, the search is repeated from
     the user's start. A resumed search goes on from where it was, and is repeated likewise.
     """
     problem = passes.problem
-    resumed = manner.resumed
+    resumed = conduct.resumed
     if resumed is not None:
-        arguments = _climb_and_rest(passes, manner, None, resumed.z, resumed.radius)
+        arguments = _search_arguments(passes, conduct, None, resumed.z, resumed.radius)
         verdict, reached = search(*arguments)
         if is_one_of(verdict.status, Status.CONVERGED):
             return verdict, reached, resumed.steps, []
     z = problem.chart.to_free(passes.base)
-    head = head_start(passes, z, manner.sampler)
+    head = head_start(passes, z, conduct.sampler)
     if head is not None:
-        result = _search_from_head(passes, head, manner)
+        result = _search_from_head(passes, head, conduct)
         if result is not None and is_one_of(result[0].status, Status.CONVERGED):
             return *result, [HEAD_START]
     steps = np.asarray(0)
     if isinstance(problem.solver, LBFGS | Optax):
         z, steps = _approach(passes, z)
-    verdict, reached = search(*_climb_and_rest(passes, manner, None, z))
+    verdict, reached = search(*_search_arguments(passes, conduct, None, z))
     return verdict, reached, steps, []
 
 
-def _climb_and_rest(
+def _search_arguments(
     passes: Passes,
-    manner: Manner,
+    conduct: Conduct,
     reuse: Callable[[State], Point | None] | None,
     z: Array,
     radius: Array | None = None,
 ) -> tuple[Tree, ...]:
     """The arguments of ``search``, from z (k,)."""
-    climb = partial(_climb, manner, reuse, radius)
-    return climb, passes.evaluate, passes.problem, passes.base, z, passes.may_have_kinks
+    ascend = partial(_ascend, conduct, reuse, radius)
+    return ascend, passes.evaluate, passes.problem, passes.base, z, passes.may_have_kinks
 
 
 def _search_from_head(
-    passes: Passes, head: Head, manner: Manner
-) -> tuple[Verdict, Reach, Array] | None:
+    passes: Passes, head: Head, conduct: Conduct
+) -> tuple[Verdict, EndPoint, Array] | None:
     """The search from a head start; None where it leads too little far for the solver."""
     problem = passes.problem
     longest = longest_safe_step(head.turn)
-    arrival = Arrival(head.z, False, 0)
+    by_scores = ScoreAscent(head.z, False, 0)
     if head.z.dtype == np.float64:
-        slopes = _watched(passes.slopes, manner)
-        arrival = secant_climb(
+        slopes = _watched(passes.slopes, conduct)
+        by_scores = bfgs_ascent(
             slopes, head.z, head.information, SHARE_OF_SAFE_STEP_TO_REACH * longest
         )
-    if not arrival.arrived and not isinstance(problem.solver, Newton):
+    if not by_scores.arrived and not isinstance(problem.solver, Newton):
         return None
-    reuse = partial(reuse_hessian, passes.slopes, longest) if arrival.arrived else None
-    verdict, reached = search(*_climb_and_rest(passes, manner, reuse, arrival.z))
-    return verdict, reached, np.asarray(arrival.passes)
+    reuse = partial(reuse_hessian, passes.slopes, longest) if by_scores.arrived else None
+    verdict, reached = search(*_search_arguments(passes, conduct, reuse, by_scores.z))
+    return verdict, reached, np.asarray(by_scores.passes)
 
 
-def _climb(
-    manner: Manner,
+def _ascend(
+    conduct: Conduct,
     reuse: Callable[[State], Point | None] | None,
     radius: Array | None,
     evaluate: Callable[[Array], Point],
     z: Array,
     max_steps: int,
 ) -> State:
-    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or
-    never.
+    """The ascent on the host: ``maximise`` with a line of progress every two seconds, or at each
+    step, or never.
 
     Args:
         reuse: the end of a step too short to change the Hessian, if it is one; None where all
             passes are whole.
-        radius: of the trust region, where a climb is gone on with.
+        radius: of the trust region, where an ascent is gone on with.
     """
     state = begin(evaluate, z)
     if radius:
         state = proposed(state._replace(radius=np.asarray(radius, z.dtype)))
     last = time.monotonic()
     while state.phase != DONE and state.steps <= max_steps:
-        if manner.keep is not None:
-            manner.keep(Landmark(state.point.z, state.radius, state.steps))
+        if conduct.keep is not None:
+            conduct.keep(Landmark(state.point.z, state.radius, state.steps))
         trial = None if reuse is None else reuse(state)
         state = step(evaluate, state) if trial is None else advance(state, trial)
-        if _is_due(manner.progress, last):
+        if _is_due(conduct.progress, last):
             last = time.monotonic()
             distance = np.sqrt(2 * state.newton.decrement)
             print(
@@ -259,15 +259,15 @@ def _climb(
     return state
 
 
-def _watched(slopes: Callable[[Array], Slope], manner: Manner) -> Callable[[Array], Slope]:
+def _watched(slopes: Callable[[Array], Slope], conduct: Conduct) -> Callable[[Array], Slope]:
     """The pass for the score with a line of progress, from two seconds on, and a landmark kept."""
     start = time.monotonic()
 
     def watched_pass(z: Array) -> Slope:
         slope = slopes(z)
-        if manner.keep is not None and np.isfinite(slope.value):
-            manner.keep(Landmark(z, np.asarray(0.0), np.asarray(0)))
-        if _is_due(manner.progress, start):
+        if conduct.keep is not None and np.isfinite(slope.value):
+            conduct.keep(Landmark(z, np.asarray(0.0), np.asarray(0)))
+        if _is_due(conduct.progress, start):
             print(
                 f"jaxmle.fit: log-likelihood {float(slope.value):.8g}, from a pass for the score",
                 file=sys.stderr,

@@ -9,7 +9,7 @@ With T the third derivative of ℓ,
 
 (the norm of a symmetric trilinear form is attained on its diagonal: Banach 1938, Studia Math. 7),
 so no standard error moves by more than τ|d|/2 of itself. τ is the change of the information over
-one standard error: at most 1/√N for a count of N events. A climb over a sample of the rows shows
+one standard error: at most 1/√N for a count of N events. An ascent over a sample of the rows shows
 max |T[v, u, u]| over u for its own last step v; d being another step, eight times that is allowed
 for. Along d itself nothing is taken from the sample. A Newton step leaves the score s₊ = −½T[d, d,
 ·], hence
@@ -37,7 +37,7 @@ STDERR_TOLERANCE = 2.5e-7
 # rows do along other steps
 SAFETY_FACTOR_OF_SAMPLE = 8.0
 LONGEST_STEP_IN_STDERR = 3e-5  # standard errors, where the sample shows no change at all
-# of the length of a short step, to which a climb by scores should come near: what it says is left
+# of the length of a short step, to which an ascent by scores should come near: what it says is left
 # is right to a factor of two
 SHARE_OF_SAFE_STEP_TO_REACH = 0.5
 MAX_CHANGE_OF_INFORMATION = (
@@ -67,7 +67,7 @@ def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State
     Args:
         slopes: the pass for value and score.
         longest: the ``longest_safe_step``.
-        state: of a climb by Newton's steps.
+        state: of an ascent by Newton's steps.
     """
     newton = state.newton
     if state.phase != POLISHING or not (

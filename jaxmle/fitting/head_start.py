@@ -1,4 +1,4 @@
-"""Where to start a climb over very many rows: at the maximum of a few of them.
+"""Where to start an ascent over very many rows: at the maximum of a few of them.
 
 The maximum over m of n independent rows is about √(n/m) standard errors from that over all, and
 their information, n/m times, is that of all to within √(k/m). From there passes for the score alone
@@ -22,7 +22,7 @@ from jaxmle.solvers.first_order import QUADRATIC
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.solvers.state import Point, State
-from jaxmle.solvers.tails import RECEDES
+from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.solvers.trust_region import begin, is_running, step
 
 # rows from which the passes that are saved are worth two programs more
@@ -65,8 +65,8 @@ def sampler_of(data: Data, n: int) -> Sampler:
 
 
 def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
-    """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or
-    that climb does not arrive.
+    """The maximum over evenly spaced rows, by an ascent from z (k,); None where all rows are few or
+    that ascent does not arrive.
 
     Only a declared regression has a head start: its rows are independent by declaration.
     """
@@ -87,7 +87,7 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
         return None
     sample = sampler.sample(few)
     few = data_length(sample) or few
-    before, state = _climb(passes.on(sample).evaluate, z)
+    before, state = _ascend(passes.on(sample).evaluate, z)
     if not _is_near(state):
         return None
     return Head(
@@ -97,9 +97,9 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
     )
 
 
-def _climb(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
-    """The last two states of a climb up to a seventh of a standard error of the sample: its maximum
-    is many standard errors of all rows away from theirs.
+def _ascend(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
+    """The last two states of an ascent up to a seventh of a standard error of the sample: its
+    maximum is many standard errors of all rows away from theirs.
     """
     before = state = begin(evaluate, z)
     while is_running(state, MAX_SAMPLE_STEPS) and not _is_near(state):
@@ -135,5 +135,5 @@ def _is_near(state: State) -> bool:
         newton.definite
         & newton.convex
         & (newton.decrement <= QUADRATIC)
-        & (state.signature.information >= RECEDES)
+        & (state.signature.information >= RECEDING_INFORMATION)
     )

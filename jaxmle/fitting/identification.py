@@ -37,7 +37,7 @@ def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
 
     Args:
         passes: over the data of the fit.
-        z: the end of the climb (k,).
+        z: the end of the ascent (k,).
     """
     rng = np.random.default_rng(0)
     end = passes.evaluate(z)

@@ -16,7 +16,7 @@ from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.one_loop import search_in_one_loop
 from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Codes, Passes, Problem, objective_of, problem_of
-from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.user_scale import EndPoint
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
     FORWARD_OVER_REVERSE,
@@ -29,7 +29,7 @@ from jaxmle.likelihood.derivatives import (
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.discovery.row_independence import check_traced
-from jaxmle.likelihood.discovery.self_check import road_of
+from jaxmle.likelihood.discovery.self_check import evaluation_of
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count, term_shape
@@ -63,7 +63,7 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     program = cached_under_trace(posed.loglik, key, make)
     with without_alarms():
         fitted = program(base, posed.data, codes)
-    return replace(fitted, road=road_of(posed.loglik, posed.loglik))
+    return replace(fitted, evaluation=evaluation_of(posed.loglik, posed.loglik))
 
 
 def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
@@ -72,19 +72,19 @@ def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
     """
 
     def differentiable() -> Fit:
-        return _traced_climb(problem, _root, base, data, codes)
+        return _traced_search(problem, _root, base, data, codes)
 
     def constant() -> Fit:
         loglik, fixed_base, rows = without_derivative((problem.loglik, base, data))
-        return _traced_climb(replace(problem, loglik=loglik), _search, fixed_base, rows, codes)
+        return _traced_search(replace(problem, loglik=loglik), _search, fixed_base, rows, codes)
 
     params = problem.layout.unravel(base)
     return first_that_exists((differentiable, constant), problem.loglik, params, data)
 
 
-def _traced_climb(
+def _traced_search(
     problem: Problem,
-    solve: FunctionTo[tuple[Array, Verdict, Reach, Point, Array]],
+    solve: FunctionTo[tuple[Array, Verdict, EndPoint, Point, Array]],
     base: Array,
     data: Data,
     codes: Codes,
@@ -134,7 +134,7 @@ def _doubted(
     """The point with the error of a Hessian that a user's rule of differentiation gets wrong.
 
     A trace cannot take another road by what it finds. So the standard errors say how far off they
-    are, which makes CONVERGED IMPRECISE, and what a climb with a wrong Hessian tells of the shape
+    are, which makes CONVERGED IMPRECISE, and what an ascent with a wrong Hessian tells of the shape
     of the likelihood is not believed: it is STALLED.
     """
     differentiation = point.aux.hessian_by
@@ -159,7 +159,7 @@ def _doubted(
 
 def _search(
     problem: Problem, objective: Objective, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Point, Array]:
+) -> tuple[Array, Verdict, EndPoint, Point, Array]:
     """The maximum, the verdict on it, what that was judged by, the point there, and further
     steps.
     """
@@ -173,7 +173,7 @@ def _search(
 
 def _root(
     problem: Problem, objective: Objective, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Point, Array]:
+) -> tuple[Array, Verdict, EndPoint, Point, Array]:
     """The maximum as the root of the score, so that it is differentiable by the implicit
     function theorem to any order in what ``objective`` closes over.
     """
@@ -226,7 +226,7 @@ def _solve_symmetric(information: Function, y: Array, method: str | None) -> Arr
     rows.
 
     Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: the Hessian of the climb says which exist.
+    trace: the Hessian of the ascent says which exist.
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")

@@ -1,5 +1,5 @@
-"""The search of a fit under a trace: climb, excursions and verdict in one ``while_loop`` whose body
-evaluates the likelihood once.
+"""The search of a fit under a trace: ascent, excursions and verdict in one ``while_loop`` whose
+body evaluates the likelihood once.
 
 On the host each of these is a loop of its own (``search`` in ``passes``). Compiled, each would hold
 the likelihood and its derivatives again, so here they are stages of one loop. All members of a
@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import drop_user_scale, with_user_scale
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
-from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.user_scale import EndPoint
 from jaxmle.solvers.outcome import Reading
-from jaxmle.solvers.rarely import any_member
+from jaxmle.solvers.rare_branches import any_member
 from jaxmle.solvers.state import Point, State, Tail, select, start
 from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.trust_region import accepted, is_running, proposed, read
@@ -31,21 +31,21 @@ from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import Kink, without
 from jaxmle.verdict.limit import Limit, arrived, at_kink, to_shape
-from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.profile_path import ProfilePath
+from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
-from jaxmle.verdict.walk_record import Walk
 
-CLIMB, FOLLOW, LOOK, LAST = range(4)
+ASCENT, FOLLOW, LOOK, LAST = range(4)
 Evaluate = Callable[[Array], Point]
 
 
 class Start(NamedTuple):
-    """Where a climb set out, for those that set out where an earlier one saw ℓ rise."""
+    """Where an ascent set out, for those that set out where an earlier one saw ℓ rise."""
 
-    rises: Array  # () how many climbs there were before
-    z: Array  # (k,) where the climb before it ended
+    rises: Array  # () how many ascents there were before
+    z: Array  # (k,) where the ascent before it ended
     value: Array  # ℓ there
-    steps: Array  # of all climbs before
+    steps: Array  # of all ascents before
 
 
 class Search(NamedTuple):
@@ -59,7 +59,7 @@ class Search(NamedTuple):
     kink: Kink | None
     far: Excursion
     why: Doubt
-    walk: Walk
+    path: ProfilePath
     limit: Limit
     # with all that its evaluation found, at the end; None where every point holds that
     point: Point | None
@@ -67,7 +67,7 @@ class Search(NamedTuple):
 
 def search_in_one_loop(
     evaluate: Evaluate, problem: Problem, z: Array, may_have_kinks: bool
-) -> tuple[Verdict, Reach, Point]:
+) -> tuple[Verdict, EndPoint, Point]:
     """The verdict on the maximum that is reached from z (k,), what it was judged by, and the point
     there; the same as ``search`` in ``passes`` finds on the host.
     """
@@ -130,14 +130,14 @@ def _blanks(
         kink = seek_kink(lambda z: bare(evaluate(z)), state) if may_have_kinks else None
         far = to_limit(state)
         why = to_shape(logarithms, state, far)
-        walk = begin_walk(state, why, why.asked)
-        seen = read_profile(why, state, walk)
-        limit = arrived(state, far, why, walk, seen)
+        path = begin_path(state, why, why.asked)
+        seen = read_profile(why, state, path)
+        limit = arrived(state, far, why, path, seen)
         if kink is not None:
             limit = at_kink(limit, kink)
         no = why.asked
         origin = Start(count, z, state.point.value, count)
-        search = Search(no, count, no, origin, state, kink, far, why, walk, limit, full)
+        search = Search(no, count, no, origin, state, kink, far, why, path, limit, full)
         return Blanks(search, read(state, point), seen)
 
     shapes = jax.eval_shape(shapes_at, z)
@@ -150,7 +150,7 @@ def _like(new: Tree, old: Tree) -> Tree:
 
 
 def _explored(search: Search) -> State:
-    """The end of the climb as the excursions see it: not at all where it was at a kink."""
+    """The end of the ascent as the excursions see it: not at all where it was at a kink."""
     return search.state if search.kink is None else without(search.kink, search.state)
 
 
@@ -158,12 +158,12 @@ def _trial(search: Search) -> Array:
     """The point (k,) that the present stage asks for."""
     onward = search.state.point.z + search.state.move
     return jax.lax.select_n(
-        search.stage, onward, search.far.trial, search.walk.trial, search.limit.point.z
+        search.stage, onward, search.far.trial, search.path.trial, search.limit.point.z
     )
 
 
 def _runs(problem: Problem, search: Search) -> Array:
-    """Whether this member's climb goes on."""
+    """Whether this member's ascent goes on."""
     return search.is_open & is_running(search.state, problem.max_steps)
 
 
@@ -191,7 +191,7 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
     """What follows from one evaluation in the present stage."""
     stage = search.stage
 
-    def climb(search: Search) -> tuple[State]:
+    def ascend(search: Search) -> tuple[State]:
         after = accepted(search.state, reading)
         return (select(_runs(problem, search), after, search.state),)
 
@@ -199,15 +199,15 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
         new = follow(_explored(search), search.far, point)
         return (select(search.far.active, new, search.far),)
 
-    def along_the_profile(search: Search) -> tuple[Walk]:
-        new = look(search.why, _explored(search), search.walk, point)
-        return (select(search.walk.active, new, search.walk),)
+    def along_the_profile(search: Search) -> tuple[ProfilePath]:
+        new = look(search.why, _explored(search), search.path, point)
+        return (select(search.path.active, new, search.path),)
 
-    reading = _apart(stage == CLIMB, lambda: read(search.state, point), blanks.reading)
-    search = _changed("state", stage == CLIMB, climb, search)
-    search = _changed("state", stage == CLIMB, lambda now: (proposed(now.state),), search)
+    reading = _apart(stage == ASCENT, lambda: read(search.state, point), blanks.reading)
+    search = _changed("state", stage == ASCENT, ascend, search)
+    search = _changed("state", stage == ASCENT, lambda now: (proposed(now.state),), search)
     search = _changed("far", stage == FOLLOW, to_the_limit, search)
-    search = _changed("walk", stage == LOOK, along_the_profile, search)
+    search = _changed("path", stage == LOOK, along_the_profile, search)
     if search.point is None:
         return search
     return _changed("point goes_on", stage == LAST, lambda _: (full, False), search)
@@ -227,15 +227,15 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
     def to_look(search: Search) -> tuple[Tree, ...]:
         state = _explored(search)
         why = to_shape(problem.chart.nonlinear, state, search.far)
-        return LOOK, why, begin_walk(state, why, why.asked & search.is_open)
+        return LOOK, why, begin_path(state, why, why.asked & search.is_open)
 
-    ends = (search.stage == CLIMB) & ~any_member(_runs(problem, search))
+    ends = (search.stage == ASCENT) & ~any_member(_runs(problem, search))
     search = _changed("stage state kink far", ends, to_follow, search)
     ends = (search.stage == FOLLOW) & ~any_member(search.far.active)
-    search = _changed("stage why walk", ends, to_look, search)
-    ends = (search.stage == LOOK) & ~any_member(search.walk.active)
+    search = _changed("stage why path", ends, to_look, search)
+    ends = (search.stage == LOOK) & ~any_member(search.path.active)
     seen = _apart(
-        ends, lambda: read_profile(search.why, _explored(search), search.walk), blanks.seen
+        ends, lambda: read_profile(search.why, _explored(search), search.path), blanks.seen
     )
     limit = _apart(ends, lambda: _limit(search, seen), blanks.search.limit)
     names = "goes_on stage is_open origin state limit"
@@ -243,36 +243,36 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
 
 
 def _remembered(search: Search) -> Tail:
-    """The tail of a climb: the way it came where it set out from an earlier one's end."""
+    """The tail of an ascent: the way it came where it set out from an earlier one's end."""
     state = search.state
     before = state._replace(
         point=state.point._replace(z=search.origin.z, value=search.origin.value)
     )
-    came_by = remember_rise(state, before).tail
-    return select(search.is_open & (search.origin.rises > 0), came_by, state.tail)
+    direction_of_arrival = remember_rise(state, before).tail
+    return select(search.is_open & (search.origin.rises > 0), direction_of_arrival, state.tail)
 
 
 def _limit(search: Search, seen: Found) -> Limit:
-    """The end of a climb and its excursions."""
-    limit = arrived(_explored(search), search.far, search.why, search.walk, seen)
+    """The end of an ascent and its excursions."""
+    limit = arrived(_explored(search), search.far, search.why, search.path, seen)
     if search.kink is not None:
         limit = at_kink(limit, search.kink)
     return limit._replace(steps=limit.steps + search.origin.steps)
 
 
 def _concluded(seen: Limit, search: Search) -> tuple[Tree, ...]:
-    """What follows from the end of a climb: where ℓ was seen to rise a finite way off, another one
-    from there.
+    """What follows from the end of an ascent: where ℓ was seen to rise a finite way off, another
+    one from there.
     """
     state = search.state
     origin = search.origin
     limit = select(search.is_open, seen, search.limit)
     rises = search.is_open & is_one_of(limit.shape, Shape.RISES) & (origin.rises < MAX_RISES)
     again = Start(origin.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
-    climbs_on = any_member(rises)
+    continues = any_member(rises)
     return (
-        climbs_on if search.point is None else search.goes_on,
-        jnp.where(climbs_on, CLIMB, LAST),
+        continues if search.point is None else search.goes_on,
+        jnp.where(continues, ASCENT, LAST),
         rises,
         select(rises, again, origin),
         select(rises, start(limit.point.z, state.point), state),

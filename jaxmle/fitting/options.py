@@ -55,7 +55,7 @@ from jaxmle.runtime.compile import tracing
 from jaxmle.runtime.shards import refuse_explicit_rows, refuse_shards
 from jaxmle.solvers.methods import Solver
 
-# evaluations of the likelihood that a fit may take: the longest climb among NIST's regressions
+# evaluations of the likelihood that a fit may take: the longest ascent among NIST's regressions
 # takes 2 500 (MGH10, from its first start)
 MAX_STEPS = 3000
 

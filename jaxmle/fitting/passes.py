@@ -1,6 +1,6 @@
 """A fit about to run: its static problem, the passes over its data, and the search.
 
-The host and a trace differ in how the passes run, and in nothing else: climb, excursion, verdict
+The host and a trace differ in how the passes run, and in nothing else: ascent, excursion, verdict
 and record (``ending``) are the same functions of them.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from jaxmle._types import Array, Data, Function, Loglik, Tree, ndarray
 from jaxmle.fitting.objective import Objective, UserScale, drop_user_scale
 from jaxmle.fitting.options import Options, covariance_of
-from jaxmle.fitting.user_scale import Reach, reach
+from jaxmle.fitting.user_scale import EndPoint, reach
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.histogram import counted, counts_of, distinct, uncounted
@@ -40,7 +40,7 @@ from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.state import Point, State
 from jaxmle.solvers.status import is_one_of
 from jaxmle.verdict.doubt import remember_rise
-from jaxmle.verdict.judge import Verdict, judge, survey
+from jaxmle.verdict.judge import Verdict, decompose_information, judge
 from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import may_be_kinked, without
 from jaxmle.verdict.limit import Limit, at_kink, explore, settled_rise
@@ -52,8 +52,8 @@ DEVIATIONS_OF_COLLAPSED_TERM = 8.0
 SMALL_STEP = 1e-9  # relative to a parameter, or to one
 # change of a term by that step over the median of all, from which it is the one that collapses
 MIN_CHANGE_OF_COLLAPSED_TERM = 1e6
-MAX_RISES = 6  # climbs anew from where ℓ was seen to rise
-Climb = Callable[[Callable[[Array], Point], Array, int], State]
+MAX_RISES = 6  # new ascents from where ℓ was seen to rise
+Ascend = Callable[[Callable[[Array], Point], Array, int], State]
 Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 
 
@@ -391,23 +391,23 @@ def _first(bad: Array) -> Array:
 
 
 def search(
-    climb: Climb,
+    ascend: Ascend,
     evaluate: Callable[[Array], Point],
     problem: Problem,
     base: Array,
     z: Array,
     may_have_kinks: Callable[[], bool],
-) -> tuple[Verdict, Reach]:
-    """Climb, explore, judge, on the host; where ℓ is seen to rise a finite way off, climb on from
-    there. Under a trace: ``one_loop``.
+) -> tuple[Verdict, EndPoint]:
+    """Ascend, explore, judge, on the host; where ℓ is seen to rise a finite way off, ascend again
+    from there. Under a trace: ``one_loop``.
 
     Args:
-        may_have_kinks: asked only where a climb ended as one does at a kink.
+        may_have_kinks: asked only where an ascent ended as one does at a kink.
     """
     chart = problem.chart
 
-    def climbed(z: Array, before: State | None = None) -> tuple[State, Limit]:
-        state = climb(evaluate, z, problem.max_steps)
+    def ascended(z: Array, before: State | None = None) -> tuple[State, Limit]:
+        state = ascend(evaluate, z, problem.max_steps)
         if before is not None:
             state = remember_rise(state, before)
         if not may_be_kinked(state) or not may_have_kinks():
@@ -416,20 +416,20 @@ def search(
         limit = explore(evaluate, without(kink, state), chart.nonlinear)
         return state, at_kink(limit, kink)
 
-    state, limit = climbed(z)
+    state, limit = ascended(z)
     for _ in range(MAX_RISES):
         if not is_one_of(limit.shape, Shape.RISES):
             break
         before = state.steps + limit.steps
-        state, limit = climbed(limit.point.z, state)
+        state, limit = ascended(limit.point.z, state)
         limit = limit._replace(steps=limit.steps + before)
     return verdict_of(problem, state, limit)
 
 
-def verdict_of(problem: Problem, state: State, limit: Limit) -> tuple[Verdict, Reach]:
-    """The verdict at the end of a climb and its excursion."""
+def verdict_of(problem: Problem, state: State, limit: Limit) -> tuple[Verdict, EndPoint]:
+    """The verdict at the end of an ascent and its excursion."""
     limit = settled_rise(state, limit)
-    spectrum = survey(state, limit)
+    spectrum = decompose_information(state, limit)
     reached = reach(problem.chart, limit.point.aux.x, state, limit, spectrum)
     return judge(state, limit, spectrum, reached.only_bounds), reached
 

@@ -14,7 +14,7 @@ from jaxmle._types import Array, Data, Function, Loglik, ndarray
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.concavity import is_concave
 from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.recession import Ways, is_exact, scores_at, straight, ways
+from jaxmle.likelihood.recession import RecessionTypes, is_exact, scores_at, straight, ways
 from jaxmle.likelihood.structure import roots_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
@@ -89,7 +89,7 @@ def with_signs(
     rows: int | None,
 ) -> Fit:
     """The record of one fit with the signs of its infinite estimates: those of the cone, or, where
-    the likelihood has none, those of the climb that the limit needs. A parameter that only went
+    the likelihood has none, those of the ascent that the limit needs. A parameter that only went
     along, as a scale does while a shape grows, has no estimate: put back to its start, it leaves
     the supremum as it is.
 
@@ -147,7 +147,7 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> nda
     return np.take(whole, np.where(roots >= 0, roots, np.arange(layout.p)), axis=1)
 
 
-def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Ways:
+def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> RecessionTypes:
     def make(loglik: Loglik) -> Function:
         return lambda x, data: ways(loglik, layout, x, data)
 

@@ -1,4 +1,4 @@
-"""From the end of a climb to the record: bounds, infinities, standard errors and NaN where
+"""From the end of an ascent to the record: bounds, infinities, standard errors and NaN where
 there is none, on the user's scale.
 """
 
@@ -24,17 +24,17 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.linalg import eigh, from_eigen
-from jaxmle.solvers.rarely import rarely
+from jaxmle.solvers.rare_branches import rarely
 from jaxmle.solvers.state import State
 from jaxmle.solvers.status import Status, is_one_of
-from jaxmle.verdict.judge import Survey, Verdict
+from jaxmle.verdict.judge import InformationSpectrum, Verdict
 from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
 MIN_SHARE_IN_NULL_SPACE = (
     1e-6  # share of a coordinate in the null space from which it counts as concerned
 )
-MIN_SHARE_OF_PUSH = 1e-3  # of a squared scaled step, from which a coordinate is pushed
+MIN_SHARE_OF_A_MOVE = 1e-3  # of a squared scaled step, from which a coordinate is pushed
 STDERRS_OF_A_RECESSION = 3.0  # by which its last look moves what recedes
 SHARE_OF_THE_WAY = 0.5  # to a limit, that a coordinate has to go
 # distance from a bound, or between ordered entries, over one and their size, that counts as none
@@ -44,7 +44,7 @@ MAX_NULL_SHARE_OF_ESTIMABLE = 1e-5
 MIN_RELATIVE_EIGENVALUE_OF_SPAN = 1e-10  # below it a direction is rounding
 
 
-class Reach(NamedTuple):
+class EndPoint(NamedTuple):
     """Where a recession leads, per printed entry."""
 
     # (p, ...) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it
@@ -54,7 +54,9 @@ class Reach(NamedTuple):
     only_bounds: Array  # (...)
 
 
-def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) -> Reach:
+def reach(
+    chart: Chart, x: Array, state: State, limit: Limit, spectrum: InformationSpectrum
+) -> EndPoint:
     """Which entries a recession carries to a finite declared bound, and which to infinity.
 
     Args:
@@ -63,11 +65,15 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     xp = namespace(state.point.z)
     if is_nowhere(limit.recedes):
         nowhere = np.zeros(x.shape, bool)
-        return Reach(np.zeros(x.shape, np.int32), nowhere, np.zeros(x.shape[1:], bool))
+        return EndPoint(np.zeros(x.shape, np.int32), nowhere, np.zeros(x.shape[1:], bool))
     touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
-    push = (limit.scale * limit.move) ** 2
-    pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | is_one_of(limit.shape, Shape.TAIL)
-    receding = limit.recedes & (limit.move != 0) & (touched & pushed | _went_along(state, limit))
+    scaled_move = (limit.scale * limit.move) ** 2
+    moved_by_limit = (scaled_move >= MIN_SHARE_OF_A_MOVE * xp.sum(scaled_move, axis=0)) | is_one_of(
+        limit.shape, Shape.TAIL
+    )
+    receding = (
+        limit.recedes & (limit.move != 0) & (touched & moved_by_limit | _went_along(state, limit))
+    )
 
     def moves(coordinates: Array) -> Array:
         """The entries (p, ...) that coordinates (k, ...) can move."""
@@ -97,7 +103,7 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     leaves = moves(receding & ~held) & ~at_bound
     bound = at_high.astype(xp.int32) - at_low.astype(xp.int32) + 2 * meets.astype(xp.int32)
     only_bounds = xp.any(held, axis=0) & xp.all(~receding | held, axis=0)
-    return Reach(bound, leaves, only_bounds)
+    return EndPoint(bound, leaves, only_bounds)
 
 
 def _went_along(state: State, limit: Limit) -> Array:
@@ -146,7 +152,7 @@ class Conclusion(NamedTuple):
     vcov: Array  # (p, p, ...), NaN where there is none
     estimable_vcov: Array  # (p, p, ...), right for every c orthogonal to the null directions
     sign: Array  # (p, ...) of an estimate of ±inf, else 0
-    bound: Array  # (p, ...) as in ``Reach``
+    bound: Array  # (p, ...) as in ``EndPoint``
     direction: Array  # (p, ...)
     projector: Array  # (p, p, ...) on the directions without an estimate
     point: Array  # (p, ...) the finite point at which the verdict was taken
@@ -167,7 +173,7 @@ def conclude(
     chart: Chart,
     roots: ndarray,
     verdict: Verdict,
-    reached: Reach,
+    reached: EndPoint,
     user: UserScale,
     vcov: Array,
 ) -> Conclusion:
@@ -183,8 +189,8 @@ def conclude(
     steps = user.jacobian / verdict.scale[None, :]
     null = _times(steps, verdict.null)
     along, direction = _recession(chart, verdict, user)
-    fate = _estimability(chart, verdict, reached, steps, null, along, direction)
-    no_variance = _without_variance(verdict, fate, steps, vcov)
+    estimability = _estimability(chart, verdict, reached, steps, null, along, direction)
+    no_variance = _without_variance(verdict, estimability, steps, vcov)
     if not is_nowhere(verdict.hidden):
         hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
         no_variance = no_variance | xp.any(hidden, axis=1)
@@ -192,21 +198,21 @@ def conclude(
     # the square root sees a safe value where the result is NaN, for the sake of its derivative
     variance = xp.where(no_variance, 1.0, diagonal(vcov))
     se = xp.sqrt(xp.where(no_variance, xp.nan, variance))
-    follow = _leaders(roots)
+    follow = _representatives(roots)
     return Conclusion(
-        x=_estimates(chart, verdict, reached, fate, user.x)[follow],
+        x=_estimates(chart, verdict, reached, estimability, user.x)[follow],
         se=se[follow],
         vcov=masked[follow][:, follow],
         estimable_vcov=vcov[follow][:, follow],
-        sign=fate.sign[follow],
-        bound=xp.where(fate.on_bounds, reached.bound, 0)[follow],
+        sign=estimability.sign[follow],
+        bound=xp.where(estimability.on_bounds, reached.bound, 0)[follow],
         direction=direction[follow],
-        projector=_lost_directions(fate, null),
+        projector=_lost_directions(estimability, null),
         point=user.x[follow],
     )
 
 
-def _leaders(roots: ndarray) -> Tree:
+def _representatives(roots: ndarray) -> Tree:
     """For each printed entry the one it follows, itself where it is fixed: an index."""
     entries = np.arange(len(roots))
     if (roots == entries).all():
@@ -231,7 +237,7 @@ def _recession(chart: Chart, verdict: Verdict, user: UserScale) -> tuple[Array, 
 def _estimability(
     chart: Chart,
     verdict: Verdict,
-    reached: Reach,
+    reached: EndPoint,
     steps: Array,
     null: Array,
     along: Array,
@@ -261,9 +267,9 @@ def _estimability(
     at_bound = (xp.abs(reached.bound) == 1) & on_bounds
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
-    push = xp.abs(along)
+    scaled_move = xp.abs(along)
     has_coordinate = column(chart.own_coordinate, along)
-    moved = push > MIN_SHARE_IN_NULL_SPACE * xp.max(push, axis=0)
+    moved = scaled_move > MIN_SHARE_IN_NULL_SPACE * xp.max(scaled_move, axis=0)
     infinite = reached.leaves & separated & (has_coordinate | moved)
     touched = (diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None]
     concerned = xp.any(_incidence(chart, along) & touched, axis=1) & ~estimable
@@ -276,21 +282,23 @@ def _estimability(
 
 
 def _estimates(
-    chart: Chart, verdict: Verdict, reached: Reach, fate: _Estimability, x: Array
+    chart: Chart, verdict: Verdict, reached: EndPoint, estimability: _Estimability, x: Array
 ) -> Array:
     """The estimates (p, ...): at infinity, on a bound, NaN where there is none."""
     xp = namespace(x)
     status = verdict.status
-    sign = fate.sign
-    if not is_nowhere(fate.on_bounds):
+    sign = estimability.sign
+    if not is_nowhere(estimability.on_bounds):
         low, high = (column(end, x) for end in np.array(chart.layout.bounds).T)
-        x = xp.where(fate.infinite, xp.where(sign == 0, xp.nan, sign * xp.inf), x)
-        x = xp.where(fate.at_bound, xp.where(reached.bound < 0, low, high), x)
-        x = xp.where(fate.undetermined, xp.nan, x)
+        x = xp.where(estimability.infinite, xp.where(sign == 0, xp.nan, sign * xp.inf), x)
+        x = xp.where(estimability.at_bound, xp.where(reached.bound < 0, low, high), x)
+        x = xp.where(estimability.undetermined, xp.nan, x)
     return xp.where(is_one_of(status, Status.NONFINITE, Status.UNBOUNDED), xp.nan, x)
 
 
-def _without_variance(verdict: Verdict, fate: _Estimability, steps: Array, vcov: Array) -> Array:
+def _without_variance(
+    verdict: Verdict, estimability: _Estimability, steps: Array, vcov: Array
+) -> Array:
     """Which entries have no standard error, (p, ...)."""
     xp = namespace(steps)
     limits = xp.finfo(steps.dtype)
@@ -298,26 +306,26 @@ def _without_variance(verdict: Verdict, fate: _Estimability, steps: Array, vcov:
     inflation = variance / xp.maximum(xp.sum(steps**2, axis=1), limits.tiny)
     is_rounding = (limits.eps * inflation > 0.1) | (verdict.digits <= 0)
     blurred = is_rounding & is_one_of(verdict.status, Status.IMPRECISE)
-    no_estimate = fate.infinite | fate.at_bound | ~fate.estimable
-    return verdict.lost | no_estimate | blurred | (variance <= 0)
+    no_estimate = estimability.infinite | estimability.at_bound | ~estimability.estimable
+    return verdict.without_covariance | no_estimate | blurred | (variance <= 0)
 
 
-def _lost_directions(fate: _Estimability, null: Array) -> Array:
+def _lost_directions(estimability: _Estimability, null: Array) -> Array:
     """The projector (p, p, ...) on the directions without an estimate.
 
     What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the
     null directions but for rounding.
     """
     xp = namespace(null)
-    at_bound = fate.at_bound
+    at_bound = estimability.at_bound
     if is_nowhere(null) and is_nowhere(at_bound):
         return xp.zeros((len(null), *null.shape[:1], *null.shape[2:]), null.dtype)
-    lost = xp.where((at_bound | fate.estimable)[:, None], 0.0, null)
+    without_estimate = xp.where((at_bound | estimability.estimable)[:, None], 0.0, null)
     square = at_bound[:, None] & at_bound[None, :]
     bounds = xp.where(square, identity(square), 0.0).astype(null.dtype)
-    lost = xp.concatenate([lost, bounds], axis=1)
+    without_estimate = xp.concatenate([without_estimate, bounds], axis=1)
     # a projector is a verdict: it has no derivative
-    constant = lost if xp is HOST else jax.lax.stop_gradient(lost)
+    constant = without_estimate if xp is HOST else jax.lax.stop_gradient(without_estimate)
     needed = xp.any(constant != 0, axis=(0, 1))
     return rarely(needed, _projector, _no_directions, constant)
 
@@ -409,15 +417,15 @@ def record(
     failed = is_one_of(verdict.status, Status.NONFINITE)
     boundless = is_one_of(verdict.status, Status.UNBOUNDED)
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
-    hollow = xp.where(failed | boundless, xp.nan, 1.0)
+    false_curvature = xp.where(failed | boundless, xp.nan, 1.0)
     differentiation = user.hessian_by
     return Fit(
         params=layout.unravel(real(ending.x)),
         stderr=layout.unravel_entries(real(ending.se)),
         vcov=real(ending.vcov),
-        hessian=real(user.hessian * hollow),
+        hessian=real(user.hessian * false_curvature),
         loglik=real(loglik),
-        score=real(user.score * hollow),
+        score=real(user.score * false_curvature),
         decrement=real(0.5 * verdict.distance**2),
         n=real(n),
         status=whole(verdict.status),

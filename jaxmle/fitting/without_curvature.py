@@ -110,22 +110,22 @@ def fit_by_score(passes: Passes, posed: Posed, progress: bool | None) -> Fit:
         status = Status.STATIONARY
     else:
         status = Status.STALLED if bool(ascent.ended) else Status.MAX_STEPS
-    hollow = 1.0 if finite else np.nan
+    false_curvature = 1.0 if finite else np.nan
     terms = partial(term_count, problem, passes.base, passes.device_data)
     return _record(
         posed,
         status=status,
-        x=x * hollow,
-        value=value * hollow,
-        score=score * hollow,
-        decrement=decrement * hollow,
+        x=x * false_curvature,
+        value=value * false_curvature,
+        score=score * false_curvature,
+        decrement=decrement * false_curvature,
         hessian=np.full((), np.nan, posed.dtype),
         n=count(posed.loglik, posed.data, terms),
         row=-1 if finite else int(passes.first_bad(x)),
         steps=int(ascent.steps),
         vcov_kind="none",
         mode=problem.mode,
-        road=f"opaque, {WITHOUT_HESSIAN}",
+        evaluation=f"opaque, {WITHOUT_HESSIAN}",
     )
 
 
@@ -217,7 +217,7 @@ def _record(
     steps: int,
     vcov_kind: str,
     mode: str,
-    road: str = "",
+    evaluation: str = "",
 ) -> Fit:
     """The record of a fit without a covariance. Its matrices hold one number, ``hessian`` or NaN,
     and take no memory.
@@ -267,7 +267,7 @@ def _record(
         mode=mode,
         weighting=weighting_of(posed.loglik),
         layout=layout,
-        road=road,
+        evaluation=evaluation,
     )
 
 

@@ -35,7 +35,7 @@ class ReadyModel(Protocol):
 
 
 @runtime_checkable
-class HandsOn(Protocol):
+class Delegating(Protocol):
     """A built-in model that keeps its start, its bounds and its predictions when a combinator
     changes its likelihood.
     """
@@ -96,7 +96,7 @@ def handed_on(loglik: Loglik, tree: Loglik) -> Loglik:
     """A tree that a combinator made from ``loglik``: as a built-in model if ``loglik`` is one,
     otherwise as it is.
     """
-    if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
+    if isinstance(loglik, ReadyModel) and isinstance(loglik, Delegating):
         return loglik.with_likelihood(tree)
     return tree
 

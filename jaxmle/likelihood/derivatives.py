@@ -88,7 +88,9 @@ def lacks_mode(error: BaseException) -> bool:
     return any(sign in str(error) for sign in SIGNS_OF_A_MISSING_MODE)
 
 
-def first_that_exists(roads: Sequence[Callable[[], Tree]], function: Function, *args: Tree) -> Tree:
+def first_that_exists(
+    methods: Sequence[Callable[[], Tree]], function: Function, *args: Tree
+) -> Tree:
     """The result of the first function that jax can differentiate.
 
     Raises:
@@ -96,9 +98,9 @@ def first_that_exists(roads: Sequence[Callable[[], Tree]], function: Function, *
             rules.
     """
     errors = []
-    for road in roads:
+    for method in methods:
         try:
-            return road()
+            return method()
         except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
             if not lacks_mode(error):
                 raise
@@ -123,7 +125,7 @@ def _refusal(error: BaseException, function: Function, *args: Tree) -> str:
 def _custom_rules(function: Function, *args: Tree) -> Iterator[str]:
     """The names of the operations in a function that have their own rules, or none."""
 
-    def walk(jaxpr: Jaxpr) -> Iterator[str]:
+    def calls(jaxpr: Jaxpr) -> Iterator[str]:
         for equation in jaxpr.eqns:
             kind = equation.primitive.name
             if kind.startswith("custom_vjp"):
@@ -133,10 +135,10 @@ def _custom_rules(function: Function, *args: Tree) -> Iterator[str]:
             for inner in jax.tree.leaves(list(equation.params.values())):
                 program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
                 if hasattr(program, "eqns"):
-                    yield from walk(program)
+                    yield from calls(program)
 
     try:
-        yield from walk(jax.make_jaxpr(function)(*args).jaxpr)
+        yield from calls(jax.make_jaxpr(function)(*args).jaxpr)
     except Exception:  # the names are a help; without them the error stands
         return
 
@@ -277,12 +279,12 @@ def second_order(function: Callable[[Array], tuple[Array, Array]], x: Array) -> 
     def by(
         differentiate: Function, slope: Function, method: str | None
     ) -> Callable[[], SecondOrder]:
-        def road() -> SecondOrder:
+        def derivatives() -> SecondOrder:
             hessian, (value, absolute, score) = differentiate(slope, has_aux=True)(x)
             how = None if method is None else Differentiation(method, None)
             return SecondOrder(value, absolute, score, hessian, how)
 
-        return road
+        return derivatives
 
     reverse = _reverse(function)
     forward = _forward(function)
@@ -332,8 +334,8 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
 
     (score, (value, absolute)), columns, error = central_differences(score_at, x)
     hessian = 0.5 * (columns + columns.T)
-    lopsided = 0.5 * jnp.abs(columns - columns.T)
-    error = jnp.maximum(error, error.T) + lopsided
+    asymmetric = 0.5 * jnp.abs(columns - columns.T)
+    error = jnp.maximum(error, error.T) + asymmetric
     return SecondOrder(value, absolute, score, hessian, Differentiation(DIFFERENCES, error))
 
 

@@ -199,7 +199,7 @@ def slopes(
 
 
 def _with_counts(
-    road: Function,
+    sum_of_rows: Function,
     loglik: Regression,
     layout: Layout,
     x: Array,
@@ -210,10 +210,13 @@ def _with_counts(
     """The pass over the rows and over the counts of histograms."""
     rest, counts = loglik.apart()
     total = by_blocks(
-        partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows)
+        partial(sum_of_rows, rest, layout, x),
+        data,
+        weights,
+        _rows_of_block(layout, data, block_rows),
     )
     for term, occurring in counts:
-        total = added(total, road(term, layout, x, occurring.values, occurring.weights))
+        total = added(total, sum_of_rows(term, layout, x, occurring.values, occurring.weights))
     return total
 
 
@@ -306,7 +309,7 @@ def _declared_slopes(
 
 
 def by_blocks(
-    road: Callable[[Tree, Array | None], Tree],
+    sum_of_rows: Callable[[Tree, Array | None], Tree],
     data: Tree,
     weights: Array | None,
     block_rows: int | None,
@@ -316,7 +319,7 @@ def by_blocks(
     """
     n = data_length(data)
     if block_rows is None or n is None or n <= block_rows:
-        return road(data, weights)
+        return sum_of_rows(data, weights)
     blocks = -(-n // block_rows)
 
     def block(start: Array) -> Tree:
@@ -326,7 +329,9 @@ def by_blocks(
             return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, block_rows)
 
         fresh = (first + jnp.arange(block_rows) >= start).astype(jnp.result_type(float))
-        return road(jax.tree.map(cut, data), fresh if weights is None else fresh * cut(weights))
+        return sum_of_rows(
+            jax.tree.map(cut, data), fresh if weights is None else fresh * cut(weights)
+        )
 
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(block, 0))
 

@@ -42,7 +42,7 @@ PURE = 1e-6
 CONCAVITY_TOLERANCE = 1e-6  # relative curvature that still counts as concave
 
 
-class Ways(NamedTuple):
+class RecessionTypes(NamedTuple):
     """Gradients of the terms at many points, (q, n, p), on the user's scale."""
 
     gradients: Array
@@ -79,7 +79,7 @@ def is_exact(loglik: Loglik) -> bool:
     return False
 
 
-def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
+def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> RecessionTypes:
     """The gradients of every term at many points around x (p,)."""
     match loglik:
         case Weight():
@@ -96,7 +96,7 @@ def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
             joined, pure = (
                 jnp.concatenate([part[i][:few] for part in parts], axis=1) for i in (0, 1)
             )
-            return Ways(
+            return RecessionTypes(
                 joined,
                 pure,
                 jnp.concatenate([part.alive for part in parts]),
@@ -112,7 +112,7 @@ def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     return _opaque(loglik, layout, x, data)
 
 
-def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
+def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> RecessionTypes:
     """The gradient in the predictors on a grid of their values, times the design."""
     values, columns, _ = loglik.predictors(layout, x, data)
     params = layout.unravel(x)
@@ -141,7 +141,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     gradients, pure, concave_far = jax.lax.map(gradients_at, far)
     concave_near = jax.lax.map(lambda offset: derivatives_at(offset)[1], near)
     concave = jnp.all(concave_far) & jnp.all(concave_near)
-    return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), concave)
+    return RecessionTypes(gradients, pure, jnp.ones(gradients.shape[1], bool), concave)
 
 
 def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
@@ -193,7 +193,7 @@ def _ordered(layout: Layout, columns: tuple[Column, ...]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
+def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> RecessionTypes:
     """The scores of all terms at points around x, with each entry changed in units in which a row's
     score is one.
     """
@@ -218,7 +218,7 @@ def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
         scores_at,
         jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)]),
     )
-    return Ways(
+    return RecessionTypes(
         gradients,
         jnp.zeros(gradients.shape[:2], bool),
         jnp.ones(first.shape[0], bool),

@@ -184,7 +184,7 @@ def em(
         else:
             first = start if isinstance(start, list) and start else [start]
         first = [_checked_start(model, params, data) for params in first]
-        path = model.climb(first, data, w, float(variance_floor), float(tolerance), max_steps)
+        path = model.run_em(first, data, w, float(variance_floor), float(tolerance), max_steps)
     loglik = model.loglik
     if variance_floor:
         floor = model.floor(data, variance_floor, w)  # type: ignore[union-attr]
@@ -268,7 +268,7 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
 
 
 def _finished(
-    model: Model, path: Path, data: Tree, climb: Callable[[Params, int], Fit], newton_steps: int
+    model: Model, path: Path, data: Tree, run_em: Callable[[Params, int], Fit], newton_steps: int
 ) -> EM:
     """The highest end that Newton confirms; where every start collapsed, the record that says
     so.
@@ -283,7 +283,7 @@ def _finished(
     alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
     if not alive:
         lost = int(np.argmax(path.collapsed >= 0))
-        fitted = climb(path.params[lost], 0)
+        fitted = run_em(path.params[lost], 0)
         component = int(path.collapsed[lost])
         if component >= 0:
             vanishing = model.vanishing(fitted.names, component)
@@ -291,7 +291,7 @@ def _finished(
         return EM(fitted, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
     fits: list[tuple[int, Fit]] = []
     for place in alive[:MAX_ENDS_TRIED]:
-        fits.append((place, _in_order(model, climb, path.params[place], newton_steps)))
+        fits.append((place, _in_order(model, run_em, path.params[place], newton_steps)))
         if fits[-1][1].converged or not newton_steps:
             break
     which, fitted = next((pair for pair in fits if pair[1].converged), fits[0])
@@ -299,12 +299,12 @@ def _finished(
 
 
 def _in_order(
-    model: Model, climb: Callable[[Params, int], Fit], params: Tree, newton_steps: int
+    model: Model, run_em: Callable[[Params, int], Fit], params: Tree, newton_steps: int
 ) -> Fit:
     """The fit from an end of EM, with components in order; again from there where the finish
     changed the order.
     """
-    fitted = climb(model.ordered(params), newton_steps)
+    fitted = run_em(model.ordered(params), newton_steps)
     if not fitted.converged:
         return fitted
     again = model.ordered(fitted.params)
@@ -312,7 +312,7 @@ def _in_order(
         np.array_equal(a, b)
         for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(fitted.params), strict=True)
     )
-    return fitted if same else climb(again, newton_steps)
+    return fitted if same else run_em(again, newton_steps)
 
 
 def _log_joint(model: Model) -> Callable[[Tree, Tree], Array]:
@@ -400,5 +400,5 @@ def em_steps(
     check_coding(model.loglik, data)
     w = None if weights is None else _checked_weights(weights, data_length(data))
     with precision(np.float64), np.errstate(all="ignore"):
-        path = model.climb([_checked_start(model, start, data)], data, w, 0.0, 0.0, steps)
+        path = model.run_em([_checked_start(model, start, data)], data, w, 0.0, 0.0, steps)
     return path.params[0], path.logliks[0][: path.steps[0]]

@@ -169,7 +169,7 @@ def _step(
 
 
 @partial(jax.jit, static_argnames=("kind", "capacity"))
-def climb(
+def run_em(
     params: Tree,
     blocks: Array,
     weights: Array,

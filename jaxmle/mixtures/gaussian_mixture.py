@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle._types import Array, Tree, ndarray
 from jaxmle.mixtures.gaussian_density import VarianceFloor, gaussian_loglik, log_joint
-from jaxmle.mixtures.gaussian_em import Path, climb, named_spread
+from jaxmle.mixtures.gaussian_em import Path, named_spread, run_em
 from jaxmle.mixtures.k_means import assignments
 from jaxmle.parameters.arguments import check_choice, check_count, shown
 from jaxmle.parameters.constraints import covariance as positive_definite
@@ -156,7 +156,7 @@ class GaussianMixture:
             starts.append(self._packed(mass / mass.sum(), loc, spread))
         return starts
 
-    def climb(
+    def run_em(
         self,
         starts: list[Tree],
         data: Array,
@@ -188,7 +188,7 @@ class GaussianMixture:
         limits = np.float64(strength), np.float64(tolerance), np.int64(max_steps)
         # few lengths of the path, so few programs
         capacity = 4096 * 8 ** max(math.ceil(math.log(max_steps / 4096, 8)), 0)
-        path = climb(
+        path = run_em(
             stacked,
             np.ascontiguousarray(rows),
             w_blocks,

@@ -202,7 +202,7 @@ class MixtureOf:
             progress=False,
         )
 
-    def climb(
+    def run_em(
         self,
         starts: list[Tree],
         data: Tree,

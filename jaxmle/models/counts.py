@@ -30,7 +30,7 @@ from jaxmle.models.common.start_values import (
 )
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import lower
-from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
+from jaxmle.special.counts import negative_binomial_dispersion_part, negative_binomial_kernel
 from jaxmle.special.exponential import log1mexp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import sigmoid, softplus
@@ -69,8 +69,8 @@ def _negative_binomial_density(exposure: str | None, eta: Tree, row: Tree) -> Ar
     return negative_binomial_kernel(row["y"], _log_mean(eta["log_mu"], row, exposure), eta["alpha"])
 
 
-def _clumping(eta: Tree, y: Array) -> Array:
-    return negative_binomial_clumping(y, eta["alpha"])
+def _dispersion_part(eta: Tree, y: Array) -> Array:
+    return negative_binomial_dispersion_part(y, eta["alpha"])
 
 
 def mean_of(params: Tree, data: Tree, offset: str | None, exposure: str | None) -> Array:
@@ -140,7 +140,7 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
         regression(
             functools.partial(_negative_binomial_density, exposure),
             {"log_mu": linear("x", "beta", offset), "alpha": "alpha"},
-            counts={"y": _clumping},
+            counts={"y": _dispersion_part},
         ),
         functools.partial(_start_negative_binomial, offset=offset, exposure=exposure),
         {"alpha": lower(0.0)},
@@ -210,7 +210,7 @@ def dispersion(y: Array, mu: Array) -> Array:
     """The dispersion α from E (y − μ)² = μ + αμ², one step of scoring from the Poisson limit; at
     least a tenth of its standard error √(2/Σμ²) there.
 
-    Not more: ℓ is flat in log α towards 0, and a climb that starts beyond the bend may jump over
+    Not more: ℓ is flat in log α towards 0, and an ascent that starts beyond the bend may jump over
     the maximum onto that plateau.
     """
     xp = namespace(y)
@@ -290,8 +290,8 @@ def _negative_binomial_terms(y: Array, eta: Array, alpha: Array) -> Array:
     gamma_function = scipy.special.gammaln if namespace(y) is HOST else gammaln
     size = 1 / alpha
     odds = alpha * namespace(y).exp(eta)
-    clumping = gamma_function(y + size) - gamma_function(size) + y * namespace(y).log(alpha)
-    return clumping + y * eta - (y + size) * namespace(y).log1p(odds)
+    dispersion_part = gamma_function(y + size) - gamma_function(size) + y * namespace(y).log(alpha)
+    return dispersion_part + y * eta - (y + size) * namespace(y).log1p(odds)
 
 
 # ---------------------------------------------------------------- two kinds of zeros
@@ -305,7 +305,7 @@ def _zero_inflated_poisson(eta: Tree, row: Tree) -> Array:
 
 
 def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
-    """The zero-inflated term without its clumping part, which is 0 for a count of 0 and so can be
+    """The zero-inflated term without its dispersion part, which is 0 for a count of 0 and so can be
     added both to the other counts and to the mixture at 0.
     """
     zero = eta["zero"]
@@ -321,7 +321,7 @@ def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
 
 
 def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
-    """The hurdle term without its clumping part, which is 0 for a count of 0."""
+    """The hurdle term without its dispersion part, which is 0 for a count of 0."""
     crossed = row["y"] != 0
     log_mu = eta["log_mu"]
     alpha = eta["alpha"]
@@ -442,7 +442,7 @@ def _two_parts(
         name,
         regression(density, eta)
         if plain
-        else regression(density, {**eta, "alpha": "alpha"}, counts={"y": _clumping}),
+        else regression(density, {**eta, "alpha": "alpha"}, counts={"y": _dispersion_part}),
         functools.partial(
             _start_two_parts, part=design, offset=offset, plain=plain, hurdle=name == "hurdle"
         ),
@@ -475,7 +475,7 @@ def _start_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hur
     target = some if hurdle else (1 - some) * clip(1 - expected, 0.1, 0.9)
     gamma, _ = regress(data, part, 4 * (target - 0.5))
     starts = {"beta": beta, "gamma": gamma}
-    # Both from trials with α between 0.15 and 0.6: the climb must not jump over a small α onto the
+    # Both from trials with α between 0.15 and 0.6: the ascent must not jump over a small α onto the
     # plateau towards 0 (``dispersion``).
     return (
         starts

@@ -2,19 +2,19 @@
 on.
 """
 
-from jaxmle.plots.climbs import Climb, path_of, trace
 from jaxmle.plots.effects import effects
 from jaxmle.plots.estimates import batch_map, forest
 from jaxmle.plots.likelihoods import likelihood_curve, likelihood_surface
 from jaxmle.plots.mixtures import mixture
 from jaxmle.plots.predictions import predictions, residuals
 from jaxmle.plots.regions import contour, profile
+from jaxmle.plots.search_path import SearchPath, path_of, trace
 from jaxmle.plots.simulations import coverage
 from jaxmle.plots.survival_curves import survival
 from jaxmle.plots.uniformity import pit, qq
 
 __all__ = [
-    "Climb", "batch_map", "contour", "coverage", "effects", "forest", "likelihood_curve",
+    "SearchPath", "batch_map", "contour", "coverage", "effects", "forest", "likelihood_curve",
     "likelihood_surface", "mixture", "path_of", "pit", "predictions", "profile", "qq", "residuals",
     "survival", "trace",
 ]  # fmt: skip

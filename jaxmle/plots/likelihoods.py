@@ -18,7 +18,7 @@ from jaxmle.likelihood.contract import rows_of, terms_of
 from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_count, check_number
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
-from jaxmle.plots.climbs import Climb
+from jaxmle.plots.search_path import SearchPath
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 
@@ -401,7 +401,7 @@ def _two(span: Tree, what: str) -> tuple[float, float]:
 
 def _steps(path: Tree, fit: Fit, places: list[int]) -> ndarray:
     """The path (m, 2) of the two parameters drawn."""
-    if isinstance(path, Climb):
+    if isinstance(path, SearchPath):
         if path.names != fit.names:
             raise ValueError(
                 f"the path has the parameters {', '.join(path.names[:20])}, the fit of "

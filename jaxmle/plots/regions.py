@@ -10,7 +10,7 @@ import scipy
 from jaxmle._types import Tree, ndarray
 from jaxmle.inference.profiles.contour import Contour
 from jaxmle.inference.profiles.profile import END_MEANING, Profile
-from jaxmle.inference.profiles.walk import End
+from jaxmle.inference.profiles.root_finder import End
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 from jaxmle.plots.canvas import GREY, INK, axes, entry, one_fit, percent, remark

@@ -99,7 +99,7 @@ def explain(fit: Record) -> str:
     meaning = STATUS_MEANING[status]
     if status == Status.IMPRECISE and not float(w.digits) > 0:
         meaning = NOISE
-    elif WITHOUT_HESSIAN in fit.road:
+    elif WITHOUT_HESSIAN in fit.evaluation:
         meaning = BY_LBFGS.get(status, meaning)
     sentence = meaning.format(**words)
     if status == Status.NONFINITE:
@@ -118,7 +118,7 @@ def explain(fit: Record) -> str:
         sentence = _maximum(int(w.certificate)) + _kink(fit) + covariance_note(fit) + _withheld(fit)
     sentence += _second_derivatives(fit)
     if status == Status.CONVERGED:  # for a failure a table has room only for the sentence
-        sentence += _road(fit)
+        sentence += _evaluation(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
@@ -145,7 +145,7 @@ def _second_derivatives(fit: Record) -> str:
     )
 
 
-ROADS = {
+SUMMATIONS = {
     "declared": "in its declared form",
     "found": "as a regression found in its program (jaxmle.opaque turns that off)",
     "opaque": "as an opaque function",
@@ -156,12 +156,14 @@ STARTS = {
 }
 
 
-def _road(fit: Record) -> str:
+def _evaluation(fit: Record) -> str:
     """How the terms were summed and where the search began, in sentences; "" if not known."""
-    words = fit.road.split(", ") if fit.road else []
-    roads = [ROADS[word] for word in words if word in ROADS]
+    words = fit.evaluation.split(", ") if fit.evaluation else []
+    summations = [SUMMATIONS[word] for word in words if word in SUMMATIONS]
     starts = "".join(STARTS[word] for word in words if word in STARTS)
-    return (f" The likelihood was summed {' and '.join(roads)}." if roads else "") + starts
+    return (
+        f" The likelihood was summed {' and '.join(summations)}." if summations else ""
+    ) + starts
 
 
 def _maximum(certificate: int) -> str:

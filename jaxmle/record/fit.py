@@ -55,7 +55,7 @@ _STATIC = [
     "weighting",
     "layout",
     "hessian_by",
-    "road",
+    "evaluation",
     "model",
 ]
 
@@ -73,12 +73,12 @@ class Fit:
     ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``,
     ``mode`` (ML or MAP), ``weighting`` (none, frequency, sampling), ``hessian_by``: how second
     derivatives were computed, "forward over reverse" or, if a part of the likelihood lacks a mode,
-    "reverse over reverse", "forward over forward" or "differences of the score"; ``road``: how the
-    terms were summed, "declared" (a regression, a built-in model), "found" (a regression found in
-    the program of a function) or "opaque" (a function, differentiated as a whole), for a pool those
-    of its parts; followed by "head start" if the search started at the maximum of a sample of the
-    rows, or "float32 start" if members of a batch took their first steps in single precision; "" if
-    not known. ``model``: the call that makes the built-in model, such as
+    "reverse over reverse", "forward over forward" or "differences of the score"; ``evaluation``:
+    how the terms were summed, "declared" (a regression, a built-in model), "found" (a regression
+    found in the program of a function) or "opaque" (a function, differentiated as a whole), for a
+    pool those of its parts; followed by "head start" if the search started at the maximum of a
+    sample of the rows, or "float32 start" if members of a batch took their first steps in single
+    precision; "" if not known. ``model``: the call that makes the built-in model, such as
     "poisson(offset='offset')", from which predictions recreate it; "" for any other likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
@@ -111,7 +111,7 @@ class Fit:
     weighting: str
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
-    road: str = ""
+    evaluation: str = ""
     model: str = ""
     # __post_init__ uses zeros if it is not given
     response_id: Array = None  # type: ignore[assignment]

@@ -31,9 +31,10 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
 DIGEST = "digest"  # files without one are older and use an older fingerprint of data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
-WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road", "model")
+WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "evaluation", "model")
 # older files do not have these
-LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": "", "model": ""}
+LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "evaluation": "", "model": ""}
+EARLIER_NAMES = {"road": "evaluation"}  # names of these words in older files
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
 # integer, unsigned.
@@ -351,6 +352,8 @@ def _parse(description: Facts) -> tuple[dict[str, Tree], tuple[Leaf, ...], Tree]
     """
     try:
         description = {**LATER_WORDS, **description}
+        for earlier, name in EARLIER_NAMES.items():
+            description[name] = description.get(earlier, description[name])
         names = description["names"]
         df = description["df"]
         words = {name: description[name] for name in WORDS}

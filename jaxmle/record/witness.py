@@ -62,7 +62,7 @@ class Witness:
     # (p,) error of each standard error, 0 where it is rounding: the Monte Carlo standard error of a
     # simulated information, the measured error of differences
     stderr_error: Array
-    # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
+    # ()  SEPARATED: 0 seen by following the ascent, 1 by the scores of all terms, 2 exact
     # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of
     # solvers.status.CONCAVE_FLAG, MEAN and COMPARED
     certificate: Array

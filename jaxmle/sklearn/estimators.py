@@ -14,7 +14,7 @@ from jax import tree
 from jaxmle import models
 from jaxmle._types import Array, ArrayLike, Foreign, Label, Tree, ndarray
 from jaxmle.data.naming import renamed
-from jaxmle.distributed.door import fit
+from jaxmle.distributed.public_fit import fit
 from jaxmle.likelihood.combinators import Weights, frequency, sampling
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.models import Model

@@ -1,4 +1,4 @@
-"""A climb by scores alone, from a start and an information that are nearly right: BFGS with unit
+"""An ascent by scores alone, from a start and an information that are nearly right: BFGS with unit
 steps, on the host.
 
 A pass for the score costs a half (k = 20) to a tenth (k = 200) of one for the Hessian. With the
@@ -35,22 +35,22 @@ class Slope(NamedTuple):
     aux: Tree = None
 
 
-class Arrival(NamedTuple):
-    """Where a climb by scores ended."""
+class ScoreAscent(NamedTuple):
+    """Where an ascent by scores ended."""
 
     z: Array  # (k,) the start again where it did not arrive
     arrived: bool  # within reach of Newton's last steps, as far as scores tell
     passes: int
 
 
-def secant_climb(
+def bfgs_ascent(
     slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array
-) -> Arrival:
-    """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
+) -> ScoreAscent:
+    """Ascend from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
     that is nearly right.
 
     The first pass that is not as good a metric would have it (a value that falls, a curvature twice
-    or half that expected, a distance that does not halve) ends the climb: it has arrived if it was
+    or half that expected, a distance that does not halve) ends the ascent: it has arrived if it was
     near by then, else it has failed.
     """
     current = slopes(z)
@@ -76,9 +76,9 @@ def secant_climb(
     return _ended(z, current.z + step, min(distance, ahead), passes)
 
 
-def _ended(start: Array, z: Array, distance: Array, passes: int) -> Arrival:
+def _ended(start: Array, z: Array, distance: Array, passes: int) -> ScoreAscent:
     arrived = bool(0.5 * distance**2 <= DECREMENT_TO_POLISH)
-    return Arrival(z if arrived else start, arrived, passes)
+    return ScoreAscent(z if arrived else start, arrived, passes)
 
 
 def _inverse(information: Array) -> Array:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MAX_PARAMETERS_FOR_NEWTON = (
     128  # free parameters beyond which a Hessian at every step costs more than the passes it saves
 )
-# free parameters of a function beyond which one Hessian, k passes, costs more than a climb by
+# free parameters of a function beyond which one Hessian, k passes, costs more than an ascent by
 # scores: it is formed if asked for
 MAX_PARAMETERS_FOR_HESSIAN = 512
 

@@ -1,4 +1,4 @@
-"""Whether and why a climb ends: at a maximum, stuck, spent, running away or creeping."""
+"""Whether and why an ascent ends: at a maximum, stuck, spent, running away or creeping."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.newton_step import NewtonStep
 from jaxmle.solvers.state import (
-    CREEPING,
-    EXHAUSTED,
+    DIVERGING,
     NOT_FINITE,
     POLISHING,
-    RUNAWAY,
+    PRECISION_REACHED,
     RUNNING,
     SETTLED,
+    SLOW_ASCENT,
     STUCK,
     Point,
     Signature,
     State,
     has_risen,
 )
-from jaxmle.solvers.tails import FADED, RECEDES, TAIL, Bend
+from jaxmle.solvers.tails import (
+    DECREMENT_TO_END_A_TAIL,
+    RECEDING_INFORMATION,
+    STEPS_OF_A_TAIL,
+    PathCurvature,
+)
 
 DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
 # steps at the outset that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
 # what a first step gains, and each goes twice as far as the one before
 FIRST_STEPS = 8
-MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
-LIMIT = 40  # rejections in a row
-STEPS_OF_CREEPING = 250  # after which a climb is asked what it follows
-MAX_DECREMENT_OF_CREEPING = 1.0  # at which it is
+MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the ascent is called stuck
+MAX_REJECTIONS = 40  # rejections in a row
+STEPS_OF_SLOW_ASCENT = 250  # after which an ascent is asked what it follows
+MAX_DECREMENT_OF_SLOW_ASCENT = 1.0  # at which it is
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
-GROWING_STEPS_OF_RUNAWAY = 30
+STEPS_OF_DIVERGENCE = 30
 # times ℓ at the start, and one, by which ℓ > 0 has risen where it explodes: no density does, whose
 # logarithm is at most 709 a coordinate, and a wrong sign gets there in a dozen steps
 RISE_OF_EXPLOSION = 1e8
@@ -51,14 +56,14 @@ class Reading(NamedTuple):
     peak: Array  # (k, ...) the largest metric on the way
     finite: Array
     accept: Array
-    deceived: Array  # value, score and Hessian contradict each other on a tail
-    blind: Array  # a step of one ulp moves ℓ
-    shows: Signature  # as if the move were a full Newton step
-    bend: Bend
+    inconsistent: Array  # value, score and Hessian contradict each other on a tail
+    ulp_sensitive: Array  # a step of one ulp moves ℓ
+    pending_signature: Signature  # as if the move were a full Newton step
+    curvatures: PathCurvature
     noise: Array
     gain: Array
-    walled: Array  # ℓ or a derivative is NaN at the trial
-    wall: Array  # (k, ...) the trial where that is so, else NaN
+    at_nan: Array  # ℓ or a derivative is NaN at the trial
+    nan_point: Array  # (k, ...) the trial where that is so, else NaN
 
 
 def _explodes(state: State, noted: State, reading: Reading) -> Array:
@@ -72,8 +77,8 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
         return upwards
     faster = accept & (state.gain > 0) & (reading.gain >= state.gain)
     faster = faster & has_risen(noted, reading.trial, RISE_OF_EXPLOSION)
-    overflows = reading.walled & (state.even + state.runaway >= 2)
-    evenly = xp.where(accept, noted.even >= GROWING_STEPS_OF_RUNAWAY, overflows)
+    overflows = reading.at_nan & (state.equal_gains + state.growing_steps >= 2)
+    evenly = xp.where(accept, noted.equal_gains >= STEPS_OF_DIVERGENCE, overflows)
     evenly = evenly & has_risen(noted, reading.trial, RISE_OF_SLOW_EXPLOSION)
     # A trial is as good evidence as a step, where ℓ has risen as far as none does by rounding.
     to_trial = state._replace(rise=state.rise + reading.gain)
@@ -82,17 +87,17 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
     return upwards & (faster | evenly | (beyond & ~state.newton.convex))
 
 
-def _creeps(noted: State, reading: Reading) -> Array:
-    """Whether a climb has come near an end by so many steps that it may follow a bent ridge, each
-    of them a little way: the profile likelihood is followed faster (``profile_walk``).
+def _is_slow(noted: State, reading: Reading) -> Array:
+    """Whether an ascent has come near an end by so many steps that it may follow a bent ridge, each
+    of them a little way: the profile likelihood is followed faster (``profile_steps``).
     """
-    near = reading.newton.convex & (reading.newton.decrement <= MAX_DECREMENT_OF_CREEPING)
-    late = noted.steps > STEPS_OF_CREEPING
+    near = reading.newton.convex & (reading.newton.decrement <= MAX_DECREMENT_OF_SLOW_ASCENT)
+    late = noted.steps > STEPS_OF_SLOW_ASCENT
     return reading.accept & late & near & (reading.trial.curvature is None)
 
 
 def outcome_of(state: State, noted: State, reading: Reading) -> Array:
-    """Whether and why the climb ends with this trial."""
+    """Whether and why the ascent ends with this trial."""
     trial = reading.trial
     newton = reading.newton
     accept = reading.accept
@@ -102,19 +107,19 @@ def outcome_of(state: State, noted: State, reading: Reading) -> Array:
         newton.decrement <= DECREMENT_FLOOR
     )
     # Where information dies, some steps more tell a recession from a maximum far out.
-    young = (noted.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
-    fading = noted.signature.information < RECEDES
-    fading = fading & state.full & (young | (newton.decrement > FADED))
+    is_early = (noted.receding_steps < STEPS_OF_A_TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
+    fading = noted.signature.information < RECEDING_INFORMATION
+    fading = fading & state.full & (is_early | (newton.decrement > DECREMENT_TO_END_A_TAIL))
     slow = slow & ~fading
-    outcome = xp.where(accept & reading.blind & ~first, EXHAUSTED, RUNNING)
+    outcome = xp.where(accept & reading.ulp_sensitive & ~first, PRECISION_REACHED, RUNNING)
     # From far off ℓ rises for long too: by less than it is below zero.
-    beyond = (noted.rise + trial.value > 0) & (noted.runaway >= GROWING_STEPS_OF_RUNAWAY)
-    outcome = xp.where(beyond | _explodes(state, noted, reading), RUNAWAY, outcome)
+    beyond = (noted.rise + trial.value > 0) & (noted.growing_steps >= STEPS_OF_DIVERGENCE)
+    outcome = xp.where(beyond | _explodes(state, noted, reading), DIVERGING, outcome)
     opens = ~state.full & (state.steps <= FIRST_STEPS)
     patience = xp.where(opens, FIRST_STEPS, MAX_ROUNDS_WITHOUT_GAIN)
-    outcome = xp.where(_creeps(noted, reading), CREEPING, outcome)
-    outcome = xp.where((noted.idle >= patience) | (noted.refused >= LIMIT), STUCK, outcome)
-    ends = (~accept & ~(state.leap > 0)) | (accept & slow)
+    outcome = xp.where(_is_slow(noted, reading), SLOW_ASCENT, outcome)
+    outcome = xp.where((noted.idle >= patience) | (noted.refused >= MAX_REJECTIONS), STUCK, outcome)
+    ends = (~accept & ~(state.extrapolation > 0)) | (accept & slow)
     outcome = xp.where(state.phase == POLISHING, xp.where(ends, SETTLED, RUNNING), outcome)
-    outcome = xp.where(reading.deceived, SETTLED, outcome)
+    outcome = xp.where(reading.inconsistent, SETTLED, outcome)
     return xp.where(first & ~reading.finite, NOT_FINITE, outcome)

@@ -1,4 +1,4 @@
-"""What a climb knows between two steps: the point, the tail that it may be on, and what the next
+"""What an ascent knows between two steps: the point, the tail that it may be on, and what the next
 step needs.
 """
 
@@ -22,14 +22,14 @@ from jaxmle.solvers.leading_axes import (
 )
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep
-from jaxmle.solvers.rarely import rarely
+from jaxmle.solvers.rare_branches import rarely
 
-CLIMBING = 0
+ASCENDING = 0
 POLISHING = 1
 DONE = 2
-RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY, CREEPING = range(7)
-GAIN_BEYOND_DUST = 1e4  # times the rounding error of ℓ, which no step along rounding promises
-MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
+RUNNING, SETTLED, STUCK, NOT_FINITE, PRECISION_REACHED, DIVERGING, SLOW_ASCENT = range(7)
+GAIN_BEYOND_ROUNDING = 1e4  # times the rounding error of ℓ, which no step along rounding promises
+MAX_ROUNDING = 1e-8  # rounding of ℓ beyond which it is far off, not flat
 
 
 class Point(NamedTuple):
@@ -77,8 +77,8 @@ class State(NamedTuple):
     move: Array  # the pending step
     predicted: Array  # its predicted gain
     full: Array  # it is a full Newton step
-    leap: Array  # the number of them where it is several at once, else 0
-    leaps: Array  # no leap has failed
+    extrapolation: Array  # the number of them where it is several at once, else 0
+    may_extrapolate: Array  # no leap has failed
     last: Array  # the last accepted step; of a leap, the Newton step it is made of
     gain: Array  # the last accepted gain
     signature: Signature
@@ -89,15 +89,15 @@ class State(NamedTuple):
     steps: Array
     idle: Array
     refused: Array
-    runaway: Array  # steps of undiminished gain in a row
-    even: Array  # steps in a row that gained alike
-    most_even: Array  # the longest such run
-    streak: Array  # receding steps in a row; −1 after a leap
+    growing_steps: Array  # steps of undiminished gain in a row
+    equal_gains: Array  # steps in a row that gained alike
+    max_equal_gains: Array  # the longest such run
+    receding_steps: Array  # receding steps in a row; −1 after a leap
     rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
     # (k, ...) the latest trial at which ℓ or a derivative was NaN, since the last full Newton step;
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
-    wall: Array
-    origin: Array  # (k, ...) where the climb set out
+    nan_point: Array
+    origin: Array  # (k, ...) where the ascent set out
 
 
 def noise_of(point: Point) -> Array:
@@ -105,13 +105,13 @@ def noise_of(point: Point) -> Array:
     return 4 * namespace(point.value).finfo(point.value.dtype).eps * point.absolute
 
 
-def without_dust(point: Point) -> Point:
+def without_rounding(point: Point) -> Point:
     """The point with score and Hessian zero in each coordinate in which they are what rounding
     leaves of zero: so small that a step as long as the coordinate, or one, changes ℓ by less than
     its own rounding error.
     """
     xp = namespace(point.z)
-    noise = xp.minimum(noise_of(point), MAX_DUST)
+    noise = xp.minimum(noise_of(point), MAX_ROUNDING)
     length = xp.maximum(1.0, xp.abs(point.z))
     little = xp.abs(point.score) * length <= noise
     if is_nowhere(little):
@@ -122,13 +122,13 @@ def without_dust(point: Point) -> Point:
         return point
     parts = (point.score, point.hessian, little, noise, length, own_curvature)
     if xp is HOST:
-        score, hessian = rarely(np.any(little, axis=0), _dusted, lambda *a: a[:2], *parts)
+        score, hessian = rarely(np.any(little, axis=0), _without_rounding, lambda *a: a[:2], *parts)
     else:
-        score, hessian = _dusted(*parts)
+        score, hessian = _without_rounding(*parts)
     return point._replace(score=score, hessian=hessian)
 
 
-def _dusted(
+def _without_rounding(
     score: Array, hessian: Array, little: Array, noise: Array, length: Array, own_curvature: Array
 ) -> tuple[Array, Array]:
     """Score and Hessian without what rounding leaves of zero."""
@@ -141,9 +141,9 @@ def _dusted(
     place = column(np.arange(len(length)), length)
     coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
     # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
-    gains = (own_curvature > 0) & (score**2 > GAIN_BEYOND_DUST * noise * own_curvature)
-    dust = little & ~coupled & ~gains
-    keep = xp.where(dust, 0.0, 1.0).astype(score.dtype)
+    gains = (own_curvature > 0) & (score**2 > GAIN_BEYOND_ROUNDING * noise * own_curvature)
+    is_rounding = little & ~coupled & ~gains
+    keep = xp.where(is_rounding, 0.0, 1.0).astype(score.dtype)
     return score * keep, hessian * outer(keep, keep)
 
 
@@ -177,9 +177,9 @@ def is_finite(point: Point) -> Array:
     )
 
 
-def has_wall(state: State) -> Array:
-    """Whether the climb ran into a place where ℓ or a derivative is NaN, and has not left it."""
-    return ~namespace(state.wall).isnan(state.wall[0])
+def met_nan(state: State) -> Array:
+    """Whether the ascent ran into a place where ℓ or a derivative is NaN, and has not left it."""
+    return ~namespace(state.nan_point).isnan(state.nan_point[0])
 
 
 def has_risen(state: State, point: Point, times: float) -> Array:
@@ -216,8 +216,8 @@ def start(z: Array, like: Point) -> State:
         move=flat,
         predicted=zero,
         full=~yes,
-        leap=zero,
-        leaps=yes,
+        extrapolation=zero,
+        may_extrapolate=yes,
         last=flat,
         gain=zero,
         signature=Signature(ones, ones, ones),
@@ -228,12 +228,12 @@ def start(z: Array, like: Point) -> State:
         steps=count,
         idle=count,
         refused=count,
-        runaway=count,
-        even=count,
-        most_even=count,
-        streak=count,
+        growing_steps=count,
+        equal_gains=count,
+        max_equal_gains=count,
+        receding_steps=count,
         rough=~yes,
-        wall=flat + xp.nan,
+        nan_point=flat + xp.nan,
         origin=z,
     )
 

@@ -148,7 +148,7 @@ SCORE_CONTRADICTED = 16
 AT_A_KINK = 32
 LEVEL_BETWEEN_KINKS = 64
 
-# a word of ``Fit.road``: L-BFGS ended by the score
+# a word of ``Fit.evaluation``: L-BFGS ended by the score
 WITHOUT_HESSIAN = "no Hessian"
 
 SCORE_IS_NO_DERIVATIVE = (

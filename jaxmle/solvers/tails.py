@@ -1,4 +1,4 @@
-"""Recessions on the way of a climb: steps along which the information dies away at undiminished
+"""Recessions on the way of an ascent: steps along which the information dies away at undiminished
 length, several of them at once, and the rounding that looks alike.
 """
 
@@ -17,49 +17,57 @@ from jaxmle.solvers.newton_step import NewtonStep
 from jaxmle.solvers.state import Point, Signature, State, Tail, select
 
 # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
-RECEDES = 0.6
+RECEDING_INFORMATION = 0.6
 MIN_PREDICTED_GAIN = (
     1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
 )
 # decrement of a tail from which on rounding is looked for, and the share of the predicted gain by
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
 DECREMENT_OF_A_PLAIN_TAIL = 1e-4
-DECEPTION = 0.0125
+MAX_INCONSISTENCY_OF_A_TAIL = 0.0125
 # times what was predicted, beyond which a gain has to be that of scores and Hessians: what they
 # miss, squared, may be so many times the gain times what was predicted. From plateaus 1e3 was seen,
 # of steps to where differences of log-gamma functions are rounding 3e3 to 1e50
-LUCKY_GAIN = 3.0
-MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN = 2e3
-SHARPER = 1e6  # times the metric before a step: what a gain shows after it is asked for
+GAIN_RATIO_TO_CHECK = 3.0
+MAX_SQUARED_MISMATCH_OF_LARGE_GAIN = 2e3
+METRIC_RATIO_TO_CHECK = (
+    1e6  # times the metric before a step: what a gain shows after it is asked for
+)
 MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
-SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
-FADED = 1e-14  # decrement down to which a fading climb is followed
-TAIL = 4  # receding steps in a row that make a recession
+MIN_DECREMENT_OF_A_DIRECTION = (
+    1e-10  # decrement below which rounding blurs the direction of a recession
+)
+DECREMENT_TO_END_A_TAIL = (
+    1e-14  # decrement down to which an ascent is followed whose information fades
+)
+STEPS_OF_A_TAIL = 4  # receding steps in a row that make a recession
 # decrement from which on the steps of a tail show a recession, and are taken several at once
-PROVED = 1e-5
+DECREMENT_OF_A_PROVED_TAIL = 1e-5
 # factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the
 # decrement, which holds all that is not along it,
-LEAP_SLOPE_TOLERANCE = 2.0
-LEAP_DECREMENT_TOLERANCE = 100.0  # this one
+EXTRAPOLATION_SLOPE_TOLERANCE = 2.0
+EXTRAPOLATION_DECREMENT_TOLERANCE = 100.0  # this one
 # 1 − r from which steps that shrink by the same ratio r, to within this share of 1 − r, have a sum:
 # r is .909 on −t¹² for ever; on the tail of a normal distribution function, the slowest that was
 # seen to grow towards one, 1 − r falls by 1/k at the kth of at most 40 steps
 MIN_SHRINKAGE = 0.01
 MAX_CHANGE_OF_SHRINKAGE = 0.01
-MAX_SHARE_OF_LUCKY_DECREMENT = 1e-6  # of the one before it, up to which a step has met the maximum
+MAX_DECREMENT_RATIO_AT_MAXIMUM = (
+    1e-6  # of the one before it, up to which a step has met the maximum
+)
 
 
-class Bend(NamedTuple):
+class PathCurvature(NamedTuple):
     """d'Hd (...) of the pending step d at both of its ends."""
 
     before: Array
     after: Array
 
 
-def bend_of(state: State, trial: Point) -> Bend:
+def curvature_along(state: State, trial: Point) -> PathCurvature:
     """The curvature along the pending step, at the state's point and at the trial."""
     d = state.move
-    return Bend(quadratic(state.point.hessian, d), quadratic(trial.hessian, d))
+    return PathCurvature(quadratic(state.point.hessian, d), quadratic(trial.hessian, d))
 
 
 def lengthened(
@@ -76,10 +84,10 @@ def lengthened(
         fresh
         & _recedes(state, signature, newton)
         & is_informative
-        & (state.newton.decrement >= SHARP)
+        & (state.newton.decrement >= MIN_DECREMENT_OF_A_DIRECTION)
     )
-    length = state.streak + 1
-    longer = recedes & ((length >= TAIL) | (length >= state.tail.length))
+    length = state.receding_steps + 1
+    longer = recedes & ((length >= STEPS_OF_A_TAIL) | (length >= state.tail.length))
     if is_nowhere(longer):
         return state.tail
     return select(
@@ -94,7 +102,7 @@ def is_rough(
     trial: Point,
     newton: NewtonStep,
     signature: Signature,
-    bend: Bend,
+    curvatures: PathCurvature,
     noise: Array,
     small: Array,
 ) -> Array:
@@ -105,89 +113,108 @@ def is_rough(
     xp = namespace(trial.z)
     if is_nowhere(small):
         return small
-    lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
-        newton.decrement < MAX_SHARE_OF_LUCKY_DECREMENT * state.newton.decrement
+    score_vanishes = (xp.abs(1.0 - signature.information) > 0.1) & (
+        newton.decrement < MAX_DECREMENT_RATIO_AT_MAXIMUM * state.newton.decrement
     )
-    differs = _mismatch(state, trial, bend) > 0.3 * state.predicted + 100 * noise
-    return small & (differs | (lucky & (state.newton.decrement > SHARP)))
+    differs = _mismatch(state, trial, curvatures) > 0.3 * state.predicted + 100 * noise
+    return small & (
+        differs | (score_vanishes & (state.newton.decrement > MIN_DECREMENT_OF_A_DIRECTION))
+    )
 
 
-def is_deceived(state: State, trial: Point, bend: Bend, noise: Array) -> Array:
-    """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
+def is_inconsistent(state: State, trial: Point, curvatures: PathCurvature, noise: Array) -> Array:
+    """Whether an ascent that has proved a tail comes to where value, score and Hessian contradict
     each other: what it would go on by is rounding.
     """
-    proved = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
-    follows = state.full & (state.streak >= TAIL) & (state.predicted <= DECREMENT_OF_A_PLAIN_TAIL)
+    proved = (state.tail.length >= STEPS_OF_A_TAIL) & (
+        state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL
+    )
+    follows = (
+        state.full
+        & (state.receding_steps >= STEPS_OF_A_TAIL)
+        & (state.predicted <= DECREMENT_OF_A_PLAIN_TAIL)
+    )
     asked = proved & follows
     if is_nowhere(asked):
         return asked
-    return asked & (_mismatch(state, trial, bend) > DECEPTION * state.predicted + 10 * noise)
+    return asked & (
+        _mismatch(state, trial, curvatures)
+        > MAX_INCONSISTENCY_OF_A_TAIL * state.predicted + 10 * noise
+    )
 
 
-def is_too_good(state: State, trial: Point, bend: Bend, gain: Array, noise: Array) -> Array:
+def is_too_good(
+    state: State, trial: Point, curvatures: PathCurvature, gain: Array, noise: Array
+) -> Array:
     """Whether a step gains far more than was predicted, or leads to where ℓ is a million times as
     sharp, and scores and Hessians at its ends are wilder still: it leads far out, to where
     differences of log-gamma functions are rounding.
     """
     xp = namespace(trial.z)
     predicted = xp.maximum(state.predicted, 0.0) + noise
-    sharper = xp.abs(diagonal(trial.hessian)) > (SHARPER * state.scale) ** 2
-    asked = ((gain > LUCKY_GAIN * predicted) | xp.any(sharper, axis=0)) & (state.steps > 0)
+    metric_jumps = xp.abs(diagonal(trial.hessian)) > (METRIC_RATIO_TO_CHECK * state.scale) ** 2
+    asked = ((gain > GAIN_RATIO_TO_CHECK * predicted) | xp.any(metric_jumps, axis=0)) & (
+        state.steps > 0
+    )
     if is_nowhere(asked):
         return asked
     is_small = predicted <= MIN_PREDICTED_GAIN
     share = xp.where(
-        is_small, MAX_SQUARED_MISMATCH_OF_SMALL_STEPS, MAX_SQUARED_MISMATCH_OF_LUCKY_GAIN
+        is_small, MAX_SQUARED_MISMATCH_OF_SMALL_STEPS, MAX_SQUARED_MISMATCH_OF_LARGE_GAIN
     )
     allowed = share * xp.maximum(gain, 0.0) * predicted
-    return asked & ~(_mismatch(state, trial, bend) ** 2 <= allowed)
+    return asked & ~(_mismatch(state, trial, curvatures) ** 2 <= allowed)
 
 
-def _mismatch(state: State, trial: Point, bend: Bend) -> Array:
+def _mismatch(state: State, trial: Point, curvatures: PathCurvature) -> Array:
     """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d +
     (d'H₀d − d'H₁d)/12 (Hermite's rule).
     """
     slope = dot(state.point.score + trial.score, state.move)
-    by_derivatives = 0.5 * slope + (bend.before - bend.after) / 12
+    by_derivatives = 0.5 * slope + (curvatures.before - curvatures.after) / 12
     return namespace(trial.z).abs(trial.value - state.point.value - by_derivatives)
 
 
-def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
+def extrapolation_holds(
+    state: State, trial: Point, newton: NewtonStep, pending_signature: Signature
+) -> Array:
     """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information
     along it e⁻ᵐ times what they were. Rounding noise does not.
     """
     xp = namespace(trial.z)
-    leapt = state.leap > 0
-    if is_nowhere(leapt):
-        return leapt
+    extrapolated = state.extrapolation > 0
+    if is_nowhere(extrapolated):
+        return extrapolated
     slope_after = dot(trial.score, state.move)
     slope_before = dot(state.point.score, state.move)
-    grown = xp.exp(state.leap)
+    grown = xp.exp(state.extrapolation)
 
     def near(ratio: Array) -> Array:
-        return (ratio * LEAP_SLOPE_TOLERANCE >= 1.0) & (ratio <= LEAP_SLOPE_TOLERANCE)
+        return (ratio * EXTRAPOLATION_SLOPE_TOLERANCE >= 1.0) & (
+            ratio <= EXTRAPOLATION_SLOPE_TOLERANCE
+        )
 
     slope = slope_after / xp.where(slope_before > 0, slope_before, xp.inf)
     return (
-        leapt
+        extrapolated
         & newton.definite
         & near(slope * grown)
-        & near(shows.information * grown)
-        & (newton.decrement * grown <= LEAP_DECREMENT_TOLERANCE * state.newton.decrement)
+        & near(pending_signature.information * grown)
+        & (newton.decrement * grown <= EXTRAPOLATION_DECREMENT_TOLERANCE * state.newton.decrement)
     )
 
 
-def streak_after(state: State, signature: Signature, newton: NewtonStep) -> Array:
+def receding_steps_after(state: State, signature: Signature, newton: NewtonStep) -> Array:
     """Receding steps in a row. The step after a leap settles what stays finite; the one after
     that has to recede.
     """
     xp = namespace(state.point.z)
     plain = xp.where(
-        state.streak < 0,
-        TAIL - 1,
-        xp.where(_recedes(state, signature, newton), state.streak + 1, 0),
+        state.receding_steps < 0,
+        STEPS_OF_A_TAIL - 1,
+        xp.where(_recedes(state, signature, newton), state.receding_steps + 1, 0),
     )
-    return xp.where(state.leap > 0, -1, xp.where(state.full, plain, state.streak))
+    return xp.where(state.extrapolation > 0, -1, xp.where(state.full, plain, state.receding_steps))
 
 
 def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
@@ -198,7 +225,7 @@ def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
     change = namespace(shrinkage).abs(shrinkage - (1.0 - state.signature.step))
     is_geometric = (shrinkage >= MIN_SHRINKAGE) & (change <= MAX_CHANGE_OF_SHRINKAGE * shrinkage)
     return (
-        (signature.information < RECEDES)
+        (signature.information < RECEDING_INFORMATION)
         & (signature.step >= 0.9)
         & (signature.decrement < 0.9)
         & newton.convex
@@ -207,7 +234,7 @@ def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
 
 
 def signature_of(
-    state: State, trial: Point, newton: NewtonStep, scale: Array, bend: Bend
+    state: State, trial: Point, newton: NewtonStep, scale: Array, curvatures: PathCurvature
 ) -> Signature:
     """What the pending step changes between the state's point and the trial, (...) each.
 
@@ -218,7 +245,7 @@ def signature_of(
     xp = namespace(trial.z)
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny
-    before = -bend.before
+    before = -curvatures.before
     is_known = before > tiny
     # In units of the metric, or of the coordinate where that makes the steps shrink less: what
     # recedes has a metric that dies, and is hidden by what converges beside it.
@@ -229,13 +256,13 @@ def signature_of(
         return xp.sqrt(length / xp.maximum(xp.sum((unit * state.last) ** 2, axis=0), tiny))
 
     return Signature(
-        information=xp.where(is_known, -bend.after / xp.where(is_known, before, 1.0), 1.0),
+        information=xp.where(is_known, -curvatures.after / xp.where(is_known, before, 1.0), 1.0),
         decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
         step=xp.maximum(ratio(scale), ratio(1.0 / size)),
     )
 
 
-def leap_along(state: State, whole: Array) -> tuple[Array, Array]:
+def extrapolate(state: State, whole: Array) -> tuple[Array, Array]:
     """How many Newton steps along a recession to take at once (...), or 0, and where they lead
     (k, ...).
 
@@ -249,22 +276,24 @@ def leap_along(state: State, whole: Array) -> tuple[Array, Array]:
     step = state.newton.step
     decrement = state.newton.decrement
     proved = (
-        state.leaps
+        state.may_extrapolate
         & state.full
-        & (state.streak >= TAIL)
-        & (state.tail.decrement <= PROVED)
+        & (state.receding_steps >= STEPS_OF_A_TAIL)
+        & (state.tail.decrement <= DECREMENT_OF_A_PROVED_TAIL)
         & (state.refused == 0)
         & state.newton.definite
     )
     if is_nowhere(proved):
         return xp.zeros_like(decrement), step
-    square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
+    square = xp.clip(state.signature.information, 0.1, RECEDING_INFORMATION) ** 2
     c = (state.last - step) * square / (1 - square)
     end = xp.where(
-        decrement > 100 * SHARP, 10 * SHARP, FADED
+        decrement > 100 * MIN_DECREMENT_OF_A_DIRECTION,
+        10 * MIN_DECREMENT_OF_A_DIRECTION,
+        DECREMENT_TO_END_A_TAIL,
     )  # the first end leaves room for sharp steps
-    number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / FADED))
-    leaps = whole & proved & (number >= 2.0) & (state.point.curvature is None)
-    return xp.where(leaps, number, 0.0), xp.where(
-        leaps, number * (step - c) + c / (1 - square), step
+    number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / DECREMENT_TO_END_A_TAIL))
+    may_extrapolate = whole & proved & (number >= 2.0) & (state.point.curvature is None)
+    return xp.where(may_extrapolate, number, 0.0), xp.where(
+        may_extrapolate, number * (step - c) + c / (1 - square), step
     )

@@ -25,7 +25,7 @@ from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep, newton_step, within
 from jaxmle.solvers.outcome import Reading, outcome_of
 from jaxmle.solvers.state import (
-    CLIMBING,
+    ASCENDING,
     DONE,
     POLISHING,
     RUNNING,
@@ -38,29 +38,33 @@ from jaxmle.solvers.state import (
     select,
     select_lazily,
     start,
-    without_dust,
+    without_rounding,
 )
 from jaxmle.solvers.tails import (
     MIN_PREDICTED_GAIN,
-    bend_of,
-    is_deceived,
+    curvature_along,
+    extrapolate,
+    extrapolation_holds,
+    is_inconsistent,
     is_rough,
     is_too_good,
-    lands,
-    leap_along,
     lengthened,
+    receding_steps_after,
     signature_of,
-    streak_after,
 )
 
 DECREMENT_TO_POLISH = 1e-8  # decrement at which full Newton steps take over
 MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a plateau gains a hundredth
-FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
+MAX_ERROR_OF_FORESEEN_GAIN = (
+    0.01  # relative error of a predicted gain that lets the radius grow faster
+)
 MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says more
-EVEN_GAIN = 0.2  # of ℓ, by a step that counts among those that gain alike: a quarter to four times
-# rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
+MIN_EQUAL_GAIN = (
+    0.2  # of ℓ, by a step that counts among those that gain alike: a quarter to four times
+)
+# rounding noise of ℓ above which nothing can be said of a collapse: the ascent is still far off
 MAX_NOISE_OF_COLLAPSE = 1.0
-MIN_SCALED_LENGTH_OF_OWN_STEP = (
+MIN_SCALED_LENGTH_OF_GROWTH = (
     0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
 )
 
@@ -90,7 +94,7 @@ def trusted(radius: Array, length: Array, gain: Array, predicted: Array, noise: 
     """
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
-    growth = xp.where(xp.abs(ratio - 1.0) <= FORESEEN, 8.0, 2.0)
+    growth = xp.where(xp.abs(ratio - 1.0) <= MAX_ERROR_OF_FORESEEN_GAIN, 8.0, 2.0)
     return xp.where(
         ratio > 0.75,
         xp.maximum(radius, growth * length),
@@ -108,18 +112,18 @@ def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
     return xp.maximum(length, slope)
 
 
-def is_blind(metric: Array, z: Array, before: State) -> Array:
+def is_ulp_sensitive(metric: Array, z: Array, before: State) -> Array:
     """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, as
-    it did not in the state ``before``: a climb towards a collapse, neither one down from a mean of
-    e⁷⁰ nor one that set out where ℓ is rounding.
+    it did not in the state ``before``: an ascent towards a collapse, neither one down from a mean
+    of e⁷⁰ nor one that set out where ℓ is rounding.
     """
     xp = namespace(z)
     ulps = 16 * xp.finfo(z.dtype).eps
-    blind = ulps * metric * xp.abs(z) > 1.0
-    if is_nowhere(blind):
-        return xp.any(blind, axis=0)
-    sees = ulps * before.scale * xp.abs(before.point.z) <= 1.0
-    return xp.any(blind & sees & (metric >= before.scale), axis=0)
+    ulp_sensitive = ulps * metric * xp.abs(z) > 1.0
+    if is_nowhere(ulp_sensitive):
+        return xp.any(ulp_sensitive, axis=0)
+    was_insensitive = ulps * before.scale * xp.abs(before.point.z) <= 1.0
+    return xp.any(ulp_sensitive & was_insensitive & (metric >= before.scale), axis=0)
 
 
 def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
@@ -160,9 +164,9 @@ def read(state: State, trial: Point) -> Reading:
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
-    walled = ~(finite | (trial.value == -xp.inf))
-    wall = xp.where(walled, trial.z, xp.nan)
-    trial = without_dust(trial)
+    at_nan = ~(finite | (trial.value == -xp.inf))
+    nan_point = xp.where(at_nan, trial.z, xp.nan)
+    trial = without_rounding(trial)
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
@@ -174,20 +178,22 @@ def read(state: State, trial: Point) -> Reading:
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
     rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
-    leapt = state.leap > 0
-    bend = bend_of(state, trial)
-    shows = state.signature
-    if not is_nowhere(state.full | leapt):
-        shows = signature_of(state, trial, newton, scale, bend)
-    deceived = is_deceived(state, trial, bend, noise) & finite & ~first & ~leapt
-    accept = (finite & ~deceived) & xp.where(
-        leapt,
-        rises & lands(state, trial, newton, shows),
+    extrapolated = state.extrapolation > 0
+    curvatures = curvature_along(state, trial)
+    pending_signature = state.signature
+    if not is_nowhere(state.full | extrapolated):
+        pending_signature = signature_of(state, trial, newton, scale, curvatures)
+    inconsistent = (
+        is_inconsistent(state, trial, curvatures, noise) & finite & ~first & ~extrapolated
+    )
+    accept = (finite & ~inconsistent) & xp.where(
+        extrapolated,
+        rises & extrapolation_holds(state, trial, newton, pending_signature),
         xp.where(
-            polishing, better, first | (rises & ~is_too_good(state, trial, bend, gain, noise))
+            polishing, better, first | (rises & ~is_too_good(state, trial, curvatures, gain, noise))
         ),
     )
-    blind = is_blind(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
+    ulp_sensitive = is_ulp_sensitive(metric, trial.z, state) & (noise <= MAX_NOISE_OF_COLLAPSE)
     return Reading(
         trial,
         newton,
@@ -195,14 +201,14 @@ def read(state: State, trial: Point) -> Reading:
         peak,
         finite,
         accept,
-        deceived,
-        blind,
-        shows,
-        bend,
+        inconsistent,
+        ulp_sensitive,
+        pending_signature,
+        curvatures,
         noise,
         gain,
-        walled,
-        wall,
+        at_nan,
+        nan_point,
     )
 
 
@@ -232,36 +238,45 @@ def _noted(state: State, reading: Reading) -> State:
     gain = reading.gain
     xp = namespace(trial.z)
     first = state.steps == 0
-    leapt = state.leap > 0
-    signature = select(accept & state.full, reading.shows, state.signature)
+    extrapolated = state.extrapolation > 0
+    signature = select(accept & state.full, reading.pending_signature, state.signature)
     idles = _gains_nothing(state, reading)
     idle = xp.where(idles, state.idle + 1, xp.where(accept, 0, state.idle))
-    run = xp.where(_grows_steadily(state, reading), state.runaway + 1, 0)
-    run = _int(xp, xp.where(accept, run, state.runaway))
-    alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= EVEN_GAIN)
-    even = _int(xp, xp.where(accept, xp.where(alike, state.even + 1, 0), state.even))
-    small = (
-        reading.finite & state.full & (state.streak >= 0) & (state.predicted <= MIN_PREDICTED_GAIN)
+    run = xp.where(_grows_steadily(state, reading), state.growing_steps + 1, 0)
+    run = _int(xp, xp.where(accept, run, state.growing_steps))
+    alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= MIN_EQUAL_GAIN)
+    equal_gains = _int(
+        xp, xp.where(accept, xp.where(alike, state.equal_gains + 1, 0), state.equal_gains)
     )
-    rough = is_rough(state, trial, newton, signature, reading.bend, reading.noise, small)
-    streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
+    small = (
+        reading.finite
+        & state.full
+        & (state.receding_steps >= 0)
+        & (state.predicted <= MIN_PREDICTED_GAIN)
+    )
+    rough = is_rough(state, trial, newton, signature, reading.curvatures, reading.noise, small)
+    receding_steps = xp.where(
+        accept & ~first, receding_steps_after(state, signature, newton), state.receding_steps
+    )
     return state._replace(
         idle=_int(xp, idle),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
-        runaway=run,
-        rough=state.rough | rough | reading.deceived,
-        even=even,
-        most_even=xp.maximum(state.most_even, even),
+        growing_steps=run,
+        rough=state.rough | rough | reading.inconsistent,
+        equal_gains=equal_gains,
+        max_equal_gains=xp.maximum(state.max_equal_gains, equal_gains),
         radius=_radius_after(state, reading),
-        leaps=state.leaps & ~(leapt & ~accept),
+        may_extrapolate=state.may_extrapolate & ~(extrapolated & ~accept),
         signature=signature,
         tail=lengthened(state, trial, newton, signature, accept & state.full & ~first),
-        streak=_int(xp, streak),
+        receding_steps=_int(xp, receding_steps),
         steps=state.steps + _int(xp, 1),
         rise=state.rise + xp.where(accept & ~first, gain, 0.0),
-        last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
+        last=xp.where(accept, xp.where(extrapolated, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
-        wall=xp.where(reading.walled | (accept & state.full), reading.wall, state.wall),
+        nan_point=xp.where(
+            reading.at_nan | (accept & state.full), reading.nan_point, state.nan_point
+        ),
     )
 
 
@@ -283,7 +298,7 @@ def _radius_after(state: State, reading: Reading) -> Array:
 
     def later() -> Array:
         usual = select_lazily(reading.accept, grown, shrunk)
-        return select(state.leap > 0, state.radius, usual)
+        return select(state.extrapolation > 0, state.radius, usual)
 
     return select_lazily(state.steps == 0, opening, later)
 
@@ -292,8 +307,10 @@ def _gains_nothing(state: State, reading: Reading) -> Array:
     """Whether neither ℓ rose above its noise nor δ was halved, or no more was promised."""
     little = reading.gain <= reading.noise
     halved = reading.newton.decrement < 0.5 * state.newton.decrement
-    hopeless = state.predicted <= noise_of(state.point)
-    return (state.steps > 0) & namespace(little).where(reading.accept, little & ~halved, hopeless)
+    nothing_predicted = state.predicted <= noise_of(state.point)
+    return (state.steps > 0) & namespace(little).where(
+        reading.accept, little & ~halved, nothing_predicted
+    )
 
 
 def _grows_steadily(state: State, reading: Reading) -> Array:
@@ -302,26 +319,28 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
     radius that grows back from nothing doubles too.
     """
     undiminished = (reading.gain >= 0.9 * state.gain) & (reading.gain > reading.noise)
-    by_newton = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.leap > 0)
+    by_newton = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.extrapolation > 0)
     asked = undiminished & by_newton
     if is_nowhere(asked):
         return asked
     length = norm(reading.scale * state.move)
     before = norm(reading.scale * state.last)
-    longer = (length >= 1.4 * before) & (length >= MIN_SCALED_LENGTH_OF_OWN_STEP)
+    longer = (length >= 1.4 * before) & (length >= MIN_SCALED_LENGTH_OF_GROWTH)
     return asked & longer
 
 
 def _enter_polish(state: State) -> State:
     """Once δ is within reach of full Newton steps, they take over; where a leap has led not
-    before a step of the climb was kept there.
+    before a step of the ascent was kept there.
     """
     xp = namespace(state.point.z)
     near = state.newton.convex & (
         state.newton.decrement <= xp.maximum(DECREMENT_TO_POLISH, noise_of(state.point))
     )
     phase = xp.where(
-        state.leap > 0, CLIMBING, xp.where(near & (state.refused == 0), POLISHING, state.phase)
+        state.extrapolation > 0,
+        ASCENDING,
+        xp.where(near & (state.refused == 0), POLISHING, state.phase),
     )
     return state._replace(phase=_int(xp, xp.where(state.phase == DONE, DONE, phase)))
 
@@ -368,22 +387,25 @@ def _propose(state: State) -> State:
             state.radius,
             side,
         )
-    leap, far = leap_along(state, whole & running)
+    extrapolation, far = extrapolate(state, whole & running)
     # A tail e⁻ᵗ still has 2δ to gain.
-    move = xp.where(leap > 0, far, move)
-    predicted = xp.where(leap > 0, 2 * state.newton.decrement, predicted)
+    move = xp.where(extrapolation > 0, far, move)
+    predicted = xp.where(extrapolation > 0, 2 * state.newton.decrement, predicted)
     return state._replace(
-        move=xp.where(running, move, 0.0), predicted=predicted, full=whole & (leap == 0), leap=leap
+        move=xp.where(running, move, 0.0),
+        predicted=predicted,
+        full=whole & (extrapolation == 0),
+        extrapolation=extrapolation,
     )
 
 
 def is_running(state: State, max_steps: int | Array) -> Array:
-    """Whether the climb has neither ended nor spent its steps."""
+    """Whether the ascent has neither ended nor spent its steps."""
     return (state.phase != DONE) & (state.steps <= max_steps)
 
 
 def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
-    """Climb on from a state under a trace, in one while_loop."""
+    """Continue the ascent from a state under a trace, in one while_loop."""
 
     def cast(state: Tree) -> Tree:
         return jax.tree.map(
@@ -394,7 +416,7 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
 
 
 def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
-    """Climb from z (k,) until the state is done or the steps are spent; in Python on the host,
+    """Ascend from z (k,) until the state is done or the steps are spent; in Python on the host,
     in one while_loop under a trace.
     """
     if isinstance(z, np.ndarray):

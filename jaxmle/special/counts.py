@@ -96,8 +96,8 @@ def negative_binomial_kernel(k: ArrayLike, log_mu: ArrayLike, alpha: ArrayLike) 
     """k log μ − (k + 1/α) log(1 + αμ), elementwise: the part of ``negative_binomial_logpmf`` that
     the mean enters; smooth in α ≥ 0.
 
-    Plain, so that a row costs an exponential and a logarithm; with ``negative_binomial_clumping``
-    it gives the whole to 1e-15 (1 + k |log μ|).
+    Plain, so that a row costs an exponential and a logarithm. Together with
+    ``negative_binomial_dispersion_part`` it gives the whole to 1e-15 (1 + k |log μ|).
 
     Args:
         k: counts ≥ 0.
@@ -110,7 +110,7 @@ def negative_binomial_kernel(k: ArrayLike, log_mu: ArrayLike, alpha: ArrayLike) 
     return _kernel(*promote(k, log_mu, alpha))
 
 
-def negative_binomial_clumping(k: ArrayLike, alpha: ArrayLike) -> jax.Array:
+def negative_binomial_dispersion_part(k: ArrayLike, alpha: ArrayLike) -> jax.Array:
     """log Γ(k + 1/α) − log Γ(1/α) + k log α − log k!, elementwise: the part that the mean does not
     enter; smooth in α ≥ 0.
 
@@ -269,7 +269,7 @@ def _negative_binomial(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Arr
     base = jnp.where(some, 0.5 * jnp.log(up) + HALF_LOG_2PI + stirling_error(1 / up), 0.0)
     at_count = jnp.where(some, up * excess(-distance / up, mu * ratio / up), mu / odds)
     at_size = alpha * distance**2 * excess_quotient(alpha * distance, ratio)
-    value = _clumping(count, alpha) - base - at_count - at_size
+    value = _dispersion_part(count, alpha) - base - at_count - at_size
     return jnp.where(k < 0, -jnp.inf, jnp.where(alpha < 0, jnp.nan, value))
 
 
@@ -278,7 +278,7 @@ def _count(k: jax.Array) -> jax.Array:
     return jnp.where(k < 0, 0.0, k)
 
 
-def _clumping(k: jax.Array, alpha: jax.Array) -> jax.Array:
+def _dispersion_part(k: jax.Array, alpha: jax.Array) -> jax.Array:
     """Δ(r + k) − Δ(r) − ½ log(1 + αk), r = 1/α: what depends on α and not on the mean."""
     return (
         stirling_error(alpha / (1 + alpha * k)) - stirling_error(alpha) - 0.5 * jnp.log1p(alpha * k)
@@ -310,7 +310,7 @@ def _in_alpha(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     deviance = distance**2 * excess_quotient(
         alpha * distance, (1 + alpha * count) / (1 + alpha * mu)
     )
-    _, rest = jax.jvp(lambda v: _clumping(count, v), (alpha,), (jnp.ones_like(alpha),))
+    _, rest = jax.jvp(lambda v: _dispersion_part(count, v), (alpha,), (jnp.ones_like(alpha),))
     return deviance + rest
 
 

@@ -11,7 +11,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 from jaxmle.starts.symmetry import relabelled
 
-# standard errors; climbs end 1.4e-9 of them from their maximum, and no data tell maxima this near
+# standard errors; ascents end 1.4e-9 of them from their maximum, and no data tell maxima this near
 # apart
 MAX_DISTANCE_OF_EQUAL_MAXIMA = 1e-3
 MAX_GAP_OF_EQUAL_MAXIMA = 1e-6  # of max(1, |ℓ|)
@@ -38,7 +38,7 @@ def is_level(maximum: Maximum) -> bool:
     return maximum.gap < MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maximum.loglik))
 
 
-def census(fits: Fit, blocks: list[ndarray]) -> tuple[Maximum, ...]:
+def distinct_maxima(fits: Fit, blocks: list[ndarray]) -> tuple[Maximum, ...]:
     """The distinct ends of the converged fits, the highest first."""
     loglik = np.asarray(fits.loglik, dtype=float)
     x = fits.x

@@ -1,4 +1,4 @@
-"""``multistart``: one data set climbed from many starts, as one batch; the distinct maxima that
+"""``multistart``: one data set fitted from many starts, as one batch; the distinct maxima that
 they find, counted.
 """
 
@@ -25,7 +25,13 @@ from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import COMPARED, Status
-from jaxmle.starts.maxima import MAX_GAP_OF_EQUAL_MAXIMA, Maximum, census, is_level, least_bad
+from jaxmle.starts.maxima import (
+    MAX_GAP_OF_EQUAL_MAXIMA,
+    Maximum,
+    distinct_maxima,
+    is_level,
+    least_bad,
+)
 from jaxmle.starts.starts import start_values
 from jaxmle.starts.symmetry import Group, blocks_of, checked_groups
 
@@ -128,7 +134,9 @@ def multistart(
         )
     blocks = blocks_of(layout, groups)
     fits = fit_members(loglik, params, data, options, in_axes=None, params_axis=0)
-    maxima = _compared(census(fits, blocks)) if len(fits) > 1 else census(fits, blocks)
+    maxima = (
+        _compared(distinct_maxima(fits, blocks)) if len(fits) > 1 else distinct_maxima(fits, blocks)
+    )
     return Multistart(maxima[0].fit if maxima else fits[least_bad(fits)], fits, params, maxima)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from jaxmle._types import Data, Loglik, PathLike, Tree, ndarray
-from jaxmle.fitting.fit import Manner
+from jaxmle.fitting.fit import Conduct
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Problem
@@ -44,7 +44,7 @@ from jaxmle.streams.reader import Reading
 from jaxmle.streams.screen import Coding, Screening, fingerprint_of
 
 MIN_ROWS_A_STREAMED_SAMPLE_ROW = (
-    16  # all rows over those that a climb begins with, where these are many
+    16  # all rows over those that an ascent begins with, where these are many
 )
 BYTES_OF_SAMPLE = 2**26  # of those at most
 STREAMED = "streamed"
@@ -83,12 +83,12 @@ def fit_source(
             store.open(identity(problem, posed.base, posed.data, about))
         resumed = last_landmark(store, problem.chart.k)
         sampler = Sampler(reading.rows, partial(_sample, reading))
-        manner = Manner(options.progress, sampler, resumed, keeper(store, resumed))
-        return _fitted(quantities, runner, loglik, posed, manner)
+        conduct = Conduct(options.progress, sampler, resumed, keeper(store, resumed))
+        return _fitted(quantities, runner, loglik, posed, conduct)
 
 
 def _sample(reading: Reading, few: int) -> Data:
-    """The rows that a climb starts with: more than for rows in memory, where a pass is cheaper."""
+    """The rows that an ascent starts with: more than in memory, where a pass is cheaper."""
     names = len(reading.columns.names)
     most = min(reading.rows // MIN_ROWS_A_STREAMED_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
     return reading.columns.data(reading.sample(max(few, most)))
@@ -148,18 +148,18 @@ def _work(task: Task) -> Work:
 
 
 def _fitted(
-    quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, manner: Manner
+    quantities: Quantities, runner: SourceRunner, loglik: Loglik, posed: Posed, conduct: Conduct
 ) -> Fit:
     """The fit, together with what depends on all rows."""
-    fitted = concluded(quantities, loglik, posed, manner, STREAMED)
+    fitted = concluded(quantities, loglik, posed, conduct, STREAMED)
     fitted = _with_cone(fitted, quantities, runner.work.reading)
     fitted = _with_response_id(fitted, loglik, runner)
     return with_signals(fitted, loglik, posed.loglik, posed.data)
 
 
 def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
-    """The record with its recession cone, if all rows fit in memory; otherwise the climb's own path
-    shows what is infinite.
+    """The record with its recession cone, if all rows fit in memory; otherwise the ascent's own
+    path shows what is infinite.
     """
     if fit.verdict != Status.SEPARATED:
         return fit
@@ -182,7 +182,7 @@ def _with_response_id(fit: Fit, loglik: Loglik, runner: SourceRunner) -> Fit:
     response = response_of(loglik, columns.tree)
     if response is None:
         return fit
-    digests = dict(zip(columns.names, runner.census.digests, strict=True))
+    digests = dict(zip(columns.names, runner.row_counts.digests, strict=True))
     names = [name for leaf in response.values() for name in names_in(leaf)]
     weights = [] if columns.weights is None else [columns.weights]
     return replace(fit, response_id=fingerprint_of(*(digests[name] for name in names + weights)))

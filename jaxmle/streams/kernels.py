@@ -67,11 +67,11 @@ class Form:
         values = self.columns.weights_in(rows)
         return loglik if values is None else Weight(loglik, Weights(values, self.weighting))
 
-    def summed(self, road: Function, loglik: Loglik, rows: Arrays, mask: Array) -> Tree:
-        """Σ ``road(weighted likelihood, data, mask)`` over the blocks of a chunk."""
+    def summed(self, kernel: Function, loglik: Loglik, rows: Arrays, mask: Array) -> Tree:
+        """Σ ``kernel(weighted likelihood, data, mask)`` over the blocks of a chunk."""
 
         def block(rows: Arrays, mask: Array | None) -> Tree:
-            return road(self.weighted(loglik, rows), self.columns.data(rows), mask)
+            return kernel(self.weighted(loglik, rows), self.columns.data(rows), mask)
 
         return by_blocks(block, rows, mask, self.block_rows)
 
@@ -80,10 +80,10 @@ def _evaluate(form: Form, loglik: Loglik) -> Function:
     """Value, Σ|terms|, score and Hessian."""
 
     def program(rows: Arrays, mask: Array, x: Array) -> Tree:
-        def road(loglik: Loglik, data: Tree, mask: Array) -> Tree:
+        def kernel(loglik: Loglik, data: Tree, mask: Array) -> Tree:
             return sums(loglik, form.layout, x, data, mask)
 
-        return form.summed(road, loglik, rows, mask)
+        return form.summed(kernel, loglik, rows, mask)
 
     return program
 
@@ -92,10 +92,10 @@ def _slopes(form: Form, loglik: Loglik) -> Function:
     """Value, Σ|terms| and score of a declared regression without weights."""
 
     def program(rows: Arrays, mask: Array, x: Array) -> Tree:
-        def road(loglik: Loglik, data: Tree, mask: Array) -> Tree:
+        def kernel(loglik: Loglik, data: Tree, mask: Array) -> Tree:
             return slopes(loglik, form.layout, x, data, weights=mask)
 
-        return form.summed(road, loglik, rows, mask)
+        return form.summed(kernel, loglik, rows, mask)
 
     return program
 
@@ -104,10 +104,10 @@ def _expected(form: Form, loglik: Loglik) -> Function:
     """The expected information."""
 
     def program(rows: Arrays, mask: Array, x: Array) -> Tree:
-        def road(loglik: Loglik, data: Tree, mask: Array) -> Array:
+        def kernel(loglik: Loglik, data: Tree, mask: Array) -> Array:
             return expected_information(loglik, form.layout, x, data, mask).information
 
-        return form.summed(road, loglik, rows, mask)
+        return form.summed(kernel, loglik, rows, mask)
 
     return program
 
@@ -142,12 +142,12 @@ def _meat(form: Form, loglik: Loglik) -> Function:
     """The meat of a sandwich of rows."""
 
     def program(rows: Arrays, mask: Array, x: Array, lift: Array) -> Meat:
-        def road(loglik: Loglik, data: Tree, mask: Array) -> Meat:
+        def kernel(loglik: Loglik, data: Tree, mask: Array) -> Meat:
             scaled, broken = _scaled(form, loglik, x, lift, data, mask)
             opg = scaled.scores.T @ (scaled.meat[:, None] * scaled.scores)
             return Meat(opg, count_of(scaled), jnp.sum(broken.astype(x.dtype)))
 
-        return form.summed(road, loglik, rows, mask)
+        return form.summed(kernel, loglik, rows, mask)
 
     return program
 
@@ -212,7 +212,7 @@ def _rough(form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array) -> tup
     return bad, jnp.zeros(bad.shape)
 
 
-def _levers(
+def _leverage_rows(
     form: Form, loglik: Loglik, data: Tree, mask: Array, x: Array, lift: Array
 ) -> tuple[Array, Array]:
     """Rows whose leverage is one."""
@@ -230,7 +230,7 @@ SEARCHES: dict[str, Callable[[Form, Tree], Function]] = {
     "terms": _search(_terms),
     "changes": _search(_changes),
     "rough": _search(_rough),
-    "levers": _search(_levers),
+    "levers": _search(_leverage_rows),
 }
 BY_CLUSTER = "clusters"
 CHUNK_KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}

@@ -1,4 +1,4 @@
-"""The checkpoint of a climb whose rows are summed in pieces: its last position, its trust radius
+"""The checkpoint of an ascent whose rows are summed in pieces: its last position, its trust radius
 and its steps, less than a kilobyte for twenty parameters.
 """
 
@@ -60,7 +60,7 @@ def identity(
 
 
 def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
-    """Where the climb of an earlier run was; None where it had not started.
+    """Where the ascent of an earlier run was; None where it had not started.
 
     Args:
         k: free coordinates.
@@ -78,10 +78,10 @@ def last_landmark(store: Checkpoint, k: int) -> Landmark | None:
 
 
 def keeper(store: Checkpoint, before: Landmark | None) -> Callable[[Landmark], None] | None:
-    """The function that saves the landmarks of a climb; None without a folder.
+    """The function that saves the landmarks of an ascent; None without a folder.
 
     Args:
-        before: the landmark that the climb resumes from.
+        before: the landmark that the ascent resumes from.
     """
     if store.folder is None:
         return None

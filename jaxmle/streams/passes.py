@@ -20,7 +20,7 @@ from jaxmle._types import Function, Loglik, Tree, ndarray
 from jaxmle.runtime.compile import compiled
 from jaxmle.streams.kernels import BY_CLUSTER, SUMMED, Form, kernel
 from jaxmle.streams.reader import Chunk, Reading
-from jaxmle.streams.screen import Census, Screening, Tally, fingerprint_of, joined
+from jaxmle.streams.screen import RowCounts, Screening, Tally, fingerprint_of, joined
 from jaxmle.streams.totals import ClusterTotals, RowSearch, Sum
 
 MIN_PADDED_ROWS = 1024  # shorter chunks are padded to so many
@@ -41,7 +41,7 @@ class FileResult(NamedTuple):
     """What a pass found in one file."""
 
     value: Tree
-    census: Census | None
+    row_counts: RowCounts | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _result_of_file(
         pending = (chunk, out)
     if pending is not None:
         total.take(*pending)
-    return FileResult(total.value, None if tally is None else tally.census)
+    return FileResult(total.value, None if tally is None else tally.row_counts)
 
 
 def _padded(chunk: Chunk, chunk_rows: int) -> tuple[tuple[ndarray, ...], ndarray]:
@@ -114,7 +114,7 @@ class SourceRunner:
     work: Work
     results: Callable[[Request], Iterator[FileResult]]
     progress: bool | None
-    censuses: list[Census] = field(default_factory=list)  # of all files, once it is known
+    censuses: list[RowCounts] = field(default_factory=list)  # of all files, once it is known
     passes: list[str] = field(default_factory=list)  # names of those that were run
 
     def run(self, name: str, *args: Tree) -> Tree:
@@ -123,12 +123,12 @@ class SourceRunner:
         request = Request(name, tuple(np.asarray(arg) for arg in args), screened)
         self.passes.append(name)
         total = total_of(self.work, name)
-        seen: list[Census] = []
+        seen: list[RowCounts] = []
         last = time.monotonic()
         for index, result in enumerate(self.results(request)):
             total.add(result.value)
-            if result.census is not None:
-                seen.append(result.census)
+            if result.row_counts is not None:
+                seen.append(result.row_counts)
             ended = index + 1 == len(self.work.reading.files)
             if self._is_due(last) or (ended and self.progress):
                 last = time.monotonic()
@@ -138,19 +138,19 @@ class SourceRunner:
         return total.value
 
     @property
-    def census(self) -> Census:
+    def row_counts(self) -> RowCounts:
         """What is known about all rows after the first pass."""
         return self.censuses[0]
 
     @property
     def n(self) -> float:
         """The number of observations, after the first pass."""
-        return self.census.n
+        return self.row_counts.n
 
     @property
     def data_id(self) -> ndarray:
         """The fingerprint (2,) of all columns, after the first pass."""
-        return fingerprint_of(*self.census.digests)
+        return fingerprint_of(*self.row_counts.digests)
 
     def row(self, place: Tree) -> int:
         """The index of a row among all, from its file and its index there; −1 for None."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmle._types import Loglik
 from jaxmle.fitting.ending import complete
-from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
+from jaxmle.fitting.fit import Conduct, check_rows, search_on_host, with_structure
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Problem, problem_of
@@ -21,7 +21,7 @@ from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import as_tree, need_terms
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.row_axes import proof_of
-from jaxmle.likelihood.discovery.self_check import road_of
+from jaxmle.likelihood.discovery.self_check import evaluation_of
 from jaxmle.likelihood.evaluate import usual_block_rows, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, LEVERAGED
 from jaxmle.likelihood.information.hac import HAC
@@ -147,7 +147,7 @@ def _need_rows_apart(
 
 
 def concluded(
-    quantities: Quantities, loglik: Loglik, posed: Posed, manner: Manner, word: str
+    quantities: Quantities, loglik: Loglik, posed: Posed, conduct: Conduct, word: str
 ) -> Fit:
     """Search, and make the record, with what else is known.
 
@@ -157,18 +157,18 @@ def concluded(
     """
     problem = quantities.problem
     passes = quantities.passes()
-    verdict, reached, steps_before, head = search_on_host(passes, manner)
+    verdict, reached, steps_before, head = search_on_host(passes, conduct)
     points = [verdict.point.aux.x, posed.base][: 2 - (verdict.status == Status.CONVERGED)]
     rules = check_rules(problem.loglik, problem.layout, points, posed.data)
-    if rules.hessian:  # the climb used a wrong one; from now on use differences
-        verdict, reached, steps_before, head = search_on_host(passes, manner)
+    if rules.hessian:  # the ascent used a wrong one; from now on use differences
+        verdict, reached, steps_before, head = search_on_host(passes, conduct)
     runner = quantities.runner
     if not runner.n > 0:
         raise ValueError("all weights are zero: there are no observations")
     n = np.asarray(runner.n, posed.dtype)[()]
     fitted = complete(passes, verdict, reached, verdict.point, n, runner.data_id, steps_before)
-    road = road_of(posed.loglik, problem.loglik)
-    fitted = replace(fitted, road=", ".join([road, *head, word]))
+    evaluation = evaluation_of(posed.loglik, problem.loglik)
+    fitted = replace(fitted, evaluation=", ".join([evaluation, *head, word]))
     if fitted.verdict == Status.UNIDENTIFIED:
         fitted = traced_to(fitted, passes, verdict.point.z)
     return replace(with_rules(fitted, problem.loglik, rules), model=call_of(loglik))

@@ -21,7 +21,7 @@ from jaxmle.streams.columns import Columns
 from jaxmle.streams.reader import Chunk, Reading
 
 
-class Census(NamedTuple):
+class RowCounts(NamedTuple):
     """What is known about a file, or all files, once each row has been seen."""
 
     rows: int
@@ -173,18 +173,20 @@ class Tally:
             self.n += float(np.count_nonzero(w > 0))
 
     @property
-    def census(self) -> Census:
+    def row_counts(self) -> RowCounts:
         digests = tuple(hasher.digest() for hasher in self.hashers)
-        return Census(self.rows, self.n, digests)
+        return RowCounts(self.rows, self.n, digests)
 
 
-def joined(censuses: Sequence[Census]) -> Census:
+def joined(counts_of_files: Sequence[RowCounts]) -> RowCounts:
     """The census of all files from that of each, in their order."""
-    columns = zip(*(census.digests for census in censuses), strict=True)
-    lengths = np.array([census.rows for census in censuses]).tobytes()
+    columns = zip(*(row_counts.digests for row_counts in counts_of_files), strict=True)
+    lengths = np.array([row_counts.rows for row_counts in counts_of_files]).tobytes()
     digests = tuple(xxhash.xxh3_64(b"".join(column) + lengths).digest() for column in columns)
-    return Census(
-        sum(census.rows for census in censuses), sum(census.n for census in censuses), digests
+    return RowCounts(
+        sum(row_counts.rows for row_counts in counts_of_files),
+        sum(row_counts.n for row_counts in counts_of_files),
+        digests,
     )
 
 

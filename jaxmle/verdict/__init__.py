@@ -1,1 +1,1 @@
-"""What the end of a climb is: its shape, its limit, its status, and the cone of a recession."""
+"""What the end of an ascent is: its shape, its limit, its status, and the cone of a recession."""

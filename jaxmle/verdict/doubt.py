@@ -1,4 +1,4 @@
-"""Whether the end of a climb is in doubt, and along which coordinate ℓ is then looked at.
+"""Whether the end of an ascent is in doubt, and along which coordinate ℓ is then looked at.
 
 The cheap signs: a coordinate whose variance the others inflate, a standard error as wide as the
 coordinate itself, a logarithm far out, a last Newton step that did not converge faster than
@@ -16,20 +16,24 @@ from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column, outer, transposed
 from jaxmle.solvers.linalg import inverse_factor, metric_of
 from jaxmle.solvers.state import State, Tail, select
-from jaxmle.solvers.tails import TAIL
+from jaxmle.solvers.tails import STEPS_OF_A_TAIL
 
-HALF = 0.5  # of a standard error: where the parabola is tested
+TEST_OFFSET = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
-WIDE = 1.5  # standard error, in units of the coordinate or of one, from which it has to
-LONG = 1e3  # coordinates beyond may have run there: a standard error of three times that is wide
-FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
+WIDE_STDERR = 1.5  # standard error, in units of the coordinate or of one, from which it has to
+LARGE_COORDINATE = (
+    1e3  # coordinates beyond may have run there: a standard error of three times that is wide
+)
+FAR_LOGARITHM = 16.0  # a logarithm of 1e7 or 1e-7
 MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further
 CLEAN_DECREMENT_RATIO = 0.05  # of the last full Newton step: converging faster than linearly
 CLEAN_INFORMATION_CHANGE = 0.1  # by the last full Newton step
-ALIKE = 0.99  # of the largest suspicion, from which another is as large but for rounding
+SHARE_OF_EQUAL_SUSPICION = (
+    0.99  # of the largest suspicion, from which another is as large but for rounding
+)
 MIN_SHARE_OF_REACH = 0.1  # of the widest standard error, relative to the size of its coordinate
 DECREMENT_OF_NOTHING = 1e-24  # below it no step converges any more
-SHARPEST = 1e8  # standard errors from a coordinate to zero
+SCALED_LENGTH_OF_COLLAPSE = 1e8  # standard errors from a coordinate to zero
 
 
 class Doubt(NamedTuple):
@@ -41,7 +45,7 @@ class Doubt(NamedTuple):
     curvature: Array  # (...) of the profile per unit², (unit/SE)²; zero where there is none
     is_logarithm: Array  # (...)
     correlated: Array  # (...) other standard errors depend on this one
-    is_noisy: Array  # (...) the climb met rounding noise, or went where there may be some
+    is_noisy: Array  # (...) the ascent met rounding noise, or went where there may be some
 
 
 def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Array) -> Doubt:
@@ -49,7 +53,7 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
 
     Args:
         logarithms: for each free coordinate whether it is the logarithm of a parameter, or alike.
-        singular: the information has null directions at the end of the climb.
+        singular: the information has null directions at the end of the ascent.
         null: one of them (k, ...), in coordinates scaled by D.
     """
     xp = namespace(state.point.z)
@@ -64,24 +68,24 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     suspicion = xp.where(singular | strange, suspicion, moved)
     widths = xp.where(singular, 1.0 / xp.maximum(state.scale, scale), stderr)
     # Along t₀t₁ = c both are inflated alike, and rounding would choose: one of those that go far.
-    alike = ~singular & (suspicion >= ALIKE * xp.max(suspicion, axis=0))
+    alike = ~singular & (suspicion >= SHARE_OF_EQUAL_SUSPICION * xp.max(suspicion, axis=0))
     reach = xp.where(alike, widths / (1.0 + size), 0.0)
     stays = alike & (reach < MIN_SHARE_OF_REACH * xp.max(reach, axis=0))
     chosen = column(np.arange(k), size) == xp.argmax(xp.where(stays, 0.0, suspicion), axis=0)
     coordinate = xp.where(chosen, 1.0, 0.0).astype(size.dtype)
     se = xp.sum(coordinate * widths, axis=0)
     is_logarithm = xp.any(chosen & curved, axis=0)
-    unit = xp.where(is_logarithm, xp.minimum(se, MAX_STEP_OF_A_LOGARITHM / HALF), se)
+    unit = xp.where(is_logarithm, xp.minimum(se, MAX_STEP_OF_A_LOGARITHM / TEST_OFFSET), se)
     curvature = xp.where(singular, 0.0, (unit / se) ** 2)
     asked = singular | (sound & (strange | ~is_clean(state)))
     correlated = xp.sum(coordinate * vif, axis=0) >= MAX_VIF
-    far_out = xp.any(curved & (size >= FAR_OUT), axis=0)
-    is_noisy = state.rough | (state.tail.length >= TAIL) | far_out
+    far_out = xp.any(curved & (size >= FAR_LOGARITHM), axis=0)
+    is_noisy = state.rough | (state.tail.length >= STEPS_OF_A_TAIL) | far_out
     return Doubt(asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy)
 
 
 class Suspicion(NamedTuple):
-    """How doubtful the end of a climb is along each coordinate, by what is cheap to see."""
+    """How doubtful the end of an ascent is along each coordinate, by what is cheap to see."""
 
     scale: Array  # D (k, ...)
     vif: Array  # (k, ...)
@@ -100,12 +104,12 @@ def _suspicion(logarithms: tuple[bool, ...], state: State) -> Suspicion:
     stderr = xp.sqrt(vif) / scale
     size = xp.abs(state.point.z)
     curved = column(np.array(logarithms or (False,) * len(size)), size)
-    width = xp.clip(size, 1.0, LONG)
+    width = xp.clip(size, 1.0, LARGE_COORDINATE)
     far = xp.zeros_like(size)
     if any(logarithms):
         width = xp.where(curved, 1.0, width)
-        far = xp.where(curved, size / FAR_OUT, 0.0)
-    degree = xp.maximum(xp.maximum(vif / MAX_VIF, stderr / (WIDE * width)), far)
+        far = xp.where(curved, size / FAR_LOGARITHM, 0.0)
+    degree = xp.maximum(xp.maximum(vif / MAX_VIF, stderr / (WIDE_STDERR * width)), far)
     return Suspicion(scale, vif, stderr, curved, degree, sound)
 
 
@@ -146,11 +150,11 @@ def is_steady(state: State) -> Array:
 
 
 def came_along_tail(state: State, bar: Array) -> Array:
-    """Whether the climb came along a tail: it saw that ℓ falls on the way back."""
+    """Whether the ascent came along a tail: it saw that ℓ falls on the way back."""
     gained = state.point.value - state.tail.value
     singular = ~(state.newton.definite & state.newton.convex)
-    unclear = ~is_clean(state) | climbed_on(state) | singular
-    return (state.tail.length >= TAIL) & (gained > bar) & unclear
+    unclear = ~is_clean(state) | is_restart(state) | singular
+    return (state.tail.length >= STEPS_OF_A_TAIL) & (gained > bar) & unclear
 
 
 def is_collapse(state: State) -> Array:
@@ -159,23 +163,25 @@ def is_collapse(state: State) -> Array:
     """
     xp = namespace(state.point.z)
     metric = metric_of(state.point.hessian, state.point.score)
-    return xp.max(metric * xp.abs(state.point.z), axis=0) >= SHARPEST
+    return xp.max(metric * xp.abs(state.point.z), axis=0) >= SCALED_LENGTH_OF_COLLAPSE
 
 
 def remember_rise(state: State, before: State) -> State:
-    """A climb from where ℓ was seen to rise, with the way it came, unless it saw a tail itself."""
+    """An ascent from where ℓ was seen to rise, with that way as its tail unless it saw its own."""
     xp = namespace(state.point.z)
     path = Tail(
         before.point.z,
         state.point.z - before.point.z,
         before.point.value,
         xp.inf * xp.ones_like(before.point.value),
-        xp.full_like(state.tail.length, TAIL),
+        xp.full_like(state.tail.length, STEPS_OF_A_TAIL),
     )
-    keeps = state.tail.length >= TAIL
+    keeps = state.tail.length >= STEPS_OF_A_TAIL
     return state._replace(tail=select(keeps, state.tail, path))
 
 
-def climbed_on(state: State) -> Array:
-    """Whether the climb set out where an earlier one was seen to end too low."""
-    return (state.tail.length >= TAIL) & namespace(state.last).isinf(state.tail.decrement)
+def is_restart(state: State) -> Array:
+    """Whether the ascent set out where an earlier one was seen to end too low."""
+    return (state.tail.length >= STEPS_OF_A_TAIL) & namespace(state.last).isinf(
+        state.tail.decrement
+    )

@@ -15,29 +15,36 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.newton_step import NewtonStep, newton_step
-from jaxmle.solvers.outcome import GROWING_STEPS_OF_RUNAWAY
+from jaxmle.solvers.outcome import STEPS_OF_DIVERGENCE
 from jaxmle.solvers.state import (
     SETTLED,
     STUCK,
     Point,
     State,
     has_risen,
-    has_wall,
     is_finite,
+    met_nan,
     noise_of,
     select,
     select_lazily,
 )
-from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, PROVED, RECEDES, TAIL
+from jaxmle.solvers.tails import (
+    DECREMENT_OF_A_PLAIN_TAIL,
+    DECREMENT_OF_A_PROVED_TAIL,
+    RECEDING_INFORMATION,
+    STEPS_OF_A_TAIL,
+)
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
-# times ℓ at the start, and one, where a climb that curves upwards overflows
+# times ℓ at the start, and one, where an ascent that curves upwards overflows
 RISE_TO_OVERFLOW = 30.0
-EVEN_RISE_TO_OVERFLOW = 5.0  # the same where many steps have gained alike, as at a variance of zero
+STEADY_RISE_TO_OVERFLOW = (
+    5.0  # the same where many steps have gained alike, as at a variance of zero
+)
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
-# Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
+# Where a recession is looked back along, in its last steps: a hill that the ascent leapt over.
 BACK = tuple(2.0 * 1.25**i for i in range(20))
 
 
@@ -64,29 +71,29 @@ def _is_settled(state: State) -> Array:
 
 
 def is_suspect(state: State) -> tuple[Array, Array, Array]:
-    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a
+    """Whether the ascent may have ended on a recession; the noise of ℓ, and the value that a
     tail cannot pass.
     """
     xp = namespace(state.point.z)
     tail = state.tail
     # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in
-    # its own right, unless ℓ was seen to be rough: then it was climbed by rounding.
+    # its own right, unless ℓ was seen to be rough: then rounding led there.
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
-    least = xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, PROVED)
+    least = xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, DECREMENT_OF_A_PROVED_TAIL)
     faded = tail.decrement <= xp.maximum(least, noise)
-    return _is_settled(state) & (tail.length >= TAIL) & faded & below, noise, ceiling
+    return _is_settled(state) & (tail.length >= STEPS_OF_A_TAIL) & faded & below, noise, ceiling
 
 
 def has_overflown(state: State) -> Array:
-    """Whether the climb ended where ℓ or a derivative is NaN after ℓ > 0 had risen as it does
+    """Whether the ascent ended where ℓ or a derivative is NaN after ℓ > 0 had risen as it does
     without bound: curving upwards, or by as much at each of many steps.
     """
     explodes = ~state.newton.convex & has_risen(state, state.point, RISE_TO_OVERFLOW)
-    evenly = state.most_even >= GROWING_STEPS_OF_RUNAWAY
-    evenly = evenly & has_risen(state, state.point, EVEN_RISE_TO_OVERFLOW)
-    return (state.outcome == STUCK) & has_wall(state) & (explodes | evenly)
+    evenly = state.max_equal_gains >= STEPS_OF_DIVERGENCE
+    evenly = evenly & has_risen(state, state.point, STEADY_RISE_TO_OVERFLOW)
+    return (state.outcome == STUCK) & met_nan(state) & (explodes | evenly)
 
 
 def to_limit(state: State) -> Excursion:
@@ -194,17 +201,17 @@ def rest_of(state: State, point: Point) -> NewtonStep:
 
 
 def has_receded(state: State, far: Excursion) -> Array:
-    """Whether the climb was on a recession that could be carried to its limit, (...)."""
+    """Whether the ascent was on a recession that could be carried to its limit, (...)."""
     suspect = is_suspect(state)[0]
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.
     inner = is_ahead(state, far) & state.newton.definite & ~state.rough
-    inner = inner & (state.signature.information >= RECEDES)
+    inner = inner & (state.signature.information >= RECEDING_INFORMATION)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
     # likelihood from going there.
     return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
 
 
 def is_ahead(state: State, far: Excursion) -> Array:
-    """Whether the climb itself went higher than the limit that its tail was carried to."""
+    """Whether the ascent itself went higher than the limit that its tail was carried to."""
     return state.point.value > far.followed.value + 10 * noise_of(state.point)

@@ -1,4 +1,4 @@
-"""The verdict: what the end of a climb is, by the first rule that applies, with its witness."""
+"""The verdict: what the end of an ascent is, by the first rule that applies, with its witness."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from jaxmle.solvers.linalg import (
     metric_of,
     solve_lower,
 )
-from jaxmle.solvers.rarely import rarely
+from jaxmle.solvers.rare_branches import rarely
 from jaxmle.solvers.state import (
-    CREEPING,
+    DIVERGING,
     DONE,
-    EXHAUSTED,
     NOT_FINITE,
-    RUNAWAY,
+    PRECISION_REACHED,
     SETTLED,
+    SLOW_ASCENT,
     STUCK,
     Point,
     State,
-    has_wall,
+    met_nan,
     noise_of,
     null_cut_of,
 )
 from jaxmle.solvers.status import Status, is_one_of
-from jaxmle.solvers.tails import RECEDES
+from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.excursion import has_overflown, information_of
-from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, is_at_kink
+from jaxmle.verdict.limit import DECREMENT_USABLE, DOUBLING_STEPS_OF_DIVERGENCE, Limit, is_at_kink
+from jaxmle.verdict.profile_path import AMPLIFIED
 from jaxmle.verdict.shape import Shape
-from jaxmle.verdict.walk_record import AMPLIFIED
 
 # times the lowest eigenvalue of R where ℓ is level: what rounding makes of zeros differs so much
 LEVEL_SPREAD = 10.0
@@ -52,20 +52,22 @@ MIN_SHARE_OF_A_MOVE = 1e-3  # of the largest square, from which a coordinate tak
 # c of ℓ = −c·log w at an edge; a GEV law of one value ends with a shape of −1.0024 and c = .0024
 MIN_RATE_AT_EDGE = 3e-4
 # of which no covariance means anything; and those that may have directions without an estimate
-LOST = (
+STATUSES_WITHOUT_COVARIANCE = (
     Status.NONFINITE,
     Status.UNBOUNDED,
     Status.SADDLE,
     Status.STALLED,
     Status.MAX_STEPS,
 )
-WITH_NULL_DIRECTIONS = (
+STATUSES_WITH_NULL_DIRECTIONS = (
     Status.BOUNDARY,
     Status.SEPARATED,
     Status.UNIDENTIFIED,
     Status.SINGULAR,
 )
-SHARP_EDGE = 1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
+SCALED_DISTANCE_OF_AN_EDGE = (
+    1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
+)
 
 
 class Verdict(NamedTuple):
@@ -73,7 +75,7 @@ class Verdict(NamedTuple):
 
     status: Array
     point: Point
-    lost: Array  # no covariance means anything here
+    without_covariance: Array  # no covariance means anything here
     # (k, k, ...) projector on the directions without an estimate, in coordinates scaled by D
     null: Array
     scale: Array  # D (k, ...)
@@ -85,22 +87,22 @@ class Verdict(NamedTuple):
     steps: Array
     hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
     kink: Array | None  # the certificate of a maximum at a kink, 0 where there is none
-    wall: Array  # (k, ...) where ℓ or a derivative was NaN on the way, NaN where nowhere
+    nan_point: Array  # (k, ...) where ℓ or a derivative was NaN on the way, NaN where nowhere
 
 
-class Survey(NamedTuple):
+class InformationSpectrum(NamedTuple):
     """The information at the end, taken apart in coordinates scaled by D."""
 
     scale: Array  # D (k, ...)
     cut: Array  # eigenvalues of R within ± this are null
-    troubled: Array  # the Cholesky factor does not tell all
+    by_spectrum: Array  # the Cholesky factor does not tell all
     null: Array  # (k, k, ...) projector on the null directions, scaled coordinates
     lowest: Array  # smallest eigenvalue of R
     weakest: Array  # its eigenvector (k, ...)
     vif: Array  # tr R⁻¹
 
 
-def survey(state: State, limit: Limit) -> Survey:
+def decompose_information(state: State, limit: Limit) -> InformationSpectrum:
     """Take the information at the end apart: by Cholesky where it is sound, by eigenvectors
     elsewhere.
     """
@@ -114,37 +116,37 @@ def survey(state: State, limit: Limit) -> Survey:
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), cut)
     cut = xp.maximum(cut, limit.weakness)
     level = is_one_of(limit.shape, Shape.LEVEL)
-    troubled = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
+    by_spectrum = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
     scale = xp.where(limit.recedes | kinked, limit.scale, metric)
     scale = xp.where(limit.recedes | level, xp.maximum(scale, floor), scale)
     j = information_of(point)
     move = limit.move
-    nobody_recedes = is_nowhere(limit.recedes)
-    if not nobody_recedes:
+    none_recedes = is_nowhere(limit.recedes)
+    if not none_recedes:
         # One coordinate that recedes alone, as to a bound, is taken out exactly.
         alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0), axis=0) == 1)
         j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
-    parts = rarely(troubled, _spectrum, _factor, j, scale, cut, level)
+    parts = rarely(by_spectrum, _spectrum, _factor, j, scale, cut, level)
     cut = xp.where(level, xp.maximum(cut, LEVEL_SPREAD * parts[1]), cut)
     if limit.held is not None:
         held = (j, scale, cut, limit.held, *parts)
         parts = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
-    if nobody_recedes:
-        return Survey(scale, cut, troubled, *parts)
+    if none_recedes:
+        return InformationSpectrum(scale, cut, by_spectrum, *parts)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
-    alive = limit.recedes & (parts[1] > cut)
+    not_vanished = limit.recedes & (parts[1] > cut)
 
     def deflated(
         j: Array, scale: Array, cut: Array, level: Array, move: Array, *_: Array
     ) -> tuple[Array, Array, Array, Array]:
         return _spectrum(_deflated(j, scale, move), scale, cut, level)
 
-    return Survey(
+    return InformationSpectrum(
         scale,
         cut,
-        troubled,
-        *rarely(alive, deflated, lambda *a: a[5:], j, scale, cut, level, move, *parts),
+        by_spectrum,
+        *rarely(not_vanished, deflated, lambda *a: a[5:], j, scale, cut, level, move, *parts),
     )
 
 
@@ -160,66 +162,86 @@ def _deflated(j: Array, scale: Array, move: Array) -> Array:
     return sizes * product(product(keep, j / sizes), keep)
 
 
-def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Array:
+def _status_of(
+    state: State, limit: Limit, spectrum: InformationSpectrum, bound_only: Array
+) -> Array:
     """The first status whose condition holds."""
     xp = namespace(state.point.z)
-    point = limit.point
-    cut, troubled, lowest = spectrum.cut, spectrum.troubled, spectrum.lowest
-    eps = xp.finfo(point.z.dtype).eps
-    double = xp.finfo(point.z.dtype).bits >= 64
-
-    shows = state.signature
+    cut, lowest = spectrum.cut, spectrum.lowest
     shape = limit.shape
     decrement = limit.decrement
-    quiet = decrement <= xp.maximum(xp.maximum(DECREMENT_USABLE, noise_of(point)), limit.noise)
-    settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
+    noise = noise_of(limit.point)
+    near_maximum = decrement <= xp.maximum(xp.maximum(DECREMENT_USABLE, noise), limit.noise)
+    stuck = state.outcome == STUCK
+    settled = (state.outcome == SETTLED) | (stuck & near_maximum)
     level = is_one_of(shape, Shape.LEVEL)
-    peaks = is_one_of(shape, Shape.PARABOLA)
     rises = is_one_of(shape, Shape.RISES)
     unknown = is_one_of(shape, Shape.UNKNOWN)
     # ℓ was measured to be far rougher than a sum of its terms is
-    rough = unknown & (limit.noise > AMPLIFIED * noise_of(point))
-    escaped = (state.runaway >= ESCAPE) & (rises | ~settled)
-    growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
-    blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
+    rough = unknown & (limit.noise > AMPLIFIED * noise)
+    indefinite = spectrum.by_spectrum & (lowest < -cut) & ~level & ~unknown
+    singular = _is_singular(state, limit, spectrum, rough)
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of
     # 1.7 ε tr R⁻¹ were seen.
-    conditioned = 2 * eps * spectrum.vif <= MAX_ROUNDING_OF_VARIANCES
-    fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks & ~rough
-    unclean_peak = is_one_of(shape, Shape.PEAK) & ~is_clean(state)
-    vanishing = is_one_of(shape, Shape.VANISHING) | unclean_peak
-    singular = (troubled & (lowest <= cut) & ~unknown) | fading | vanishing
-    walled = (state.outcome == STUCK) & ~quiet & has_wall(state)
+    rounding = 2 * xp.finfo(limit.point.z.dtype).eps * spectrum.vif
+    imprecise = ~(rounding <= MAX_ROUNDING_OF_VARIANCES) | (decrement > DECREMENT_USABLE)
+    imprecise = imprecise | (state.outcome == PRECISION_REACHED) | unknown
+    unended = (state.phase != DONE) | (state.outcome == SLOW_ASCENT)
     cases = (
         (is_at_kink(limit), Status.CONVERGED),
         (state.outcome == NOT_FINITE, Status.NONFINITE),
         (limit.recedes & bound_only, Status.BOUNDARY),
         (limit.recedes, Status.SEPARATED),
-        (
-            (state.outcome == RUNAWAY)
-            | escaped
-            | blown
-            | (~quiet & has_overflown(state))
-            | _diverges_at_edge(state, limit.noise)
-            | (growth & ~quiet & ~rough)
-            | is_one_of(shape, Shape.ENDLESS),
-            Status.UNBOUNDED,
-        ),
-        ((quiet & (lowest < -cut) & troubled & ~level & ~unknown) | rises, Status.SADDLE),
+        (_is_unbounded(state, limit, near_maximum, settled, rough), Status.UNBOUNDED),
+        ((near_maximum & indefinite) | rises, Status.SADDLE),
         (settled & level, Status.UNIDENTIFIED),
         (settled & singular, Status.SINGULAR),
-        (walled, Status.NONFINITE),
-        ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
-        ((state.phase != DONE) | (state.outcome == CREEPING), Status.MAX_STEPS),
-        (
-            ~conditioned | (decrement > DECREMENT_USABLE) | (state.outcome == EXHAUSTED) | unknown,
-            Status.IMPRECISE,
-        ),
+        (stuck & ~near_maximum & met_nan(state), Status.NONFINITE),
+        (stuck & ~near_maximum & ~rough, Status.STALLED),
+        (unended, Status.MAX_STEPS),
+        (imprecise, Status.IMPRECISE),
     )
     status = xp.full_like(state.steps, int(Status.CONVERGED))
     for holds, name in reversed(cases):
         status = xp.where(holds, int(name), status)
     return status
+
+
+def _is_singular(state: State, limit: Limit, spectrum: InformationSpectrum, rough: Array) -> Array:
+    """Whether the information is singular at the end, was vanishing on the way there, or ℓ falls
+    nowhere as its parabola says.
+    """
+    signature = state.signature
+    shape = limit.shape
+    peaks = is_one_of(shape, Shape.PARABOLA)
+    vanishing = (signature.information < RECEDING_INFORMATION) & (signature.step > 0.5)
+    unclean_peak = is_one_of(shape, Shape.PEAK) & ~is_clean(state)
+    null = spectrum.by_spectrum & (spectrum.lowest <= spectrum.cut)
+    null = null & ~is_one_of(shape, Shape.UNKNOWN)
+    return null | (vanishing & ~peaks & ~rough) | is_one_of(shape, Shape.VANISHING) | unclean_peak
+
+
+def _is_unbounded(
+    state: State, limit: Limit, near_maximum: Array, settled: Array, rough: Array
+) -> Array:
+    """Whether ℓ rises without bound."""
+    xp = namespace(state.point.z)
+    kind = xp.finfo(state.point.z.dtype)
+    signature = state.signature
+    rises = is_one_of(limit.shape, Shape.RISES)
+    doubled = (state.growing_steps >= DOUBLING_STEPS_OF_DIVERGENCE) & (rises | ~settled)
+    growth = (signature.decrement >= 0.9) & (signature.step >= 0.9)
+    growth = growth & (signature.information < RECEDING_INFORMATION)
+    collapsed = (state.outcome == PRECISION_REACHED) & (state.rise > -0.5 * xp.log(kind.eps))
+    return (
+        (state.outcome == DIVERGING)
+        | doubled
+        | (collapsed & (kind.bits >= 64))
+        | (~near_maximum & has_overflown(state))
+        | _diverges_at_edge(state, limit.noise)
+        | (growth & ~near_maximum & ~rough)
+        | is_one_of(limit.shape, Shape.ENDLESS)
+    )
 
 
 def _diverges_at_edge(state: State, noise: Array) -> Array:
@@ -228,42 +250,41 @@ def _diverges_at_edge(state: State, noise: Array) -> Array:
     Where a few ulps change ℓ by more than c, slope and curvature are rounding.
     """
     xp = namespace(state.point.z)
-    ended = (state.outcome == EXHAUSTED) | (state.outcome == STUCK)
+    ended = (state.outcome == PRECISION_REACHED) | (state.outcome == STUCK)
     if is_nowhere(ended):
         return ended
     metric = metric_of(state.point.hessian, state.point.score)
     slope = state.point.score / xp.where(metric > 0, metric, 1.0)
-    bend = quadratic(state.point.hessian / outer(metric, metric), slope)
-    rate = xp.sum(slope**2, axis=0) ** 2 / xp.where(bend > 0, bend, xp.inf)
-    sharp = xp.max(metric * xp.abs(state.point.z), axis=0) >= SHARP_EDGE
+    curvature = quadratic(state.point.hessian / outer(metric, metric), slope)
+    rate = xp.sum(slope**2, axis=0) ** 2 / xp.where(curvature > 0, curvature, xp.inf)
+    sharp = xp.max(metric * xp.abs(state.point.z), axis=0) >= SCALED_DISTANCE_OF_AN_EDGE
     return (
         ended
-        & ((state.outcome == EXHAUSTED) | sharp)
+        & ((state.outcome == PRECISION_REACHED) | sharp)
         & (rate >= xp.maximum(MIN_RATE_AT_EDGE, noise))
     )
 
 
-def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
+def judge(state: State, limit: Limit, spectrum: InformationSpectrum, bound_only: Array) -> Verdict:
     """The status and its witness.
 
     Args:
-        state: the end of the climb.
+        state: the end of the ascent.
         limit: its excursion.
         spectrum: the information there.
         bound_only: every coordinate that recedes does so to a finite declared bound.
     """
     xp = namespace(state.point.z)
     point = limit.point
-    scale, cut, troubled, null, lowest, weakest, vif = spectrum
-    eps = xp.finfo(point.z.dtype).eps
+    scale, cut, by_spectrum, null, lowest, weakest, vif = spectrum
     kinked = is_at_kink(limit)
     distance = xp.sqrt(2 * limit.decrement)
     status = _status_of(state, limit, spectrum, bound_only)
 
-    lost = is_one_of(status, *LOST)
-    keeps_null = is_one_of(status, *WITH_NULL_DIRECTIONS) | kinked
+    without_covariance = is_one_of(status, *STATUSES_WITHOUT_COVARIANCE)
+    keeps_null = is_one_of(status, *STATUSES_WITH_NULL_DIRECTIONS) | kinked
     null = xp.where(keeps_null, null, 0.0)
-    singular_signature = is_one_of(status, Status.SINGULAR) & ~troubled
+    singular_signature = is_one_of(status, Status.SINGULAR) & ~by_spectrum
     if not is_nowhere(singular_signature):
         last = _unit(scale * state.last)
         null = xp.where(singular_signature, outer(last, last), null)
@@ -275,27 +296,35 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         direction = xp.where(moves, xp.where(limit.recedes, limit.move, state.last), weak)
         largest = xp.max(xp.abs(direction), axis=0)
         direction = direction / xp.maximum(largest, xp.finfo(point.z.dtype).tiny)
-    digits = -xp.log10(xp.maximum(eps * vif, eps))
-    digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
-    digits = xp.where(
-        is_one_of(limit.shape, Shape.UNKNOWN) & is_one_of(status, Status.IMPRECISE), 0.0, digits
-    )  # derivatives of rounding noise tell nothing
     return Verdict(
         status=status,
         point=point,
-        lost=lost,
+        without_covariance=without_covariance,
         null=null,
         scale=scale,
         direction=direction,
         curvature=lowest,
-        digits=digits,
+        digits=_digits_of(limit, status, vif, distance),
         gain=state.gain,
         distance=distance,
         steps=xp.maximum(state.steps - 1, 0) + limit.steps,
         hidden=limit.hidden,
         kink=limit.kink,
-        wall=state.wall,
+        nan_point=state.nan_point,
     )
+
+
+def _digits_of(limit: Limit, status: Array, vif: Array, distance: Array) -> Array:
+    """The decimal digits to which standard errors and estimates can be trusted: the rounding error
+    of the variances and the distance to the maximum limit them.
+    """
+    xp = namespace(distance)
+    eps = xp.finfo(distance.dtype).eps
+    digits = -xp.log10(xp.maximum(eps * vif, eps))
+    digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
+    is_rounding = is_one_of(limit.shape, Shape.UNKNOWN) & is_one_of(status, Status.IMPRECISE)
+    # derivatives of rounding noise tell nothing
+    return xp.where(is_rounding, 0.0, digits)
 
 
 def _unit(v: Array) -> Array:
@@ -323,8 +352,8 @@ def _spectrum(
     values, q = eigh(j / outer(scale, scale))
     counts = values > xp.where(level, xp.maximum(cut, LEVEL_SPREAD * values[0]), cut)
     vif = xp.sum(xp.where(counts, 1.0 / xp.where(counts, values, 1.0), 0.0), axis=0)
-    dead = xp.where(counts, 0.0, 1.0).astype(j.dtype)
-    return from_eigen(q, dead), values[0], q[:, 0], vif
+    null_values = xp.where(counts, 0.0, 1.0).astype(j.dtype)
+    return from_eigen(q, null_values), values[0], q[:, 0], vif
 
 
 def _beside(

@@ -23,13 +23,13 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, FunctionTo
 from jaxmle.solvers.state import Point, State, is_finite, noise_of, select
 from jaxmle.verdict.kinks import (
+    CELLS,
     CHECKING,
     DECREMENT_TO_LEAVE,
     MEASURING,
     MIN_JUMP,
     PROBING,
     SEARCHING,
-    SURVEYING,
     End,
     Jumps,
     Kink,
@@ -39,7 +39,6 @@ from jaxmle.verdict.kinks import (
     checked,
     crossings_of,
     ended,
-    ground_of,
     jumps_of,
     kink_of,
     may_be_kinked,
@@ -47,6 +46,7 @@ from jaxmle.verdict.kinks import (
     offset_of,
     slack_of,
     steepness,
+    tangent_of,
 )
 
 PROBES = 4  # points whose slopes tell the scale of each coordinate
@@ -57,7 +57,9 @@ MAX_TRIALS_OF_A_LINE = 150
 MAX_EXPANSIONS = 16
 EXPANSION = 8.0
 SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the outset: a trial with less of it is kept
-SHARE_OF_BEND = 0.5  # of a change of slope: with less of it by curvature there are kinks between
+MIN_SHARE_OF_SLOPE_CHANGE = (
+    0.5  # of a change of slope: with less of it by curvature there are kinks between
+)
 MIN_BRACKET_OF_SMOOTH_END = 0.01  # of the way: in a narrower one there is a kink to be held
 DECREMENT_AT_END = 1e-18
 MAX_POLISHING_STEPS = 6
@@ -65,7 +67,7 @@ SIDES_APART = 8.0  # of the least distance at which the two sides of a kink are 
 
 
 def seek_kink(evaluate: Callable[[Array], Point], state: State) -> Kink:
-    """The kink at which a climb ended, if it did; costs nothing where it cannot have."""
+    """The kink at which an ascent ended, if it did; costs nothing where it cannot have."""
     search = begin_search(state, may_be_kinked(state))
     if isinstance(state.point.z, np.ndarray):
         with np.errstate(all="ignore"):
@@ -109,7 +111,7 @@ def begin_search(state: State, active: Array) -> Search:
         normals=xp.zeros((k + 1, k), dtype),
         jumps=xp.zeros((k + 1,), dtype),
         fine=no,
-        wandered=no,
+        tried_level=no,
         is_level=no,
         line=Line(flat, nothing, nothing, no, count - 1, nothing, count, end, end, nothing),
         cells=jax.tree.map(
@@ -124,7 +126,7 @@ def begin_search(state: State, active: Array) -> Search:
 def proceed(state: State, search: Search, point: Point) -> Search:
     """What follows from one evaluation."""
     search = search._replace(steps=search.steps + 1)
-    stages = (_probed, _surveyed, _searched, _measured, checked)
+    stages = (_probed, _noted_cell, _searched, _measured, checked)
     if isinstance(point.z, np.ndarray):
         return _like(stages[int(search.stage)](state, search, point), search)
 
@@ -165,17 +167,17 @@ def _probed(state: State, search: Search, point: Point) -> Search:
         noise=xp.maximum(search.noise, xp.where(is_finite(point), noise_of(point), 0.0)),
         trial=_probe(search.z, place),
     )
-    return _either(place < PROBES, lambda: search, lambda: _to_survey(search))
+    return _either(place < PROBES, lambda: search, lambda: _to_cells(search))
 
 
-def _to_survey(search: Search) -> Search:
+def _to_cells(search: Search) -> Search:
     xp = namespace(search.z)
     place = xp.zeros_like(search.place)
-    search = search._replace(stage=xp.zeros_like(search.stage) + SURVEYING, place=place)
+    search = search._replace(stage=xp.zeros_like(search.stage) + CELLS, place=place)
     return search._replace(trial=cell(search, place))
 
 
-def _surveyed(state: State, search: Search, point: Point) -> Search:
+def _noted_cell(state: State, search: Search, point: Point) -> Search:
     """Note one cell; after the last of them decide."""
     xp = namespace(point.z)
     k = point.z.shape[0]
@@ -194,7 +196,7 @@ def _surveyed(state: State, search: Search, point: Point) -> Search:
     )
 
 
-class Way(NamedTuple):
+class Departure(NamedTuple):
     """A way on from a vertex, by leaving a surface that is held."""
 
     slot: Array  # of the surface
@@ -203,7 +205,7 @@ class Way(NamedTuple):
     gain: Array  # slope along the step
 
 
-def _least_held(search: Search, seen: Jumps, slack: Array) -> Way:
+def _least_held(search: Search, seen: Jumps, slack: Array) -> Departure:
     """The way off the surface whose share of the combination is furthest outside of [0, 1]."""
     xp = namespace(search.z)
     k = search.z.shape[0]
@@ -213,13 +215,13 @@ def _least_held(search: Search, seen: Jumps, slack: Array) -> Way:
     slot = xp.argmax(xp.abs(excess))
     is_slot = xp.arange(k + 1) == slot
     pull = xp.sum(xp.where(is_slot[:k, None], excess[:, None] * seen.normals[:k], 0.0), axis=0)
-    step = ground_of(seen.normals, held & ~is_slot, seen.hessian, seen.rest + pull).step
+    step = tangent_of(seen.normals, held & ~is_slot, seen.hessian, seen.rest + pull).step
     tolerance = xp.sqrt(xp.finfo(search.z.dtype).eps) * xp.max(size)
     leaves = xp.max(xp.abs(excess)) > xp.maximum(slack, tolerance)
-    return Way(slot, leaves, step, (seen.rest + pull) @ step)
+    return Departure(slot, leaves, step, (seen.rest + pull) @ step)
 
 
-def _level_way(search: Search, seen: Jumps) -> Way:
+def _level_departure(search: Search, seen: Jumps) -> Departure:
     """The way off a surface whose share is 0 or 1: ℓ is level there."""
     xp = namespace(search.z)
     k = search.z.shape[0]
@@ -230,7 +232,7 @@ def _level_way(search: Search, seen: Jumps) -> Way:
     side = xp.where(seen.weights > 0.5, 1.0, -1.0)
     chosen = xp.where(xp.arange(k) == slot, side, 0.0)
     step = chosen @ crossings_of(search)[:k]
-    return Way(slot, xp.any(edge) & ~search.is_level, step, 0.0 * search.value)
+    return Departure(slot, xp.any(edge) & ~search.is_level, step, 0.0 * search.value)
 
 
 def _decide(search: Search) -> Search:
@@ -241,22 +243,22 @@ def _decide(search: Search) -> Search:
     search = search._replace(normals=seen.normals, jumps=seen.jumps, weights=seen.weights)
     held = seen.jumps > 0
     slack = slack_of(search)
-    ground = ground_of(seen.normals, held, seen.hessian, seen.rest)
+    tangent = tangent_of(seen.normals, held, seen.hessian, seen.rest)
     out = _least_held(search, seen, slack)
-    level = _level_way(search, seen)
+    level = _level_departure(search, seen)
 
-    rises = (ground.decrement > DECREMENT_TO_LEAVE) | (ground.rising > slack)
+    rises = (tangent.decrement > DECREMENT_TO_LEAVE) | (tangent.rising > slack)
     leaves = out.applies & ~rises
-    polishes = (ground.decrement > DECREMENT_AT_END) & (search.polished < MAX_POLISHING_STEPS)
+    polishes = (tangent.decrement > DECREMENT_AT_END) & (search.polished < MAX_POLISHING_STEPS)
     polishes = polishes & ~rises & ~leaves
     on_level = ~rises & ~leaves & ~polishes
     onto_edge = on_level & level.applies
-    wanders = on_level & ~onto_edge & ground.is_flat & ~search.wandered & ~search.is_level
+    tries_level = on_level & ~onto_edge & tangent.is_flat & ~search.tried_level & ~search.is_level
     ways = (
-        (rises | polishes, ground.step, seen.rest @ ground.step, -1),
+        (rises | polishes, tangent.step, seen.rest @ tangent.step, -1),
         (leaves, out.step, out.gain, out.slot),
         (onto_edge, level.step, level.gain, level.slot),
-        (wanders, ground.weakest, level.gain, -1),
+        (tries_level, tangent.weakest, level.gain, -1),
     )
     move = xp.zeros_like(search.z)
     slope = level.gain
@@ -266,7 +268,7 @@ def _decide(search: Search) -> Search:
         slope = xp.where(applies, gain, slope)
         leaving = xp.where(applies, slot, leaving)
     search = search._replace(
-        polished=search.polished + polishes, wandered=search.wandered | wanders
+        polished=search.polished + polishes, tried_level=search.tried_level | tries_level
     )
     none = ~xp.any(held)
     too_long = (search.lines >= MAX_LINES_PER_COORDINATE * (k + 1)) | (
@@ -279,12 +281,12 @@ def _decide(search: Search) -> Search:
         return select(gives_up, ended(search), line)
 
     def stops() -> Search:
-        nearer = _to_survey(search._replace(fine=xp.ones_like(search.fine)))
+        nearer = _to_cells(search._replace(fine=xp.ones_like(search.fine)))
         looks = select(search.fine, _to_check(search), nearer)
-        is_vertex = ~none & ground.definite & (~search.fine | seen.same)
+        is_vertex = ~none & tangent.definite & (~search.fine | seen.same)
         return select(is_vertex, looks, ended(search))
 
-    return _either(~on_level | onto_edge | wanders, onward, stops)
+    return _either(~on_level | onto_edge | tries_level, onward, stops)
 
 
 def _to_line(
@@ -330,8 +332,8 @@ def _searched(state: State, search: Search, point: Point) -> Search:
     trial = End(line.t, value, slope, xp.where(finite, point.score, 0.0), finite)
     lower = select(rises, trial, line.lower)
     upper = select(rises, line.upper, trial)
-    bend = -(line.direction @ point.hessian @ line.direction) * line.t
-    smooth = bend >= SHARE_OF_BEND * (line.slope - slope)
+    curvature = -(line.direction @ point.hessian @ line.direction) * line.t
+    smooth = curvature >= MIN_SHARE_OF_SLOPE_CHANGE * (line.slope - slope)
     enough = (
         finite
         & ~line.level
@@ -371,11 +373,11 @@ def _between(search: Search, risen: Array, narrow: Array) -> Array:
     width = high.t - low.t
     drop = low.slope - xp.where(high.known, high.slope, 0.0)
     safe = xp.where(high.known & (drop > 0), drop, 1.0)
-    meet = low.t + (high.value - low.value - high.slope * width) / safe
-    nudge = xp.maximum(0.5 * narrow, 4 * search.noise / safe)
-    beyond = xp.where(risen, low.t + nudge, high.t - nudge)
+    crossing = low.t + (high.value - low.value - high.slope * width) / safe
+    margin = xp.maximum(0.5 * narrow, 4 * search.noise / safe)
+    beyond = xp.where(risen, low.t + margin, high.t - margin)
     turn = line.trials % 3
-    t = xp.where(turn == 1, meet, xp.where(turn == 2, beyond, xp.nan))
+    t = xp.where(turn == 1, crossing, xp.where(turn == 2, beyond, xp.nan))
     inside = high.known & (drop > 0) & (t > low.t) & (t < high.t)
     return xp.where(inside, t, low.t + 0.5 * width)
 
@@ -385,7 +387,7 @@ def _retained(search: Search, point: Point) -> Search:
     xp = namespace(point.z)
     slots = xp.arange(search.jumps.shape[0])
     jumps = xp.where(slots == search.line.leaving, 0.0, search.jumps)
-    return _to_survey(search._replace(z=point.z, value=point.value, jumps=jumps))
+    return _to_cells(search._replace(z=point.z, value=point.value, jumps=jumps))
 
 
 def _turned(search: Search) -> Search:
@@ -428,12 +430,12 @@ def _turned(search: Search) -> Search:
     ends_level = line.level & (line.leaving >= 0)
     sound = kinked | (high.known & ~line.level)
 
-    def surveys() -> Search:
-        return _to_survey(select(kinked, middle, smooth))
+    def looks_at_cells() -> Search:
+        return _to_cells(select(kinked, middle, smooth))
 
     def goes_on() -> Search:
         return _either(
-            kinked & ~ends_level, lambda: measured._replace(trial=_side(measured)), surveys
+            kinked & ~ends_level, lambda: measured._replace(trial=_side(measured)), looks_at_cells
         )
 
     return _either(sound, goes_on, lambda: ended(search))
@@ -469,7 +471,7 @@ def _measured(state: State, search: Search, point: Point) -> Search:
     )
 
     def held() -> Search:
-        return _either(size > MIN_JUMP, lambda: _to_survey(new), lambda: ended(search))
+        return _either(size > MIN_JUMP, lambda: _to_cells(new), lambda: ended(search))
 
     return _either(first, lambda: search._replace(trial=_side(search)), held)
 

@@ -1,11 +1,11 @@
 """A maximum at a kink of ℓ: where the score jumps through zero, as at a median.
 
-A climb by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing of
-the jump. From its end ``kink_search`` goes from vertex to vertex of the surfaces on which the score
-jumps. Here is what is seen at one vertex. The score at one point of each neighbouring cell shows
-whether a convex combination of them is zero: then this is a maximum. The combination of the cells'
-Hessians is the curvature along the surfaces, by which the coordinates that are at no kink are
-solved (Mifflin & Sagastizábal 2005, Math. Program. 104, 583: the 𝒱𝒰-decomposition).
+An ascent by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing
+of the jump. From its end ``kink_search`` goes from vertex to vertex of the surfaces on which
+the score jumps. Here is what is seen at one vertex. The score at one point of each neighbouring
+cell shows whether a convex combination of them is zero: then this is a maximum. The combination
+of the cells' Hessians is the curvature along the surfaces, by which the coordinates that are at
+no kink are solved (Mifflin & Sagastizábal 2005, Math. Program. 104, 583: the 𝒱𝒰-decomposition).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.state import (
-    CREEPING,
     DONE,
     RUNNING,
     SETTLED,
+    SLOW_ASCENT,
     STUCK,
     Point,
     State,
@@ -33,14 +33,14 @@ from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
 MAX_SCALED_STEP = 1e3
 OFFSET_EXPONENT = 0.5  # √ε scaled units (1.5e-8 in float64) from a vertex into its cells
-NEARER = 100.0  # factor by which the cells are looked at again
+REFINEMENT = 100.0  # factor by which the cells are looked at again
 ROUNDING_OF_WEIGHTS = 1e-6
 MIN_REMAINING_SHARE_OF_JUMP = 0.5  # of a jump: less says that the surface was lost
 SAME_JUMP = 0.01  # relative difference of the jumps a hundred times nearer
 DECREMENT_TO_LEAVE = 1e-6  # of the free coordinates, below which a surface may be left
 MIN_JUMP = 1e-7  # scaled
-PROBING, SURVEYING, SEARCHING, MEASURING, CHECKING, OVER = range(6)
-WIDER = 1e3  # factor by which the values are looked at
+PROBING, CELLS, SEARCHING, MEASURING, CHECKING, OVER = range(6)
+CHECK_DISTANCE = 1e3  # factor by which the values are looked at
 
 
 class End(NamedTuple):
@@ -85,7 +85,7 @@ class Search(NamedTuple):
     normals: Array  # (k + 1, k) unit normals of the surfaces that are held, scaled coordinates
     jumps: Array  # (k + 1,) of the scaled score across them, zero where a slot is free
     fine: Array  # the cells are looked at a hundred times nearer
-    wandered: Array  # a line along level ground was tried
+    tried_level: Array  # a line along level ground was tried
     is_level: Array  # the vertex is the middle of a segment; the last normal is its direction
     line: Line
     cells: Point  # (k + 1, …) the cell on the lower side of all surfaces, then across each one
@@ -105,13 +105,13 @@ class Kink(NamedTuple):
 
 
 def may_be_kinked(state: State) -> Array:
-    """Whether a climb ended as one does at a kink: stuck, singular or out of steps."""
+    """Whether an ascent ended as one does at a kink: stuck, singular or out of steps."""
     xp = namespace(state.point.z)
     regular = state.newton.definite & state.newton.convex
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
     unsettled = (state.outcome == STUCK) & (state.newton.decrement > DECREMENT_TO_LEAVE)
-    unended = (state.phase != DONE) | (state.outcome == CREEPING)
-    asked = (settled & ~regular) | unsettled | unended
+    not_ended = (state.phase != DONE) | (state.outcome == SLOW_ASCENT)
+    asked = (settled & ~regular) | unsettled | not_ended
     if is_nowhere(asked):
         return asked
     is_small = xp.asarray(state.point.z.shape[0] <= MAX_COORDINATES)
@@ -119,7 +119,7 @@ def may_be_kinked(state: State) -> Array:
 
 
 def without(kink: Kink, state: State) -> State:
-    """The state for what looks at the end of a climb otherwise: not settled where there is a
+    """The state for what looks at the end of an ascent otherwise: not settled where there is a
     kink.
     """
     xp = namespace(state.point.z)
@@ -138,7 +138,7 @@ def offset_of(search: Search) -> Array:
     eps = xp.finfo(search.z.dtype).eps
     size = xp.max(xp.abs(search.scale * search.z))
     near = xp.maximum(eps**OFFSET_EXPONENT, 1e5 * eps * size)
-    return near / xp.where(search.fine, NEARER, 1.0)
+    return near / xp.where(search.fine, REFINEMENT, 1.0)
 
 
 def _dual(normals: Array, held: Array) -> tuple[Array, Array]:
@@ -171,7 +171,7 @@ def cell(search: Search, place: Array) -> Array:
     return search.z + (offset_of(search) * u / search.scale).astype(search.z.dtype)
 
 
-class Ground(NamedTuple):
+class Tangent(NamedTuple):
     """The tangent space of the held surfaces and the step along it."""
 
     step: Array  # (k,) scaled
@@ -182,7 +182,7 @@ class Ground(NamedTuple):
     definite: Array
 
 
-def ground_of(normals: Array, held: Array, hessian: Array, slope: Array) -> Ground:
+def tangent_of(normals: Array, held: Array, hessian: Array, slope: Array) -> Tangent:
     """The Newton step along the surfaces that are held.
 
     Args:
@@ -205,7 +205,7 @@ def ground_of(normals: Array, held: Array, hessian: Array, slope: Array) -> Grou
     length = xp.sqrt(xp.sum(w**2))
     w = w * xp.minimum(1.0, MAX_SCALED_STEP / xp.maximum(length, 1e-30))
     least = xp.arange(k) == xp.argmin(curvature)
-    return Ground(
+    return Tangent(
         p @ (q @ w),
         0.5 * xp.sum(xp.where(flat, 0.0, along**2 / safe)),
         xp.max(xp.where(flat, xp.abs(along), 0.0)),
@@ -309,7 +309,9 @@ def _checks(search: Search, place: Array) -> tuple[Array, Array, Array]:
     crossing = xp.sum(search.normals[:k] * crossings, axis=1)
     slope = -xp.sum(xp.where(chosen, share * search.jumps[:k] * crossing, 0.0))
     jump = xp.sum(xp.where(chosen, search.jumps[:k], 0.0))
-    wide = xp.maximum(WIDER * offset_of(search), 1e3 * search.noise / xp.maximum(jump, MIN_JUMP))
+    wide = xp.maximum(
+        CHECK_DISTANCE * offset_of(search), 1e3 * search.noise / xp.maximum(jump, MIN_JUMP)
+    )
     direction = xp.where(place == 1, every, single)
     return direction, xp.where(place == 1, offset_of(search), wide), slope
 
@@ -332,7 +334,7 @@ def checked(state: State, search: Search, point: Point) -> Search:
     score = point.score / search.scale
     hessian = point.hessian / (search.scale[:, None] * search.scale[None, :])
 
-    # The cells themselves: continuous at the vertex, which is as high as the climb.
+    # The cells themselves: continuous at the vertex, which is as high as the ascent.
     fitted = _carried_values(search, point.z)
     used = xp.concatenate([xp.ones(1, bool), search.jumps[:k] > 0])
     apart = xp.max(xp.where(used, xp.abs(fitted - point.value), 0.0))

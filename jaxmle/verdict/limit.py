@@ -1,4 +1,4 @@
-"""What follows a climb: a recession carried to its limit, or a look at the shape of ℓ.
+"""What follows an ascent: a recession carried to its limit, or a look at the shape of ℓ.
 
 Where the last steps show recession (ℓ still rises, by less and less, as information along the step
 dies), the point is carried far along that step and the rest solved again: that is the limit
@@ -28,10 +28,10 @@ from jaxmle.solvers.leading_axes import (
     with_members,
 )
 from jaxmle.solvers.linalg import eigh
-from jaxmle.solvers.rarely import rarely
+from jaxmle.solvers.rare_branches import rarely
 from jaxmle.solvers.state import (
-    CREEPING,
     DONE,
+    SLOW_ASCENT,
     Point,
     State,
     noise_of,
@@ -39,8 +39,8 @@ from jaxmle.solvers.state import (
     select,
 )
 from jaxmle.solvers.status import is_one_of
-from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, TAIL
-from jaxmle.verdict.doubt import Doubt, climbed_on, doubt, is_doubtful
+from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, STEPS_OF_A_TAIL
+from jaxmle.verdict.doubt import Doubt, doubt, is_doubtful, is_restart
 from jaxmle.verdict.excursion import (
     RECEDING_SHARE,
     Excursion,
@@ -56,26 +56,26 @@ from jaxmle.verdict.excursion import (
     to_limit,
 )
 from jaxmle.verdict.kinks import Kink
-from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.profile_path import AMPLIFIED
+from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
-from jaxmle.verdict.walk_record import AMPLIFIED
 
-ESCAPE = (
-    6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
+DOUBLING_STEPS_OF_DIVERGENCE = (
+    6  # doubling steps of undiminished gain that make an ascent which then ends nowhere an escape
 )
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
-SAME_WAY = 0.9  # cosine between the ways of two climbs
+SAME_WAY = 0.9  # cosine between the ways of two ascents
 GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says little
 # the same where the user's function makes the noise: a column of 1e7 + N(0, 1) beside an intercept
 # hides its curvature, and ℓ rises by 1e-6 some standard errors off, with a noise of 1e-9
 GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
 VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
-# up to which a climb that has spent its steps is near enough to an end for its shape to be asked
-DECREMENT_OF_A_SLOW_CLIMB = 1e-2
+# up to which an ascent that has spent its steps is near enough to an end for its shape to be asked
+MAX_DECREMENT_OF_A_LONG_ASCENT = 1e-2
 
 
 class Limit(NamedTuple):
-    """The end of a climb after its walks."""
+    """The end of an ascent after its walks."""
 
     point: Point
     scale: Array  # D (k, ...)
@@ -127,12 +127,12 @@ def unexplored(state: State) -> Limit:
 
 
 def is_at_kink(end: Tree) -> Array:
-    """Whether a climb ended at a kink, from its ``Limit`` or its ``Verdict``."""
+    """Whether an ascent ended at a kink, from its ``Limit`` or its ``Verdict``."""
     return np.zeros((), bool) if end.kink is None else end.kink > 0
 
 
 def at_kink(limit: Limit, kink: Kink) -> Limit:
-    """The end of a climb at a kink, where there is one."""
+    """The end of an ascent at a kink, where there is one."""
     xp = namespace(kink.point.z)
     there = limit._replace(
         point=kink.point,
@@ -168,10 +168,10 @@ def explore(
 
 
 def _explore(evaluate: FunctionTo[Point], state: State, logarithms: tuple[bool, ...]) -> Limit:
-    far = _walk(evaluate, follow, (state,), to_limit(state))
+    far = _run(evaluate, follow, (state,), to_limit(state))
     why = to_shape(logarithms, state, far)
-    walk = _walk(evaluate, look, (why, state), begin_walk(state, why, why.asked))
-    return arrived(state, far, why, walk)
+    path = _run(evaluate, look, (why, state), begin_path(state, why, why.asked))
+    return arrived(state, far, why, path)
 
 
 def _explore_some(
@@ -191,7 +191,7 @@ def _explore_some(
     return with_members(unexplored(state), lanes, limit)
 
 
-def _walk(
+def _run(
     evaluate: FunctionTo[Point],
     body: Function,
     given: tuple[Tree, ...],
@@ -210,11 +210,11 @@ def _is_singular(state: State) -> Array:
 
 
 def _is_spent(state: State) -> Array:
-    """Whether the climb has spent its steps so near to an end that ℓ may be followed further than
-    they led: a bent ridge is climbed by a thousandth of its length at a time.
+    """Whether the ascent has spent its steps so near to an end that ℓ may be followed further than
+    they led: along a bent ridge a step goes a thousandth of its length at a time.
     """
-    spent = (state.phase != DONE) & (state.newton.decrement <= DECREMENT_OF_A_SLOW_CLIMB)
-    return spent | (state.outcome == CREEPING)
+    spent = (state.phase != DONE) & (state.newton.decrement <= MAX_DECREMENT_OF_A_LONG_ASCENT)
+    return spent | (state.outcome == SLOW_ASCENT)
 
 
 def _null_direction(state: State) -> Array:
@@ -239,10 +239,12 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
 
 
 def _is_asked(state: State, doubtful: Array) -> Array:
-    """Whether the shape of ℓ is asked for at the end of a climb."""
-    faded = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
+    """Whether the shape of ℓ is asked for at the end of an ascent."""
+    faded = (state.tail.length >= STEPS_OF_A_TAIL) & (
+        state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL
+    )
     ended = (_is_settled(state) & ~has_overflown(state)) | _is_spent(state)
-    return ended & (doubtful | state.rough | faded | climbed_on(state))
+    return ended & (doubtful | state.rough | faded | is_restart(state))
 
 
 def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doubt:
@@ -252,20 +254,20 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
 
 
 def arrived(
-    state: State, far: Excursion, why: Doubt, walk: Tree, seen: Found | None = None
+    state: State, far: Excursion, why: Doubt, path: Tree, seen: Found | None = None
 ) -> Limit:
-    """The end of a climb after both walks."""
+    """The end of an ascent after both walks."""
     xp = namespace(state.point.z)
     recession = has_receded(state, far)
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
-    seen = read_profile(why, state, walk) if seen is None else seen
-    # Where the steps are spent, no climb sets out anew.
+    seen = read_profile(why, state, path) if seen is None else seen
+    # Where the steps are spent, no ascent sets out anew.
     spent = is_one_of(seen.shape, Shape.RISES) & (state.phase != DONE)
     shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
-    # A climb that crept goes on from where it is, unless it was seen what it follows.
+    # An ascent that crept goes on from where it is, unless it was seen what it follows.
     known = (shape == Shape.RISES) | (shape == Shape.TAIL) | (shape == Shape.ENDLESS)
-    unseen = (state.outcome == CREEPING) & ~known
+    unseen = (state.outcome == SLOW_ASCENT) & ~known
     shape = xp.where(passed | unseen, int(Shape.RISES), shape)
     point = select(spent | unseen, state.point, seen.point)
     seen = seen._replace(shape=shape, point=select(passed, far.higher, point))
@@ -283,8 +285,8 @@ def arrived(
     )
     tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
-    # a last look that hardly moved does not tell the way that the climb came by
-    stands = tail & ~xp.any(seen.move != 0, axis=0) & (state.tail.length >= TAIL)
+    # a last look that hardly moved does not tell the way that the ascent came by
+    stands = tail & ~xp.any(seen.move != 0, axis=0) & (state.tail.length >= STEPS_OF_A_TAIL)
     limit = select(is_ahead(state, far), state.point, far.followed)
     point = select(carried, limit, seen.point)
     decrement = xp.where(recedes, rest_of(state, point).decrement, state.newton.decrement)
@@ -301,7 +303,7 @@ def arrived(
         weakness=weakness,
         decrement=decrement,
         short=carried & (far.tries > 0),
-        steps=xp.zeros_like(walk.steps),
+        steps=xp.zeros_like(path.steps),
         hidden=_hidden(why, seen.shape),
         sharp=seen.sharp,
         blurred=seen.blurred,
@@ -321,17 +323,17 @@ def _has_vanished(state: State, shape: Array) -> Array:
 
 
 def _is_fading(state: State, ahead: Point) -> Array:
-    """Whether a climb that set out where ℓ was seen to rise ends where it rises again the same way,
-    by less, and by too little for a climb to follow.
+    """Whether an ascent that set out where ℓ was seen to rise ends where it rises again the same
+    way, by less, and by too little for an ascent to follow.
     """
     xp = namespace(state.point.z)
     gain = ahead.value - state.point.value
     less = gain <= xp.minimum(state.point.value - state.tail.value, DECREMENT_OF_A_PLAIN_TAIL)
-    return climbed_on(state) & less & _is_straight(state, ahead)
+    return is_restart(state) & less & _is_straight(state, ahead)
 
 
 def _is_straight(state: State, ahead: Point) -> Array:
-    """Whether it goes the way that the climb came by."""
+    """Whether it goes the way that the ascent came by."""
     xp = namespace(state.point.z)
     onward = state.scale * (ahead.z - state.point.z)
     came = state.scale * state.tail.move
@@ -352,12 +354,12 @@ def _hidden(why: Doubt, shape: Array) -> Array:
 
 
 def settled_rise(state: State, limit: Limit) -> Limit:
-    """The end of the last climb that was allowed: where ℓ still rises, less and less on the way
-    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises
+    """The end of the last ascent that was allowed: where ℓ still rises, less and less on the way
+    that the ascent before it came by, that way is a tail; where the next digits decide ℓ, it rises
     for ever.
     """
     xp = namespace(state.point.z)
-    rises = is_one_of(limit.shape, Shape.RISES) & climbed_on(state)
+    rises = is_one_of(limit.shape, Shape.RISES) & is_restart(state)
     if is_nowhere(rises):
         return limit
     gain = limit.point.value - state.point.value
@@ -369,7 +371,7 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
     shape = xp.where(rises & (little | limit.blurred), int(Shape.UNKNOWN), shape)
-    shape = xp.where(rises & (state.outcome == CREEPING), int(Shape.NOT_ASKED), shape)
+    shape = xp.where(rises & (state.outcome == SLOW_ASCENT), int(Shape.NOT_ASKED), shape)
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),

@@ -1,7 +1,7 @@
 """What a separated fit can say for certain: which coefficients are infinite, which way, and a
 direction checked in exact arithmetic.
 
-A climb shows that a likelihood recedes, and ``conclude`` what is finite all the same. Where every
+An ascent shows that a likelihood recedes, and ``conclude`` what is finite all the same. Where every
 parameter that recedes is unconstrained or ordered and the likelihood has terms that are concave in
 those parameters, the cone of recession is known from their gradients (``likelihood.recession``):
 exactly for a declared regression with linear predictors, from outside for any other likelihood.
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Tree, ndarray
-from jaxmle.likelihood.recession import Ways, straight
+from jaxmle.likelihood.recession import RecessionTypes, straight
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
@@ -58,13 +58,13 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
 def with_recession_cone(
     fit: Fit,
     roots: tuple[int, ...] | ndarray,
-    ways: Ways,
+    ways: RecessionTypes,
     start: Array,
     exact: bool,
     further: Callable[[ndarray], ndarray],
 ) -> Fit:
     """One separated fit of concave terms with what the cone of its recession says; as it is where
-    the cone does not hold the way that the climb went.
+    the cone does not hold the way that the ascent went.
 
     Args:
         roots: for each printed entry the one it follows; −1 where fixed.
@@ -133,7 +133,7 @@ def _cut(
     """The cone without the directions along which some term falls far out.
 
     A concave term that still rises a long way along d has not fallen before. So the terms are
-    looked at far out along the directions on which the signs rest, from the start of the climb and
+    looked at far out along the directions on which the signs rest, from the start of the ascent and
     from the limit on, where those that have died hide nothing; the gradient of one that falls there
     is another bound on the cone.
 

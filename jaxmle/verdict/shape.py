@@ -1,8 +1,8 @@
 """What the profile likelihood of the least certain coordinate does: the verdict on a doubtful end.
 
-It rises (no maximum: climb on from there), it stays level both ways (a ridge, straight or curved),
-it stays level or creeps up one way and falls the other (a tail that ends at infinity or on a
-bound), it rises for ever, or it falls both ways: as its parabola says, or not.
+It rises (no maximum: the search goes on from there), it stays level both ways (a ridge, straight or
+curved), it stays level or creeps up one way and falls the other (a tail that ends at infinity or on
+a bound), it rises for ever, or it falls both ways: as its parabola says, or not.
 """
 
 from __future__ import annotations
@@ -18,32 +18,41 @@ from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.solvers.status import is_one_of
-from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse, is_steady
+from jaxmle.verdict.doubt import (
+    TEST_OFFSET,
+    Doubt,
+    came_along_tail,
+    is_clean,
+    is_collapse,
+    is_steady,
+)
 from jaxmle.verdict.excursion import RECEDING_SHARE
-from jaxmle.verdict.walk_record import (
+from jaxmle.verdict.profile_path import (
     AMPLIFIED,
     CLEAR_FALL,
     FALL_RATIO,
     OFFSETS,
-    Walk,
+    ProfilePath,
     bar_at,
     bar_of,
     is_amplified,
     passes,
-    walk_asked,
+    was_followed,
 )
 
-BEYOND = OFFSETS.index(12.5)  # a side that stays level so far has no end
+PLACE_WITHOUT_END = OFFSETS.index(12.5)  # a side that stays level so far has no end
 MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times as far
-EVEN_STEPS = 6  # steps of even gain in a row that make growth without end
-SWALLOWING_NOISE = 0.05  # in units of ℓ
+MIN_EQUAL_GAINS = 6  # steps of even gain in a row that make growth without end
+NOISE_TO_HIDE_A_RISE = 0.05  # in units of ℓ
 MAX_NOISE_OF_RISE = (
-    1e-4  # in units of ℓ, at the point it rises to: a climb from there shows no more
+    1e-4  # in units of ℓ, at the point it rises to: an ascent from there shows no more
 )
 MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
 MIN_LENGTH_OF_A_RIDGE = 0.01  # in standard errors of its coordinate, the others held
 MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a parabola
-MAX_BLUR = 0.01  # by which Hessians a few ulps apart may differ, relative to their own size
+MAX_HESSIAN_NOISE = (
+    0.01  # by which Hessians a few ulps apart may differ, relative to their own size
+)
 SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 
 
@@ -62,7 +71,7 @@ class Shape(IntEnum):
 
 
 class Found(NamedTuple):
-    """What the profile does, and where the climb or the verdict goes on from."""
+    """What the profile does, and where the ascent or the verdict goes on from."""
 
     shape: Array
     point: Point
@@ -83,81 +92,83 @@ class _Sides(NamedTuple):
     stays: Array  # never falls
     is_open: Array  # so as far as there is no end to it
     fell: Array  # was seen to fall
-    falls: Array  # did, or must have on the way that the climb came by
+    falls: Array  # did, or must have on the way that the ascent came by
     gradual: Array  # as down a tail; where a ridge ends, ℓ falls at once
-    backwards: Array  # against the way that the climb came by
-    came: Array  # (...) it came along a tail
+    backwards: Array  # against the way that the ascent came by
+    along_tail: Array  # (...) it came along a tail
     steady: Array  # ℓ grows at the end, and not by less and less
     fades: Array  # it does, by less and less, until nothing could be solved any more
 
 
-def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
-    xp = namespace(walk.trial)
-    bar = bar_of(state, walk)
-    changes = walk.changes
+def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
+    xp = namespace(path.trial)
+    bar = bar_of(state, path)
+    changes = path.changes
     known = xp.isfinite(changes)
-    bars = bar_at(why, state, walk, _offsets(changes))
+    bars = bar_at(why, state, path, _offsets(changes))
     last = xp.max(xp.where(known, _places(changes), -1), axis=1)
     stays = xp.all(~known | (changes >= -bars), axis=1) & (last >= 0)
-    came = came_along_tail(state, bar)
+    along_tail = came_along_tail(state, bar)
     forward = xp.sign(xp.sum(why.coordinate * state.tail.move, axis=0))
     backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
     fell = xp.any(known & (changes < -bars), axis=1)
-    gradual = walk.falling >= 2
+    gradual = path.falling >= 2
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
     last_holds = gains[0] >= SHRINKING * gains[1]
     before_holds = gains[1] >= SHRINKING * gains[2]
-    fades = stays & grows & ~last_holds & ~before_holds & (last > OFFSETS.index(HALF))
+    fades = stays & grows & ~last_holds & ~before_holds & (last > OFFSETS.index(TEST_OFFSET))
     return _Sides(
         bar=bar,
         bars=bars,
         known=known,
         last=last,
         stays=stays,
-        is_open=stays & (last >= BEYOND),
+        is_open=stays & (last >= PLACE_WITHOUT_END),
         fell=fell,
-        falls=fell | (came & backwards),
+        falls=fell | (along_tail & backwards),
         gradual=gradual,
         backwards=backwards,
-        came=came,
+        along_tail=along_tail,
         steady=grows & last_holds & before_holds,
-        fades=fades & (gradual | (came & backwards))[::-1],
+        fades=fades & (gradual | (along_tail & backwards))[::-1],
     )
 
 
-def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
+def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     """Read the profile."""
-    xp = namespace(walk.trial)
-    sides = _sides(why, state, walk)
-    changes = walk.changes
+    xp = namespace(path.trial)
+    sides = _sides(why, state, path)
+    changes = path.changes
     top = xp.max(xp.where(sides.known & (changes > sides.bars), changes, -xp.inf), axis=(0, 1))
-    top = xp.maximum(top, walk.highest.value - state.point.value)
+    top = xp.maximum(top, path.highest.value - state.point.value)
     # Where a few ulps change ℓ so much, its height is no evidence.
-    quiet = walk.noise_there <= xp.maximum(MAX_NOISE_OF_RISE, AMPLIFIED * noise_of(state.point))
-    rises = (top > sides.bar) & (top > 10 * walk.noise_there) & quiet
+    noise_is_small = path.noise_there <= xp.maximum(
+        MAX_NOISE_OF_RISE, AMPLIFIED * noise_of(state.point)
+    )
+    rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
     # Where rounding is far above that of a sum, level ground may be what it hides.
-    amplified = is_amplified(state, walk)
+    amplified = is_amplified(state, path)
     cases = (
-        (~walk_asked(walk), Shape.NOT_ASKED),
-        (_is_sound(why, walk, sides), Shape.PARABOLA),
-        *_rising(why, state, walk, sides, top, rises, amplified),
-        *_level(why, state, walk, sides, amplified),
-        *_falling(why, walk, sides, amplified),
-        (_is_swallowed(state, walk) & amplified, Shape.ENDLESS),
+        (~was_followed(path), Shape.NOT_ASKED),
+        (_is_sound(why, path, sides), Shape.PARABOLA),
+        *_rising(why, state, path, sides, top, rises, amplified),
+        *_level(why, state, path, sides, amplified),
+        *_falling(why, path, sides, amplified),
+        (_is_hidden_by_rounding(state, path) & amplified, Shape.ENDLESS),
     )
     shape = xp.asarray(int(Shape.UNKNOWN), dtype=xp.int32)
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
     # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
     peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK)
-    blurred = (walk.blur > MAX_BLUR) | walk.hollow
+    blurred = (path.hessian_noise > MAX_HESSIAN_NOISE) | path.false_curvature
     shape = xp.where(peaks & blurred, int(Shape.UNKNOWN), shape)
-    end = select(rises, walk.outermost, walk.level)
-    point = select(is_one_of(shape, Shape.LEVEL), walk.near, state.point)
-    point = select(is_one_of(shape, Shape.RISES), walk.highest, point)
+    end = select(rises, path.outermost, path.level)
+    point = select(is_one_of(shape, Shape.LEVEL), path.near, state.point)
+    point = select(is_one_of(shape, Shape.RISES), path.highest, point)
     point = select(is_one_of(shape, Shape.TAIL), end, point)
-    move = end.z - walk.before
+    move = end.z - path.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
     move = xp.where(xp.abs(move) > RECEDING_SHARE * (1 + xp.abs(end.z)), move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
@@ -171,49 +182,51 @@ def read_profile(why: Doubt, state: State, walk: Walk) -> Found:
         sharp=sharp & ~amplified,
         blurred=sharp & amplified,
         onward=onward,
-        noise=walk.noise,
+        noise=path.noise,
     )
 
 
-def _is_swallowed(state: State, walk: Walk) -> Array:
+def _is_hidden_by_rounding(state: State, path: ProfilePath) -> Array:
     """Whether ℓ still rose at an even pace when rounding became as large as what a step gains, as
     it does for a gamma law of equal values: digits are lost as fast as the shape grows.
     """
-    swallows = (walk.noise >= SWALLOWING_NOISE) & (walk.noise <= state.rise)
-    return (state.most_even >= EVEN_STEPS) & swallows  # noise above all that was gained is no rise
+    noise_grows = (path.noise >= NOISE_TO_HIDE_A_RISE) & (path.noise <= state.rise)
+    return (
+        state.max_equal_gains >= MIN_EQUAL_GAINS
+    ) & noise_grows  # noise above all that was gained is no rise
 
 
 Cases = tuple[tuple[Array, Shape], ...]
 
 
-def _is_sound(why: Doubt, walk: Walk, sides: _Sides) -> Array:
+def _is_sound(why: Doubt, path: ProfilePath, sides: _Sides) -> Array:
     """Whether ℓ falls at ±½ as the parabola says; where there was noise, clearly above it."""
-    xp = namespace(walk.trial)
-    at_half = walk.changes[:, OFFSETS.index(HALF)]
-    clear = 0.5 * why.curvature * HALF**2 >= 10 * sides.bar
+    xp = namespace(path.trial)
+    at_half = path.changes[:, OFFSETS.index(TEST_OFFSET)]
+    clear = 0.5 * why.curvature * TEST_OFFSET**2 >= 10 * sides.bar
     noisy = clear & xp.all(passes(why, at_half), axis=0)
-    return xp.where(why.is_noisy, noisy, xp.all(passes(why, walk.tests), axis=0))
+    return xp.where(why.is_noisy, noisy, xp.all(passes(why, path.tests), axis=0))
 
 
 def _rising(
     why: Doubt,
     state: State,
-    walk: Walk,
+    path: ProfilePath,
     sides: _Sides,
     top: Array,
     rises: Array,
     amplified: Array,
 ) -> Cases:
-    """Where ℓ rises: for ever, to a limit, or to a point to climb on from."""
-    xp = namespace(walk.trial)
-    at_end = _back(walk.changes, sides.last, 0)
+    """Where ℓ rises: for ever, to a limit, or to a point from which the search goes on."""
+    xp = namespace(path.trial)
+    at_end = _back(path.changes, sides.last, 0)
     # the rest may have been solved once more on the way to an offset where it could not be
-    outermost = walk.outermost.value - state.point.value
+    outermost = path.outermost.value - state.point.value
     at_end = xp.maximum(at_end, xp.where(amplified, -xp.inf, outermost))
     ends_high = xp.any((sides.is_open | sides.fades) & (at_end >= top - sides.bar), axis=0)
     grows = xp.any(sides.is_open & sides.steady, axis=0)
     # Growth that goes on beyond the scale of the point itself.
-    endless = grows & (walk.reach * why.unit >= 100 * _size(why, state))
+    endless = grows & (path.reach * why.unit >= 100 * _size(why, state))
     collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(state) & ~amplified
     return (
         (rises & ends_high & endless, Shape.ENDLESS),
@@ -223,10 +236,10 @@ def _rising(
     )
 
 
-def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array) -> Cases:
+def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
     """Where ℓ stays level, both ways or one."""
-    xp = namespace(walk.trial)
-    reach = walk.level_reach
+    xp = namespace(path.trial)
+    reach = path.level_reach
     # Level so far that the parabola, or without one a curve of fourth order, would have shown.
     fourth_order = xp.where(reach >= MIN_REACH_OF_A_QUARTIC, 0.01 * reach**4, 0.0)
     curved = why.curvature > 0
@@ -239,51 +252,51 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     # falls at once, as that of loadings that may be turned does.
     metric = metric_of(state.point.hessian, state.point.score)
     held = reach * why.unit * xp.sum(why.coordinate * metric, axis=0)
-    parabola = 0.5 * why.curvature * _offsets(walk.changes) ** 2
-    fallen = sides.known & (walk.changes < -sides.bars)
-    at_once = xp.all(~fallen | (walk.changes <= -MIN_RATIO_WHERE_A_RIDGE_ENDS * parabola), axis=1)
+    parabola = 0.5 * why.curvature * _offsets(path.changes) ** 2
+    fallen = sides.known & (path.changes < -sides.bars)
+    at_once = xp.all(~fallen | (path.changes <= -MIN_RATIO_WHERE_A_RIDGE_ENDS * parabola), axis=1)
     turns = xp.all((held >= MIN_LENGTH_OF_A_RIDGE) & at_once, axis=0) & is_steady(state) & curved
-    # Ten times as far as the coordinate is large, on the way that the climb came by.
-    followed = sides.stays & sides.came & ~sides.backwards
+    # Ten times as far as the coordinate is large, on the way that the ascent came by.
+    followed = sides.stays & sides.along_tail & ~sides.backwards
     followed = followed & (reach * why.unit >= 10 * _size(why, state))
     # Growth that does not shrink is no way to a limit, though noise may hide where it leads.
     one_way = (sides.is_open | followed) & ~sides.falls & ~sides.steady
     one_way = xp.any(one_way, axis=0)
     gradual = xp.any(sides.gradual, axis=0)
-    # A climb to a definite information that converged faster than linearly was on no tail: level
+    # An ascent to a definite information that converged faster than linearly was on no tail: level
     # ground is a ridge, though it falls gradually where the ridge turns back.
-    came_to_rest = clean & curved
-    unclear = (gradual & ~came_to_rest) | (xp.any(sides.falls, axis=0) & ~clean)
-    tail = one_way & (sides.came | unclear)
+    converged = clean & curved
+    unclear = (gradual & ~converged) | (xp.any(sides.falls, axis=0) & ~clean)
+    tail = one_way & (sides.along_tail | unclear)
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
-    to_limit = sides.came | (gradual & why.is_logarithm)
+    to_limit = sides.along_tail | (gradual & why.is_logarithm)
     # as far as where a parabola would have been seen to fall
-    both_ways = xp.all(sides.stays & (sides.last >= OFFSETS.index(HALF)), axis=0)
+    both_ways = xp.all(sides.stays & (sides.last >= OFFSETS.index(TEST_OFFSET)), axis=0)
     # ℓ that falls and comes back to its level farther off is that of a plateau beside a hollow.
-    back = sides.known & (walk.changes >= -sides.bar) & (_places(walk.changes) > _first(fallen))
+    back = sides.known & (path.changes >= -sides.bar) & (_places(path.changes) > _first(fallen))
     dips = xp.any(back, axis=(0, 1)) & ~amplified
     # A maximum of eighth order is level near by, and falls both ways as a hill does.
-    hill = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
+    is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
         (dips, Shape.VANISHING),
         (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
-        ((one_way | both_ways | (near & ~hill)) & ~amplified, Shape.LEVEL),
+        ((one_way | both_ways | (near & ~is_high_order)) & ~amplified, Shape.LEVEL),
     )
 
 
-def _falling(why: Doubt, walk: Walk, sides: _Sides, amplified: Array) -> Cases:
+def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
     """Where ℓ falls both ways."""
-    xp = namespace(walk.trial)
-    changes = walk.changes
+    xp = namespace(path.trial)
+    changes = path.changes
     offsets = _offsets(changes)
     parabola = 0.5 * why.curvature * offsets**2
-    shows = sides.known & (parabola >= 20 * sides.bars) & (offsets <= HALF)
+    shows = sides.known & (parabola >= 20 * sides.bars) & (offsets <= TEST_OFFSET)
     fits = (changes <= -parabola / FALL_RATIO) & (changes >= -parabola * FALL_RATIO)
     parabolic = xp.all(xp.any(shows, axis=1) & xp.all(~shows | fits, axis=1), axis=0)
     # a side that ends where ℓ or a derivative does
-    cut_off = xp.any(sides.last < OFFSETS.index(HALF), axis=0)
+    cut_off = xp.any(sides.last < OFFSETS.index(TEST_OFFSET), axis=0)
     falls = xp.all(sides.falls, axis=0)
     seen = xp.all(xp.any(shows & fits, axis=1), axis=0)
     hidden = falls & ~(why.curvature > 0) & _is_quadratic(changes, sides.bars)
@@ -316,7 +329,7 @@ def _is_quadratic(changes: Array, bar: Array) -> Array:
     shows: a regular maximum, whose curvature rounding hides. A quartic falls by 625.
     """
     xp = namespace(changes)
-    first = OFFSETS.index(HALF)
+    first = OFFSETS.index(TEST_OFFSET)
     near, far = changes[:, first:-1], changes[:, first + 1 :]
     shows = (near < -20 * bar[:, first:-1]) & xp.isfinite(far)
     holds = (far <= 5 * near) & (far >= MAX_QUADRATIC_RATIO * near)

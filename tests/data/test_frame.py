@@ -204,7 +204,7 @@ def test_an_empty_middle_level_shifts_no_cut():
 
 def test_names_of_classes_and_of_a_second_design(births):
     from jaxmle.data.naming import designs_of, renamed
-    from jaxmle.distributed.door import fit as plain
+    from jaxmle.distributed.public_fit import fit as plain
 
     fit = plain(
         lambda p, d: -0.5 * (d - p["beta"].sum() - p["gamma"].sum()) ** 2,

@@ -68,7 +68,7 @@ def both(loglik, start, data, shared=None, **options):
             ]
             for fit in (alone, together)
         ],
-        "road": together.road,
+        "evaluation": together.evaluation,
     }
 
 
@@ -117,7 +117,7 @@ def fits():
         {
             **distances(shared, alone),
             "same": [[float(fit.n), fit.data_id.tolist()] for fit in (alone, shared)],
-            "road": repr(padded),
+            "evaluation": repr(padded),
         },
     )
 
@@ -153,7 +153,7 @@ def errors():
 def collectives():
     """The collectives of a pass, and the bytes that it takes on a device beside its arguments, for 200 000 × 6."""
     data = placed({"x": np.tile(X, (10, 1)), "y": np.tile(Y, 10)})
-    rows = jm.distributed.door.shared_rows(data, None, None)
+    rows = jm.distributed.public_fit.shared_rows(data, None, None)
     form = Form(layout_of(START, None), rows.leaves, "none", 4096, "observed")
     model = as_tree(jm.models.logistic())
     with jax.enable_x64(True):

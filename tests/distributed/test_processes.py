@@ -63,7 +63,7 @@ def both(tmp_path_factory):
 def test_two_processes_find_the_same_bits_and_the_fit_of_all_rows(both):
     first, second = both
     assert first["devices"] == 2
-    for name in ("x", "se", "n", "steps", "verdict", "road", "clustered"):
+    for name in ("x", "se", "n", "steps", "verdict", "evaluation", "clustered"):
         assert first[name] == second[name]
     data = {"x": X, "y": COUNTS}
     alone = jm.fit(jm.models.poisson(), START, data)

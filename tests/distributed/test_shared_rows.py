@@ -53,7 +53,7 @@ def test_rows_on_four_devices_give_the_fit_of_the_same_rows_in_memory(found, cas
     assert fit["off"] < TOLERANCE and fit["off_se"] < TOLERANCE
     alone, together = fit["same"]
     assert together == alone
-    assert "shared by" in fit["road"] or "over 4 devices" in fit["road"]
+    assert "shared by" in fit["evaluation"] or "over 4 devices" in fit["evaluation"]
 
 
 def test_a_pass_is_one_all_reduce_and_gathers_nothing(found):

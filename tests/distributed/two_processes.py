@@ -63,7 +63,11 @@ def main():
     rows = jm.distributed.rows(data)
     fit = jm.fit(jm.models.poisson(), START, rows, checkpoint=sys.argv[3])
     found = {"x": fit.x.tolist(), "se": fit.se.tolist(), "n": float(fit.n), "steps": int(fit.steps)}
-    found |= {"road": fit.road, "verdict": fit.verdict.name, "devices": len(jax.devices())}
+    found |= {
+        "evaluation": fit.evaluation,
+        "verdict": fit.verdict.name,
+        "devices": len(jax.devices()),
+    }
     if not sys.argv[4:]:
         grouped = jm.distributed.rows(data, clusters=FIRM[MINE])
         found["clustered"] = jm.fit(jm.models.poisson(), START, grouped).se.tolist()

@@ -245,11 +245,11 @@ def roads():
 
 
 @pytest.mark.parametrize(
-    "road",
+    "name",
     [pytest.param(r, marks=pytest.mark.thorough if r == "vmap of fit" else ()) for r in roads()],
 )
-def test_every_road_sees_the_change(road):
-    settings, estimate = types.SimpleNamespace(c=np.zeros(3)), roads()[road]
+def test_every_road_sees_the_change(name):
+    settings, estimate = types.SimpleNamespace(c=np.zeros(3)), roads()[name]
     loglik = shifted(lambda: settings.c)
     assert_allclose(estimate(loglik), 3.0, rtol=1e-9)
     settings.c += 2.0

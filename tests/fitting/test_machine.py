@@ -128,8 +128,8 @@ def test_members_of_several_chunks_move_together_as_they_would_apart(
 @pytest.mark.parametrize("few", [8, 16], ids=["in a chunk of their own", "in one round"])
 def test_an_accelerator_is_seldom_waited_for_and_keeps_the_data(monkeypatch, hard, few):
     """The symptom: the host waited for the device once a step, and fetched a whole chunk for its last members."""
-    monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", few)
-    monkeypatch.setattr(scheduler, "SLOTS_FOR_STRAGGLERS", few)
+    monkeypatch.setattr(chunk, "SLOTS_FOR_THE_LAST", few)
+    monkeypatch.setattr(scheduler, "SLOTS_FOR_THE_LAST", few)
     monkeypatch.setattr(chunk, "few_left", lambda counts: counts.now <= few)
     taken = []
     rows_taken = chunk.rows_taken

@@ -70,7 +70,7 @@ def test_conjugate_gradients_give_the_standard_errors_of_the_inverse_information
 def test_a_record_without_curvature_is_stored_and_read_again(stationary, tmp_path):
     stationary.save(tmp_path / "many.npz")
     again = jm.Fit.load(tmp_path / "many.npz")
-    assert again.verdict is jm.Status.STATIONARY and again.road == stationary.road
+    assert again.verdict is jm.Status.STATIONARY and again.evaluation == stationary.evaluation
     np.testing.assert_array_equal(again.x, stationary.x)
 
 

@@ -10,7 +10,7 @@ import jaxmle as jm
 from jaxmle import models
 from jaxmle.fitting.options import Options
 from jaxmle.inference.diagnostics.bias_reduction import mean_br
-from jaxmle.plots.climbs import path_of
+from jaxmle.plots.search_path import path_of
 from jaxmle.stochastic.stochastic import fit_stochastic
 
 Y = np.array([1.0, 3.0, 2.0, 6.0, 0.0, 2.0])

@@ -18,7 +18,7 @@ from jaxmle.fitting.head_start import _turn
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.designs import Column, gram
 from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed, to_device
-from jaxmle.solvers.bfgs import Slope, secant_climb
+from jaxmle.solvers.bfgs import Slope, bfgs_ascent
 from jaxmle.solvers.state import POLISHING, Point
 from jaxmle.solvers.trust_region import begin, step
 
@@ -165,7 +165,7 @@ def test_a_metric_that_is_nearly_right_leads_to_the_maximum(k):
     noise = 0.05 * rng.normal(size=(k, k))
     metric = off @ (np.eye(k) + noise + noise.T) @ off.T
     start = top + 20 * np.linalg.solve(off.T, rng.normal(size=k))
-    end = secant_climb(slopes, start, metric, 1e-6)
+    end = bfgs_ascent(slopes, start, metric, 1e-6)
     assert end.arrived
     assert np.linalg.norm(off.T @ (end.z - top)) < 1e-5
     assert end.passes <= 10
@@ -175,7 +175,7 @@ def test_a_metric_that_is_nearly_right_leads_to_the_maximum(k):
 def test_a_metric_that_is_wrong_leads_nowhere(wrong):
     slopes, information, top = quadratic(3)
     start = top + 1.0
-    end = secant_climb(slopes, start, wrong * information, 1e-6)
+    end = bfgs_ascent(slopes, start, wrong * information, 1e-6)
     assert not end.arrived
     assert end.z is start
     assert end.passes == 2
@@ -183,7 +183,7 @@ def test_a_metric_that_is_wrong_leads_nowhere(wrong):
 
 def test_a_climb_by_scores_does_not_arrive_at_infinity():
     start = np.array([0.0])
-    end = secant_climb(scores(tail), start, np.array([[1.0]]), 1e-6)
+    end = bfgs_ascent(scores(tail), start, np.array([[1.0]]), 1e-6)
     assert not end.arrived
     assert end.z is start
 
@@ -192,7 +192,7 @@ def test_a_climb_by_scores_does_not_arrive_at_infinity():
 def test_a_pass_that_is_not_finite_ends_a_climb_by_scores(field):
     slopes, information, top = quadratic(3)
     start = top + 1.0
-    end = secant_climb(
+    end = bfgs_ascent(
         lambda z: slopes(z)._replace(**{field: getattr(slopes(z), field) * np.nan}),
         start,
         information,

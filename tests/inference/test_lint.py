@@ -587,10 +587,10 @@ def test_a_scalar_is_a_sum_or_undecided():
         and report["rows"].passed is None
     )
 
-    def walk(p, d):
+    def search(p, d):
         return jnp.sum(norm.logpdf(d[1:], p["mu"] * d[:-1], 1.0))
 
-    assert jm.lint(walk, START, REAL_Y)["sum"].passed is None
+    assert jm.lint(search, START, REAL_Y)["sum"].passed is None
 
 
 def test_a_kink_is_no_wrong_derivative():

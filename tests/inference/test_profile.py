@@ -13,7 +13,7 @@ from scipy.special import xlogy
 import jaxmle as jm
 from jaxmle.inference.profiles.end_gradient import profile_end
 from jaxmle.inference.profiles.profile import profile
-from jaxmle.inference.profiles.walk import End
+from jaxmle.inference.profiles.root_finder import End
 from tests.likelihoods import logit, multinomial, normal_kernel
 
 CUT = 3.841458820694124  # chi-square, one degree of freedom, 0.95

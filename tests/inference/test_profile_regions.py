@@ -7,8 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle.inference.profiles.contour import contour
+from jaxmle.inference.profiles.root_finder import End
 from jaxmle.inference.profiles.simultaneous import simultaneous
-from jaxmle.inference.profiles.walk import End
 from tests.likelihoods import normal_kernel
 
 CUT = -2 * np.log(0.05)  # chi-square, two degrees of freedom, 0.95

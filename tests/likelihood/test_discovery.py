@@ -97,17 +97,17 @@ def test_a_form_that_is_wrong_in_anything_gave_a_fit_of_something_else(
     loglik = fresh()
     with pytest.warns(jm.DiscoveryWarning, match="Please report this"):
         fit = jm.fit(loglik, START, DATA)
-    assert fit.road == "opaque"
+    assert fit.evaluation == "opaque"
     assert_allclose(fit.params["beta"], LEAST_SQUARES, atol=ROUNDING)
     with pytest.warns(jm.DiscoveryWarning, match="differs by"):  # said again, measured once
-        assert jm.fit(loglik, START, DATA).road == "opaque"
+        assert jm.fit(loglik, START, DATA).evaluation == "opaque"
 
 
 def test_a_wrong_form_in_a_batch_is_left_out_too(few_rows_are_many, monkeypatch):
     spoiled(monkeypatch, BATCH, WRONG["a factor"])
     with pytest.warns(jm.DiscoveryWarning, match="the log-likelihood differs by"):
         fits = jm.fit_batch(fresh(), START, [DATA, DATA])
-    assert fits.road.split(", ")[0] == "opaque"
+    assert fits.evaluation.split(", ")[0] == "opaque"
     assert_allclose(fits.params["beta"], [LEAST_SQUARES] * 2, atol=ROUNDING)
 
 
@@ -123,7 +123,7 @@ def test_a_form_that_is_right_is_used_and_compared_once(few_rows_are_many, monke
     loglik = fresh()
     for rows in (N, N, N - 7):  # another number of rows is no other structure
         some = {name: leaf[:rows] for name, leaf in DATA.items()}
-        assert jm.fit(loglik, START, some).road == "found"
+        assert jm.fit(loglik, START, some).evaluation == "found"
     assert compared == [""]
     assert_allclose(jm.fit(loglik, START, DATA).params["beta"], LEAST_SQUARES, atol=ROUNDING)
 
@@ -162,7 +162,7 @@ def test_where_the_start_has_no_value_a_found_form_is_not_used_and_nothing_is_sa
     def loglik(p, d):
         return jnp.log(d["x"] @ p["beta"]) - (d["x"] @ p["beta"]) * jnp.abs(d["y"])
 
-    assert jm.fit(loglik, {"beta": np.array([-9.0, 0.0, 0.0])}, DATA).road == "opaque"
+    assert jm.fit(loglik, {"beta": np.array([-9.0, 0.0, 0.0])}, DATA).evaluation == "opaque"
 
 
 def test_sums_over_counts_are_compared_with_sums_over_rows(monkeypatch):
@@ -183,7 +183,7 @@ def test_sums_over_counts_are_compared_with_sums_over_rows(monkeypatch):
         jm.DiscoveryWarning, match="the sum over the counts that occur does not agree"
     ):
         fit = jm.fit(poisson, {"rate": 0.0}, {"y": counts})
-    assert fit.road == "opaque"
+    assert fit.evaluation == "opaque"
     assert_allclose(fit.params["rate"], np.log(counts.mean()), atol=ROUNDING)
 
 
@@ -193,7 +193,7 @@ def test_sums_over_counts_are_compared_with_sums_over_rows(monkeypatch):
 def test_opaque_gives_the_same_numbers_by_the_general_road(few_rows_are_many):
     usual = jm.fit(gaussian, START, DATA)
     plain = jm.fit(jm.opaque(gaussian), START, DATA)
-    assert (usual.road, plain.road) == ("found", "opaque")
+    assert (usual.evaluation, plain.evaluation) == ("found", "opaque")
     assert_allclose(plain.x, usual.x, atol=ROUNDING)
     assert_allclose(plain.vcov, usual.vcov, rtol=1e-10)  # of matrices of condition 2
 
@@ -218,8 +218,8 @@ def test_combinators_keep_it_and_are_kept_by_it(few_rows_are_many, name, loglik)
     inside = jm.fit(COMBINED[name](jm.opaque(loglik)), START, DATA)
     outside = jm.fit(jm.opaque(COMBINED[name](loglik)), START, DATA)
     usual = jm.fit(COMBINED[name](loglik), START, DATA)
-    assert inside.road == outside.road == "opaque"
-    assert usual.road != "opaque" or name == "with_response"
+    assert inside.evaluation == outside.evaluation == "opaque"
+    assert usual.evaluation != "opaque" or name == "with_response"
     for fit in (inside, outside):
         assert_allclose(fit.x, usual.x, atol=ROUNDING)
         assert_allclose(fit.se, usual.se, rtol=1e-10)
@@ -227,7 +227,7 @@ def test_combinators_keep_it_and_are_kept_by_it(few_rows_are_many, name, loglik)
 
 def test_a_pool_says_how_each_of_its_parts_is_summed():
     both = jm.fit(jm.pool(DECLARED, jm.opaque(gaussian)), START, (DATA, DATA))
-    assert both.road == "declared, opaque"
+    assert both.evaluation == "declared, opaque"
     assert_allclose(both.params["beta"], LEAST_SQUARES, atol=ROUNDING)
 
 
@@ -236,7 +236,7 @@ def test_a_ready_model_that_is_marked_opaque_keeps_its_coding_and_its_numbers():
     counts = {"x": X, "y": RNG.poisson(2.0, N).astype(float)}
     usual = jm.fit(model, None, counts)
     plain = jm.fit(jm.opaque(model), model.start(counts), counts)
-    assert (usual.road, plain.road) == ("declared", "opaque")
+    assert (usual.evaluation, plain.evaluation) == ("declared", "opaque")
     assert_allclose(plain.x, usual.x, atol=ROUNDING)
     with pytest.raises(ValueError, match="row 0"):
         jm.fit(jm.opaque(model), START, {**counts, "y": counts["y"] - 100.0})
@@ -262,7 +262,7 @@ def test_an_array_rebound_in_an_opaque_likelihood_changes_the_fit():
 def test_marked_opaque_a_batch_is_not_padded(few_rows_are_many):
     members = [{name: leaf[:n] for name, leaf in DATA.items()} for n in (50, 60, 70)]
     usual, plain = (jm.fit_batch(f, START, members) for f in (gaussian, jm.opaque(gaussian)))
-    assert plain.road.split(", ")[0] == "opaque"
+    assert plain.evaluation.split(", ")[0] == "opaque"
     assert_allclose(plain.x, usual.x, atol=ROUNDING)
     many = [{name: leaf[:n] for name, leaf in DATA.items()} for n in range(20, 60)]
     with pytest.raises(ValueError, match="marked opaque"):
@@ -281,7 +281,7 @@ def test_under_vmap_and_jit_it_is_the_same_function():
             jax.make_jaxpr(jax.vmap(lambda d, f=f: jm.fit(f, start, d)), return_shape=True)(stacked)
             for f in (gaussian, jm.opaque(gaussian))
         )
-    assert fit.road == plain_fit.road == "opaque"
+    assert fit.evaluation == plain_fit.evaluation == "opaque"
     assert without_addresses(plain) == without_addresses(usual)
 
 
@@ -291,25 +291,39 @@ def test_what_is_no_function_is_refused(wrong):
         jm.opaque(wrong)
 
 
-# ---------------------------------------------------------------- the road in the record
+# ---------------------------------------------------------------- the word in the record
 
 
-def test_the_road_is_saved_and_loaded_and_absent_from_older_files(tmp_path, monkeypatch):
+def test_the_word_is_saved_and_loaded_and_absent_from_older_files(tmp_path, monkeypatch):
     from jaxmle.record import serialization as store
 
     fit = jm.fit(DECLARED, START, DATA)
-    assert fit.road == "declared"
+    assert fit.evaluation == "declared"
     fit.save(tmp_path / "fit.npz")
-    assert jm.Fit.load(tmp_path / "fit.npz").road == "declared"
-    older = tuple(word for word in store.WORDS if word != "road")
+    assert jm.Fit.load(tmp_path / "fit.npz").evaluation == "declared"
+    older = tuple(word for word in store.WORDS if word != "evaluation")
     with monkeypatch.context() as before:
         before.setattr(store, "WORDS", older)
         fit.save(tmp_path / "older.npz")
     again = jm.Fit.load(tmp_path / "older.npz")
-    assert again.road == "" and "summed" not in again.explain()
+    assert again.evaluation == "" and "summed" not in again.explain()
 
 
-def test_explain_says_the_road_and_the_starts(few_rows_are_many, monkeypatch):
+def test_a_file_in_which_the_word_is_called_road_loads(tmp_path, monkeypatch):
+    from jaxmle.record import serialization as store
+
+    described = store._description
+
+    def as_before(fit):
+        words = described(fit)
+        return words | {"road": words.pop("evaluation")}
+
+    monkeypatch.setattr(store, "_description", as_before)
+    jm.fit(DECLARED, START, DATA).save(tmp_path / "earlier.npz")
+    assert jm.Fit.load(tmp_path / "earlier.npz").evaluation == "declared"
+
+
+def test_explain_says_how_terms_were_summed_and_the_starts(few_rows_are_many, monkeypatch):
     found = jm.fit(gaussian, START, DATA)
     assert "as a regression found in its program" in found.explain()
     assert "as an opaque function" in jm.fit(jm.opaque(gaussian), START, DATA).explain()
@@ -319,12 +333,12 @@ def test_explain_says_the_road_and_the_starts(few_rows_are_many, monkeypatch):
         monkeypatch.setattr(subsample, name, value)
     long = jax.tree.map(lambda leaf: np.concatenate([leaf] * 8), DATA)
     fit = jm.fit(gaussian, START, long)
-    assert fit.road == "found, head start"
+    assert fit.evaluation == "found, head start"
     assert "It started at the maximum of a sample" in fit.explain()
     monkeypatch.setattr(RUN, "MIN_ROWS_FOR_FLOAT32_START", 1)
     fits = jm.fit_batch(DECLARED, START, [DATA, DATA])
-    assert fits.road == "declared, float32 start"
-    assert fits[0].road == fits.road
+    assert fits.evaluation == "declared, float32 start"
+    assert fits[0].evaluation == fits.evaluation
     assert "first steps of most members were in float32" in fits[1].explain()
 
 
@@ -451,7 +465,7 @@ def test_a_form_whose_program_differs_for_a_few_rows_is_left_out(few_rows_are_ma
 
     monkeypatch.setattr(discovery, "_gap", unlike)
     with pytest.warns(jm.DiscoveryWarning, match="its program for a few rows differs"):
-        assert jm.fit(fresh(), START, DATA).road == "opaque"
+        assert jm.fit(fresh(), START, DATA).evaluation == "opaque"
 
 
 def test_functions_that_hold_no_array_are_not_copied():

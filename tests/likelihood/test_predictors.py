@@ -304,7 +304,7 @@ def test_a_found_regression_is_not_compiled_again_at_each_call(softplus, caplog)
         return data["y"] * eta - softplus(eta)
 
     first = jm.fit(logit, {"beta": np.zeros(2)}, data)
-    assert first.road == "found"
+    assert first.evaluation == "found"
     with jax.log_compiles(), caplog.at_level("WARNING"):
         again = jm.fit(logit, {"beta": np.zeros(2)}, data)
     assert not [r for r in caplog.records if "likelihood_piece" in r.getMessage()]
@@ -324,7 +324,7 @@ def test_a_changed_closure_changes_a_found_regression():
     before = jm.fit(logit, {"beta": np.zeros(2)}, data)
     shift[0] = 0.75
     after = jm.fit(logit, {"beta": np.zeros(2)}, data)
-    assert before.road == after.road == "found"
+    assert before.evaluation == after.evaluation == "found"
     x = data["x"]
     for fit, target in ((before, 0.25), (after, 0.75)):  # the score is zero at each maximum
         p = 1 / (1 + np.exp(-x @ fit.params["beta"]))

@@ -59,13 +59,13 @@ def gamma_of_log_mean(y, log_mean, shape):
 
 def model_count(k, log_mu, alpha):
     kernel = special.counts.negative_binomial_kernel(k, log_mu, alpha)
-    return kernel + special.counts.negative_binomial_clumping(k, alpha)
+    return kernel + special.counts.negative_binomial_dispersion_part(k, alpha)
 
 
 def model_hurdle(k, log_mu, alpha):
     eta = {"log_mu": log_mu, "alpha": alpha, "cross": jnp.zeros(())}
-    clumping = special.counts.negative_binomial_clumping(k, alpha)
-    return counts._hurdle_negative_binomial(eta, {"y": k}) + jnp.log(2.0) + clumping
+    dispersion_part = special.counts.negative_binomial_dispersion_part(k, alpha)
+    return counts._hurdle_negative_binomial(eta, {"y": k}) + jnp.log(2.0) + dispersion_part
 
 
 def family(of, *names):
@@ -108,7 +108,7 @@ def arguments(name):
 
 # ours, the plain one, how many arguments are data; relative errors of values, first and second derivatives
 CLOSE = (1e-13, 1e-13, 1e-11)
-# the kernel of the models leaves the clumping of the counts apart, which agrees with it in its first digits
+# the kernel of the models leaves the dispersion_part of the counts apart, which agrees with it in its first digits
 APART = (1e-12, 1e-11, 1e-10)
 # a logit known to an ulp leaves √φ ulps of the distance between it and that of y
 NEAR_THE_MEAN = (1e-11, 1e-12, 1e-7)

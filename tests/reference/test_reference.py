@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle.inference.profiles.profile import profile
-from jaxmle.inference.profiles.walk import End
+from jaxmle.inference.profiles.root_finder import End
 from tests.tolerances import (
     CORRELATION,
     ESTIMATE_IN_SE,

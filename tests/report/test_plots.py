@@ -16,10 +16,10 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import plots
-from jaxmle.distributed.door import fit
+from jaxmle.distributed.public_fit import fit
 from jaxmle.inference.profiles.contour import contour
 from jaxmle.inference.profiles.profile import profile
-from jaxmle.inference.profiles.walk import End
+from jaxmle.inference.profiles.root_finder import End
 from jaxmle.inference.resampling.calibration import Calibration
 from jaxmle.likelihood.combinators import fix, frequency, penalize, tie
 from jaxmle.likelihood.priors import ridge
@@ -278,11 +278,11 @@ def test_surface_mistakes(fitted):
             fitted,
             Y,
             ("mu", "sigma"),
-            plots.Climb(np.ones((2, 1)), np.ones(2), ("a",)),
+            plots.SearchPath(np.ones((2, 1)), np.ones(2), ("a",)),
         )
 
 
-# ---------------------------------------------------------------- the climb
+# ---------------------------------------------------------------- the path
 
 
 def test_the_path_ends_where_fit_does(fitted):

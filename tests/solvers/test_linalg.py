@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxmle.solvers.linalg import cholesky, metric_of, solve_lower, solve_upper
 from jaxmle.solvers.newton_step import bounded, newton_step, trust_step
-from jaxmle.solvers.rarely import rarely
+from jaxmle.solvers.rare_branches import rarely
 
 EPS = np.finfo(float).eps
 

@@ -35,7 +35,7 @@ def tail(seen):
 
 def climb(evaluate, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr(tails, "PROVED", -1.0)  # no leaps
+        monkeypatch.setattr(tails, "DECREMENT_OF_A_PROVED_TAIL", -1.0)  # no extrapolation
     return maximise(evaluate, np.array([0.0, 0.0]), 200)
 
 
@@ -46,9 +46,9 @@ def test_a_tail_is_followed_in_leaps(monkeypatch):
     assert (state.phase, state.outcome) == (slow.phase, slow.outcome) == (DONE, SETTLED)
     assert len(seen) < 24 and len(plain) > 32
     assert np.max(np.diff(seen)) > 5 and np.max(np.diff(plain)) < 1.2
-    assert state.leaps
+    assert state.may_extrapolate
     # The evidence: plain steps, and a direction without n.
-    assert state.tail.length >= tails.TAIL and state.tail.decrement < 1e-8
+    assert state.tail.length >= tails.STEPS_OF_A_TAIL and state.tail.decrement < 1e-8
     assert abs(state.tail.move[0] - 1) < 1e-4 and abs(state.tail.move[1]) < 1e-6
     limits = [explore(tail([]), end) for end in (state, slow)]
     assert all(limit.recedes for limit in limits)
@@ -90,7 +90,7 @@ def test_where_digits_are_lost_no_leap_is_kept():
             seen,
         )
     )
-    assert not state.leaps
+    assert not state.may_extrapolate
     back = np.flatnonzero(np.diff(seen) < -1)
     assert len(back) == 1  # once there and back
 

@@ -105,7 +105,7 @@ def test_least_squares_over_files_is_least_squares(survey):
     white = bread @ (x.T * residual**2) @ x @ bread
     np.testing.assert_allclose(fit.params["beta"], beta, rtol=1e-11)
     np.testing.assert_allclose(fit.vcov, white, rtol=1e-10, atol=1e-16)
-    assert fit.road.endswith("streamed")
+    assert fit.evaluation.endswith("streamed")
 
 
 def test_many_rows_get_a_head_start(survey, monkeypatch, capsys):
@@ -114,7 +114,7 @@ def test_many_rows_get_a_head_start(survey, monkeypatch, capsys):
     monkeypatch.setattr(head_start, "MIN_SAMPLE_ROWS", 1000)
     model = jm.models.logistic()
     fit = jm.fit(model, source=survey.source, progress=True)
-    assert fit.road == "declared, head start, streamed"
+    assert fit.evaluation == "declared, head start, streamed"
     passes = [line for line in capsys.readouterr().err.splitlines() if "100% of 4,000" in line]
     # of so few rows the sample says little: passes for the score are six, of a million three
     assert sum("evaluate" in line for line in passes) <= 3

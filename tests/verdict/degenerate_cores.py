@@ -262,8 +262,8 @@ def draw_plateau(rng):
         )
 
     def curvature(t):
-        hollow = depth * ((t + distance) ** 2 - 1) * np.exp(-((t + distance) ** 2) / 2)
-        return (t**2 - 1) * np.exp(-(t**2) / 2) - hollow
+        false_curvature = depth * ((t + distance) ** 2 - 1) * np.exp(-((t + distance) ** 2) / 2)
+        return (t**2 - 1) * np.exp(-(t**2) / 2) - false_curvature
 
     # The slope is positive from the bottom of the hollow (at or left of its centre) to the top.
     top = optimize.brentq(slope, 0.0, 3.0, xtol=1e-15)

@@ -24,7 +24,7 @@ from jaxmle.verdict.limit import (
     to_shape,
     unexplored,
 )
-from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Shape
 
 MAX_STEPS = 150
@@ -175,7 +175,7 @@ def test_members_climb_together_to_where_each_climbs_alone():
             state = advance(state, evaluate(state.point.z + state.move))
         together = member(ends(), i)
         if list(CORES)[KINDS[i]] not in LONG_CLIMBS:
-            assert_alike(together, state, ("steps", "outcome", "phase", "full", "streak"))
+            assert_alike(together, state, ("steps", "outcome", "phase", "full", "receding_steps"))
             assert_alike(together.point, state.point, ("value",))
 
 
@@ -200,13 +200,13 @@ def bodies():
     far = to_limit(state)
     yield follow, (state,), far
     why = to_shape(LOGARITHMS, state, far)
-    yield look, (why, state), begin_walk(state, why, why.asked)
+    yield look, (why, state), begin_path(state, why, why.asked)
 
 
-@pytest.mark.parametrize("which", ["excursion", "walk"])
+@pytest.mark.parametrize("which", ["excursion", "profile"])
 def test_each_evaluation_leads_on_as_it_does_alone(which):
     """From the same point of a walk, step by step, so that no rounding is carried along."""
-    body, given, e = list(bodies())[which == "walk"]
+    body, given, e = list(bodies())[which == "profile"]
     active = []
     for _ in range(40):
         active.append(e.active)
@@ -237,15 +237,15 @@ def test_outsets_and_readings_are_those_of_one_member(lane):
     evaluate = functools.partial(points_of, range(MEMBERS))
     far = to_limit(state)
     why = to_shape(LOGARITHMS, state, far)
-    walk = begin_walk(state, why, why.asked)
+    path = begin_path(state, why, why.asked)
     one = member(state, lane)
     assert_alike(member(far, lane), to_limit(one))
     assert_alike(member(why, lane), to_shape(LOGARITHMS, one, member(far, lane)))
-    assert_alike(member(walk, lane), begin_walk(one, member(why, lane), why.asked[lane]))
-    limit = arrived(state, far, why, walk)
+    assert_alike(member(path, lane), begin_path(one, member(why, lane), why.asked[lane]))
+    limit = arrived(state, far, why, path)
     assert_alike(
         member(limit, lane),
-        arrived(one, member(far, lane), member(why, lane), member(walk, lane)),
+        arrived(one, member(far, lane), member(why, lane), member(path, lane)),
     )
     limit = explore(evaluate, state, LOGARITHMS)
     one_limit = member(limit, lane)

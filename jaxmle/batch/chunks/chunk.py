@@ -1,6 +1,7 @@
 """A piece of a batch on the device: its data, laid out once, and the passes over its members.
 
-Its members climb in step: a program of the user's likelihood evaluates those that still climb
+Its members take their steps together: a program of the user's likelihood evaluates those that are
+still running
 (``programs``), one that knows no likelihood moves them on (``solver``).
 """
 
@@ -45,7 +46,7 @@ from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
-SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
+SLOTS_FOR_THE_LAST = 128  # slots for the last few members of a round: their ascents are long
 # members of which few are moved together, and the share that is few: to move them costs an
 # evaluation of those that are moved
 MIN_MEMBERS_TO_MOVE = 128
@@ -53,10 +54,10 @@ MAX_SHARE_TO_MOVE = 0.5
 
 
 class WarmStart(NamedTuple):
-    """What came before the climbs of a chunk."""
+    """What came before the ascents of a chunk."""
 
     steps: Array  # (b,)
-    # (b,) whether a climb started at a point in single precision, not at the user's start
+    # (b,) whether an ascent started at a point in single precision, not at the user's start
     warm_started: ndarray
 
 
@@ -141,7 +142,7 @@ class Chunk:
         """Value, score and Hessian of the active slots at z (k, slots)."""
         return Evaluation(self)
 
-    def climb(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
+    def ascend(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
         """The states when it is ``enough``, and what came before them: at most ``rounds`` steps
         in single precision, or a first-order method.
         """
@@ -158,7 +159,7 @@ class Chunk:
                 z = approach.z
                 warm = WarmStart(approach.steps, np.asarray(approach.is_sound))
         max_steps = programs.problem.max_steps
-        state = solver.climb(self.evaluate, z, self.active, max_steps, enough, programs.machine)
+        state = solver.ascend(self.evaluate, z, self.active, max_steps, enough, programs.machine)
         return state, warm
 
     def _z_at_start(self) -> Array:
@@ -168,12 +169,12 @@ class Chunk:
             return self.base
         return self.programs.machine.run_compiled(_to_free, (chart,), self.base)
 
-    def climb_on(self, state: State, enough: Enough) -> State:
+    def resume_ascent(self, state: State, enough: Enough) -> State:
         """The states when it is ``enough``, from states on the way."""
         programs = self.programs
         max_steps = programs.problem.max_steps
         machine = programs.machine
-        return solver.climb_on(self.evaluate, state, self.active, max_steps, enough, machine)
+        return solver.resume_ascent(self.evaluate, state, self.active, max_steps, enough, machine)
 
     def _float32_start(self, z: Array, rounds: int) -> solver.Approach | None:
         """Steps in single precision; None where the likelihood cannot be written in it: a
@@ -200,7 +201,7 @@ class Chunk:
 
         Args:
             limit: the ends of the excursions; None in the first round, which makes none.
-            steps: made before the climbs, (slots,).
+            steps: made before the ascents, (slots,).
         """
         programs = self.programs
         neutral = programs.problem.neutral
@@ -225,8 +226,8 @@ class Chunk:
             failed = np.asarray(fit.status) == int(status)
             if not np.any(failed & self.active):
                 continue
-            walled = ~np.isnan(state.wall[:1]) & (status == Status.NONFINITE)
-            z = np.where(walled, state.wall, state.point.z)
+            ended_at_nan = ~np.isnan(state.nan_point[:1]) & (status == Status.NONFINITE)
+            z = np.where(ended_at_nan, state.nan_point, state.point.z)
             rows = np.asarray(self.run(name, failed & self.active, z))
             witness = fit.witness
             row = np.where(failed, rows, np.asarray(witness.row)).astype(witness.row.dtype)
@@ -234,7 +235,7 @@ class Chunk:
         return fit
 
     def last(self, state: State, steps: Array) -> Fit:
-        """Climb on to the end, explore, judge; where ℓ is seen to rise a finite way off, climb on
+        """Ascend to the end, explore, judge; where ℓ is seen to rise a finite way off, ascend again
         from there.
         """
         state = self._ended(state)
@@ -245,12 +246,12 @@ class Chunk:
                 break
             machine = self.programs.machine
             restart = machine.run(start, (), limit.point.z, state.point)
-            climbed = replace(self, active=rises)._ended(restart)
-            climbed = machine.run(remember_rise, (), climbed, state)
-            explored = self._explored(climbed, rises)
+            ascended = replace(self, active=rises)._ended(restart)
+            ascended = machine.run(remember_rise, (), ascended, state)
+            explored = self._explored(ascended, rises)
             before = np.where(rises, np.asarray(state.steps) + np.asarray(limit.steps), 0)
             explored = explored._replace(steps=np.asarray(explored.steps) + before)
-            state, limit = _where(rises, (climbed, explored), (state, limit))
+            state, limit = _where(rises, (ascended, explored), (state, limit))
         return self.conclude(state, limit, steps)
 
     def _explored(self, state: State, active: ndarray) -> Limit:
@@ -265,25 +266,27 @@ class Chunk:
         )
 
     def _ended(self, state: State) -> State:
-        """The states at the end of the climbs; the last of many climb in a chunk of their own."""
+        """The states at the end of the ascents; the last of many members run in a chunk of their
+        own.
+        """
         programs = self.programs
         if programs.machine.in_numpy or not self.is_wide:  # in NumPy members leave as they end
-            return self.climb_on(state, to_the_end)
-        state = self.climb_on(state, few_left)
+            return self.resume_ascent(state, to_the_end)
+        state = self.resume_ascent(state, few_left)
         max_steps = programs.problem.max_steps
         running = solver.running_of(state, self.active, max_steps, programs.machine)
         (slots,) = np.nonzero(running)
         if not len(slots):
             return state
-        few = np.resize(slots, SLOTS_FOR_STRAGGLERS)
-        active = np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)
-        late = self.taken(few, active).climb_on(members_taken(state, few), to_the_end)
+        few = np.resize(slots, SLOTS_FOR_THE_LAST)
+        active = np.arange(SLOTS_FOR_THE_LAST) < len(slots)
+        late = self.taken(few, active).resume_ascent(members_taken(state, few), to_the_end)
         return members_put(state, np.where(active, few, len(self.active)), late)
 
     @property
     def is_wide(self) -> bool:
         """Whether its last few members had better go on in a chunk of their own."""
-        return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_STRAGGLERS
+        return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_THE_LAST
 
     def taken(self, slots: ndarray, active: ndarray) -> Chunk:
         """The members in these slots as a chunk of its own, whose parts have room for as many
@@ -388,10 +391,10 @@ def by_family_information(
 
 
 def few_left(counts: Counts) -> bool:
-    """Whether so few climb, and end so slowly, that they had better do it in a chunk of their
+    """Whether so few are running, and end so slowly, that they had better run in a chunk of their
     own.
     """
-    return counts.now <= SLOTS_FOR_STRAGGLERS and 2 * counts.now > counts.before
+    return counts.now <= SLOTS_FOR_THE_LAST and 2 * counts.now > counts.before
 
 
 def _where(chosen: ndarray, new: Tree, old: Tree) -> Tree:

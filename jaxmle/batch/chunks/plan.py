@@ -142,7 +142,7 @@ def with_larger_pieces(schedule: Schedule, sizes: Sizes, free: float) -> Schedul
 
 
 def _cut_for_accelerator(sizes: Sizes, devices: int, free: float) -> Schedule:
-    """One block a device: its data, what an evaluation touches, and the states of a climb, before
+    """One block a device: its data, what an evaluation touches, and the states of an ascent, before
     and after a step and at its best.
     """
     of_a_member = sizes.data + sizes.live + 3 * sizes.record

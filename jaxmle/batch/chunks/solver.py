@@ -1,5 +1,5 @@
-"""The state machine of a climb for many members at once, whose axis is last in all arrays. Nothing
-of a likelihood is in these functions (``machine``).
+"""The state machine of an ascent for many members at once, whose axis is last in all arrays.
+Nothing of a likelihood is in these functions (``machine``).
 
 Between two of their steps the caller evaluates the likelihood at the trial points, from a loop on
 the host.
@@ -27,18 +27,18 @@ from jaxmle.solvers.leading_axes import (
     where_active,
 )
 from jaxmle.solvers.state import (
-    CLIMBING,
+    ASCENDING,
+    DIVERGING,
     DONE,
-    EXHAUSTED,
     NOT_FINITE,
     POLISHING,
-    RUNAWAY,
+    PRECISION_REACHED,
     Point,
     State,
     select,
     start,
 )
-from jaxmle.solvers.tails import RECEDES
+from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.solvers.trust_region import advance, is_running
 from jaxmle.verdict.doubt import Doubt
 from jaxmle.verdict.excursion import Excursion, follow, to_limit
@@ -46,7 +46,7 @@ from jaxmle.verdict.judge import root_in_batch
 from jaxmle.verdict.kink_search import begin_search, proceed
 from jaxmle.verdict.kinks import Search, kink_of, may_be_kinked, without
 from jaxmle.verdict.limit import (
-    ESCAPE,
+    DOUBLING_STEPS_OF_DIVERGENCE,
     Limit,
     arrived,
     at_kink,
@@ -55,8 +55,8 @@ from jaxmle.verdict.limit import (
     unexplored,
 )
 from jaxmle.verdict.limit import explore as explore_members
-from jaxmle.verdict.profile_walk import begin_walk, look
-from jaxmle.verdict.walk_record import Walk
+from jaxmle.verdict.profile_path import ProfilePath
+from jaxmle.verdict.profile_steps import begin_path, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 STEPS_TO_GATHER = 3.0
@@ -67,8 +67,8 @@ Evaluate = Callable[[Array, Array], Point]  # z (k, b), active (b,) → points
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
-class Climb(NamedTuple):
-    """A climb under way, one for each member."""
+class Ascent(NamedTuple):
+    """An ascent under way, one for each member."""
 
     state: State
     trial: Array  # (k, b)
@@ -103,7 +103,7 @@ def _where_active(
     return select(active, body(*given, now, _idle(trial, active)), now)
 
 
-def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
+def _step(state: State, trial: Point, running: Array, cap: Array) -> Ascent:
     before = state
     if not isinstance(running, np.ndarray):
         before = state._replace(phase=jnp.where(running, state.phase, DONE))
@@ -111,11 +111,11 @@ def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
             before = before._replace(point=_idle(state.point, running))
     moved = _where_active(running, advance, (), before, trial)
     state = moved if before is state else select(running, moved, state)
-    return Climb(state, state.point.z + state.move, running & is_running(state, cap), running)
+    return Ascent(state, state.point.z + state.move, running & is_running(state, cap), running)
 
 
 class Counts(NamedTuple):
-    """How many members climb: at the outset, before the latest step, and now."""
+    """How many members are running: at the start, before the latest step, and now."""
 
     all: int
     before: int
@@ -128,8 +128,8 @@ def to_the_end(counts: Counts) -> bool:
 
 
 def half_done(counts: Counts) -> bool:
-    """Whether the members of a round that still climb had better be gathered with those of other
-    chunks.
+    """Whether the members of a round that are still running had better be gathered with those of
+    other chunks.
 
     A chunk goes on at full cost until its last member is done. One more step costs as much as a
     step of each; to leave the others behind costs a step of each of them, and ``STEPS_TO_GATHER``
@@ -140,10 +140,10 @@ def half_done(counts: Counts) -> bool:
     return 2 * counts.now <= counts.all and counts.now * (1 + STEPS_TO_GATHER * ending) < counts.all
 
 
-def climb(
+def ascend(
     evaluate: Evaluate, z: Array, active: ndarray, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """Climb from z (k, b) until each active member has ended or spent ``cap`` steps, or it is
+    """Ascend from z (k, b) until each active member has ended or spent ``cap`` steps, or it is
     ``enough``.
     """
     first = evaluate(z, active)
@@ -152,7 +152,7 @@ def climb(
     return _go_on(evaluate, now, int(np.sum(active)), cap, enough, machine)
 
 
-def climb_on(
+def resume_ascent(
     evaluate: Evaluate,
     state: State,
     active: ndarray,
@@ -160,9 +160,9 @@ def climb_on(
     enough: Enough,
     machine: Machine,
 ) -> State:
-    """Climb on from states."""
+    """Continue the ascents from their states."""
     running = running_of(state, active, cap, machine)
-    now = Climb(state, machine.run(_trial, (), state), running, running)
+    now = Ascent(state, machine.run(_trial, (), state), running, running)
     return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
 
 
@@ -171,18 +171,18 @@ class Approach(NamedTuple):
 
     z: Array  # (k, b) in double precision
     steps: Array  # (b,) evaluations
-    is_sound: Array  # (b,) a climb in double precision may begin there
+    is_sound: Array  # (b,) an ascent in double precision may begin there
 
 
 def approach_in_float32(
     evaluate: Evaluate, z: Array, active: ndarray, rounds: int, machine: Machine
 ) -> Approach:
-    """Climb from z (k, b) in single precision until each active member is where full Newton steps
+    """Ascend from z (k, b) in single precision until each active member is where full Newton steps
     take over, or has had so many evaluations.
 
-    Within half a standard error of a maximum it is the end of the pending Newton step that a climb
-    in double precision begins at; on the way there it is the point itself, unless it recedes: that
-    is told from the start asked for.
+    Within half a standard error of a maximum it is the end of the pending Newton step that an
+    ascent in double precision begins at; on the way there it is the point itself, unless it
+    recedes: that is told from the start asked for.
     """
     z32 = namespace(z).asarray(z, dtype=np.float32)
     first = evaluate(z32, active)
@@ -198,15 +198,15 @@ def approach_in_float32(
     return machine.run(_approached, (), now.state, z)
 
 
-def _next(step: Function, cap: Array, now: Climb, trial: Point) -> Climb:
-    """A climb after one more step."""
+def _next(step: Function, cap: Array, now: Ascent, trial: Point) -> Ascent:
+    """An ascent after one more step."""
     return step(now.state, trial, now.active, cap)
 
 
-def _approaching(state: State, trial: Point, active: Array, cap: Array) -> Climb:
-    """A step of a climb that ends where polishing begins."""
+def _approaching(state: State, trial: Point, active: Array, cap: Array) -> Ascent:
+    """A step of an ascent that ends where polishing begins."""
     now = _step(state, trial, active, cap)
-    return now._replace(active=now.active & (now.state.phase == CLIMBING))
+    return now._replace(active=now.active & (now.state.phase == ASCENDING))
 
 
 def _approached(state: State, z: Array) -> Approach:
@@ -214,12 +214,12 @@ def _approached(state: State, z: Array) -> Approach:
     near = state.phase == POLISHING
     close = near | (state.full & (state.newton.decrement <= DECREMENT_OF_UNSEEN_STEP))
     end = state.point.z.astype(z.dtype) + xp.where(close, state.move, 0.0).astype(z.dtype)
-    is_sound = (state.phase != DONE) & (state.signature.information >= RECEDES)
+    is_sound = (state.phase != DONE) & (state.signature.information >= RECEDING_INFORMATION)
     return Approach(xp.where(is_sound, end, z), state.steps, is_sound)
 
 
 def running_of(state: State, active: ndarray, cap: int, machine: Machine) -> ndarray:
-    """Who climbs, (b,)."""
+    """Which members are running, (b,)."""
     return np.asarray(machine.run(is_running, (), state, _each(cap, active))) & active
 
 
@@ -232,12 +232,12 @@ def _each(value: int, like: Array) -> ndarray:
 
 
 def _go_on(
-    evaluate: Evaluate, now: Climb, number: int, cap: int, enough: Enough, machine: Machine
+    evaluate: Evaluate, now: Ascent, number: int, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """The states when it is ``enough`` for a climb at whose outset so many members ran."""
+    """The states when it is ``enough`` for an ascent at whose outset so many members ran."""
     limits = _each(cap, now.active)
 
-    def is_enough(now: Climb) -> bool:
+    def is_enough(now: Ascent) -> bool:
         before, active = machine.fetched((now.before, now.active))
         counts = Counts(number, int(np.sum(before)), int(np.sum(active)))
         return not counts.now or enough(counts)
@@ -262,9 +262,9 @@ def is_open(
     """
     failed = (
         (state.outcome == NOT_FINITE)
-        | (state.outcome == RUNAWAY)
-        | (state.outcome == EXHAUSTED)
-        | (state.runaway >= ESCAPE)
+        | (state.outcome == DIVERGING)
+        | (state.outcome == PRECISION_REACHED)
+        | (state.growing_steps >= DOUBLING_STEPS_OF_DIVERGENCE)
     )
     doubtful = needs_excursion(nonlinear, state)
     if may_have_kinks:
@@ -302,9 +302,9 @@ def _explored(
         return explore_members(evaluate, state, nonlinear, active)
     far = machine.run(_to_limit, (), state, active)
     far = _walk(evaluate, partial(machine.run, _follow, (), state), far, machine)
-    why, walk = machine.run(_to_shape, (nonlinear,), state, far, active)
-    walk = _walk(evaluate, partial(machine.run, _examined, (), why, state), walk, machine)
-    return machine.run(arrived, (), state, far, why, walk)
+    why, path = machine.run(_to_shape, (nonlinear,), state, far, active)
+    path = _walk(evaluate, partial(machine.run, _examined, (), why, state), path, machine)
+    return machine.run(arrived, (), state, far, why, path)
 
 
 def _walk(
@@ -331,18 +331,18 @@ def _to_limit(state: State, active: Array) -> Excursion:
 
 def _to_shape(
     nonlinear: tuple[bool, ...], state: State, far: Tree, active: Array
-) -> tuple[Doubt, Walk]:
+) -> tuple[Doubt, ProfilePath]:
     why = to_shape(nonlinear, state, far)
     why = why._replace(asked=why.asked & active)
-    return why, begin_walk(state, why, why.asked)
+    return why, begin_path(state, why, why.asked)
 
 
 def _follow(state: State, e: Tree, point: Point) -> Tree:
     return _where_active(e.active, follow, (state,), e, point)
 
 
-def _examined(why: Tree, state: State, walk: Tree, point: Point) -> Tree:
-    return _where_active(walk.active, look, (why, state), walk, point)
+def _examined(why: Tree, state: State, path: Tree, point: Point) -> Tree:
+    return _where_active(path.active, look, (why, state), path, point)
 
 
 # ---------------------------------------------------------------- the end

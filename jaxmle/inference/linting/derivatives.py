@@ -50,16 +50,20 @@ def _compared(probe: Probe, z: ndarray, point: Point, j: int) -> _Errors:
     measured in row units.
     """
     unit = probe.unit
-    grain = (
+    rounding_of_change = (
         1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
     )  # 100 times the noise, over the step of 1e-3 row units
     slope, slope_error, bend, bend_error = _slopes(probe, z, j, 1e-3 * unit[j])
     off = abs(slope - point.score[j]) * unit[j]
-    allowed = slope_error * unit[j] + grain + 1e-7 * (abs(point.score[j]) * unit[j] + probe.n)
+    allowed = (
+        slope_error * unit[j]
+        + rounding_of_change
+        + 1e-7 * (abs(point.score[j]) * unit[j] + probe.n)
+    )
     curve = np.abs(bend - point.hessian[:, j]) * unit[j] * unit
     room = (
         bend_error * unit[j] * unit
-        + grain
+        + rounding_of_change
         + 1e-6 * (np.abs(point.hessian[:, j]) * unit[j] * unit + probe.n)
     )
     i = int(np.argmax(curve / room))
@@ -131,11 +135,11 @@ def check_parameters(probe: Probe) -> Finding:
         values = [float(probe.bare(z + sign * step, probe.data).value) for sign in (1.0, -1.0)]
         return any(np.isfinite(value) and value != float(points[0].value) for value in values)
 
-    dead = [int(j) for j in np.flatnonzero(np.all([point.score == 0 for point in points], axis=0))]
-    moves = [any(moved(j, size) for size in (0.1, 0.3, 1.0)) for j in dead]
-    unused = [probe.names(j) for j, does in zip(dead, moves, strict=True) if not does]
+    flat = [int(j) for j in np.flatnonzero(np.all([point.score == 0 for point in points], axis=0))]
+    moves = [any(moved(j, size) for size in (0.1, 0.3, 1.0)) for j in flat]
+    unused = [probe.names(j) for j, does in zip(flat, moves, strict=True) if not does]
     jumps = [
-        probe.names(j) for j, does in zip(dead, moves, strict=True) if does and not moved(j, 1e-6)
+        probe.names(j) for j, does in zip(flat, moves, strict=True) if does and not moved(j, 1e-6)
     ]
     evidence = {"unused": unused, "jumps": jumps}
     if unused:

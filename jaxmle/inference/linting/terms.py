@@ -212,18 +212,18 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
     order = probe.rng.permutation(n)
     shuffled = member.terms(x, jax.tree.map(lambda leaf: leaf[order], member.data))
     permutes = bool(np.all(same(shuffled, terms[order])))
-    felt = [(j, _noticed(member, x, terms, j, same)) for j in _replaced(member.data, n)]
-    return _rows_finding(felt, n, permutes)
+    changed_by = [(j, _noticed(member, x, terms, j, same)) for j in _replaced(member.data, n)]
+    return _rows_finding(changed_by, n, permutes)
 
 
-def _rows_finding(felt: list[tuple[int, ndarray]], n: int, permutes: bool) -> Finding:
+def _rows_finding(changed_by: list[tuple[int, ndarray]], n: int, permutes: bool) -> Finding:
     """The finding, from the terms that changed with each replaced row."""
-    row, changed = max(felt, key=lambda felt_rows: int(felt_rows[1].sum()))
+    row, changed = max(changed_by, key=lambda entry: int(entry[1].sum()))
     evidence = {"row": row, "felt_by": int(changed.sum()), "permutes": permutes}
     # In a series a replaced row changes only later terms, at any distance.
     if any(
         changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any()
-        for j, changed in felt
+        for j, changed in changed_by
     ):
         sentence = (
             f"every term changes if row {row} does: the likelihood computes a mean, "

@@ -14,9 +14,9 @@ from jaxmle.inference.profiles.evaluator import Evaluate as EvaluateValues
 from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
 from jaxmle.inference.profiles.geometry import ProfilePoint
 from jaxmle.inference.profiles.profile import MAX_PROFILE_POINTS
-from jaxmle.inference.profiles.walk import (
+from jaxmle.inference.profiles.root_finder import (
     BETTER_MAXIMUM_GAIN,
-    WALK_TOLERANCE,
+    ROOT_TOLERANCE,
     End,
     Evaluate,
     Goal,
@@ -231,7 +231,7 @@ def _goal(top: ndarray, cut: float) -> Goal:
         psi_target=every(np.nan),
         unit=every(np.nan),
         plateau=every(0.9 * np.sqrt(cut)),
-        close=every(WALK_TOLERANCE),
+        close=every(ROOT_TOLERANCE),
         slack=every(BETTER_MAXIMUM_GAIN),
     )
 

@@ -15,9 +15,9 @@ from jaxmle.inference.profiles.evaluator import Evaluate as EvaluateValues
 from jaxmle.inference.profiles.evaluator import ProfileProblem
 from jaxmle.inference.profiles.geometry import ProfilePoint, geometry, scale_of
 from jaxmle.inference.profiles.interest import Searches, Targets, profile_point
-from jaxmle.inference.profiles.walk import (
+from jaxmle.inference.profiles.root_finder import (
     BETTER_MAXIMUM_GAIN,
-    WALK_TOLERANCE,
+    ROOT_TOLERANCE,
     End,
     Ends,
     Evaluate,
@@ -195,7 +195,7 @@ def _goal(
         np.full(m, np.nan),
         own_unit,
         plateau,
-        np.where(at_limit, 1e-8, WALK_TOLERANCE),
+        np.where(at_limit, 1e-8, ROOT_TOLERANCE),
         slack,
     )
 
@@ -270,7 +270,7 @@ def _replaced(evaluated: ProfilePoint, index: ndarray, new: ProfilePoint) -> Pro
     return jax.tree.map(replaced, evaluated, new)
 
 
-# ---------------------------------------------------------------- the climb
+# ---------------------------------------------------------------- the ascent
 
 
 def ascend(

@@ -17,7 +17,7 @@ from jaxmle.batch.chunks.machine import for_members
 from jaxmle.inference.profiles.endpoints import Endpoints, endpoints_of
 from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
 from jaxmle.inference.profiles.interest import Searches, Targets, targets_of
-from jaxmle.inference.profiles.walk import End
+from jaxmle.inference.profiles.root_finder import End
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.tree import Chart, Layout

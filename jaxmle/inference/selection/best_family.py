@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle._types import Array, ArrayLike, NamedParams, ndarray
 from jaxmle.batch.batch import fit_batch
-from jaxmle.distributed.door import fit
+from jaxmle.distributed.public_fit import fit
 from jaxmle.families.family import Family
 from jaxmle.inference.selection.compare import tic
 from jaxmle.likelihood.contract import as_tree

@@ -89,20 +89,26 @@ class _Scope:
     of_data: set[Atom]  # variables that depend on the data
     of_params: set[Atom]
     carried: frozenset[Atom]  # values that a loop carries from iteration to iteration
-    twin: _Scope | None
+    counterpart: _Scope | None
 
-    def twin_of(self, equation: JaxprEqn) -> Tree:
+    def counterpart_of(self, equation: JaxprEqn) -> Tree:
         """The same equation in the program for twice the rows."""
-        return None if self.twin is None else self.twin.equations[self.place[id(equation)]]
+        return (
+            None
+            if self.counterpart is None
+            else self.counterpart.equations[self.place[id(equation)]]
+        )
 
 
 def _outermost(once: ClosedJaxpr, twice: ClosedJaxpr | None, data_is_captured: bool) -> _Scope:
-    def made(closed: ClosedJaxpr, twin: _Scope | None) -> _Scope:
+    def made(closed: ClosedJaxpr, counterpart: _Scope | None) -> _Scope:
         x, *leaves = closed.jaxpr.invars
         constants: dict[Atom, Tree] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
         captured = [var for var in constants if aval_of(var).ndim]
         data: set[Atom] = {*leaves, *captured} if data_is_captured else {*leaves}
-        return _scope(closed.jaxpr, lambda var: None, constants, data, {x}, frozenset(), twin)
+        return _scope(
+            closed.jaxpr, lambda var: None, constants, data, {x}, frozenset(), counterpart
+        )
 
     return made(once, None if twice is None else made(twice, None))
 
@@ -114,11 +120,11 @@ def _scope(
     data: set[Atom],
     params: set[Atom],
     carried: frozenset[Atom],
-    twin: _Scope | None,
+    counterpart: _Scope | None,
 ) -> _Scope:
     equations = list(jaxpr.eqns)
-    alike = twin is not None and [e.primitive for e in equations] == [
-        e.primitive for e in twin.equations
+    alike = counterpart is not None and [e.primitive for e in equations] == [
+        e.primitive for e in counterpart.equations
     ]
     for known in (data, params):
         for equation in equations:
@@ -133,7 +139,7 @@ def _scope(
         data,
         params,
         carried,
-        twin if alike else None,
+        counterpart if alike else None,
     )
 
 
@@ -160,15 +166,15 @@ def _inside(
     def outer(var: Atom) -> tuple[_Scope, Atom] | None:
         return (scope, given[var]) if var in given and var not in handed_on else None
 
-    twin = None
-    other = scope.twin_of(equation)
-    if scope.twin is not None:
+    counterpart = None
+    other = scope.counterpart_of(equation)
+    if scope.counterpart is not None:
         for inner, *rest in _runs(other):
-            if len(inner.jaxpr.eqns) == len(jaxpr.eqns) and twin is None:
-                twin = _inside(scope.twin, other, inner, *rest)
+            if len(inner.jaxpr.eqns) == len(jaxpr.eqns) and counterpart is None:
+                counterpart = _inside(scope.counterpart, other, inner, *rest)
     constants: dict[Atom, Tree] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     data, params = of(scope.of_data), of(scope.of_params)
-    return _scope(jaxpr, outer, constants, data, params, handed_on, twin)
+    return _scope(jaxpr, outer, constants, data, params, handed_on, counterpart)
 
 
 def _runs(equation: JaxprEqn) -> list[tuple[Tree, ...]]:
@@ -370,10 +376,10 @@ def _by_constant(part: _Part, equation: JaxprEqn, place: int, rows: int | None) 
     scope = part.scope
     sign = 1 if equation.primitive.name == "div" else -1
     value = _constant(scope, equation.invars[place])
-    twin = scope.twin_of(equation)
+    counterpart = scope.counterpart_of(equation)
     double = None
-    if twin is not None and scope.twin is not None:
-        double = _constant(scope.twin, twin.invars[place])
+    if counterpart is not None and scope.counterpart is not None:
+        double = _constant(scope.counterpart, counterpart.invars[place])
     power = _doublings(value, double)
     if power:
         return part._replace(power=part.power + sign * power)

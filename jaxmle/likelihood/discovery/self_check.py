@@ -76,8 +76,8 @@ def opaque(loglik: Loglik) -> Tree:
     A fit differentiates the sum of the terms, over all rows at once. No regression is looked for,
     no histogram of counts is used, and declarations (``regression``, a built-in model) are ignored.
     Rows are not proved independent, so members of unequal length are not padded, and weights are
-    accepted after a numerical test. ``Fit.road`` says ``"opaque"``. Comparing such a fit with the
-    usual one checks jaxmle itself.
+    accepted after a numerical test. ``Fit.evaluation`` says ``"opaque"``. Comparing such a fit with
+    the usual one checks jaxmle itself.
 
     Args:
         loglik: a function, a regression, a built-in model, or any combinator of these. The start
@@ -95,7 +95,7 @@ def opaque(loglik: Loglik) -> Tree:
     >>> data = {"x": rng.normal(size=(20_000, 2)), "y": rng.integers(0, 2, 20_000).astype(float)}
     >>> usual = jm.fit(logit, {"b": jnp.zeros(2)}, data)
     >>> plain = jm.fit(jm.opaque(logit), {"b": jnp.zeros(2)}, data)
-    >>> usual.road, plain.road
+    >>> usual.evaluation, plain.evaluation
     ('found', 'opaque')
     >>> bool(np.allclose(usual.params["b"], plain.params["b"], rtol=0, atol=1e-9 * plain.se[0]))
     True
@@ -133,10 +133,10 @@ class TermsAlone:
         return reduced(self)
 
 
-# ---------------------------------------------------------------- the road that was taken
+# ---------------------------------------------------------------- how the terms are summed
 
 
-def road_of(loglik: Loglik, used: Tree) -> str:
+def evaluation_of(loglik: Loglik, used: Tree) -> str:
     """How the terms of a likelihood are summed: ``"declared"``, ``"found"`` or ``"opaque"``; for a
     pool those of its parts.
 
@@ -144,14 +144,14 @@ def road_of(loglik: Loglik, used: Tree) -> str:
         loglik: the user's likelihood, a tree.
         used: the same with the discovered forms.
     """
-    return ", ".join(dict.fromkeys(_roads(loglik, used)))
+    return ", ".join(dict.fromkeys(_evaluations(loglik, used)))
 
 
-def _roads(loglik: Loglik, used: Tree) -> list[str]:
+def _evaluations(loglik: Loglik, used: Tree) -> list[str]:
     parts = parts_of(loglik)
     if parts:
         pairs = zip(parts, parts_of(used), strict=True)
-        return [road for part, other in pairs for road in _roads(part, other)]
+        return [evaluation for part, other in pairs for evaluation in _evaluations(part, other)]
     if not isinstance(used, Regression):
         return [OPAQUE]
     return [DECLARED if isinstance(loglik, Regression) else FOUND]

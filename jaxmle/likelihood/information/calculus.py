@@ -41,7 +41,7 @@ from jaxmle.runtime.jax_state import exact_products
 Quantity = Callable[[Tree, Tree], Tree]
 
 
-def _two_roads(
+def _traced_or_compiled(
     loglik: Loglik,
     key: Hashable,
     quantity: Function,
@@ -113,7 +113,7 @@ def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
             else -jnp.mean(need_terms(terms, "reduction='mean'"))
         )
 
-    return _two_roads(loglik, ("nll", reduction), loss)
+    return _traced_or_compiled(loglik, ("nll", reduction), loss)
 
 
 def score(loglik: Loglik) -> Quantity:
@@ -129,7 +129,7 @@ def score(loglik: Loglik) -> Quantity:
     >>> round(float(jm.score(exponential)({"rate": 0.5}, y)["rate"]), 6)  # n/rate − Σy
     -4.0
     """
-    return _two_roads(
+    return _traced_or_compiled(
         loglik,
         "score",
         lambda ll, params, data, _: gradient(lambda p: jnp.sum(terms_of(ll, p, data)))(params),
@@ -158,7 +158,7 @@ def scores(loglik: Loglik) -> Quantity:
         each = term_rows(ll, layout, x, data)
         return each.weight[:, None] * each.scores
 
-    return _two_roads(loglik, "scores", rows)
+    return _traced_or_compiled(loglik, "scores", rows)
 
 
 def hessian(loglik: Loglik) -> Quantity:
@@ -172,7 +172,7 @@ def hessian(loglik: Loglik) -> Quantity:
     >>> jm.hessian(exponential)({"rate": 0.5}, np.array([1.0, 3.0, 2.0, 6.0])).tolist()  # −n/rate²
     [[-16.0]]
     """
-    return _two_roads(
+    return _traced_or_compiled(
         loglik,
         "hessian",
         lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian,
@@ -219,7 +219,7 @@ def evaluate(
         total = sums(ll, *_flat(params), data, block_rows=block_rows)
         return Sums(total.value, total.absolute, total.score, total.hessian)
 
-    return _two_roads(
+    return _traced_or_compiled(
         loglik,
         ("evaluate", block_rows),
         whole,
@@ -251,7 +251,7 @@ def information(loglik: Loglik, kind: str = "observed") -> Quantity:
     [[18.0]]
     """
     check_choice("kind", kind, ("observed", "expected", "opg"))
-    return _two_roads(
+    return _traced_or_compiled(
         loglik,
         ("information", kind),
         lambda ll, params, data, _: _information(ll, *_flat(params), data, kind),
@@ -294,7 +294,7 @@ def information_error(loglik: Loglik) -> Quantity:
             return jnp.zeros(draws.shape[1:])
         return jnp.std(draws, axis=0, ddof=1) / jnp.sqrt(draws.shape[0])
 
-    return _two_roads(loglik, "information_error", error)
+    return _traced_or_compiled(loglik, "information_error", error)
 
 
 def vcov(
@@ -367,7 +367,9 @@ def vcov(
         check_bandwidth(kind, rows_of(as_tree(loglik), data))
         return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
 
-    return _two_roads(loglik, ("vcov", kind, bread), covariance, labels, second=base == "observed")
+    return _traced_or_compiled(
+        loglik, ("vcov", kind, bread), covariance, labels, second=base == "observed"
+    )
 
 
 def cox_snell(loglik: Loglik) -> Quantity:
@@ -403,4 +405,4 @@ def cox_snell(loglik: Loglik) -> Quantity:
         bias_x = -root @ (root.T @ adjustment(ll, layout, x, data, root))
         return layout.unravel(jnp.where(roots >= 0, bias_x[np.maximum(roots, 0)], 0.0))
 
-    return _two_roads(loglik, "cox_snell", bias)
+    return _traced_or_compiled(loglik, "cox_snell", bias)

@@ -267,7 +267,7 @@ class Model:
             self.censoring.refuse(kind, data, key)
             if kind == "quantile":
                 name = ("censored residual", self.censoring.ends)
-                return self._either_road(name, self._censored_residual, params, data, key)
+                return self._evaluated(name, self._censored_residual, params, data, key)
         if kind == "response":
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
@@ -291,12 +291,12 @@ class Model:
         def run(params: Tree, data: Tree, *args: Tree) -> Tree:
             return of(*args, *natural(params, data))
 
-        return self._either_road((what, natural, of), run, params, data, *args)
+        return self._evaluated((what, natural, of), run, params, data, *args)
 
     def _censored_residual(self, params: Tree, data: Tree, key: Array | None) -> Array:
         return self.censoring.residual(key, params, data)  # type: ignore[union-attr]
 
-    def _either_road(
+    def _evaluated(
         self, name: Tree, run: FunctionTo[Array], params: Tree, data: Tree, *args: Tree
     ) -> Tree:
         """``run(params, data, *args)``: inline under tracing, compiled in float64 on the host."""

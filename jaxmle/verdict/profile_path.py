@@ -9,12 +9,14 @@ from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import dot
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of
-from jaxmle.verdict.doubt import HALF, Doubt, is_clean
+from jaxmle.verdict.doubt import TEST_OFFSET, Doubt, is_clean
 
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
 # standard error that rounding made still short, to where any tail has ended.
 OFFSETS = (1e-10, *(10.0**i for i in range(-8, -1)), 0.1, 0.5, *(2.5 * 5.0**i for i in range(20)))
-FAR = OFFSETS.index(2.5 * 5.0**7)  # 195 312: what rounding makes of two collinear columns shows
+PLACE_OF_ROUNDING = OFFSETS.index(
+    2.5 * 5.0**7
+)  # 195 312: what rounding makes of two collinear columns shows
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
 ROUNDINGS_OF_A_DISTANCE = 64.0
@@ -22,15 +24,15 @@ AMPLIFIED = 100.0  # times the rounding of a sum of terms: noise that the user's
 AMPLIFIED_NOISE = 1e-9  # in units of ℓ
 MAX_SHARE_OF_SLOPES = 3.0  # of a gain beside what the steeper end of the way promises
 NOISE_PROBES = 5  # points a few ulps away whose value tells the noise
-TESTS, NOISE, WALK, BESIDE, EACH, RETURN, CHECK, OVER = range(8)
+TESTS, NOISE, PROFILE, PROBE, EACH, RETURN, CHECK, OVER = range(8)
 
 
-class Walk(NamedTuple):
+class ProfilePath(NamedTuple):
     """The profile so far, and the point that is asked for next."""
 
     trial: Array  # (k, ...)
     active: Array  # (...)
-    first_tangent: Array  # (k, ...) dz/dz_j at the end of the climb
+    first_tangent: Array  # (k, ...) dz/dz_j at the end of the ascent
     stage: Array  # TESTS, NOISE, WALK, BESIDE, EACH, RETURN, CHECK, OVER
     side: Array  # 0 upwards, 1 downwards
     place: Array  # the place in OFFSETS that is aimed at
@@ -48,49 +50,49 @@ class Walk(NamedTuple):
     level_reach: Array  # (2, ...) the offset up to which ℓ is level
     noise: Array  # how much ℓ differs between points that should have one value
     noise_there: Array  # the same at the highest point
-    blur: Array  # how much their scaled Hessians differ
-    hollow: Array  # along some coordinate ℓ does not fall as its standard error says
-    falling: Array  # (2, ...) points a little below the end of the climb
+    hessian_noise: Array  # how much their scaled Hessians differ
+    false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
+    falling: Array  # (2, ...) points a little below the end of the ascent
     highest: Point
-    near: Point  # the end of the climb with the rest solved again
-    level: Point  # the outermost point within noise of the end of the climb
+    near: Point  # the end of the ascent with the rest solved again
+    level: Point  # the outermost point within noise of the end of the ascent
     outermost: Point  # the outermost point that is not below it
     reach: Array  # the offset there
     before: Array  # (k, ...) the last solved point at half its distance or less
 
 
-def walk_asked(walk: Walk) -> Array:
+def was_followed(path: ProfilePath) -> Array:
     """Whether a walk was made."""
-    return walk.steps > 0
+    return path.steps > 0
 
 
-def bar_of(state: State, walk: Walk) -> Array:
-    """A change of ℓ that noise, or what the climb has left to gain, explains."""
-    return 10 * walk.noise + 4 * namespace(walk.noise).minimum(state.newton.decrement, 1e-6)
+def bar_of(state: State, path: ProfilePath) -> Array:
+    """A change of ℓ that noise, or what the ascent has left to gain, explains."""
+    return 10 * path.noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
 
 
-def bar_at(why: Doubt, state: State, walk: Walk, offset: Array) -> Array:
+def bar_at(why: Doubt, state: State, path: ProfilePath, offset: Array) -> Array:
     """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
-    xp = namespace(walk.noise)
+    xp = namespace(path.noise)
     scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
     # along a flat coordinate there is no other unit than its own
     unit = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
     scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, unit))
     length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale, axis=0)
-    return bar_of(state, walk) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(walk.noise.dtype).eps * length
+    return bar_of(state, path) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(path.noise.dtype).eps * length
 
 
 def passes(why: Doubt, tests: Array) -> Array:
     """Which sides (2, ...) fall at ±½ as the parabola says."""
-    parabola = 0.5 * why.curvature * HALF**2
+    parabola = 0.5 * why.curvature * TEST_OFFSET**2
     return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
 
 
-def is_sound_but_unclean(why: Doubt, state: State, walk: Walk) -> Array:
-    """Whether both sides passed, and the climb did not converge faster than linearly all the same:
+def is_sound_but_unclean(why: Doubt, state: State, path: ProfilePath) -> Array:
+    """Whether both sides passed, and the ascent did not converge faster than linearly all the same:
     the coordinate that was tested is not the one that kept it from that.
     """
-    return namespace(walk.tests).all(passes(why, walk.tests), axis=0) & ~is_clean(state)
+    return namespace(path.tests).all(passes(why, path.tests), axis=0) & ~is_clean(state)
 
 
 def slope_of(why: Doubt, point: Point, tangent: Array) -> Array:
@@ -98,19 +100,19 @@ def slope_of(why: Doubt, point: Point, tangent: Array) -> Array:
     return why.unit * dot(point.score, tangent)
 
 
-def is_amplified(state: State, walk: Walk) -> Array:
+def is_amplified(state: State, path: ProfilePath) -> Array:
     """Whether ℓ is far rougher than rounding makes a sum of its terms."""
-    xp = namespace(walk.noise)
-    return walk.noise > xp.maximum(AMPLIFIED * noise_of(state.point), AMPLIFIED_NOISE)
+    xp = namespace(path.noise)
+    return path.noise > xp.maximum(AMPLIFIED * noise_of(state.point), AMPLIFIED_NOISE)
 
 
-def is_credible(why: Doubt, state: State, walk: Walk, point: Point, slope: Array) -> Array:
+def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
     """Whether ℓ gains from the anchor to here what its slopes allow, where it is rough: a function
     that has lost all its digits is smooth again, at another height.
     """
     xp = namespace(slope)
-    steeper = xp.maximum(xp.abs(slope), xp.abs(walk.anchor_slope))
-    promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(walk.offset - walk.anchor_offset)
-    gain = point.value - walk.anchor_value
-    bar = bar_at(why, state, walk, walk.offset) + 2 * state.newton.decrement
-    return ~is_amplified(state, walk) | (gain <= promised + bar)
+    steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))
+    promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
+    gain = point.value - path.anchor_value
+    bar = bar_at(why, state, path, path.offset) + 2 * state.newton.decrement
+    return ~is_amplified(state, path) | (gain <= promised + bar)

@@ -27,7 +27,7 @@ TOP_TOLERANCE = 1e-6  # relative to 1 + |ℓ|, by which a trace may exceed the g
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Climb:
+class SearchPath:
     """The position of the optimiser after each evaluation of the likelihood.
 
     ``x`` (m, p) are the parameters in the order of ``names``; ``loglik`` (m,) is ℓ there, including
@@ -35,8 +35,8 @@ class Climb:
 
     >>> import numpy as np
     >>> from jaxmle import plots
-    >>> climb = plots.Climb(np.array([[1.0], [2.0]]), np.array([-3.0, -2.5]), ("mu",))
-    >>> len(climb)
+    >>> path = plots.SearchPath(np.array([[1.0], [2.0]]), np.array([-3.0, -2.5]), ("mu",))
+    >>> len(path)
     2
     """
 
@@ -49,7 +49,7 @@ class Climb:
 
     def __repr__(self) -> str:
         return (
-            f"Climb({len(self)} evaluations, log-likelihood {self.loglik[0]:.8g} to "
+            f"SearchPath({len(self)} evaluations, log-likelihood {self.loglik[0]:.8g} to "
             f"{self.loglik[-1]:.8g})"
         )
 
@@ -63,7 +63,7 @@ def path_of(
     solver: Solver | None = None,
     weights: Weights | None = None,
     max_steps: int = MAX_STEPS,
-) -> Climb:
+) -> SearchPath:
     """The steps that ``fit`` takes from a start, with the same compiled evaluation.
 
     Args:
@@ -71,7 +71,7 @@ def path_of(
             optax run inside one program, which does not report steps.
 
     Returns:
-        A ``Climb``; its first row is the start.
+        A ``SearchPath``; its first row is the start.
 
     Raises:
         ValueError, TypeError: as ``fit``; for a solver that does not report steps.
@@ -80,8 +80,8 @@ def path_of(
     >>> from jaxmle import plots
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> climb = plots.path_of(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
-    >>> climb.x[0].tolist(), climb.x[-1].round(6).tolist()
+    >>> path = plots.path_of(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> path.x[0].tolist(), path.x[-1].round(6).tolist()
     ([1.0], [0.333333])
     """
     host_only("path_of")
@@ -98,7 +98,7 @@ def path_of(
         z, values = _steps_of(Passes.on_host(problem, base, posed.data, ()))
         leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(len(base)))
         x = np.stack([np.asarray(problem.chart.to_user(row, base))[leads] for row in z])
-    return Climb(x, values, posed.layout.names)
+    return SearchPath(x, values, posed.layout.names)
 
 
 def _steps_of(passes: Passes) -> tuple[ndarray, ndarray]:
@@ -114,12 +114,12 @@ def _steps_of(passes: Passes) -> tuple[ndarray, ndarray]:
 
 
 def trace(
-    climb: Tree, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
+    path: Tree, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
 ) -> Axes:
     """The distance of each step below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 
     Args:
-        climb: the result of ``path_of``, or the log-likelihoods (m,) of any optimiser, one for each
+        path: the result of ``path_of``, or the log-likelihoods (m,) of any optimiser, one for each
             step.
         top: ℓ̂; by default the largest of the values.
         label: a name for the legend, if several are drawn on one axes.
@@ -141,7 +141,7 @@ def trace(
     if label is not None and not isinstance(label, str):
         raise TypeError(f"label must be a string, the name in the legend; got {shown(label)}")
     values = numbers(
-        climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
+        path.loglik if isinstance(path, SearchPath) else path, "the log-likelihoods of a trace"
     )
     left, floor = _below_the_maximum(values, top)
     ax = axes(ax)
