@@ -42,6 +42,7 @@ from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.methods import Solver
@@ -152,6 +153,7 @@ class Frame:
 
     # ------------------------------------------------------------ fitting
 
+    @with_keyword_hints
     def fit(
         self,
         model: Loglik,
@@ -285,6 +287,7 @@ class Frame:
             )
         return leaves
 
+    @with_keyword_hints
     def predict(
         self,
         fitted: Fit,
@@ -345,6 +348,7 @@ class Frame:
         return native(columns, self.backend if new is None else backend_of(new))
 
 
+@with_keyword_hints
 def from_formula(
     formula: str,
     data: DataFrame,

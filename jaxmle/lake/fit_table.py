@@ -14,6 +14,7 @@ from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import arrow_table, as_data, column_values, refuse_absent, table_of_fits
 from jaxmle.likelihood.combinators import Weights
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import Solver
@@ -32,6 +33,7 @@ class Fitted(NamedTuple):
     coding: str
 
 
+@with_keyword_hints
 def fit_table(
     model: Loglik,
     table: Foreign,

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmle._types import DataFrame
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
@@ -150,6 +151,7 @@ class Table:
         return native(joined, backend)
 
 
+@with_keyword_hints
 def table(
     fits: Sequence[Record] | Mapping[str, Record],
     *,
