@@ -212,10 +212,10 @@ class Frame:
 
     def named(self, fitted: Fit, model: Loglik) -> Fit:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
-        ``beta[age]`` for ``beta[1]``.
+        ``age`` for ``beta[1]``.
 
-        The fit knows both spellings: a function that takes the name of a parameter accepts
-        ``beta[age]``, ``beta[1]`` and ``beta``.
+        The fit knows every spelling: a function that takes the name of a parameter accepts
+        ``age``, ``beta[age]``, ``beta[1]`` and ``beta``.
         """
         return renamed(
             fitted,
@@ -405,7 +405,7 @@ def from_formula(
     >>> model = poisson(offset="offset")
     >>> fit = frame.fit(model)
     >>> fit.names, fit.x.round(4).tolist()
-    (('beta[Intercept]', 'beta[site[T.b]]'), [0.9808, 0.3185])
+    (('Intercept', 'site[b]'), [0.9808, 0.3185])
     >>> frame.predict(fit, {"site": ["b"], "years": [10.0]})["estimate"].round(4).tolist()
     [36.6667]
     """
