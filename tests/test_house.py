@@ -61,6 +61,11 @@ def constants(path):
                     yield target.id, ast.unparse(node.value)
 
 
+def is_decimal(text):
+    """Whether a value is written as a decimal number: a whole number may be the code of a case."""
+    return re.fullmatch(r"-?[\d_]+(\.\d*(e-?\d+)?|e-?\d+)", text) is not None
+
+
 def test_a_line_of_code_has_at_most_40_characters_in_the_mean():
     lines = [line for path in SOURCES for line in code_lines(path)]
     assert sum(map(len, lines)) / len(lines) <= MAX_CHARACTERS_A_CODE_LINE
@@ -90,29 +95,89 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
-# They name no quantity, or are metaphors of ours.
-NOT_WORDS = frozenset(
+# Names that say neither a quantity nor a procedure.
+NOT_NAMES = frozenset(
     [
-        "told",
-        "said",
-        "found",
-        "own",
+        "afresh",
         "at",
-        "one",
-        "way",
+        "begun",
+        "elsewhere",
         "here",
         "kept",
-        "elsewhere",
-        "afresh",
-        "begun",
-        "bent",
-        "calm",
-        "dash",
+        "one",
         "outset",
+        "own",
+        "said",
         "seat",
         "seats",
+        "told",
+        "way",
+    ]
+)
+# Metaphors, wherever they stand in a name. The field's words: ascent, trust region, extrapolation,
+# rounding, noise, profile, path, curvature, covariance, method, members.
+METAPHORS = frozenset(
+    [
+        "afresh",
+        "alive",
+        "bent",
+        "bend",
+        "bends",
+        "bending",
+        "blind",
+        "blown",
+        "blur",
+        "calm",
+        "census",
+        "climb",
+        "climbed",
+        "climbing",
+        "climbs",
+        "creeping",
+        "creeps",
+        "dash",
+        "dead",
+        "deceived",
+        "deception",
+        "door",
+        "dust",
+        "dusted",
+        "dying",
+        "fate",
+        "felt",
+        "heard",
+        "hill",
+        "hollow",
+        "hopeless",
+        "kept",
+        "leap",
+        "leaps",
+        "leapt",
+        "listen",
+        "lucky",
+        "outset",
+        "road",
+        "roads",
+        "runaway",
+        "seat",
+        "seats",
+        "shaken",
+        "shaking",
         "sprint",
+        "stragglers",
+        "streak",
+        "swallowed",
+        "swallows",
         "teller",
+        "told",
+        "troubled",
+        "twin",
+        "twins",
+        "wall",
+        "walled",
+        "wander",
+        "wandered",
+        "wanders",
     ]
 )
 PUBLIC_EXCEPTIONS = {
@@ -135,6 +200,11 @@ def names_bound(path):
             yield node.name, node.lineno
 
 
+def words_of(name):
+    """The words of a name in lower case: of ``MAX_STEPS``, ``_max_steps`` and ``MaxSteps`` alike."""
+    return [word.lower() for word in re.split(r"_+|(?<=[a-z])(?=[A-Z])", name) if word]
+
+
 def body_lines(node):
     """The lines of a function from its first statement on, its docstring left out."""
     body = node.body[1:] if ast.get_docstring(node) else node.body
@@ -146,9 +216,24 @@ def test_identifiers_are_words_of_the_field(path):
     bound = [
         (name, line)
         for name, line in names_bound(path)
-        if name.strip("_") in NOT_WORDS and (path.name, name) not in PUBLIC_EXCEPTIONS
+        if (name.strip("_") in NOT_NAMES or METAPHORS & {*words_of(name)})
+        and (path.name, name) not in PUBLIC_EXCEPTIONS
     ]
     assert not bound
+
+
+@BY_FILE
+def test_the_name_of_a_file_is_no_metaphor(path):
+    assert not METAPHORS & {*words_of(path.stem)}
+
+
+@BY_FILE
+def test_a_number_that_decides_something_is_named_by_more_than_one_word(path):
+    """Its name says quantity and role: ``DECREMENT_TO_POLISH``, not ``NEAR``."""
+    single = [
+        name for name, value in constants(path) if len(words_of(name)) == 1 and is_decimal(value)
+    ]
+    assert not single
 
 
 @BY_FILE

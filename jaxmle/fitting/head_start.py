@@ -18,7 +18,7 @@ from jaxmle.fitting.passes import Passes
 from jaxmle.likelihood.combinators import WithResponse
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.regression import Regression
-from jaxmle.solvers.first_order import QUADRATIC
+from jaxmle.solvers.first_order import DECREMENT_OF_QUADRATIC_RANGE
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.solvers.state import Point, State
@@ -134,6 +134,6 @@ def _is_near(state: State) -> bool:
     return bool(
         newton.definite
         & newton.convex
-        & (newton.decrement <= QUADRATIC)
+        & (newton.decrement <= DECREMENT_OF_QUADRATIC_RANGE)
         & (state.signature.information >= RECEDING_INFORMATION)
     )

@@ -169,14 +169,16 @@ def _pulled_back(
         return total.score, total.hessian
     hessian = jacobian.T @ total.hessian @ jacobian
     if not chart.is_identity:
-        bend = jax.hessian(lambda z: total.score @ chart.to_user(z, base))(z)
-        hessian = _curved(hessian, bend)
+        transform_curvature = jax.hessian(lambda z: total.score @ chart.to_user(z, base))(z)
+        hessian = _curved(hessian, transform_curvature)
     return total.score @ jacobian, hessian
 
 
-def _curved(hessian: Array, bend: Array) -> Array:
+def _curved(hessian: Array, transform_curvature: Array) -> Array:
     """T'HT plus the bend of the transform. On a likelihood that grows without bound the two
     cancel; what rounding leaves is no curvature.
     """
-    left = 8 * jnp.finfo(hessian.dtype).eps * (jnp.abs(hessian) + jnp.abs(bend))
-    return jnp.where(jnp.abs(hessian + bend) <= left, 0.0, hessian + bend)
+    left = 8 * jnp.finfo(hessian.dtype).eps * (jnp.abs(hessian) + jnp.abs(transform_curvature))
+    return jnp.where(
+        jnp.abs(hessian + transform_curvature) <= left, 0.0, hessian + transform_curvature
+    )

@@ -129,7 +129,7 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> nda
     if not np.all(np.isfinite(point)):
         return None
     ways = _ways(loglik, layout, point.astype(fit.dtype), data)
-    slopes, _ = generators(np.asarray(ways.gradients, float), np.asarray(ways.alive), columns)
+    slopes, _ = generators(np.asarray(ways.gradients, float), np.asarray(ways.has_weight), columns)
     if not (bool(ways.concave) and len(slopes)):
         return None
     slopes = distinct(np.concatenate([slopes, gaps(layout)[:, columns]]))

@@ -185,8 +185,8 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
         return -_term_hessians(loglik, layout, x, data)
 
     def declared() -> Array:
-        bends = [jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]
-        return row_grams(columns, -jnp.stack(bends), layout.p)
+        curvatures = [jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]
+        return row_grams(columns, -jnp.stack(curvatures), layout.p)
 
     return first_that_exists(
         (declared, lambda: -_term_hessians(loglik, layout, x, data)), loglik, params, data

@@ -173,7 +173,7 @@ def _memo(function: FunctionTo[Function]) -> Memo:
     memo = getattr(owner, "__dict__", {}).get(name)
     if memo is None or not memo.holds(function):
         seen = look(function)
-        memo = Memo(seen._replace(alive=[], holders=frozenset(), kinds=frozenset()))
+        memo = Memo(seen._replace(retained=[], holders=frozenset(), kinds=frozenset()))
         _keep(owner, name, memo)
     if _PROCEDURE.depth:
         _PROCEDURE.memos[id(owner), name] = (owner, memo)

@@ -18,11 +18,13 @@ import numpy as np
 from jaxmle._types import Array, Tree
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 
-CONTRACTS = (
+MAX_RATIO_OF_DISTANCES = (
     0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k
 )
-TURNS = 2.0  # factor by which the information along a step may differ from that expected
-PASSES = 20
+MAX_FACTOR_OF_INFORMATION = (
+    2.0  # factor by which the information along a step may differ from that expected
+)
+MAX_SCORE_PASSES = 20
 
 
 class Slope(NamedTuple):
@@ -59,7 +61,7 @@ def bfgs_ascent(
     distance = np.sqrt(current.score @ step)
     passes = 1
     ahead = distance
-    for passes in range(2, PASSES + 1):
+    for passes in range(2, MAX_SCORE_PASSES + 1):
         trial = slopes(current.z + step)
         if not _is_sound(current, trial, step):
             return _ended(z, current.z, distance, passes)
@@ -71,7 +73,7 @@ def bfgs_ascent(
         ahead = (
             distance * distance / last
         )  # what this step leaves, if it does as well as the one before
-        if not distance <= CONTRACTS * last or ahead <= close:
+        if not distance <= MAX_RATIO_OF_DISTANCES * last or ahead <= close:
             break
     return _ended(z, current.z + step, min(distance, ahead), passes)
 
@@ -95,7 +97,7 @@ def _is_sound(current: Slope, trial: Slope, step: Array) -> bool:
     return bool(
         np.isfinite(trial.value)
         and trial.value >= current.value - noise
-        and 1 / TURNS <= ratio <= TURNS
+        and 1 / MAX_FACTOR_OF_INFORMATION <= ratio <= MAX_FACTOR_OF_INFORMATION
     )
 
 

@@ -19,7 +19,9 @@ from jaxmle.solvers.newton_step import newton_step
 from jaxmle.solvers.state import Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 
-QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
+DECREMENT_OF_QUADRATIC_RANGE = (
+    1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
+)
 MAX_IDLE_STEPS = 20  # of L-BFGS without a gain, after which it ends
 
 
@@ -155,7 +157,7 @@ def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: 
             null_cut(point),
             jnp.sqrt(noise_of(point)),
         )
-        return is_finite(point) & newton.convex & (newton.decrement <= QUADRATIC)
+        return is_finite(point) & newton.convex & (newton.decrement <= DECREMENT_OF_QUADRATIC_RANGE)
 
     return jax.lax.cond(steps % every == every - 1, look, lambda z: jnp.zeros((), bool), z)
 

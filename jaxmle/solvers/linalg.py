@@ -22,7 +22,7 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 
-UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
+MAX_UNROLLED_SIZE = 8  # compile time grows as p³; beyond this LAPACK is as fast
 
 
 Rows = list[
@@ -108,7 +108,7 @@ def is_written_out(p: int, unrolled: bool) -> bool:
     programs run on an accelerator. On a CPU a call of LAPACK for each matrix takes a microsecond,
     and less than a tenth of the time to compile.
     """
-    return unrolled and p <= UNROLLED and jax.default_backend() != "cpu"
+    return unrolled and p <= MAX_UNROLLED_SIZE and jax.default_backend() != "cpu"
 
 
 def _solved(factor: Array, b: Array, transposed: bool) -> Array:

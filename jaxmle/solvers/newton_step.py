@@ -132,8 +132,9 @@ def _repeat(times: int, body: Callable[[int, Tree], Tree], value: Tree) -> Tree:
 # factorisations in search of the multiplier of a bounded step: of 1 600 random ones up to p = 9, 98
 # % then gain within 1 % of the most
 MAX_MULTIPLIER_FACTORISATIONS = 7
-FULL = 0.9  # of the radius: a bounded step as long as that is one
-CLEAR = 1e-4  # multiplier from which a direction without curvature is no matter of rounding
+FULL_SHARE = 0.9  # of the radius: a bounded step as long as that is one
+# multiplier from which a direction without curvature is no matter of rounding
+CLEAR_MULTIPLIER = 1e-4
 
 
 def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
@@ -165,11 +166,8 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
             solve_lower(factor, u, unrolled=True) ** 2
         )
         between = definite & (better > low) & (better < high)
-        sound = jnp.where(
-            definite,
-            (length >= FULL * radius) & (length <= radius / FULL) & (shift >= CLEAR),
-            sound,
-        )
+        is_full = (length >= FULL_SHARE * radius) & (length <= radius / FULL_SHARE)
+        sound = jnp.where(definite, is_full & (shift >= CLEAR_MULTIPLIER), sound)
         return (
             jnp.where(between, better, jnp.sqrt(jnp.maximum(low, 1e-3 * high) * high)),
             low,

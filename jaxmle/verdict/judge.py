@@ -42,7 +42,7 @@ from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.excursion import has_overflown, information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, DOUBLING_STEPS_OF_DIVERGENCE, Limit, is_at_kink
-from jaxmle.verdict.profile_path import AMPLIFIED
+from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
 from jaxmle.verdict.shape import Shape
 
 # times the lowest eigenvalue of R where ℓ is level: what rounding makes of zeros differs so much
@@ -178,7 +178,7 @@ def _status_of(
     rises = is_one_of(shape, Shape.RISES)
     unknown = is_one_of(shape, Shape.UNKNOWN)
     # ℓ was measured to be far rougher than a sum of its terms is
-    rough = unknown & (limit.noise > AMPLIFIED * noise)
+    rough = unknown & (limit.noise > NOISE_AMPLIFICATION * noise)
     indefinite = spectrum.by_spectrum & (lowest < -cut) & ~level & ~unknown
     singular = _is_singular(state, limit, spectrum, rough)
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of

@@ -49,13 +49,13 @@ from jaxmle.verdict.kinks import (
     tangent_of,
 )
 
-PROBES = 4  # points whose slopes tell the scale of each coordinate
+NUMBER_OF_PROBES = 4  # points whose slopes tell the scale of each coordinate
 PROBE_OFFSET = 1e-7  # relative to the coordinate, or to one
 MAX_LINES_WITHOUT_KINK = 10
 MAX_LINES_PER_COORDINATE = 20
 MAX_TRIALS_OF_A_LINE = 150
 MAX_EXPANSIONS = 16
-EXPANSION = 8.0
+EXPANSION_FACTOR = 8.0
 SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the outset: a trial with less of it is kept
 MIN_SHARE_OF_SLOPE_CHANGE = (
     0.5  # of a change of slope: with less of it by curvature there are kinks between
@@ -167,7 +167,7 @@ def _probed(state: State, search: Search, point: Point) -> Search:
         noise=xp.maximum(search.noise, xp.where(is_finite(point), noise_of(point), 0.0)),
         trial=_probe(search.z, place),
     )
-    return _either(place < PROBES, lambda: search, lambda: _to_cells(search))
+    return _either(place < NUMBER_OF_PROBES, lambda: search, lambda: _to_cells(search))
 
 
 def _to_cells(search: Search) -> Search:
@@ -352,7 +352,7 @@ def _searched(state: State, search: Search, point: Point) -> Search:
 
     def onward() -> Search:
         bracketed = xp.isfinite(upper.t)
-        t = xp.where(bracketed, _between(search, rises, narrow), EXPANSION * line.t)
+        t = xp.where(bracketed, _between(search, rises, narrow), EXPANSION_FACTOR * line.t)
         trial = search.z + (t * line.direction).astype(point.z.dtype)
         return select(lost, ended(search), search._replace(line=line._replace(t=t), trial=trial))
 

@@ -33,7 +33,7 @@ from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
 MAX_SCALED_STEP = 1e3
 OFFSET_EXPONENT = 0.5  # √ε scaled units (1.5e-8 in float64) from a vertex into its cells
-REFINEMENT = 100.0  # factor by which the cells are looked at again
+REFINEMENT_FACTOR = 100.0  # factor by which the cells are looked at again
 ROUNDING_OF_WEIGHTS = 1e-6
 MIN_REMAINING_SHARE_OF_JUMP = 0.5  # of a jump: less says that the surface was lost
 SAME_JUMP = 0.01  # relative difference of the jumps a hundred times nearer
@@ -138,7 +138,7 @@ def offset_of(search: Search) -> Array:
     eps = xp.finfo(search.z.dtype).eps
     size = xp.max(xp.abs(search.scale * search.z))
     near = xp.maximum(eps**OFFSET_EXPONENT, 1e5 * eps * size)
-    return near / xp.where(search.fine, REFINEMENT, 1.0)
+    return near / xp.where(search.fine, REFINEMENT_FACTOR, 1.0)
 
 
 def _dual(normals: Array, held: Array) -> tuple[Array, Array]:
@@ -246,19 +246,19 @@ def jumps_of(search: Search) -> Jumps:
     jump = xp.where((search.jumps > 0)[:k, None], score[:1] - score[1:], 0.0)
     size = xp.sqrt(xp.sum(jump**2, axis=1))
     before = search.jumps[:k]
-    alive = (before > 0) & (
+    remains = (before > 0) & (
         xp.sum(jump * search.normals[:k], axis=1) >= MIN_REMAINING_SHARE_OF_JUMP * before
     )
     moved = xp.sqrt(xp.sum((jump - before[:, None] * search.normals[:k]) ** 2, axis=1))
-    same = xp.all((before == 0) | (alive & (moved <= SAME_JUMP * before)))
-    unit = jump / xp.where(alive, size, 1.0)[:, None]
-    normals = xp.concatenate([xp.where(alive[:, None], unit, 0.0), search.normals[k:]])
-    jumps = xp.concatenate([xp.where(alive, size, 0.0), search.jumps[k:]])
+    same = xp.all((before == 0) | (remains & (moved <= SAME_JUMP * before)))
+    unit = jump / xp.where(remains, size, 1.0)[:, None]
+    normals = xp.concatenate([xp.where(remains[:, None], unit, 0.0), search.normals[k:]])
+    jumps = xp.concatenate([xp.where(remains, size, 0.0), search.jumps[k:]])
     held = jumps > 0
     dual, along_normals = _dual(normals, held)
     share = dual @ score[0]
     rest = score[0] - along_normals @ score[0]
-    weights = xp.where(held[:k], share[:k] / xp.where(alive, size, 1.0), 0.0)
+    weights = xp.where(held[:k], share[:k] / xp.where(remains, size, 1.0), 0.0)
     clipped = xp.clip(weights, 0.0, 1.0)
     mixed = hessian[0] + xp.sum(clipped[:, None, None] * (hessian[1:] - hessian[:1]), axis=0)
     joint = score[0] - xp.sum(jump, axis=0)

@@ -56,7 +56,7 @@ from jaxmle.verdict.excursion import (
     to_limit,
 )
 from jaxmle.verdict.kinks import Kink
-from jaxmle.verdict.profile_path import AMPLIFIED
+from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
 from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
@@ -69,7 +69,7 @@ GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says l
 # the same where the user's function makes the noise: a column of 1e7 + N(0, 1) beside an intercept
 # hides its curvature, and ℓ rises by 1e-6 some standard errors off, with a noise of 1e-9
 GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
-VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
+MAX_VANISHED_SUM = 1e-10  # Σ|terms| of probabilities that are all one
 # up to which an ascent that has spent its steps is near enough to an end for its shape to be asked
 MAX_DECREMENT_OF_A_LONG_ASCENT = 1e-2
 
@@ -317,7 +317,7 @@ def _has_vanished(state: State, shape: Array) -> Array:
     """
     xp = namespace(state.point.z)
     moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
-    gone = (state.point.absolute <= VANISHED) & (state.rise > VANISHED)
+    gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
     nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
     return gone & xp.any(moves, axis=0) & nowhere
 
@@ -364,7 +364,7 @@ def settled_rise(state: State, limit: Limit) -> Limit:
         return limit
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
-    amplified = limit.noise > AMPLIFIED * noise_of(state.point)
+    amplified = limit.noise > NOISE_AMPLIFICATION * noise_of(state.point)
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)
     fades = rises & _is_straight(state, limit.point) & less & ~little

@@ -20,8 +20,10 @@ PLACE_OF_ROUNDING = OFFSETS.index(
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
 ROUNDINGS_OF_A_DISTANCE = 64.0
-AMPLIFIED = 100.0  # times the rounding of a sum of terms: noise that the user's function makes
-AMPLIFIED_NOISE = 1e-9  # in units of ℓ
+NOISE_AMPLIFICATION = (
+    100.0  # times the rounding of a sum of terms: noise that the user's function makes
+)
+MIN_AMPLIFIED_NOISE = 1e-9  # in units of ℓ
 MAX_SHARE_OF_SLOPES = 3.0  # of a gain beside what the steeper end of the way promises
 NOISE_PROBES = 5  # points a few ulps away whose value tells the noise
 TESTS, NOISE, PROFILE, PROBE, EACH, RETURN, CHECK, OVER = range(8)
@@ -103,7 +105,7 @@ def slope_of(why: Doubt, point: Point, tangent: Array) -> Array:
 def is_amplified(state: State, path: ProfilePath) -> Array:
     """Whether ℓ is far rougher than rounding makes a sum of its terms."""
     xp = namespace(path.noise)
-    return path.noise > xp.maximum(AMPLIFIED * noise_of(state.point), AMPLIFIED_NOISE)
+    return path.noise > xp.maximum(NOISE_AMPLIFICATION * noise_of(state.point), MIN_AMPLIFIED_NOISE)
 
 
 def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:

@@ -171,9 +171,11 @@ def _predicted_by_powers(
     held = xp.sum(why.coordinate * anchor, axis=0)
     growth = 1.0 + (end - start) * why.unit / xp.where(held == 0, 1.0, held)
     power = tangent * held / xp.where(anchor == 0, 1.0, anchor)
-    bends = (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
-    by_power = anchor * xp.where(bends, growth, 1.0) ** xp.where(bends, power, 0.0)
-    return xp.where(bends, by_power, _predicted_point(why, anchor, tangent, start, end))
+    is_power = (
+        (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
+    )
+    by_power = anchor * xp.where(is_power, growth, 1.0) ** xp.where(is_power, power, 0.0)
+    return xp.where(is_power, by_power, _predicted_point(why, anchor, tangent, start, end))
 
 
 def _perturbed(z: Array, turn: int | Array) -> Array:

@@ -38,11 +38,13 @@ class Cone(NamedTuple):
     rays: ndarray
 
 
-def generators(gradients: ndarray, alive: ndarray, columns: ndarray) -> tuple[ndarray, ndarray]:
+def generators(
+    gradients: ndarray, has_weight: ndarray, columns: ndarray
+) -> tuple[ndarray, ndarray]:
     """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and
     which (q, n) they come from.
     """
-    rows = gradients[:, alive][..., columns]
+    rows = gradients[:, has_weight][..., columns]
     size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
     usual = np.where(
         np.isfinite(size[:1]), size[:1], 0.0

@@ -75,23 +75,25 @@ def with_recession_cone(
     roots = np.asarray(roots)
     p = len(fit.names)
     columns = straight(fit.layout) & (roots == np.arange(p))
-    alive = np.asarray(ways.alive)
-    rows, is_usable = generators(np.asarray(ways.gradients, float), alive, columns)
+    has_weight = np.asarray(ways.has_weight)
+    rows, is_usable = generators(np.asarray(ways.gradients, float), has_weight, columns)
     ordered = gaps(fit.layout)[:, columns]
     if not len(rows):
         return fit
     cone = cone_of(distinct(np.concatenate([rows, ordered])))
     if not exact:
-        usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[alive]
+        usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[has_weight]
         end = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
         starts = np.stack([start, end])
-        cone = _cut(starts, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
+        cone = _cut(
+            starts, cone, rows, ordered, columns, lambda x: further(x)[:, has_weight], usual
+        )
     follow = np.where(roots >= 0, roots, np.arange(p))
     signs = np.asarray(fit.witness.sign)[columns]
     opposite = (signs != 0) & (~cone.touched | (cone.signs == -signs))
     certificate = BY_CONE
     if exact:
-        pure = np.asarray(ways.pure)[:, alive] & is_usable
+        pure = np.asarray(ways.pure)[:, has_weight] & is_usable
         exact_rows = np.concatenate([rows[pure[is_usable]], ordered])
         known = _is_known(rows, is_usable, pure, cone.direction)
         sure = known and certified(distinct(exact_rows), cone.direction)

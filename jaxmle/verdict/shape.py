@@ -28,9 +28,9 @@ from jaxmle.verdict.doubt import (
 )
 from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.profile_path import (
-    AMPLIFIED,
     CLEAR_FALL,
     FALL_RATIO,
+    NOISE_AMPLIFICATION,
     OFFSETS,
     ProfilePath,
     bar_at,
@@ -53,7 +53,9 @@ MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a
 MAX_HESSIAN_NOISE = (
     0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 )
-SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
+MIN_RATIO_OF_STEADY_GAINS = (
+    0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
+)
 
 
 class Shape(IntEnum):
@@ -115,8 +117,8 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     gradual = path.falling >= 2
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
-    last_holds = gains[0] >= SHRINKING * gains[1]
-    before_holds = gains[1] >= SHRINKING * gains[2]
+    last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
+    before_holds = gains[1] >= MIN_RATIO_OF_STEADY_GAINS * gains[2]
     fades = stays & grows & ~last_holds & ~before_holds & (last > OFFSETS.index(TEST_OFFSET))
     return _Sides(
         bar=bar,
@@ -144,7 +146,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     top = xp.maximum(top, path.highest.value - state.point.value)
     # Where a few ulps change ℓ so much, its height is no evidence.
     noise_is_small = path.noise_there <= xp.maximum(
-        MAX_NOISE_OF_RISE, AMPLIFIED * noise_of(state.point)
+        MAX_NOISE_OF_RISE, NOISE_AMPLIFICATION * noise_of(state.point)
     )
     rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
     # Where rounding is far above that of a sum, level ground may be what it hides.

@@ -33,7 +33,7 @@ from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import ById, LikelihoodTree, Opaque
 
 ROWS_OF_SECOND_TRACE = 24  # rows of the second trace
-MOST = 8  # scalar predictors; the program is traced for each pair of them
+MAX_SCALAR_PREDICTORS = 8  # scalar predictors; the program is traced for each pair of them
 # number of parameters if there is no product to gain from: five parameters and 81 rows take half
 # the time of the general method
 MAX_SCALARS_WITHOUT_PRODUCT = 6
@@ -276,7 +276,7 @@ def _is_worth_it(predictors: TracedPredictors, layout: Layout) -> bool:
     return (
         plain
         and (wide or small)
-        and sum(scalars) <= MOST
+        and sum(scalars) <= MAX_SCALAR_PREDICTORS
         and all(len(leaves[i].shape) <= wide for i in predictors.constants)
     )
 
