@@ -123,7 +123,7 @@ def _by_eigenvectors(
 
 
 def _repeat(times: int, body: Callable[[int, Tree], Tree], value: Tree) -> Tree:
-    """Apply ``body`` repeatedly: in a Python loop on the host, in one compiled loop under a trace."""
+    """Apply ``body`` repeatedly: in Python on the host, in one compiled loop under a trace."""
     if isinstance(jax.tree.leaves(value)[0], np.ndarray | np.generic):
         for i in range(times):
             value = body(i, value)

@@ -183,7 +183,7 @@ def met_nan(state: State) -> Array:
 
 
 def has_risen(state: State, point: Point, times: float) -> Array:
-    """Whether ℓ at a point is positive and has risen by more than ``times`` (1 + |ℓ at the start|)."""
+    """Whether ℓ at a point is positive and rose by more than ``times`` (1 + |ℓ at the start|)."""
     initial = namespace(point.value).abs(point.value - state.rise)
     return (point.value > 0) & (state.rise > times * (1.0 + initial))
 

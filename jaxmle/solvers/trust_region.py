@@ -144,7 +144,7 @@ def advance(state: State, trial: Point) -> State:
 
 
 def accepted(state: State, reading: Reading) -> State:
-    """The state after its pending step was accepted or refused; the next step is not proposed yet."""
+    """The state after its pending step was accepted or refused; no next step is proposed yet."""
     return _enter_polish(_judge(state, reading))
 
 
