@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree, TreeDef, ndarray
+from jaxmle._types import Array, Device, Tree, TreeDef, ndarray
 from jaxmle.batch.chunks import solver
 from jaxmle.batch.chunks.chunk import SLOTS_FOR_THE_LAST, Chunk, WarmStart, load
 from jaxmle.batch.chunks.compilation import Programs
@@ -62,7 +62,7 @@ class Scheduler:
         problem: Problem,
         inputs: Inputs,
         block: int | None,
-        devices: jax.Device | Sequence[jax.Device] | None,
+        devices: Device | Sequence[Device] | None,
         progress: bool | None,
         checkpoint: Checkpoint,
     ) -> None:
@@ -443,7 +443,7 @@ def _cap(steps: Array) -> int:
     return 1 + int(np.argmin(cost))
 
 
-def _devices(devices: jax.Device | Sequence[jax.Device] | None) -> list[jax.Device]:
+def _devices(devices: Device | Sequence[Device] | None) -> list[Device]:
     if devices is None:
         return list(jax.devices())
     listed = list(devices) if isinstance(devices, list | tuple) else [devices]
@@ -452,7 +452,7 @@ def _devices(devices: jax.Device | Sequence[jax.Device] | None) -> list[jax.Devi
     return listed
 
 
-def _device_bytes(devices: list[jax.Device]) -> float:
+def _device_bytes(devices: list[Device]) -> float:
     """The free memory of all devices; 4 GiB each if they do not report it."""
     free = []
     for device in devices:

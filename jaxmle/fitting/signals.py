@@ -9,7 +9,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from jaxmle._types import DType, Loglik, Tree
+from jaxmle._types import DType, Foreign, Loglik, Tree
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.discovery.derivative_rules import Verdict
@@ -131,8 +131,9 @@ def _is_concave(user_loglik: Loglik) -> bool:
     if isinstance(user_loglik, Regression):
         linear = all(isinstance(form, Linear | str) for form in user_loglik.forms)
         return user_loglik.concave and linear
-    if hasattr(user_loglik, "likelihood") and hasattr(user_loglik, "name"):
-        return user_loglik.name == "cox" or _is_concave(user_loglik.likelihood)
+    model: Foreign = user_loglik
+    if hasattr(model, "likelihood") and hasattr(model, "name"):
+        return model.name == "cox" or _is_concave(model.likelihood)
     return False
 
 

@@ -22,17 +22,6 @@ class LabelledLeaf(Protocol):
     # fmt: on
 
 
-class Labelled(Protocol):
-    """A layout, as far as its labels go."""
-
-    # fmt: off
-    @property
-    def leaves(self) -> tuple[LabelledLeaf, ...]: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    # fmt: on
-
-
 _CODING = re.compile(r"\[[TS]\.")  # of a level against a base, or against the mean
 _FACTOR = re.compile(r"\bC\((\w+)\)")
 
@@ -62,16 +51,15 @@ def term_of(name: str) -> str:
     return matched[1] if matched else ""
 
 
-def brief_names(layout: Labelled) -> list[str]:
+def brief_names(leaves: Sequence[LabelledLeaf], names: Sequence[str]) -> list[str]:
     """The names of a layout's entries in tables of several fits and in plots: without the leaf if a
     formula named them and no two coincide, ``age`` for ``beta[age]``.
     """
     brief = [
         label.removeprefix(f"{leaf.path}[").removesuffix("]") if label != place else label
-        for leaf in layout.leaves
+        for leaf in leaves
         for label, place in zip(leaf.names, leaf.places, strict=True)
     ]
     return [
-        name if brief.count(name) == 1 else label
-        for name, label in zip(brief, layout.names, strict=True)
+        name if brief.count(name) == 1 else label for name, label in zip(brief, names, strict=True)
     ]

@@ -82,7 +82,9 @@ def forest(
     names = _names(items, names)
     brief: dict[str, str] = {}
     for item in items.values():
-        brief |= dict(zip(item.layout.names, brief_names(item.layout), strict=True))
+        brief |= dict(
+            zip(item.layout.names, brief_names(item.layout.leaves, item.layout.names), strict=True)
+        )
     rows_by_label = {
         label: {name: row for name in names if (row := _row(item, name, level)) is not None}
         for label, item in items.items()

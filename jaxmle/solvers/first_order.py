@@ -137,7 +137,9 @@ def approach(
     return highest(value, end), end.steps
 
 
-def _transformation_of(solver: Solver | None) -> tuple[optax.GradientTransformation, int | None]:
+def _transformation_of(
+    solver: Solver | None,
+) -> tuple[optax.GradientTransformationExtraArgs, int | None]:
     """The optax transformation of a solver, and the number of steps between two looks at the
     decrement; None if the transformation reports its own decrement.
     """

@@ -154,7 +154,7 @@ def proposed(state: State) -> State:
 
 
 def _int(xp: Namespace, value: int | Array) -> Array:
-    return value.astype(xp.int32) if hasattr(value, "astype") else xp.asarray(value, xp.int32)[()]
+    return xp.asarray(value, xp.int32)[()] if isinstance(value, int) else value.astype(xp.int32)
 
 
 def read(state: State, trial: Point) -> Reading:

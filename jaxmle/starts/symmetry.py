@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmle._types import Array, ndarray
+from jaxmle._types import Array, Foreign, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
@@ -51,9 +51,10 @@ def checked_groups(symmetric: Sequence[Group]) -> tuple[Group, ...]:
 
 def blocks_of(layout: Layout, groups: tuple[Group, ...]) -> list[ndarray]:
     """For each group the positions in x of its components, (components, entries of each)."""
+    given: Sequence[Foreign] = groups  # of names, or of tuples of them
     blocks = [
         _leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group)
-        for group in groups
+        for group in given
     ]
     places = np.concatenate([block.ravel() for block in blocks]) if blocks else np.zeros(0, int)
     kinds, times = np.unique(places, return_counts=True)

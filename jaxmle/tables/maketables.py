@@ -27,7 +27,7 @@ def coefficients(fit: Foreign) -> Foreign:
     if fit.batch_shape:
         raise ValueError("ETable has a column for each fit: give it members of the batch, fits[i]")
     return indexed(
-        [printed(name) for name in brief_names(fit.layout)],
+        [printed(name) for name in brief_names(fit.layout.leaves, fit.layout.names)],
         View().numbers(fit),
         {level: np.asarray(fit.interval(level / 100)) for level in LEVELS},
     )

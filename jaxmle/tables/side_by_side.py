@@ -243,7 +243,7 @@ def _has(fit: Record, name: str) -> bool:
 
 def _plain(fit: Record, view: View) -> list[str]:
     """Labels, or brief names, which an AFT model and a Cox model may share."""
-    brief = brief_names(fit.layout)
+    brief = brief_names(fit.layout.leaves, fit.layout.names)
     labels = zip(view.names(fit), view.places(fit), strict=True)
     return [label if label != fit.names[j] else brief[j] for label, j in labels]
 

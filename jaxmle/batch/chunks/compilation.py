@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Function, Tree, ndarray
+from jaxmle._types import Array, Device, Function, Tree, ndarray
 from jaxmle.batch.chunks import programs as passes
 from jaxmle.batch.chunks.machine import Machine, machine_for, members_first, members_last
 from jaxmle.batch.chunks.pieces import Piece
@@ -25,7 +25,7 @@ class Programs:
     """The compiled passes of one problem on some devices."""
 
     problem: Problem
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     members: int  # of the whole batch
     # looked up once a run
     loaded: dict[Tree, Tree] = field(default_factory=dict, compare=False)

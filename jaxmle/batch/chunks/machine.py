@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmle._types import Function, Tree
+from jaxmle._types import Device, Function, Tree
 from jaxmle.runtime.jax_state import exact_products
 
 # Steps that an accelerator is given between two looks of the host at who still runs: a look waits
@@ -56,7 +56,7 @@ class Machine:
         return jax.tree.map(np.asarray, _members_last(function, static, None)(*args))
 
 
-def machine_for(devices: tuple[jax.Device, ...], members: int) -> Machine:
+def machine_for(devices: tuple[Device, ...], members: int) -> Machine:
     """NumPy for batches on a CPU; compiled if there are so many members that it pays, or if arrays
     would otherwise have to leave an accelerator at every step.
     """

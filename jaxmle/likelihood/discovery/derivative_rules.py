@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Foreign, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
@@ -85,7 +85,7 @@ def _rules(jaxpr: Jaxpr, moving: set[Tree]) -> Iterator[str]:
     """
     moving = set(moving)
     for equation in jaxpr.eqns:
-        if not any(not hasattr(atom, "val") and atom in moving for atom in equation.invars):
+        if not any(not isinstance(atom, Literal) and atom in moving for atom in equation.invars):
             continue
         moving.update(equation.outvars)
         name = equation.primitive.name

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, Foreign, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
@@ -87,7 +87,7 @@ def _results(
     table = dict(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Atom) -> Known:
-        return _literal(atom) if hasattr(atom, "val") else table.get(atom, FIXED)
+        return _literal(atom) if isinstance(atom, Literal) else table.get(atom, FIXED)
 
     for equation in jaxpr.eqns:
         known = _applied(equation, [read(atom) for atom in equation.invars], counted)
