@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import Literal as Constant
 
 from jaxmle._types import Array, Atom, Foreign, Loglik, Tree, ndarray
 from jaxmle.likelihood.contract import terms_of
@@ -137,7 +138,7 @@ def _results(
     indices: list[Index] = []
 
     def read(atom: Atom) -> Var:
-        return literal(atom) if isinstance(atom, Literal) else table.get(atom, NO_CODE)
+        return literal(atom) if isinstance(atom, Constant) else table.get(atom, NO_CODE)
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
