@@ -78,8 +78,8 @@ class State(NamedTuple):
     predicted: Array  # its predicted gain
     full: Array  # it is a full Newton step
     extrapolation: Array  # the number of them where it is several at once, else 0
-    may_extrapolate: Array  # no leap has failed
-    last: Array  # the last accepted step; of a leap, the Newton step it is made of
+    may_extrapolate: Array  # no extrapolation has failed
+    last: Array  # the last accepted step; of an extrapolation, its Newton step
     gain: Array  # the last accepted gain
     signature: Signature
     tail: Tail
@@ -90,9 +90,9 @@ class State(NamedTuple):
     idle: Array
     refused: Array
     growing_steps: Array  # steps of undiminished gain in a row
-    equal_gains: Array  # steps in a row that gained alike
+    equal_gains: Array  # steps of about equal gain in a row
     max_equal_gains: Array  # the longest such run
-    receding_steps: Array  # receding steps in a row; −1 after a leap
+    receding_steps: Array  # receding steps in a row; −1 after an extrapolation
     rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
     # (k, ...) the latest trial at which ℓ or a derivative was NaN, since the last full Newton step;
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support

@@ -25,36 +25,32 @@ MIN_PREDICTED_GAIN = (
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
 DECREMENT_OF_A_PLAIN_TAIL = 1e-4
 MAX_INCONSISTENCY_OF_A_TAIL = 0.0125
-# times what was predicted, beyond which a gain has to be that of scores and Hessians: what they
-# miss, squared, may be so many times the gain times what was predicted. From plateaus 1e3 was seen,
-# of steps to where differences of log-gamma functions are rounding 3e3 to 1e50
+# A gain above so many times the predicted one is compared with that of scores and Hessians. Their
+# squared difference may be so many times the product of gain and prediction: 1e3 was seen on steps
+# from plateaus, 3e3 to 1e50 on steps to where differences of log-gamma functions are rounding.
 GAIN_RATIO_TO_CHECK = 3.0
 MAX_SQUARED_MISMATCH_OF_LARGE_GAIN = 2e3
-METRIC_RATIO_TO_CHECK = (
-    1e6  # times the metric before a step: what a gain shows after it is asked for
-)
-MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
-MIN_DECREMENT_OF_A_DIRECTION = (
-    1e-10  # decrement below which rounding blurs the direction of a recession
-)
-DECREMENT_TO_END_A_TAIL = (
-    1e-14  # decrement down to which an ascent is followed whose information fades
-)
+# times the metric before a step: beyond it, the gain is compared in the same way
+METRIC_RATIO_TO_CHECK = 1e6
+MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # for a small predicted gain: these leave no plateau
+# decrement below which rounding blurs the direction of a recession
+MIN_DECREMENT_OF_A_DIRECTION = 1e-10
+# decrement down to which an ascent with vanishing information is followed
+DECREMENT_TO_END_A_TAIL = 1e-14
 STEPS_OF_A_TAIL = 4  # receding steps in a row that make a recession
-# decrement from which on the steps of a tail show a recession, and are taken several at once
+# decrement below which a tail counts as a recession, and several of its steps are taken at once
 DECREMENT_OF_A_PROVED_TAIL = 1e-5
-# factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the
-# decrement, which holds all that is not along it,
+# factor by which slope and information after an extrapolation may differ from those of a tail e⁻ᵗ
 EXTRAPOLATION_SLOPE_TOLERANCE = 2.0
-EXTRAPOLATION_DECREMENT_TOLERANCE = 100.0  # this one
+# the same for the decrement, which also contains the coordinates that do not recede
+EXTRAPOLATION_DECREMENT_TOLERANCE = 100.0
 # 1 − r from which steps that shrink by the same ratio r, to within this share of 1 − r, have a sum:
 # r is .909 on −t¹² for ever; on the tail of a normal distribution function, the slowest that was
 # seen to grow towards one, 1 − r falls by 1/k at the kth of at most 40 steps
 MIN_SHRINKAGE = 0.01
 MAX_CHANGE_OF_SHRINKAGE = 0.01
-MAX_DECREMENT_RATIO_AT_MAXIMUM = (
-    1e-6  # of the one before it, up to which a step has met the maximum
-)
+# decrement after a step, relative to that before it, at which the step has reached the maximum
+MAX_DECREMENT_RATIO_AT_MAXIMUM = 1e-6
 
 
 class PathCurvature(NamedTuple):
