@@ -1,8 +1,8 @@
 """Compiled programs on the host: in float64 without changing anyone's configuration, and stored on
 the user's function.
 
-``tracing()`` says whether a trace is open. Under a trace nothing here runs, and the dtype is that of
-the trace.
+``tracing()`` says whether a trace is open. Under a trace nothing here runs; the
+dtype is that of the trace.
 
 On the host a likelihood is traced through a *portable copy* of the user's function (``portable``):
 jax knows NumPy arrays by their identity in one precision at a time, and bodies of loops and

@@ -5,6 +5,7 @@ matched between two points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -51,10 +52,9 @@ def checked_groups(symmetric: Sequence[Group]) -> tuple[Group, ...]:
 
 def blocks_of(layout: Layout, groups: tuple[Group, ...]) -> list[ndarray]:
     """For each group the positions in x of its components, (components, entries of each)."""
-    given: Sequence[Foreign] = groups  # of names, or of tuples of them
     blocks = [
         _leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group)
-        for group in given
+        for group in cast("tuple[Foreign, ...]", groups)  # of names, or of tuples of names
     ]
     places = np.concatenate([block.ravel() for block in blocks]) if blocks else np.zeros(0, int)
     kinds, times = np.unique(places, return_counts=True)
