@@ -42,7 +42,7 @@ Namespace: TypeAlias = ModuleType
 # type for it.
 Tree: TypeAlias = Any
 # The structure of a tree, and the way to one of its leaves.
-TreeDef: TypeAlias = jax.tree_util.PyTreeDef
+TreeDef: TypeAlias = jax.tree_util.PyTreeDef  # pyright: ignore[reportInvalidTypeForm]
 KeyPath: TypeAlias = tuple[Any, ...]
 # The tree of the parameters of a model, on their own scale.
 Params: TypeAlias = Tree

@@ -396,3 +396,16 @@ def test_every_file_and_room_that_the_architecture_names_exists():
         else:
             files = [path for path in SOURCES if path.name == name]
             assert len(files) == 1 or name == "__init__.py", name
+
+
+def test_every_name_that_the_architecture_quotes_occurs_in_the_source():
+    """Words with an underscore inside, in backticks."""
+    names = {
+        word
+        for span in re.findall(r"`([^`\n]+)`", source(ARCHITECTURE))
+        for word in re.findall(r"[A-Za-z_]\w+(?!\w|\.py)", span)
+        if re.search(r"\w_\w", word)
+    }
+    text = "\n".join(map(source, [*SOURCES, *TESTS, *PACKAGE.parent.glob("*.toml")]))
+    assert len(names) > 50
+    assert not sorted(name for name in names if name not in text)
