@@ -143,9 +143,7 @@ class Penalize(LikelihoodTree):
     def log_prior(
         self, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
-        """The log prior at x; it depends on the parameters alone or, for ``jeffreys``, also on the
-        likelihood and its data.
-        """
+        """The log prior at x; that of ``jeffreys`` also depends on the likelihood and its data."""
         prior: Foreign = self.prior
         if hasattr(prior, "of_likelihood"):
             return prior.of_likelihood(self.loglik, layout, x, data, weights)
