@@ -49,6 +49,9 @@ from .effects.record import (
     Margins as Margins,
 )
 from .fitting.signals import (
+    BroadcastWarning as BroadcastWarning,
+)
+from .fitting.signals import (
     DerivativeRuleWarning as DerivativeRuleWarning,
 )
 from .fitting.signals import (

@@ -1,10 +1,16 @@
 """Forty mistakes of those who come from statsmodels, R, PyTorch, SciPy, numpyro or pandas: each ends in one sentence."""
 
+import inspect
+import math
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
+import scipy.stats
 
 import jaxmle as jm
 from jaxmle import models
@@ -142,3 +148,139 @@ def test_powers_inside_functions_and_of_sums_are_read():
         for right in ("I(x**2)", "log(t**2 + 1)", "(x + t)**2")
     ]
     assert [len(names) for names in columns] == [2, 2, 4]
+
+
+def keyword(function, name, *args):
+    return lambda: function(*args, **{name: 1})
+
+
+FITTED = jm.fit(normal, START, DATA, constraints=BOUND)
+KEYWORDS = {
+    # SciPy
+    "bounds": (keyword(jm.fit, "bounds", normal, START, DATA), "write constraints={'sigma': jaxmle.positive}"),
+    "method": (keyword(jm.fit, "method", normal, START, DATA), "write solver=jaxmle.solvers.LBFGS()"),
+    "tol": (keyword(jm.fit, "tol", normal, START, DATA), "no tolerance to choose"),
+    "x0": (keyword(jm.fit, "x0", normal), "write params0="),
+    "args": (keyword(jm.fit, "args", normal, START), "write data="),
+    "jac": (keyword(jm.fit, "jac", normal, START, DATA), "derivatives are made by jax"),
+    "callback": (keyword(jm.fit, "callback", normal, START, DATA), "write progress=True"),
+    "options": (keyword(jm.fit, "options", normal, START, DATA), "a keyword of its own"),
+    # statsmodels
+    "maxiter": (keyword(jm.fit, "maxiter", normal, START, DATA), "write max_steps="),
+    "cov_type": (keyword(jm.fit, "cov_type", normal, START, DATA), "write vcov='HC1'"),
+    "start_params": (keyword(jm.fit, "start_params", normal), "write params0="),
+    "disp": (keyword(jm.fit, "disp", normal, START, DATA), "progress=False for none"),
+    "family": (keyword(jm.fit, "family", normal, START, DATA), "jaxmle.models.poisson()"),
+    "alpha of a result": (keyword(FITTED.conf_int, "alpha"), "write level=0.95"),
+    "formula": (keyword(jm.fit, "formula", normal, START, DATA), "jaxmle.from_formula('y ~ x', table).fit(model)"),
+    "missing": (keyword(jm.from_formula, "nan_policy", "y ~ x", TABLE), "write missing='drop'"),
+    # lifelines, R, Stata
+    "weights_col": (keyword(jm.fit, "weights_col", normal, START, DATA), "jaxmle.frequency(w)"),
+    "cluster_col": (keyword(jm.fit, "cluster_col", normal, START, DATA), "write clusters=labels"),
+    "penalizer": (keyword(jm.fit, "penalizer", normal, START, DATA), "jaxmle.penalize("),
+    "subset": (keyword(jm.from_formula, "subset", "y ~ x", TABLE), "select the rows first"),
+    "vce": (keyword(jm.fit, "vce", normal, START, DATA), "write vcov='HC1'"),
+    "R": (keyword(jm.bootstrap, "R", normal, FITTED, DATA), "write replicates="),
+    "conf.level": (keyword(jm.profile, "conf_level", normal, FITTED, DATA), "write level=0.95"),
+    # PyTorch, scikit-learn
+    "lr": (keyword(jm.fit, "lr", normal, START, DATA), "jaxmle.fit_stochastic"),
+    "seed": (keyword(jm.fit, "seed", normal, START, DATA), "nothing in it is random"),
+    "random_state": (keyword(jm.bootstrap, "random_state", normal, FITTED, DATA), "write key=jax.random.key(0)"),
+    "n_jobs": (keyword(jm.fit_batch, "n_jobs", normal, START, DATA), "all cores are used"),
+    # ours, misspelt
+    "constraint": (keyword(jm.fit, "constraint", normal, START, DATA), "did you mean constraints?"),
+    "progres": (keyword(jm.fit, "progres", normal, START, DATA), "did you mean progress?"),
+    "max_step": (keyword(jm.fit, "max_step", normal, START, DATA), "did you mean max_steps?"),
+    "what nobody knows": (keyword(jm.lr_test, "frobnicate", FITTED, FITTED), "it takes restricted, full, on_bound"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", KEYWORDS)
+def test_a_keyword_of_other_software_got_python_s_bare_words(word):
+    call, part = KEYWORDS[word]
+    with pytest.raises(TypeError, match="has no keyword") as caught:
+        call()
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_arrays_by_position_are_told_to_go_in_as_one_tree():
+    with pytest.raises(
+        TypeError, match=r"by position, with data=\{'x': x, 'y': y\}.*constraints=…"
+    ):
+        jm.fit(normal, START, X, Y)
+
+
+WITHOUT_OPTIONS = {"fix", "frequency", "penalize", "pool", "sampling", "tie", "weight"}
+WITHOUT_OPTIONS |= {"with_response", "compile_cache", "describe"}
+
+
+def test_every_public_function_with_options_answers_a_keyword_of_others():
+    functions = {name: getattr(jm, name) for name in jm.__all__}
+    functions = {name: one for name, one in functions.items() if inspect.isfunction(one)}
+    for name in sorted(functions.keys() - WITHOUT_OPTIONS):
+        with pytest.raises(TypeError, match="has no keyword 'frobnicate'"):
+            functions[name](frobnicate=1)
+        assert pickle.loads(pickle.dumps(functions[name])) is functions[name]
+
+
+def test_a_type_error_inside_a_function_keeps_its_own_words():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scale'") as caught:
+        jm.fit(lambda p, d: jnp.sum(d["y"], scale=p["sigma"]), START, DATA)
+    assert "fit() has no" not in str(caught.value)
+
+
+def filled(params, y):
+    terms = np.zeros(N)
+    for i in range(N):
+        terms[i] = -((y[i] - params[0]) ** 2)
+    return terms
+
+
+def printed(params, y):
+    print(f"{params[0]:.3f}")
+    return -((y - params[0]) ** 2)
+
+
+def three_of_two(params, y):
+    a, b, c = params
+    return -((y - a - b - c) ** 2)
+
+
+def inside_a_longer_call(params, y):
+    return -((y - float(params[0]) * np.zeros(1)[0]) ** 2)
+
+
+TWO, LIST = np.zeros(2), [0.0, 1.0]
+IN_THE_LIKELIHOOD = {
+    "a list of start values": (lambda p, y: y * jnp.exp(p).sum(), LIST, ["params is a list", "numpy.array("]),
+    "a list times two": (lambda p, y: -((y - p * 2) ** 2), LIST, ["params is a list"]),
+    "minus a list": (lambda p, y: -p * y, LIST, ["params is a list"]),
+    "a product with a list": (lambda p, x: -((x @ p) ** 2), LIST, ["params is a list"]),
+    "a list in a dictionary": (lambda p, y: -((y - p["b"] * 2) ** 2), {"b": LIST}, ["params['b'] is a list"]),
+    "a tuple of start values": (lambda p, y: -((y - (p + 1)) ** 2), (0.0, 1.0), ["params is a tuple"]),
+    "filling an array of NumPy": (filled, TWO, ["cannot hold parameters", "jnp.stack"]),
+    "a number printed in a format": (printed, TWO, ["jax.debug.print"]),
+    "three names for two values": (three_of_two, TWO, ["3 values are unpacked", "2 of them"]),
+    "round brackets for an entry": (lambda p, y: -((y - p(0)) ** 2), TWO, ["params[0]"]),
+    "float() beside np.zeros": (inside_a_longer_call, TWO, ["leave float() out"]),
+    "math.lgamma": (lambda p, y: y * math.lgamma(p[0]), TWO, ["jax.scipy.special.gammaln"]),
+    "a law that jax does not have": (lambda p, y: scipy.stats.weibull_min.logpdf(y, p[0]), TWO, ["jaxmle.families"]),
+    "a function that jax does not have": (lambda p, y: scipy.special.kv(1.0, p[0]) * y, TWO, ["the same computation in jax.numpy"]),
+    "a draw of NumPy": (lambda p, y: y * np.random.default_rng(0).normal(p[0]), TWO, ["a draw made before the fit"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", IN_THE_LIKELIHOOD)
+def test_what_was_said_in_words_of_python_or_jax_is_said_of_the_likelihood(mistake):
+    loglik, start, parts = IN_THE_LIKELIHOOD[mistake]
+    with pytest.raises((TypeError, ValueError), match=r"^line \d+ of ") as caught:
+        jm.fit(loglik, start, X if mistake == "a product with a list" else Y)
+    message = str(caught.value)
+    assert all(part in message for part in parts), message
+    assert "\n" not in message and "Tracer" not in message
+
+
+def test_what_stands_beside_the_mistake_on_its_line_is_not_blamed():
+    with pytest.raises(TypeError, match="params is a list") as caught:
+        jm.fit(lambda p, x: -((x @ p) ** 2), LIST, np.column_stack([Y, Y]))
+    assert "column_stack() works only" not in str(caught.value)

@@ -32,6 +32,7 @@ from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import chart_of, term_shape
 from jaxmle.parameters.arguments import check_count
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import call_of
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import Solver
 
 
+@with_keyword_hints
 def fit_batch(
     loglik: Loglik,
     params0: Tree = None,

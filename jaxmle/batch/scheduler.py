@@ -25,7 +25,14 @@ from jaxmle.batch.chunks.chunk import SLOTS_FOR_THE_LAST, Chunk, WarmStart, load
 from jaxmle.batch.chunks.compilation import Programs
 from jaxmle.batch.chunks.machine import members_first, members_last
 from jaxmle.batch.chunks.pieces import Piece, flat_members
-from jaxmle.batch.chunks.plan import Schedule, Sizes, cut, free_bytes, resident_bytes
+from jaxmle.batch.chunks.plan import (
+    Schedule,
+    Sizes,
+    cut,
+    free_bytes,
+    resident_bytes,
+    with_larger_pieces,
+)
 from jaxmle.batch.chunks.programs import point_at
 from jaxmle.batch.chunks.solver import STEPS_TO_GATHER, half_done, is_open
 from jaxmle.batch.members.read import Inputs
@@ -95,7 +102,7 @@ class Scheduler:
             self.checkpoint.remember(buckets=[vars(schedule) for schedule in schedules])
         pieces: list[Piece] = []
         for (length, members), schedule in zip(self.buckets, schedules, strict=True):
-            for part in _parts(members, schedule.members):
+            for part in _parts(members, schedule.members_a_piece):
                 pieces.append(Piece(len(pieces), "first", length, part, schedule))
         return pieces
 
@@ -107,8 +114,11 @@ class Scheduler:
         live = data + size * sum(length) * (p + 6)
         record = self.record_bytes(k, p, size)
         sizes = Sizes(self.inputs.source.members, members, data, live, record)
-        on_accelerator = self.programs.machine.on_accelerator
-        return cut(sizes, len(self.devices), self.free, self.block, on_accelerator)
+        machine = self.programs.machine
+        schedule = cut(sizes, len(self.devices), self.free, self.block, machine.on_accelerator)
+        if not machine.in_numpy or machine.mesh is not None:
+            return schedule
+        return with_larger_pieces(schedule, sizes, self.free)
 
     @staticmethod
     def record_bytes(k: int, p: int, size: int) -> float:
@@ -131,8 +141,8 @@ class Scheduler:
         copies = 2.5 if self._starts_in_float32() else 2.0
         row_bytes = self.inputs.source.row_bytes()
         chunks = [
-            copies * piece.schedule.members * row_bytes * sum(piece.length)
-            + 2 * piece.schedule.slots * self.record_bytes(k, p, size)
+            copies * piece.schedule.members_a_piece * row_bytes * sum(piece.length)
+            + 2 * self.programs.slots(piece) * self.record_bytes(k, p, size)
             for piece in self.pieces
         ]
         records = self.inputs.source.members * record
@@ -400,7 +410,7 @@ class Scheduler:
         for place in np.unique(bucket):
             length = self.buckets[place][0]
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
-            for part in _parts(index[bucket == place], schedule.members):
+            for part in _parts(index[bucket == place], schedule.members_a_piece):
                 fewer = replace(schedule, slots=min(SLOTS_FOR_THE_LAST, schedule.slots))
                 few = self.programs.mesh is None and len(part) <= SLOTS_FOR_THE_LAST
                 pieces.append(Piece(len(pieces), name, length, part, fewer if few else schedule))

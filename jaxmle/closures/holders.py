@@ -32,7 +32,6 @@ class Traversal(Protocol):
     all: bool
     again: bool
     narrow: bool
-    integers: bool
     traced: bool
 
     # fmt: off
@@ -127,7 +126,6 @@ def numpy_array(traversal: Traversal, value: ndarray) -> None:
     dtype = value.dtype
     traversal.holders.add(id(value))
     traversal.narrow = traversal.narrow or is_narrow_now(value)
-    traversal.integers = traversal.integers or (value.ndim > 0 and dtype.kind in "iu")
     traversal.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
         inner = value.ravel().tolist()
@@ -159,8 +157,6 @@ def numpy_scalar(traversal: Traversal, value: Foreign) -> None:
 
 def jax_array(traversal: Traversal, value: Foreign) -> None:
     """An array that cannot change, or a tracer."""
-    is_whole = getattr(value.dtype, "kind", "") in ("i", "u")  # an extended type, of keys, has none
-    traversal.integers = traversal.integers or (value.ndim > 0 and is_whole)
     if is_narrow(value):
         traversal.holders.add(id(value))
         traversal.narrow = traversal.narrow or is_narrow_now(value)
@@ -239,5 +235,4 @@ def column_values(traversal: Traversal, values: ndarray) -> None:
             else:
                 traversal.visit(value)
     else:
-        traversal.integers = traversal.integers or values.dtype.kind in "iu"
         traversal.facts += (values.dtype.str, digest(values))

@@ -34,8 +34,13 @@ def model_digest(function: FunctionTo[Foreign], *args: Foreign) -> str:
     """A digest of what ``function(*args)`` computes: its program and all arrays that the
     program captured.
     """
+    return program_digest(jax.make_jaxpr(function)(*args))
+
+
+def program_digest(program: ClosedJaxpr) -> str:
+    """A digest of a program and all arrays that it captured."""
     digest = _Digest()
-    digest.program(jax.make_jaxpr(function)(*args))
+    digest.program(program)
     return digest.hex()
 
 

@@ -77,7 +77,6 @@ class Look(NamedTuple):
     changes: bool  # whether code was met that may change what it depends on
     holders: frozenset[int]  # identities of what holds arrays to copy or functions under ``jit``
     narrow: bool  # whether an array was met that is narrower than the numbers of a fit now
-    integers: bool  # whether an array of integers was met
     kinds: frozenset[int]  # identities of the classes of objects
     retained: list[object]  # all that was met: identities are good as long as this is kept
 
@@ -122,7 +121,6 @@ class _Traversal:
         self.traced = False
         self.changes = False
         self.narrow = False
-        self.integers = False
 
     def visit(self, value: Foreign) -> None:
         """Write down a value, and all that it depends on."""
@@ -163,7 +161,7 @@ class _Traversal:
     def result(self, names: frozenset[str]) -> Look:
         """What the walk has found, which looked at attributes of these names."""
         holding = frozenset() if self.again else holders.reaching(self.edges, self.holders)
-        seen = (self.hidden, self.traced, self.changes, holding, self.narrow, self.integers)
+        seen = (self.hidden, self.traced, self.changes, holding, self.narrow)
         return Look(
             self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.retained
         )

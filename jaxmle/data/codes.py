@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmle._types import DataFrame, Label, Tree, ndarray
 from jaxmle.data.table import columns_of
+from jaxmle.parameters.keywords import with_keyword_hints
 
 NAME = "column"
 
@@ -25,6 +26,7 @@ class Codes(NamedTuple):
     levels: tuple[Label, ...]
 
 
+@with_keyword_hints
 def codes(column: DataFrame) -> Codes:
     """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
 

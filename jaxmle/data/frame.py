@@ -52,6 +52,7 @@ from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.methods import Solver
@@ -162,6 +163,7 @@ class Frame:
 
     # ------------------------------------------------------------ fitting
 
+    @with_keyword_hints
     def fit(
         self,
         model: Loglik,
@@ -221,10 +223,10 @@ class Frame:
 
     def named(self, fitted: Fit, model: Loglik) -> Fit:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
-        ``beta[age]`` for ``beta[1]``.
+        ``age`` for ``beta[1]``.
 
-        The fit knows both spellings: a function that takes the name of a parameter accepts
-        ``beta[age]``, ``beta[1]`` and ``beta``.
+        The fit knows every spelling: a function that takes the name of a parameter accepts
+        ``age``, ``beta[age]``, ``beta[1]`` and ``beta``.
         """
         return renamed(
             fitted,
@@ -296,6 +298,7 @@ class Frame:
             )
         return leaves
 
+    @with_keyword_hints
     def predict(
         self,
         fitted: Fit,
@@ -356,6 +359,7 @@ class Frame:
         return native(columns, self.backend if new is None else backend_of(new))
 
 
+@with_keyword_hints
 def from_formula(
     formula: str,
     data: DataFrame,
@@ -412,7 +416,7 @@ def from_formula(
     >>> model = poisson(offset="offset")
     >>> fit = frame.fit(model)
     >>> fit.names, fit.x.round(4).tolist()
-    (('beta[Intercept]', 'beta[site[T.b]]'), [0.9808, 0.3185])
+    (('Intercept', 'site[b]'), [0.9808, 0.3185])
     >>> frame.predict(fit, {"site": ["b"], "years": [10.0]})["estimate"].round(4).tolist()
     [36.6667]
     """

@@ -38,6 +38,7 @@ from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.frames import is_frame
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import Solver
@@ -49,6 +50,7 @@ DIGEST_COLUMNS = 100  # columns of the digest
 MAX_KEYS_COMPARED = 10_000  # keys that are searched for a similar spelling
 
 
+@with_keyword_hints
 def fit_groups(
     loglik: Loglik,
     params0: Tree = None,

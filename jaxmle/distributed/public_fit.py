@@ -20,10 +20,12 @@ from jaxmle.fitting.options import (
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import fits_itself
 from jaxmle.likelihood.information.covariance import Kind
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.methods import Solver
 
 
+@with_keyword_hints
 def fit(
     loglik: Loglik,
     params0: Tree = None,

@@ -27,6 +27,7 @@ from jaxmle.effects.rows import Groups, Rows, groups_of, rows_at
 from jaxmle.effects.source import Source, source_of
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_function
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated
@@ -44,6 +45,7 @@ TITLES = {
 }
 
 
+@with_keyword_hints
 def margins(
     fit: Fit,
     data: DataFrame | Frame,

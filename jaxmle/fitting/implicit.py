@@ -27,6 +27,7 @@ from jaxmle.likelihood.derivatives import (
     without_derivative,
 )
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
+from jaxmle.likelihood.discovery.indices import check_fixed_indices
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.discovery.row_independence import check_traced
 from jaxmle.likelihood.discovery.self_check import evaluation_of
@@ -52,6 +53,7 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     codes = () if clusters is None else cluster_codes(clusters, posed.rows)
     problem = problem_of(posed.loglik, posed.chart, options)
     base = posed.base
+    check_fixed_indices(posed.loglik, posed.layout, base, posed.data)
     check_traced(posed.loglik, posed.layout, base, posed.data, options.block_rows)
     bare = problem.bare
 

@@ -22,9 +22,14 @@ from jaxmle.runtime.compile import compiled, to_numpy
 from jaxmle.solvers.status import Status
 from jaxmle.verdict.limit import DECREMENT_USABLE
 from jaxmle.verdict.recession_cone import cone_of, distinct, farthest, generators
-from jaxmle.verdict.separation import LOCAL_CERTIFICATE, gaps, wants_cone, with_recession_cone
+from jaxmle.verdict.separation import (
+    LOCAL_CERTIFICATE,
+    POINTS_AT_ONCE,
+    gaps,
+    wants_cone,
+    with_recession_cone,
+)
 
-POINTS_AT_ONCE = 16  # at which the gradients of all terms are held together
 MAX_ASKED = 256  # quantities whose signs in the cone are looked for, a millisecond each
 
 
@@ -160,15 +165,11 @@ def _values(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndar
 
 
 def _scores_at(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:
-    """The score of each term at the points (q, p), (q, n, p), some points at a time."""
+    """The score of each term at the points (q, p), at most ``POINTS_AT_ONCE``, (q, n, p)."""
 
     def make(loglik: Loglik) -> Function:
         return lambda points, data: scores_at(loglik, layout, points, data)
 
+    whole = np.pad(points, ((0, POINTS_AT_ONCE - len(points)), (0, 0)), mode="edge")
     program = compiled(loglik, ("scores at", layout), make)
-    scores = []
-    for first in range(0, len(points), POINTS_AT_ONCE):
-        part = points[first : first + POINTS_AT_ONCE]
-        whole = np.pad(part, ((0, POINTS_AT_ONCE - len(part)), (0, 0)), mode="edge")
-        scores.append(np.asarray(program(whole, data), float)[: len(part)])
-    return np.concatenate(scores)
+    return np.asarray(program(whole, data), float)[: len(points)]

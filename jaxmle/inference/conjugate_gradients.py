@@ -19,6 +19,7 @@ from jaxmle.inference.delta import Delta
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.structure import chart_of
 from jaxmle.parameters.arguments import check_count, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
@@ -46,6 +47,7 @@ class _Solve(NamedTuple):
     products: Array  # ()
 
 
+@with_keyword_hints
 def stderr_by_cg(
     loglik: Loglik,
     fit: Fit,

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmle._types import Array, DataFrame, Tree, ndarray
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_function, check_level, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import path_name
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated
@@ -141,6 +142,7 @@ def _flat(tree: Tree) -> ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@with_keyword_hints
 def delta(
     g: Callable[[Tree], Tree],
     fit: Fit,

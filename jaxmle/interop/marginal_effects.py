@@ -14,6 +14,7 @@ from jaxmle.data.frame import Frame
 from jaxmle.data.prediction import Quantity, quantity_of, ready_model
 from jaxmle.data.table import Column
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 PREDICTED_KINDS = ("mean", "link")
 
 
+@with_keyword_hints
 def to_marginaleffects(
     fit: Fit, frame: Frame, *, kind: str = "mean", model: Loglik | None = None
 ) -> Foreign:

@@ -17,6 +17,7 @@ from jaxmle.likelihood.combinators import penalize
 from jaxmle.likelihood.contract import data_length
 from jaxmle.parameters.arguments import check_flag, shown
 from jaxmle.parameters.constraints import Constraint, Interval, free
+from jaxmle.parameters.keywords import with_keyword_hints
 
 DRAWS_OF_START = 15  # of the prior, whose median a search starts from, as numpyro's own does
 DATA_OF_MODEL = "a dictionary from the model's arguments to arrays, {'x': x, 'y': y}"
@@ -63,6 +64,7 @@ class NumpyroModel:
         return replace(self, likelihood=tree)
 
 
+@with_keyword_hints
 def from_numpyro(model: Function, data: Mapping[str, Tree], *, priors: bool = False) -> Tree:
     """The joint likelihood of a numpyro model, without its priors, or with them for MAP.
 

@@ -25,6 +25,7 @@ from jaxmle.lake.tables import refuse_absent
 from jaxmle.lake.worker import Failed, Work, fit_partition
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_flag
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.methods import Solver
@@ -34,6 +35,7 @@ from jaxmle.workers.payload import packed
 ERRORS = {kind.__name__: kind for kind in (TypeError, ValueError, MemoryError, RuntimeError)}
 
 
+@with_keyword_hints
 def fit_lake(
     model: Loglik,
     source: Foreign,

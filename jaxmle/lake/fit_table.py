@@ -14,6 +14,7 @@ from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import arrow_table, as_data, column_values, refuse_absent, table_of_fits
 from jaxmle.likelihood.combinators import Weights
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import Solver
@@ -32,6 +33,7 @@ class Fitted(NamedTuple):
     coding: str
 
 
+@with_keyword_hints
 def fit_table(
     model: Loglik,
     table: Foreign,
@@ -82,8 +84,8 @@ def fit_table(
     >>> table = {"y": [1.0, 2.0, 3.0, 4.0, 6.0], "site": ["b", "a", "b", "a", "a"]}
     >>> fits = jm.fit_table(jm.models.normal(), table, by="site", formula="y ~ 1")
     >>> fits.column_names[:6]
-    ['site', 'n', 'status', 'reason', 'loglik', 'est:beta[Intercept]']
-    >>> fits.column("site").to_pylist(), fits.column("est:beta[Intercept]").to_pylist()
+    ['site', 'n', 'status', 'reason', 'loglik', 'est:Intercept']
+    >>> fits.column("site").to_pylist(), fits.column("est:Intercept").to_pylist()
     (['a', 'b'], [4.0, 2.0])
     """
     host_only("fit_table")

@@ -18,9 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.extend.core import Literal as Constant
 
-from jaxmle._types import Array, Atom, Foreign, Loglik, Tree, ndarray
-from jaxmle.likelihood.contract import terms_of
-from jaxmle.parameters.tree import Layout
+from jaxmle._types import Atom, Foreign, Tree, ndarray
 from jaxmle.runtime.calls import aval_of, value_of
 
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
@@ -74,19 +72,10 @@ NO_CODE = Var(None, False)
 # ---------------------------------------------------------------- the program
 
 
-def indices_of(
-    loglik: Loglik, layout: Layout, base: Array, data: Tree
-) -> tuple[tuple[Index, ...], dict[int, ndarray]]:
+def indices_of(program: ClosedJaxpr, data: Tree) -> tuple[tuple[Index, ...], dict[int, ndarray]]:
     """The places where the program of a log-likelihood indexes an axis by a leaf of the data or by
-    an array that it closes over, and these arrays by their numbers; nothing if it cannot be traced.
+    an array that it closes over, and these arrays by their numbers.
     """
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
-    try:
-        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
-            base, shapes
-        )
-    except Exception:  # an error of the function itself is raised when it is summed
-        return (), {}
     first = len(jax.tree.leaves(data))
     constants = dict(enumerate(program.consts, first))
     table = dict(zip(program.jaxpr.constvars, codes_captured(program, first), strict=True))
@@ -159,14 +148,14 @@ def applied(equation: JaxprEqn, ins: list[Var]) -> tuple[list[Var], list[Index]]
     of_data = any(var.of_data for var in ins)
     unknown = [Var(None, of_data) for _ in equation.outvars]
     if name == "scan":
-        body = _program(params["jaxpr"])
+        body = program_in(params["jaxpr"])
         return unknown, _looped(_results(body, _of_one_turn(equation, body, ins))[1])
     if name == "cond":
         chosen = list(indexed(equation, ins))
-        branches = [_results(_program(branch), ins[1:])[1] for branch in params["branches"]]
+        branches = [_results(program_in(branch), ins[1:])[1] for branch in params["branches"]]
         return unknown, _looped([*chosen, *(index for branch in branches for index in branch)])
     if name == "while":
-        body = _program(params["body_jaxpr"])
+        body = program_in(params["body_jaxpr"])
         first = params["cond_nconsts"]
         constants = ins[first : first + params["body_nconsts"]]
         carried = [Var(None, var.of_data) for var in ins[first + params["body_nconsts"] :]]
@@ -183,7 +172,7 @@ def _looped(indices: list[Index]) -> list[Index]:
     return [index._replace(looped=True) for index in indices]
 
 
-def _program(closed: ClosedJaxpr) -> Tree:
+def program_in(closed: ClosedJaxpr) -> Tree:
     return getattr(closed, "jaxpr", closed)
 
 
@@ -228,7 +217,7 @@ def indexed(equation: JaxprEqn, ins: list[Var]) -> Iterator[Index]:
         return
     index = ins[1].known
     each = index if isinstance(index, tuple) and not isinstance(index, Code) else (index,)
-    if len(each) != len(places) or _filled_on_purpose(params):
+    if len(each) != len(places) or filled_on_purpose(params):
         return
     shape = aval_of(equation.invars[0]).shape
     adds = name != "gather"
@@ -239,7 +228,7 @@ def indexed(equation: JaxprEqn, ins: list[Var]) -> Iterator[Index]:
             yield from _index(component, shape[axis] - window[axis] + 1, ins[0], choice)
 
 
-def _filled_on_purpose(params: Tree) -> bool:
+def filled_on_purpose(params: Tree) -> bool:
     """Whether the value read out of range was given explicitly: ``at[…].get(mode="fill",
     fill_value=0)``.
     """

@@ -12,6 +12,7 @@ import numpy as np
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array, ArrayLike, Tree
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.opaque import LikelihoodTree
 
 
@@ -72,6 +73,7 @@ def _named(params: Tree, leaf: str) -> Tree:
     raise ValueError(f"the prior names {leaf!r}, but params has no such entry")
 
 
+@with_keyword_hints
 def ridge(strength: float | jax.Array, leaf: str | None = None) -> Ridge:
     """The ridge log prior −strength·‖θ‖²/2, for all parameters or for one leaf.
 
@@ -91,6 +93,7 @@ def ridge(strength: float | jax.Array, leaf: str | None = None) -> Ridge:
     return Ridge(strength, leaf)
 
 
+@with_keyword_hints
 def normal_prior(mean: float | Array, sd: float | Array, leaf: str | None = None) -> NormalPrior:
     """Independent normal priors on all parameters, or on one leaf; mean and sd broadcast against
     it.

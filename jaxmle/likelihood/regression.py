@@ -22,6 +22,7 @@ from jaxmle.likelihood.derivatives import derivatives_by_rows
 from jaxmle.likelihood.designs import Column
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import marked
 from jaxmle.runtime.cse import once
@@ -40,6 +41,7 @@ class Linear(LikelihoodTree):
     offset: str | None = None
 
 
+@with_keyword_hints
 def linear(x: str, param: str, offset: str | None = None) -> Linear:
     """A linear predictor for ``regression``: the leaf ``x`` (n, q) of the data times the parameter
     leaf (q,) or (q, K).
@@ -413,6 +415,7 @@ def _entries(layout: Layout, name: str) -> tuple[ndarray, tuple[int, ...]]:
     )
 
 
+@with_keyword_hints
 def regression(
     density: Callable[[Tree, Tree], Array],
     eta: Mapping[str, Predictor],

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxmle._types import Array, Key, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.opaque import LikelihoodTree
 
@@ -89,6 +90,7 @@ class Simulation(LikelihoodTree):
 Law = Exact | Enumeration | Simulation
 
 
+@with_keyword_hints
 def exact(
     information: Callable[[Tree, Tree], Array], cross: Callable[[Tree, Tree], Array] | None = None
 ) -> Exact:
@@ -121,6 +123,7 @@ def exact(
     return Exact(information, cross)
 
 
+@with_keyword_hints
 def enumeration(leaf: str, values: Tree) -> Enumeration:
     """The distribution of a response with finitely many values: expectations are sums over
     ``values``.
@@ -160,6 +163,7 @@ def enumeration(leaf: str, values: Tree) -> Enumeration:
     return Enumeration(leaf, tuple(float(v) for v in array))
 
 
+@with_keyword_hints
 def simulation(
     sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Key, draws: int = 200
 ) -> Simulation:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
@@ -158,19 +159,22 @@ def _rows(loglik: Loglik, data: Tree) -> int:
     return rows_of(loglik, data) or 1
 
 
-def term_shape(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
-    """The shape of the terms at ``base`` (p,), determined once for each shape of the data; () if it
-    is one number for dependent data.
+def program_of_terms(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> ClosedJaxpr:
+    """The program of the terms as a function of x (p,) and the data, traced once for each shape of
+    the data.
     """
 
-    def find(loglik: Loglik) -> tuple[int, ...]:
-        return jax.eval_shape(
-            lambda base, data: terms_of(loglik, layout.unravel(base), data), base, data
-        ).shape
+    def trace(loglik: Loglik) -> ClosedJaxpr:
+        return jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(base, data)
 
     if tracing():
-        return find(loglik)
-    return remembered(loglik, ("term shape", layout, *shapes_of(data)), find)
+        return trace(loglik)
+    return remembered(loglik, ("terms", layout, *shapes_of(data)), trace)
+
+
+def term_shape(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
+    """The shape of the terms at ``base`` (p,); () if it is one number for dependent data."""
+    return program_of_terms(loglik, layout, base, data).out_avals[0].shape
 
 
 def shapes_of(data: Tree) -> tuple[Tree, ...]:

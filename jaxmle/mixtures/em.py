@@ -21,6 +21,7 @@ from jaxmle.mixtures.gaussian_em import Path
 from jaxmle.mixtures.gaussian_mixture import GaussianMixture
 from jaxmle.mixtures.mixture_of import MixtureOf
 from jaxmle.parameters.arguments import check_count, check_number, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import portable_tree, precision
@@ -106,6 +107,7 @@ class EM:
         return f"{self.fit!r}\n{self.explain()}"
 
 
+@with_keyword_hints
 def em(
     model: Model,
     start: Tree = None,
@@ -368,6 +370,7 @@ def _unbounded(fitted: Fit, vanishing: list[int], rows: ndarray) -> Fit:
     )
 
 
+@with_keyword_hints
 def em_steps(
     model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None
 ) -> tuple[Tree, ndarray]:

@@ -16,11 +16,13 @@ from jaxmle.mixtures.k_means import assignments
 from jaxmle.parameters.arguments import check_choice, check_count, shown
 from jaxmle.parameters.constraints import covariance as positive_definite
 from jaxmle.parameters.constraints import positive, simplex
+from jaxmle.parameters.keywords import with_keyword_hints
 
 COVARIANCE_FORMS = ("full", "tied", "diagonal", "spherical")
 ROWS_A_FEATURE_BLOCK = 4096  # of a block: its features and responsibilities stay in a core's cache
 
 
+@with_keyword_hints
 def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixture:
     """A mixture of multivariate normal distributions, Σ_j w_j N(μ_j, Σ_j).
 

@@ -22,6 +22,7 @@ from jaxmle.mixtures.gaussian_em import Path
 from jaxmle.mixtures.k_means import assignments
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
@@ -36,6 +37,7 @@ USABLE_COMPONENT_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEP
 
 
 @with_recipe
+@with_keyword_hints
 def mixture_of(
     component: Callable[[Tree, Tree], Array],
     components: int,

@@ -16,6 +16,7 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Namespace, Shape, Tree, ndarray
 from jaxmle.parameters.arguments import check_end
+from jaxmle.parameters.keywords import with_keyword_hints
 
 Entry = tuple[int, ...]
 Bounds = tuple[float, float]
@@ -351,6 +352,7 @@ correlation = Correlation()
 covariance = Covariance()
 
 
+@with_keyword_hints
 def interval(a: float, b: float) -> Interval:
     """Every entry of the leaf lies strictly between ``a`` and ``b``.
 
@@ -367,6 +369,7 @@ def interval(a: float, b: float) -> Interval:
     return Interval(check_end("a", a), check_end("b", b))
 
 
+@with_keyword_hints
 def lower(a: float) -> Interval:
     """Every entry of the leaf lies strictly above ``a``.
 
@@ -384,6 +387,7 @@ def lower(a: float) -> Interval:
     return Interval(check_end("a", a), math.inf)
 
 
+@with_keyword_hints
 def upper(b: float) -> Interval:
     """Every entry of the leaf lies strictly below ``b``.
 

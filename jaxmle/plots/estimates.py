@@ -12,7 +12,6 @@ import numpy as np
 from jaxmle._types import Facts, Foreign, Function, Tree, ndarray
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.parameters.arguments import check_function, check_level, check_number
-from jaxmle.parameters.short_names import brief_names
 from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
@@ -80,11 +79,6 @@ def forest(
         reference = check_number("reference", reference)
     items = _labelled(fits)
     names = _names(items, names)
-    brief: dict[str, str] = {}
-    for item in items.values():
-        brief |= dict(
-            zip(item.layout.names, brief_names(item.layout.leaves, item.layout.names), strict=True)
-        )
     rows_by_label = {
         label: {name: row for name in names if (row := _row(item, name, level)) is not None}
         for label, item in items.items()
@@ -98,7 +92,7 @@ def forest(
     for number, (label, rows) in enumerate(rows_by_label.items()):
         style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
         series(ax, rows, names, float(offsets[number]), scale, style, label)
-    finish(ax, [brief.get(name, name) for name in names], scale, reference, _axis(items, level))
+    finish(ax, list(names), scale, reference, _axis(items, level))
     if len(items) > 1:
         ax.legend(
             frameon=False,

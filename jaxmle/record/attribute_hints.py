@@ -15,6 +15,13 @@ NAMES_OF_OTHER_SOFTWARE = {
     "fit.loglik": ("llf", "log_likelihood", "log_likelihood_", "loglikelihood", "fun", "fval"),
     "fit.zvalues": ("tvalues", "zvalue", "z"),
     "fit.pvalues": ("pvalue", "p_values", "p"),
+    "fit.conf_int()": (
+        "ci",
+        "confint",
+        "confidence_interval",
+        "confidence_intervals_",
+        "intervals",
+    ),
     "fit.n": ("nobs", "n_obs"),
     "fit.converged and fit.explain()": ("success", "message", "mle_retvals", "convergence"),
     "fit.summary(), or print(fit)": ("summary2", "print_summary", "report"),

@@ -19,6 +19,7 @@ from jaxmle._types import Array, DataFrame, DType, Foreign, Index, Key, Loglik, 
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record import serialization
 from jaxmle.record.attribute_hints import missing_attribute
@@ -193,6 +194,7 @@ class Fit:
         """Whether the status is CONVERGED; a boolean, or an array of them."""
         return self.status == int(Status.CONVERGED)
 
+    @with_keyword_hints
     def interval(self, level: float = 0.95, scale: str = "free") -> Array:
         """Wald interval of each printed entry, (p, 2).
 
@@ -208,6 +210,7 @@ class Fit:
         ):  # an estimate on its bound or an infinite one: the ends show it
             return wald_interval(self.x, self.se, self.bounds, z, scale)
 
+    @with_keyword_hints
     def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
         """Wald intervals as a tree like ``params``, each leaf with a last axis (lower, upper).
         See ``interval``.
@@ -346,6 +349,7 @@ class Fit:
         """An explanation of the verdict: which parameters are concerned and what to do."""
         return explain_record(self)
 
+    @with_keyword_hints
     def summary(self, level: float = 0.95) -> str:
         """The table of one fit, or the digest of a batch."""
         from jaxmle.tables import digest, table
@@ -368,6 +372,7 @@ class Fit:
     def _repr_html_(self) -> str:
         return self.to_html()
 
+    @with_keyword_hints
     def to_html(
         self,
         level: float = 0.95,
@@ -382,6 +387,7 @@ class Fit:
 
         return markup.html(self, View(level, exponentiate, labels, terms))
 
+    @with_keyword_hints
     def to_latex(
         self,
         level: float = 0.95,
@@ -396,6 +402,7 @@ class Fit:
 
         return markup.latex(self, View(level, exponentiate, labels, terms))
 
+    @with_keyword_hints
     def to_markdown(
         self,
         level: float = 0.95,
@@ -410,6 +417,7 @@ class Fit:
 
         return markup.markdown(self, View(level, exponentiate, labels, terms))
 
+    @with_keyword_hints
     def to_frame(
         self,
         level: float = 0.95,

@@ -54,8 +54,9 @@ CALLBACK_IN_SINGLE_PRECISION = (
 
 
 class UnwatchedClosureWarning(UserWarning):
-    """A likelihood closes over something that cannot be watched for changes, and recompiling it at
-    each call takes long. The warning is given once for each function.
+    """A likelihood depends on something that cannot be watched for changes: it has other values
+    each time it is traced, such as a random draw, or compiling it again at each call takes long.
+    The warning is given once for each function.
 
     >>> import warnings, numpy as np, jaxmle as jm
     >>> generator = np.random.default_rng(0)
@@ -201,11 +202,6 @@ def _once_differentiable(node: Tree) -> OnceDifferentiable:
     if hasattr(node, "loglik"):
         return dataclasses.replace(node, loglik=_once_differentiable(node.loglik))
     return node
-
-
-def closes_over_integers(loglik: Tree) -> bool:
-    """Whether a function in the likelihood closes over an array of integers."""
-    return any(_memo(function).seen.integers for function in functions_of(loglik))
 
 
 def contradict(loglik: Tree) -> None:
@@ -402,15 +398,28 @@ def _timed(held: Held, piece: Tree) -> Iterator[None]:
     for function, memo in hidden:
         memo.timed.add(id(piece))
         memo.seconds += time.perf_counter() - began
-        if memo.seconds > SECONDS_WORTH_A_WARNING and _first_warning(function):
-            warn_caller(
-                f"{getattr(function, '__name__', type(function).__name__)} depends on "
-                f"{memo.seen.hidden}, which cannot be watched for changes: it is traced "
-                f"and compiled again at each call, this time for {memo.seconds:.1f} s. "
+        if memo.seconds > SECONDS_WORTH_A_WARNING:
+            warn_once(
+                function,
+                f"depends on {memo.seen.hidden}, which cannot be watched for changes: it is "
+                f"traced and compiled again at each call, this time for {memo.seconds:.1f} s. "
                 "Read or draw it once, outside, and let the likelihood close over the "
                 "array or pass it as data.",
-                UnwatchedClosureWarning,
             )
+
+
+def may_change_by_itself(loglik: Opaque) -> str:
+    """What a function depends on that may differ from call to call; '' if there is nothing."""
+    function: Foreign = loglik.function
+    seen = _memo(function).seen
+    return seen.hidden or ("what it changes itself" if seen.changes else "")
+
+
+def warn_once(function: Function, sentence: str) -> None:
+    """Warn of what a function closes over, once for each function, whose name comes first."""
+    if _first_warning(function):
+        name = getattr(function, "__name__", type(function).__name__)
+        warn_caller(f"{name} {sentence}", UnwatchedClosureWarning)
 
 
 def _first_warning(function: Function) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import linecache
 import os
 import re
@@ -24,10 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
-import scipy.special
 
 from jaxmle._types import Foreign, FunctionTo, Tree
+from jaxmle.closures.in_jax import foreign_calls
 
 OUR_FOLDER = str(Path(__file__).parents[1])
 NOT_USERS = (
@@ -38,18 +38,21 @@ NOT_USERS = (
 )
 SITE = re.compile(r"[\\/](site|dist)-packages[\\/]")
 NO_DATA = "The likelihood needs data, but none were given: fit(loglik, start, data)"
+CHARACTERS_OF_A_LINE = 100  # of a longer one only the part that failed is shown
 # A likelihood that cannot be called with two arguments.
 CALLED_OTHERWISE = (
     r"takes \d+ positional arguments? but 2 were given|missing \d+ required positional argument"
 )
 SECONDS_BEFORE_A_WORD = 10.0  # of tracing and compiling
-# A likelihood over whole arrays is traced in milliseconds; one that takes so long is a loop.
-SECONDS_OF_A_LOOP = 0.3
+# A likelihood over whole arrays is traced in milliseconds, with special functions in tenths of a
+# second, more on a busy machine; one that takes so long may well be a loop.
+SECONDS_OF_A_LOOP = 1.0
 
 
 def is_users(filename: str) -> bool:
     """Whether a file is neither ours, nor jax's, nor Python's, nor an installed package's."""
-    return not filename.startswith(NOT_USERS) and SITE.search(filename) is None
+    is_compiled = filename.endswith(".pyx")  # of an installed package, by a path of its own
+    return not (filename.startswith(NOT_USERS) or is_compiled or SITE.search(filename))
 
 
 def is_of_user(function: Foreign) -> bool:
@@ -79,13 +82,15 @@ class Place(NamedTuple):
     frame: types.FrameType
     number: int
     text: str
+    part: str  # of the line, what was evaluated
 
     @property
     def words(self) -> str:
         code = self.frame.f_code
         name = code.co_name.replace("<lambda>", "a lambda")
         file = Path(code.co_filename).name
-        shown = f": {self.text}" if self.text else ""
+        text = self.text if len(self.text) <= CHARACTERS_OF_A_LINE else self.part
+        shown = f": {text[:CHARACTERS_OF_A_LINE]}" if text else ""
         return f"line {self.number} of {name} ({file}){shown}"
 
 
@@ -100,8 +105,22 @@ def place_of(error: BaseException) -> Place | None:
     if deepest is None:
         return None
     code = deepest.tb_frame.f_code
-    text = linecache.getline(code.co_filename, deepest.tb_lineno, deepest.tb_frame.f_globals)
-    return Place(deepest.tb_frame, deepest.tb_lineno, " ".join(text.split())[:100])
+    line = linecache.getline(code.co_filename, deepest.tb_lineno, deepest.tb_frame.f_globals)
+    part = _part_evaluated(code, deepest.tb_lasti, line)
+    return Place(deepest.tb_frame, deepest.tb_lineno, " ".join(line.split()), part)
+
+
+def _part_evaluated(code: types.CodeType, instruction: int, line: str) -> str:
+    """The expression of a line that an instruction evaluates; the line if that is not known, or
+    if it goes on in the next.
+    """
+    positions = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
+    if positions is None:
+        return line
+    first, last, start, stop = positions
+    if first != last or start is None or stop is None:
+        return line
+    return " ".join(line.encode()[start:stop].decode(errors="replace").split()) or line
 
 
 @contextlib.contextmanager
@@ -142,7 +161,7 @@ def _converted(error: Exception, place: Place | None, params: Tree, data: Tree) 
     """NumPy, SciPy or Python's math met a tracer."""
     if place is None:
         return None
-    called = _foreign_calls(place)
+    called = _foreign_calls(place, place.part) or _foreign_calls(place, place.text)
     what = f"{called[0][0]} works only with numbers" if called else "NumPy works only with numbers"
     write = called[0][1] if called else "the function of jax.numpy, such as jnp.log"
     return (
@@ -188,13 +207,16 @@ def _concrete(error: Exception, place: Place | None, params: Tree, data: Tree) -
     """A tracer that should become a Python number."""
     if place is None:
         return None
-    if _foreign_calls(place):
+    if _foreign_calls(place, place.part):
         return _converted(error, place, params, data)
     plain = "leave out the conversion: a jax array can be used as it is"
-    instead = next(
-        (words for word, words in CONVERSIONS_TO_NUMBERS.items() if re.search(word, place.text)),
-        plain,
-    )
+    remedies = [
+        words
+        for text in (place.part, place.text)
+        for word, words in CONVERSIONS_TO_NUMBERS.items()
+        if re.search(word, text)
+    ]
+    instead = remedies[0] if remedies else plain
     return (
         f"{place.words}. This needs a Python number, but inside a likelihood parameters "
         f"and data have no values yet: {instead}"
@@ -246,7 +268,10 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
         return (
             f"{place.words}. A jax array cannot be changed in place: write x = x.at[i].set(value)"
         )
-    if re.search(r"unsupported operand type\(s\).*'dict'", text) or "bad operand type" in text:
+    sentence = _sequence_in_the_place_of_an_array(text, params, data) or _of_python(text, params)
+    if sentence is not None:
+        return f"{place.words}. {sentence}"
+    if re.search(r"operand type.*'dict'", text):
         return (
             f"{place.words}. A dictionary was used as a number: use one of its entries, "
             "such as params['mu']"
@@ -256,7 +281,7 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
             f"{place.words}. A string was used as a number: unpacking a dictionary of "
             "parameters gives its names; use its entries, params['mu']"
         )
-    if "Tracer" in text and _foreign_calls(place):
+    if "Tracer" in text and _foreign_calls(place, place.part):
         return _converted(error, place, params, data)
     if re.search(r"shape|dimension|broadcast", text):
         return f"{place.words}. The shapes do not match: {text.splitlines()[0]}"
@@ -265,6 +290,27 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
 
 def _is_row(tree: Tree) -> bool:
     return isinstance(tree, list | tuple)
+
+
+def _sequence_in_the_place_of_an_array(text: str, params: Tree, data: Tree) -> str | None:
+    """A sentence for arithmetic on a list of start values, which jax takes for a tree of numbers;
+    None if the error says nothing of lists.
+    """
+    named = re.search(r"\b(list|tuple)\b", text)
+    if named is None:
+        return None
+    for whole, argument in (("params", params), ("data", data)):
+        entries = {whole: argument}
+        if isinstance(argument, dict):
+            entries = {f"{whole}[{name!r}]": entry for name, entry in argument.items()}
+        for name, entry in entries.items():
+            if type(entry).__name__ == named[1]:
+                write = "numpy.array([0.0, 1.0])" if whole == "params" else "numpy.asarray(column)"
+                return (
+                    f"{name} is a {named[1]}, which jax reads as separate numbers: give an array "
+                    f"to compute with all of them at once, such as {write}"
+                )
+    return None
 
 
 def _assertion(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
@@ -326,8 +372,8 @@ def _attribute(error: Exception, place: Place | None, params: Tree, data: Tree) 
     if missing is None:
         return f"{place.words}. A dictionary has no such attribute: write params['mu'], data['y']"
     return (
-        f"{place.words}. Inside a likelihood data are jax arrays, not a frame or a list, "
-        f"and have no {missing[1]!r}: use jax.numpy functions"
+        f"{place.words}. Inside a likelihood params and data are jax arrays, not a frame or a "
+        f"list, and have no {missing[1]!r}: use jax.numpy functions"
     )
 
 
@@ -345,44 +391,30 @@ EXPLANATIONS: tuple[tuple[type[Exception], FunctionTo[str | None]], ...] = (
 )
 
 
-def _foreign_calls(place: Place) -> list[tuple[str, str]]:
-    """Calls of NumPy, SciPy and math on a line, each with what to write instead."""
-    names = {**place.frame.f_globals, **place.frame.f_locals}
-    calls = []
-    for match in re.finditer(r"([A-Za-z_]\w*)((?:\.\w+)*)\s*\(", place.text):
-        head = match[1]
-        tail = match[2]
-        held = names.get(head)
-        if held is None:
-            continue
-        instead = _instead(held, tail)
-        if instead is not None:
-            calls.append((f"{head}{tail}()", instead))
-    return calls
-
-
-def _instead(held: object, tail: str) -> str | None:
-    """What stands in jax for a function of NumPy, SciPy or math."""
-    if isinstance(held, types.ModuleType):
-        module = held.__name__
-        if module in ("numpy", "math"):
-            return f"jnp{tail}" if tail else None
-        if module.startswith("scipy"):
-            return f"jax.{module}{tail}"
-        return None
-    module = getattr(held, "__module__", None) or type(held).__module__
-    name = str(getattr(held, "__name__", None) or getattr(held, "name", ""))
-    if isinstance(held, np.ufunc) and getattr(scipy.special, name, None) is held:
-        return f"jax.scipy.special.{name}"
-    if isinstance(held, types.BuiltinFunctionType) and module == "math":
-        return f"jnp.{name}"
-    if str(module).startswith("numpy") or type(held).__module__ == "numpy":
-        return f"jnp.{name}{tail}"
-    if str(module).startswith("scipy.stats"):
-        return f"jax.scipy.stats.{name}{tail}"
-    if str(module).startswith("scipy.special"):
-        return f"jax.scipy.special.{name}{tail}"
+def _of_python(text: str, params: Tree) -> str | None:
+    """What Python says of tracers in words of its own, said for a likelihood."""
+    unpacked = re.search(r"values to unpack \(expected (\d+)(?:, got (\d+))?\)", text)
+    if unpacked is not None:
+        given = f"{unpacked[2]} of them" if unpacked[2] else "more of them"
+        return f"{unpacked[1]} values are unpacked, and there are {given}: count the start values"
+    if "Tracer" in text and "object is not callable" in text:
+        return "An array was called like a function: an entry is params[0] or params['mu']"
+    if "Tracer.__format__" in text:
+        return (
+            "Parameters and data have no values yet inside a likelihood: print them with "
+            "jax.debug.print('{x}', x=x), or after the fit"
+        )
+    if "setting an array element with a sequence" in text:
+        return (
+            "An array of NumPy cannot hold parameters: compute with whole arrays, or write "
+            "jnp.stack(list of entries)"
+        )
     return None
+
+
+def _foreign_calls(place: Place, text: str) -> list[tuple[str, str]]:
+    """Calls of NumPy, SciPy and math in a line or a part of it, each with what to write instead."""
+    return foreign_calls(text, {**place.frame.f_globals, **place.frame.f_locals})
 
 
 # ---------------------------------------------------------------- a trace that takes long
@@ -425,8 +457,8 @@ def _say(name: str, state: _State) -> None:
     under_way = 0.0 if state.began is None else now - state.began
     if max(state.seconds, under_way) > SECONDS_OF_A_LOOP:
         print(
-            f"jaxmle: {name} has been compiling for ten seconds. A Python loop over rows "
-            "is unrolled step by step: compute with whole arrays, or write the loop with "
-            "jax.lax.scan.",
+            f"jaxmle: {name} has been compiling for ten seconds. If it loops over rows in Python, "
+            "every step of the loop is compiled: compute with whole arrays instead, or write the "
+            "loop with jax.lax.scan.",
             file=sys.stderr,
         )

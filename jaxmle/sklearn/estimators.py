@@ -74,7 +74,7 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 5.0, 8.0])
     >>> regression = MLERegressor("poisson").fit(X, y)
     >>> regression.fit_.names, regression.coef_.round(3).tolist()
-    (('beta[Intercept]', 'beta[x0]'), [0.674])
+    (('Intercept', 'x0'), [0.674])
     >>> round(float(regression.predict(X).sum()), 6)  # for a Poisson regression equal to that of y
     16.0
     """

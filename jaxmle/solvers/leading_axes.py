@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import NUMPYS, namespace
 from jaxmle._types import Array, Function, Tree, ndarray
 
 
@@ -95,6 +95,26 @@ def members_of(v: Array) -> tuple[int, ...]:
     return v.shape[1:]
 
 
+def map_arrays(function: Function, tree: Tree, *others: Tree) -> Tree:
+    """``jax.tree.map`` for named tuples of NumPy arrays, in a third of the time."""
+    if isinstance(tree, NUMPYS):
+        return function(tree, *others)
+    if isinstance(tree, tuple):
+        parts = [map_arrays(function, *parts) for parts in zip(tree, *others, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return None if tree is None else jax.tree.map(function, tree, *others)
+
+
+def merged(function: Function, new: Tree, old: Tree) -> Tree:
+    """``map_arrays`` for a function that leaves what is the same in both trees as it is."""
+    if new is old:
+        return old
+    if isinstance(old, tuple):
+        parts = [merged(function, a, b) for a, b in zip(new, old, strict=True)]
+        return type(old)(*parts) if hasattr(old, "_fields") else tuple(parts)
+    return function(new, old) if isinstance(old, NUMPYS) else jax.tree.map(function, new, old)
+
+
 def lanes_of(active: Array) -> ndarray:
     """The indices of the active members (b,). A single index is given twice, because NumPy sums a
     single lane in another order than several.
@@ -106,12 +126,12 @@ def lanes_of(active: Array) -> ndarray:
 def members(tree: Tree, lanes: ndarray) -> Tree:
     """The members of a batch in NumPy in these lanes."""
     # four times as fast as leaf[..., lanes]
-    return jax.tree.map(lambda leaf: np.take(leaf, lanes, axis=-1), tree)
+    return map_arrays(lambda leaf: leaf.take(lanes, axis=-1), tree)
 
 
 def with_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
     """The tree with ``part`` in these lanes, in the types of the tree."""
-    return _put_members(jax.tree.map(np.array, tree), lanes, part)
+    return _put_members(map_arrays(np.array, tree), lanes, part)
 
 
 def _put_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
@@ -121,7 +141,7 @@ def _put_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
         whole[..., lanes] = new
         return whole
 
-    return jax.tree.map(written, tree, part)
+    return map_arrays(written, tree, part)
 
 
 def where_active(
@@ -157,7 +177,7 @@ def loop_over_active(
         if not np.all(now.active):
             (done,) = np.nonzero(~now.active)
             if whole is None:
-                whole = jax.tree.map(np.array, now)
+                whole = map_arrays(np.array, now)
             else:
                 _put_members(whole, lanes[done], members(now, done))
             left = lanes_of(now.active)
@@ -197,8 +217,8 @@ def evaluate_lanes(evaluate: Function, lanes: ndarray, size: int) -> Function:
 
 def _in_types_of(old: Tree, new: Tree) -> Tree:
     def written(a: Tree, b: Tree) -> Tree:
-        if a is b or (np.shape(a) == b.shape and a.dtype == b.dtype):
+        if a.shape == b.shape and a.dtype == b.dtype:
             return a
         return np.broadcast_to(a, b.shape).astype(b.dtype, copy=False)
 
-    return jax.tree.map(written, new, old)
+    return merged(written, new, old)

@@ -16,6 +16,7 @@ from jaxmle.solvers.leading_axes import (
     column,
     diagonal,
     members_of,
+    merged,
     outer,
     transposed,
 )
@@ -244,16 +245,15 @@ def select(condition: Array, new: Tree, old: Tree) -> Tree:
     """
     if isinstance(condition, (bool, np.bool_)):
         return new if condition else old
-    xp = namespace(jax.tree.leaves(old)[0])
+    leaf = old
+    while isinstance(leaf, tuple):
+        leaf = leaf[0]
+    xp = namespace(leaf)
     if xp is HOST and np.all(condition):  # without a copy
-        return jax.tree.map(_chosen, new, old, old)
+        return merged(lambda a, b: _chosen(a, b, b), new, old)
     if xp is HOST and not np.any(condition):
-        return jax.tree.map(_chosen, old, new, old)
-
-    def chosen(a: Array, b: Array) -> Tree:
-        return b if a is b else xp.where(condition, a, b).astype(b.dtype, copy=False)
-
-    return jax.tree.map(chosen, new, old)
+        return merged(lambda a, b: _chosen(b, a, b), new, old)
+    return merged(lambda a, b: xp.where(condition, a, b).astype(b.dtype, copy=False), new, old)
 
 
 def select_lazily(condition: Array, new: Callable[[], Tree], old: Callable[[], Tree]) -> Tree:

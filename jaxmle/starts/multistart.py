@@ -19,6 +19,7 @@ from jaxmle.likelihood.combinators import Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.structure import has
 from jaxmle.parameters.arguments import check_count
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 MAXIMA_SHOWN = 20  # maxima in the table
 
 
+@with_keyword_hints
 def multistart(
     loglik: Loglik,
     starts: Tree = None,

@@ -19,6 +19,7 @@ from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.structure import has, jeffreys_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_function
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
@@ -30,6 +31,7 @@ from jaxmle.stochastic.polish import checked_names, polished
 POLISHERS: dict[str, Solver] = {"newton": Newton(), "lbfgs": LBFGS()}
 
 
+@with_keyword_hints
 def fit_stochastic(
     loglik: Loglik,
     params0: Tree,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jaxmle._types import Foreign, Loglik, PathLike, Tree
 from jaxmle.fitting.options import Options
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.streams.columns import Columns, columns_of
 from jaxmle.streams.files import check_columns, files_at
@@ -62,6 +63,7 @@ class ParquetRows:
         return fit_source(self.reading, loglik, params0, options, engine, checkpoint)
 
 
+@with_keyword_hints
 def parquet(
     path: PathLike | Sequence[PathLike], columns: Tree, *, filesystem: Foreign = None
 ) -> ParquetRows:

@@ -37,6 +37,7 @@ LOCAL_CERTIFICATE = 0
 BY_CONE = 1
 BY_EXACT_ARITHMETIC = 2
 MAX_GRADIENT_BYTES = 2**28  # bytes of gradients that are looked at
+POINTS_AT_ONCE = 64  # at which the gradients of all terms are held together
 MAX_CUTS = 12  # rounds of looking for terms that fall far out
 # at which they are looked for, in units in which the gradient of the usual term is one
 CUTTING_DISTANCES = (1.0, 10.0, 100.0, 1000.0)
@@ -71,7 +72,8 @@ def with_recession_cone(
         ways: gradients of the terms at many points.
         start: (p,) where the terms are looked at first, not far out.
         exact: whether these gradients determine the cone exactly.
-        further: the gradients (q, n, p) of the terms at other points (q, p).
+        further: the gradients (q, n, p) of the terms at other points (q, p), at most
+            ``POINTS_AT_ONCE`` of them.
     """
     roots = np.asarray(roots)
     p = len(fit.names)
@@ -148,15 +150,17 @@ def _cut(
             break
         rays = cone.rays[np.any(cone.rays != 0, axis=1)]
         rays = rays / np.max(np.abs(rays / unit), axis=1)[:, None]
+        ways = np.tile(rays, (len(starts) * len(CUTTING_DISTANCES), 1))
+        distances = np.repeat(CUTTING_DISTANCES, len(starts) * len(rays))[:, None]
+        points = np.tile(np.repeat(starts, len(rays), axis=0), (len(CUTTING_DISTANCES), 1))
+        points[:, columns] += distances * ways
         falling = []
-        for distance in CUTTING_DISTANCES:
-            points = np.repeat(starts, len(rays), axis=0)
-            ways = np.tile(rays, (len(starts), 1))
-            points[:, columns] += distance * ways
-            gradients = further(points)[..., columns]  # (2q, n, k)
+        for first in range(0, len(points), POINTS_AT_ONCE):
+            part = slice(first, first + POINTS_AT_ONCE)
+            gradients = further(points[part])[..., columns]  # (64, n, k) or fewer
             size = np.linalg.norm(gradients, axis=-1)
-            slope = np.einsum("qnk,qk->qn", gradients, ways)
-            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(ways, axis=1)[:, None]
+            slope = np.einsum("qnk,qk->qn", gradients, ways[part])
+            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(ways[part], axis=1)[:, None]
             seen = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual) & (slope < -bound)
             falling.append(gradients[seen])
         more = np.concatenate(falling)

@@ -31,13 +31,15 @@ PAUSE = 0.2  # seconds before each of the five or more pieces of a run that is k
 
 def batch(folder, loglik=logit, devices=None):
     """The leaves of forty fits in three chunks."""
-    sizes, plan.CHUNK_SIZES = plan.CHUNK_SIZES, (16,)
+    sizes = plan.CHUNK_SIZES, plan.MEMBERS_A_PIECE
+    plan.CHUNK_SIZES = (16,)
+    plan.MEMBERS_A_PIECE = 16
     try:
         data = {"x": X, "y": Y}
         start = {"beta": np.zeros(2)}
         fits = jm.fit_batch(loglik, start, data, checkpoint=folder, progress=False, devices=devices)
     finally:
-        plan.CHUNK_SIZES = sizes
+        plan.CHUNK_SIZES, plan.MEMBERS_A_PIECE = sizes
     return [np.asarray(leaf) for leaf in jax.tree.leaves(fits)]
 
 

@@ -5,6 +5,7 @@ import gzip
 import importlib
 import itertools
 import math
+import os
 import random
 import sys
 import time
@@ -183,3 +184,45 @@ def test_a_path_that_nobody_reads_hides_nothing(tmp_path):
     settings = types.SimpleNamespace(path=tmp_path, c=0.0)
     seen = look(shifted(lambda: settings.c if settings.path.name else 0.0))
     assert not seen.hidden
+
+
+# ---------------------------------------------------------------- a draw within the likelihood
+
+GENERATOR = np.random.default_rng(0)
+COUNTED = [0.0]
+
+
+def counting(p, y):
+    COUNTED[0] += 1.0
+    return -((y - p - COUNTED[0]) ** 2)
+
+
+OTHER_EACH_TIME = {
+    "numpy.random": lambda p, y: -((y - p + np.random.random()) ** 2),  # noqa: NPY002
+    "a generator": lambda p, y: -((y - p + GENERATOR.normal()) ** 2),
+    "a generator of its own": lambda p, y: -((y - p + np.random.default_rng().normal()) ** 2),
+    "random": lambda p, y: -((y - p + random.random()) ** 2),
+    "the clock": lambda p, y: -((y - p + time.time() % 1) ** 2),
+    "a counter": counting,
+}
+SAME_EACH_TIME = {
+    "a seeded generator": lambda p, y: -((y - p + np.random.default_rng(3).normal()) ** 2),
+    "a key": lambda p, y: -((y - p + jax.random.normal(jax.random.key(1))) ** 2),
+    "an environment": lambda p, y: -((y - p + len(os.environ["PATH"])) ** 2),
+}
+
+
+@pytest.mark.parametrize("source", OTHER_EACH_TIME)
+def test_a_draw_in_the_likelihood_was_a_constant_without_a_word(source):
+    y = np.arange(5.0)
+    for fit, data in ((jm.fit, y), (jm.fit_batch, np.stack([y, y]))):
+        drawing = functools.partial(OTHER_EACH_TIME[source])  # each is warned of once
+        with pytest.warns(jm.UnwatchedClosureWarning, match="depends on .* one draw"):
+            fit(drawing, 0.0, data)
+
+
+@pytest.mark.parametrize("source", SAME_EACH_TIME)
+def test_what_is_the_same_in_each_trace_is_no_draw(source):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*one draw.*", jm.UnwatchedClosureWarning)
+        assert jm.fit(SAME_EACH_TIME[source], 0.0, np.arange(5.0)).converged

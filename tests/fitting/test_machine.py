@@ -97,6 +97,34 @@ def hard():
     return {"x": x * np.geomspace(1, 100, MANY)[:, None], "y": y}
 
 
+@pytest.mark.parametrize("single_precision_first", [False, True])
+def test_members_of_several_chunks_move_together_as_they_would_apart(
+    monkeypatch, hard, single_precision_first
+):
+    """Five chunks of eight members in one piece, whose last few move to a chunk of their own, give the bits of five pieces; but for how many steps the first piece allows in single precision."""
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (8,))
+    monkeypatch.setattr(chunk, "MIN_MEMBERS_TO_MOVE", 8)
+    if single_precision_first:
+        monkeypatch.setattr(scheduler, "MIN_ROWS_FOR_FLOAT32_START", 0)
+        monkeypatch.setattr(scheduler, "MIN_ROWS_A_MEMBER_FOR_FLOAT32", 0)
+    monkeypatch.setattr(plan, "MEMBERS_A_PIECE", 8)
+    apart = fits(monkeypatch, logistic, hard, Machine(True))
+    monkeypatch.setattr(plan, "MEMBERS_A_PIECE", 40)
+    pieces, taken = [], []
+    load, own = chunk.load, chunk.Chunk.taken
+    monkeypatch.setattr(scheduler, "load", lambda *given: pieces.append(load(*given)) or pieces[-1])
+    monkeypatch.setattr(chunk.Chunk, "taken", lambda *given: taken.append(1) or own(*given))
+    together = fits(monkeypatch, logistic, hard, Machine(True))
+    assert len(pieces[0].parts) == 5 and taken
+    if not single_precision_first:
+        for one, other in zip(jax.tree.leaves(apart), jax.tree.leaves(together), strict=True):
+            assert_array_equal(one, other)
+    assert_array_equal(together.status, apart.status)
+    fine = apart.converged
+    assert np.sum(fine) == MANY - 9
+    assert_allclose(together.x[fine], apart.x[fine], atol=SAME * np.min(apart.se[fine]))
+
+
 @pytest.mark.parametrize("few", [8, 16], ids=["in a chunk of their own", "in one round"])
 def test_an_accelerator_is_seldom_waited_for_and_keeps_the_data(monkeypatch, hard, few):
     """The symptom: the host waited for the device once a step, and fetched a whole chunk for its last members."""

@@ -244,3 +244,40 @@ def test_a_batch_with_a_covariance_of_more_lags_than_rows_has_none():
     )
     assert np.all(np.isfinite(fits.se[0]))
     assert np.all(np.isnan(fits.se[1]))
+
+
+# ---------------------------------------------------------------- a column that broadcasts
+
+COLUMN = {"y": Y[:, None], "x": X}
+SUMMED_OVER_PAIRS = {
+    "a sum": lambda b, d: -jnp.sum((d["y"] - b * d["x"]) ** 2),
+    "a density": lambda b, d: norm.logpdf(d["y"], b * d["x"], 1.0).sum(),
+    "a sum along one axis": lambda b, d: norm.logpdf(d["y"], b * d["x"]).sum(axis=0),
+    "where": lambda b, d: -jnp.where(d["y"] > 0, (b - d["x"]) ** 2, b**2).sum(),
+    "under jit": jax.jit(lambda b, d: -jnp.sum((jnp.exp(d["y"]) - b * d["x"]) ** 2)),
+}
+PAIRS_ON_PURPOSE = {
+    "the column by itself": lambda b, d: -jnp.sum((d["y"][:, 0] - b * d["x"]) ** 2),
+    "all columns": lambda b, d: -jnp.sum((d["y"] - b * d["x"][:, None]) ** 2),
+    "pairs of rows": lambda b, d: -jnp.sum((d["x"][:, None] - d["x"] - b) ** 2) + d["y"].sum(),
+    "a transpose": lambda b, d: -jnp.sum((d["y"] - d["y"].T - b) ** 2),
+    "a product": lambda b, d: -jnp.sum((d["x"] @ d["y"] - b) ** 2),
+}
+
+
+@pytest.mark.parametrize("form", SUMMED_OVER_PAIRS)
+def test_a_column_against_a_row_was_a_sum_over_n_times_n_numbers_and_converged(form):
+    with jax.numpy_rank_promotion("allow"):
+        for fit, data in (
+            (jm.fit, COLUMN),
+            (jm.fit_batch, jax.tree.map(lambda a: a[None], COLUMN)),
+        ):
+            with pytest.warns(jm.BroadcastWarning, match=r"data\['y'\] of shape \(n, 1\) meets"):
+                fit(SUMMED_OVER_PAIRS[form], 0.0, data)
+
+
+@pytest.mark.parametrize("form", PAIRS_ON_PURPOSE)
+def test_pairs_that_are_written_out_are_no_mistake(form):
+    with jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+        warnings.simplefilter("error", jm.BroadcastWarning)
+        jm.fit(PAIRS_ON_PURPOSE[form], 0.0, COLUMN)

@@ -158,6 +158,7 @@ def test_where_single_precision_will_not_do(monkeypatch, sprints, loglik, start,
 def test_the_first_chunk_decides_and_a_checkpoint_keeps_it(monkeypatch, sprints, tmp_path):
     """The rounds of later chunks are set by the first; a resumed run repeats them to the bit."""
     monkeypatch.setattr(plan, "CHUNK_SIZES", (16,))
+    monkeypatch.setattr(plan, "MEMBERS_A_PIECE", 16)
     data = {"x": X, "y": Y}
     whole = jm.fit_batch(logistic, START, data, checkpoint=tmp_path / "run")
     assert len(sprints) == 3
@@ -173,6 +174,7 @@ def test_a_run_killed_between_the_decision_and_the_first_piece_ran_it_again_with
 ):
     """The decision was made from the first chunk, and then changed that chunk itself."""
     monkeypatch.setattr(plan, "CHUNK_SIZES", (16,))
+    monkeypatch.setattr(plan, "MEMBERS_A_PIECE", 16)
     data, asked, plain = {"x": X, "y": Y}, [], chunk.Chunk.climb
 
     def watched(self, rounds, enough):

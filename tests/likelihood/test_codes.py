@@ -232,3 +232,74 @@ def test_codes_without_a_branch_or_column_that_are_masked_or_the_reference_are_f
     first, *rest = (Y[k == G].mean() for k in range(K))
     fit = jm.fit(from_first, MEANS, {"y": Y, "g": G})
     assert_allclose(fit.params["m"], [first, *(mean - first for mean in rest)], rtol=1e-9)
+
+
+# ---------------------------------------------------------------- numbers in the function itself
+
+
+def by_a_loop(p, y):
+    return jax.lax.scan(lambda c, row: (c, -((row - p[3]) ** 2)), 0.0, y)[1]
+
+
+BEYOND_THE_START = {
+    "brackets": lambda p, y: -((y - p[3]) ** 2) - 0 * p[0],
+    "from the end": lambda p, y: -((y - p[-4]) ** 2),
+    "a NumPy integer": lambda p, y: -((y - p[np.int64(2)]) ** 2),
+    "a loop of Python": lambda p, y: -((y - sum(p[k] for k in range(3))) ** 2),
+    "a matrix": lambda p, y: -((y - jnp.outer(p, p)[0, 2]) ** 2),
+    "take": lambda p, y: -((y - jnp.take(p, 5)) ** 2),
+    "scan": by_a_loop,
+    "jit": jax.jit(lambda p, y: -((y - p[3]) ** 2)),
+    "a branch": lambda p, y: jax.lax.cond(p[0] > 0, lambda: -((y - p[2]) ** 2), lambda: -(y**2)),
+    "put in": lambda p, y: -((y - jnp.zeros(3).at[3].set(p[0]).sum()) ** 2),
+}
+
+
+@pytest.mark.parametrize("way", BEYOND_THE_START)
+def test_theta_3_of_two_start_values_was_theta_1_and_converged(way):
+    with pytest.raises(ValueError, match=r"line \d+ of test_codes.py: index -?\d is out of range"):
+        jm.fit(BEYOND_THE_START[way], np.zeros(2), Y)
+
+
+def test_a_column_beyond_the_last_was_the_last_and_converged():
+    x = np.column_stack([Y, Y**2])
+    with pytest.raises(ValueError, match="index 7 is out of range: the axis has 2 entries"):
+        jm.fit(lambda p, x: -((x[:, 7] - p) ** 2), 0.0, x)
+
+
+def test_indices_made_in_the_function_were_not_looked_at():
+    with pytest.raises(ValueError, match="holds 5 in entry 1"):
+        jm.fit(lambda p, y: -((y - p[jnp.array([0, 5])].sum()) ** 2), np.zeros(2), Y)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f: jax.jit(lambda y: jm.fit(f, np.zeros(2), y).x)(Y),
+        lambda f: jax.vmap(lambda y: jm.fit(f, np.zeros(2), y).x)(np.stack([Y, Y])),
+        lambda f: jm.fit_batch(f, np.zeros(2), np.stack([Y, Y])),
+        lambda f: jm.fit_batch(f, np.zeros(2), [Y, Y[:9]]),
+        lambda f: jm.multistart(f, np.zeros((2, 2)), Y),
+    ],
+    ids=["jit", "vmap", "batch", "ragged", "multistart"],
+)
+def test_an_index_beyond_the_start_is_refused_at_every_door(call):
+    with pytest.raises(ValueError, match="index 3 is out of range"):
+        call(BEYOND_THE_START["brackets"])
+
+
+def test_a_row_that_a_shorter_member_does_not_have_was_its_last():
+    with pytest.raises(ValueError, match="index 20 is out of range: the axis has 9 entries"):
+        jm.fit_batch(lambda p, y: -((y - y[20] - p) ** 2), 0.0, [Y, Y[:9]])
+
+
+def test_entries_from_the_end_clipped_or_filled_on_purpose_are_fitted():
+    for mean in (
+        lambda p: p[-1],
+        lambda p: p.at[5].get(mode="clip"),
+        lambda p: p.at[5].get(mode="fill", fill_value=0.0) + p[1],
+        lambda p: jax.lax.dynamic_slice(p, (1,), (1,))[0],
+    ):
+        fit = jm.fit(lambda p, y, mean=mean: -((y - mean(p)) ** 2) - p[0] ** 2, np.zeros(2), Y)
+        assert fit.converged
+        assert_allclose(fit.x, [0.0, Y.mean()], atol=1e-9)

@@ -710,10 +710,10 @@ def test_a_forest_calls_its_rows_by_short_names_and_takes_them():
     frame = jm.from_formula("low ~ age + race", table)
     fit = frame.fit(jm.models.logistic())
     rows = [label.get_text() for label in plots.forest(fit).get_yticklabels()]
-    assert rows == ["Intercept", "age", "race[T.b]", "race[T.c]"]
+    assert rows == ["Intercept", "age", "race[b]", "race[c]"]
     some = plots.forest(fit, ["race", "age"])
     assert [label.get_text() for label in some.get_yticklabels()] == [
-        "race[T.b]", "race[T.c]", "age",
+        "race[b]", "race[c]", "age",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="no parameter is called 'ages'"):
         plots.forest(fit, ["ages"])

@@ -43,6 +43,7 @@ def filtered() -> None:
         jm.DerivativeRuleWarning,
         jm.DiscoveryWarning,
         jm.EmptyLevelWarning,
+        jm.BroadcastWarning,
         jm.MeanLikelihoodWarning,
         jm.MissingRowsWarning,
         jm.UnwatchedClosureWarning,

@@ -6,6 +6,7 @@ still running (``programs``); functions that do not call the likelihood move the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -45,6 +46,10 @@ from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
 SLOTS_FOR_THE_LAST = 128  # slots for the last few members of a round: their ascents are long
+# members of which few are moved together, and the share that is few: to move them costs an
+# evaluation of those that are moved
+MIN_MEMBERS_TO_MOVE = 128
+MAX_SHARE_TO_MOVE = 0.5
 
 
 class WarmStart(NamedTuple):
@@ -63,7 +68,9 @@ class Chunk:
 
     programs: Programs
     form: Form
-    per_member: list[jax.Array]  # leaves (blocks, block_size, ...)
+    # leaves (blocks, block_size, ...), of some members after those of others: all parts have the
+    # same shapes, for one program
+    parts: list[list[jax.Array]]
     common: list[jax.Array]  # leaves that all members share
     base: ndarray  # (p, slots)
     data_id: ndarray  # (2, slots)
@@ -72,24 +79,51 @@ class Chunk:
     def run(self, name: str, active: Array, *args: Tree) -> Tree:
         """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
+        if len(self.parts) == 1:
+            return self._run_part(program, self.parts[0], active, args)
+        size = self.part_size
+        spans = [slice(first, first + size) for first in range(0, len(active), size)]
+        spans = [span for span in spans if np.any(active[span])] or spans[:1]
+        results = []
+        for span in spans:
+            given = jax.tree.map(lambda leaf, span=span: leaf[..., span], (active, args))
+            results.append(self._run_part(program, self.parts[span.start // size], *given))
+
+        def joined(*leaves: ndarray) -> ndarray:
+            whole = np.zeros((*leaves[0].shape[:-1], len(active)), leaves[0].dtype)
+            for span, leaf in zip(spans, leaves, strict=True):
+                whole[..., span] = leaf
+            return whole
+
+        return jax.tree.map(joined, *results)
+
+    def _run_part(
+        self, program: Function, part: list[jax.Array], active: Array, args: tuple[Tree, ...]
+    ) -> Tree:
         slots = len(active)
+        size = self.part_size
 
         def wider(leaf: Tree) -> Tree:
             pad = jnp.pad if isinstance(leaf, jax.Array) else np.pad
-            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, self.room - slots)])
+            return pad(leaf, [(0, 0)] * (np.ndim(leaf) - 1) + [(0, size - slots)])
 
-        if slots < self.room:
+        if slots < size:
             active, args = jax.tree.map(wider, (active, args))
-        results = program(self.per_member, self.common, active, args)
+        results = program(part, self.common, active, args)
         if self.programs.machine.in_numpy:
             return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], results)
-        return _first(results, slots) if slots < self.room else results
+        return _first(results, slots) if slots < size else results
+
+    @property
+    def part_size(self) -> int:
+        """The members that the blocks of a part have room for."""
+        blocks, block_size = self.parts[0][0].shape[:2]
+        return blocks * block_size
 
     @property
     def room(self) -> int:
         """The members that its blocks have room for."""
-        blocks, block_size = self.per_member[0].shape[:2]
-        return blocks * block_size
+        return self.part_size * len(self.parts)
 
     @property
     def may_have_kinks(self) -> bool:
@@ -97,7 +131,7 @@ class Chunk:
         key = ("may have kinks", self.form)
         loaded = self.programs.loaded
         if key not in loaded:
-            member = self.form.member(single(self.per_member, 2), self.common)
+            member = self.form.member(single(self.parts[0], 2), self.common)
             layout = self.programs.problem.layout
             loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
         return loaded[key]
@@ -145,7 +179,8 @@ class Chunk:
         """Steps in single precision; None if the likelihood cannot be evaluated in it, for instance
         because one of its constants is of double precision.
         """
-        single_precision = replace(self, per_member=[to_float32(leaf) for leaf in self.per_member])
+        parts = [[to_float32(leaf) for leaf in part] for part in self.parts]
+        single_precision = replace(self, parts=parts)
 
         def evaluate(z: Array, active: Array) -> Point:
             return single_precision.run("evaluate_in_float32", active, z)
@@ -253,24 +288,24 @@ class Chunk:
         return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_THE_LAST
 
     def taken(self, slots: ndarray, active: ndarray) -> Chunk:
-        """The members in these slots as a chunk of its own, with room for as many blocks as
-        this one.
+        """The members in these slots as a chunk of its own, whose parts have room for as many
+        blocks as those of this one.
         """
-        blocks, block_size = self.per_member[0].shape[:2]
+        blocks, block_size = self.parts[0][0].shape[:2]
         whole = np.resize(slots, -(-len(slots) // block_size) * block_size)
-
-        on_accelerator = self.programs.machine.on_accelerator
-
-        def taken(leaf: Tree) -> jax.Array:
-            shape = leaf.shape[2:]
-            if on_accelerator:  # it has one block
-                return rows_taken(leaf.reshape(-1, *shape), whole).reshape(leaf.shape)
-            members = np.asarray(leaf).reshape(-1, *shape)[whole]
-            return to_device(members.reshape(-1, block_size, *shape), blocks)
-
+        if self.programs.machine.on_accelerator:  # it has one block
+            folded = [leaf.reshape(-1, *leaf.shape[2:]) for leaf in self.parts[0]]
+            pairs = zip(folded, self.parts[0], strict=True)
+            parts = [[rows_taken(leaf, whole).reshape(like.shape) for leaf, like in pairs]]
+        else:
+            rows = [_members_of(leaves, whole) for leaves in zip(*self.parts, strict=True)]
+            parts = [
+                [to_device(leaf, blocks) for leaf in part]
+                for part in in_parts(rows, blocks, block_size)
+            ]
         return replace(
             self,
-            per_member=[taken(leaf) for leaf in self.per_member],
+            parts=parts,
             base=self.base[:, slots],
             data_id=self.data_id[:, slots],
             active=active,
@@ -287,13 +322,34 @@ class Evaluation:
         return self.chunk.run("evaluate", active, z)
 
     def of_lanes(self, lanes: ndarray) -> Function:
-        """The evaluation of the members in these slots, in NumPy."""
-        if len(lanes) > SLOTS_FOR_THE_LAST or not self.chunk.is_wide:
+        """The evaluation of the members in these slots, in NumPy. A few of many members are moved
+        together, so that other blocks have no active member.
+        """
+        members = len(self.chunk.active)
+        few = MIN_MEMBERS_TO_MOVE < members and MAX_SHARE_TO_MOVE * members >= len(lanes)
+        if not few or self.chunk.programs.mesh is not None:
             return Lanes(self, lanes, self.chunk.room)
-        few = np.resize(lanes, SLOTS_FOR_THE_LAST)
-        places = np.arange(SLOTS_FOR_THE_LAST)
-        taken = self.chunk.taken(few, places < len(lanes))
-        return Lanes(Evaluation(taken), places[: len(lanes)], taken.room)
+        taken = self.chunk.taken(lanes, np.ones(len(lanes), bool))
+        return Lanes(Evaluation(taken), np.arange(len(lanes)), taken.room)
+
+
+def in_parts(leaves: list[ndarray], blocks: int, block_size: int) -> Iterator[list[ndarray]]:
+    """Leaves (members, ...) of a multiple of ``block_size`` members as those (blocks, block_size,
+    ...) of each part; the last part may have fewer blocks.
+    """
+    folded = [leaf.reshape(-1, block_size, *leaf.shape[1:]) for leaf in leaves]
+    for first in range(0, len(folded[0]), blocks):
+        yield [leaf[first : first + blocks] for leaf in folded]
+
+
+def _members_of(parts: tuple[jax.Array, ...], index: ndarray) -> ndarray:
+    """The members ``index`` (m,) of a leaf (blocks, block_size, ...) of each part, (m, ...)."""
+    folded = [np.asarray(leaf).reshape(-1, *leaf.shape[2:]) for leaf in parts]
+    taken = np.empty((len(index), *folded[0].shape[1:]), folded[0].dtype)
+    part, place = np.divmod(index, len(folded[0]))
+    for i in np.unique(part):
+        taken[part == i] = folded[i][place[part == i]]
+    return taken
 
 
 def load(programs: Programs, inputs: Inputs, piece: Piece) -> Chunk:
@@ -302,22 +358,21 @@ def load(programs: Programs, inputs: Inputs, piece: Piece) -> Chunk:
     slots = programs.slots(piece)
     if programs.machine.on_accelerator:  # of few members few are sent there
         block_size = min(block_size, slots)
-    shape = (piece.blocks, block_size)
-    flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
-    per_member = []
-    common = []
-    for leaf, is_shared in zip(flat.leaves, flat.form.shared, strict=True):
-        if is_shared:
-            common.append(jnp.asarray(leaf))
-        else:
-            per_member.append(np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]))
+    flat = flat_members(inputs, piece.member_in_slots(piece.blocks * block_size), piece.length)
+    pairs = list(zip(flat.leaves, flat.form.shared, strict=True))
+    common = [jnp.asarray(leaf) for leaf, is_shared in pairs if is_shared]
+    per_member: list[ndarray] = [np.asarray(leaf) for leaf, is_shared in pairs if not is_shared]
+    parts = [
+        programs.laid_out(flat.form, part, common, piece.schedule)
+        for part in in_parts(per_member, piece.schedule.blocks, block_size)
+    ]
     member = piece.member_in_slots(slots)
     base = inputs.base[member] if inputs.base.ndim == 2 else inputs.base
     padding = ((0, max(slots - len(flat.data_id), 0)), (0, 0))
     return Chunk(
         programs,
         flat.form,
-        programs.laid_out(flat.form, per_member, common, piece.schedule),
+        parts,
         common,
         members_last(np.broadcast_to(base, (slots, programs.problem.layout.p))),
         members_last(np.pad(flat.data_id, padding)[:slots]),

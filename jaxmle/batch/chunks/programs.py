@@ -112,18 +112,20 @@ def over_blocks(
         # cut out in here: a block that is left out is not copied
         return run_block(block_of(per_member, i), block_of(args, i))
 
+    blocks, block_size = active.shape
     shapes = jax.eval_shape(lambda: computed(0))
+    zeros = jax.tree.map(lambda s: jnp.zeros((*s.shape[:-1], blocks * block_size), s.dtype), shapes)
+    asked = jnp.cumsum(jnp.any(active, axis=1))  # how many blocks are up to this one
 
-    def left_out(i: Array) -> Tree:
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    def one_more(done: Array, whole: Tree) -> Tree:
+        i = jnp.sum(asked <= done)
+        return jax.tree.map(
+            lambda leaf, part: jax.lax.dynamic_update_slice_in_dim(leaf, part, i * block_size, -1),
+            whole,
+            computed(i),
+        )
 
-    def block(i: Array) -> Tree:
-        return jax.lax.cond(jnp.any(active[i]), computed, left_out, i)
-
-    def joined(leaf: Array) -> Array:
-        return jnp.moveaxis(leaf, 0, -2).reshape((*leaf.shape[1:-1], active.size))
-
-    return jax.tree.map(joined, jax.lax.map(block, jnp.arange(active.shape[0])))
+    return jax.lax.fori_loop(0, asked[-1], one_more, zeros)
 
 
 def over_slots(

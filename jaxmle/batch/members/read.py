@@ -33,7 +33,7 @@ from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of
-from jaxmle.likelihood.discovery.indices import Members, check_indices
+from jaxmle.likelihood.discovery.indices import Members, check_fixed_indices, check_indices
 from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
 from jaxmle.likelihood.structure import parts_of, substituted
@@ -178,6 +178,10 @@ def _check_ragged_calls(loglik: Loglik, layout: Layout, base: ndarray, source: R
     """Check the coding of the data for the built-in models that the likelihood calls: of all
     members together if the rows are independent, otherwise member by member.
     """
+    if not source.padded:  # a row that is read by its number may not be there in a shorter member
+        rows = source.sizes[:, 0]
+        shortest = data_of(source, int(np.argmin(np.where(rows > 0, rows, rows.max()))))
+        check_fixed_indices(loglik, layout, base, shortest)
     if source.padded and len(set(source.part)) == 1:
         check_calls(loglik, layout, base, source.rows[0], partial(source.place, 0))
         return

@@ -21,6 +21,7 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
 from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit, Witness
 from jaxmle.record.identity import identity, with_response_id
@@ -36,6 +37,7 @@ MIN_SHARE_OF_STEP = 1e-6  # twenty halvings
 MAX_EPS_OF_DOUBLE = 1e-10  # the machine epsilon of float64 is below it, that of float32 above
 
 
+@with_keyword_hints
 def mean_br(
     loglik: Loglik,
     params0: Tree = None,

@@ -17,6 +17,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.likelihood.terms import term_rows
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 
@@ -74,6 +75,7 @@ class Disagreement:
         )
 
 
+@with_keyword_hints
 def disagreement(
     loglik: Loglik,
     fit: Fit,

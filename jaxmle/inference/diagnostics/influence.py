@@ -20,6 +20,7 @@ from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.information.covariance import cluster_information, cluster_sums
 from jaxmle.likelihood.structure import chart_of, jeffreys_of, roots_of
 from jaxmle.likelihood.terms import row_information, term_rows
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision, tracing
@@ -69,6 +70,7 @@ class Influence:
         return order[..., ::-1][..., :count]
 
 
+@with_keyword_hints
 def influence(
     loglik: Loglik,
     fit: Fit,

@@ -13,9 +13,11 @@ import scipy
 
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array, ArrayLike, DType, Key, Namespace
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.compile import tracing
 
 
+@with_keyword_hints
 def pearson_residuals(y: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Array:
     """Pearson residuals (y − μ)/√V, with mean 0 and variance 1 if the model is right.
 
@@ -37,6 +39,7 @@ def pearson_residuals(y: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Arr
     return (y - mean) / xp.sqrt(xp.where(variance > 0, variance, xp.nan))
 
 
+@with_keyword_hints
 def deviance_residuals(
     y: ArrayLike, mean: ArrayLike, terms: ArrayLike, saturated: ArrayLike
 ) -> Array:
@@ -74,6 +77,7 @@ def deviance_residuals(
     )
 
 
+@with_keyword_hints
 def pit(cdf: ArrayLike | None, below: ArrayLike | None = None, *, key: Key | None = None) -> Array:
     """Probability integral transforms F(y), uniform on (0, 1) if the model is right; randomised for
     a discrete response.
@@ -107,6 +111,7 @@ def pit(cdf: ArrayLike | None, below: ArrayLike | None = None, *, key: Key | Non
     return xp.where(sound, below + share * (cdf - below), xp.nan)
 
 
+@with_keyword_hints
 def quantile_residuals(
     cdf: ArrayLike | None,
     below: ArrayLike | None = None,

@@ -80,7 +80,7 @@ def equations_of(layout: Layout, texts: list[str]) -> Equations:
 
 def _names(layout: Layout) -> dict[str, list[int]]:
     """Every spelling without blanks, the longest first, with the positions it refers to."""
-    known = [*layout.names, *layout.places, *layout.short]
+    known = [*layout.names, *layout.whole_names, *layout.places, *layout.short]
     known += [leaf.path or "theta" for leaf in layout.leaves]
     positions = {}
     for name in sorted(set(known), key=len, reverse=True):

@@ -19,6 +19,7 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.structure import has_law
 from jaxmle.likelihood.terms import expected_information
 from jaxmle.parameters.arguments import check_number
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
@@ -87,6 +88,7 @@ class HauckDonner:
     __str__ = __repr__
 
 
+@with_keyword_hints
 def hauck_donner(
     loglik: Loglik,
     fit: Fit,

@@ -19,6 +19,7 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.structure import has, weighting_of
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.arguments import check_count, check_function
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
@@ -34,6 +35,7 @@ MIN_RELATIVE_SIZE_OF_INDICATOR = (
 )
 
 
+@with_keyword_hints
 def information_matrix_test(
     loglik: Loglik,
     fit: Fit,

@@ -10,6 +10,7 @@ from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.solvers.status import Status
@@ -18,6 +19,7 @@ from jaxmle.solvers.status import Status
 STATUSES_WITH_SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 
 
+@with_keyword_hints
 def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
     """Likelihood-ratio test of a restricted model against a full one: 2(ℓ_full − ℓ_restricted),
     compared with χ² whose df is the difference in df.

@@ -8,8 +8,10 @@ import numpy as np
 from jaxmle._namespace import HOST, namespace
 from jaxmle._types import Array, ArrayLike, FunctionTo, Namespace
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.keywords import with_keyword_hints
 
 
+@with_keyword_hints
 def holm(pvalues: ArrayLike, axis: int = -1) -> Array:
     """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false
     rejection at α, whatever the dependence.
@@ -40,6 +42,7 @@ def holm(pvalues: ArrayLike, axis: int = -1) -> Array:
     return _put_back(_running(xp, "maximum", raised), order, pvalues, axis)
 
 
+@with_keyword_hints
 def benjamini_hochberg(pvalues: ArrayLike, axis: int = -1) -> Array:
     """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected
     proportion of false rejections at α.

@@ -21,6 +21,7 @@ from jaxmle.likelihood.information.covariance import cluster_information, cluste
 from jaxmle.likelihood.structure import has_law, roots_of
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 
@@ -82,6 +83,7 @@ class Satterthwaite:
         )
 
 
+@with_keyword_hints
 def satterthwaite(
     loglik: Loglik,
     fit: Fit,

@@ -20,12 +20,14 @@ from jaxmle.likelihood.information.covariance import check_kind, sandwich
 from jaxmle.likelihood.structure import has, has_law, weighting_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information, term_rows
 from jaxmle.parameters.arguments import check_function
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
 
+@with_keyword_hints
 def score_test(
     loglik: Loglik,
     restricted: Fit,

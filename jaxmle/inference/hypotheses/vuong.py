@@ -13,9 +13,11 @@ from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.likelihood.structure import has, weighting_of
 from jaxmle.parameters.arguments import check_choice
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 
 
+@with_keyword_hints
 def vuong_test(
     loglik1: Loglik,
     fit1: Fit,

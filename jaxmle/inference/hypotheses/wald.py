@@ -17,6 +17,7 @@ from jaxmle.inference.again import check_fit
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.inference.hypotheses.restriction import Gap, Restriction, gap_of
 from jaxmle.parameters.arguments import check_number
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point
 from jaxmle.solvers.status import Status
@@ -35,6 +36,7 @@ MAX_NULL_SHARE_OF_GRADIENT = (
 )
 
 
+@with_keyword_hints
 def wald_test(
     fit: Fit,
     restriction: Restriction,
@@ -240,6 +242,7 @@ class JointTests:
     __str__ = __repr__
 
 
+@with_keyword_hints
 def joint_tests(
     fit: Fit, terms: Mapping[str, Tree] | None = None, *, df_residual: float | None = None
 ) -> JointTests:

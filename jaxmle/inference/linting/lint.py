@@ -38,6 +38,7 @@ from jaxmle.inference.linting.terms import (
     check_sum,
 )
 from jaxmle.parameters.arguments import check_function, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.compile import precision, tracing
 from jaxmle.runtime.keys import typed_key
 
@@ -46,6 +47,7 @@ from jaxmle.runtime.keys import typed_key
 LEVEL_TO_CONFIRM_SCORE_TEST = 1e-2
 
 
+@with_keyword_hints
 def lint(
     loglik: Loglik,
     params0: Tree,

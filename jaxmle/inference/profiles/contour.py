@@ -25,6 +25,7 @@ from jaxmle.inference.profiles.root_finder import (
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.constraints import Interval
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
@@ -70,6 +71,7 @@ class Contour:
         return np.concatenate([self.curve, self.curve[..., :1, :]], axis=-2)
 
 
+@with_keyword_hints
 def contour(
     loglik: Loglik,
     fit: Fit,

@@ -22,12 +22,14 @@ from jaxmle.likelihood.derivatives import (
 )
 from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import portable_copy
 from jaxmle.runtime.opaque import map_functions
 
 
+@with_keyword_hints
 def profile_end(
     loglik: Loglik,
     fit: Fit,

@@ -225,7 +225,7 @@ class _Blocks:
             index=index,
             slot=slot,
             chunk=Chunk(
-                self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, active
+                self.programs, self.flat.form, [laid], common, np.zeros((0, 0)), empty, active
             ),
         )
 

@@ -20,6 +20,7 @@ from jaxmle.inference.profiles.interest import Searches, Targets, targets_of
 from jaxmle.inference.profiles.root_finder import End
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_count, check_level
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
@@ -246,6 +247,7 @@ END_MEANING = {
 MAX_PROFILE_POINTS = 10_000  # of a curve or a contour: each takes a maximisation
 
 
+@with_keyword_hints
 def profile(
     loglik: Loglik,
     fit: Fit,

@@ -12,6 +12,7 @@ import scipy
 from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit, wald_interval
 from jaxmle.runtime.jax_state import host_only
@@ -94,6 +95,7 @@ class Simultaneous:
     __str__ = __repr__
 
 
+@with_keyword_hints
 def simultaneous(
     fit: Fit,
     level: float = 0.95,

@@ -27,6 +27,7 @@ from jaxmle.likelihood.information.calculus import scores
 from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, VCOV_KINDS
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.arguments import check_choice, check_count
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.progress import Progress
@@ -40,6 +41,7 @@ OTHER_KINDS = (
 )
 
 
+@with_keyword_hints
 def bootstrap(
     loglik: Loglik,
     fit: Fit,

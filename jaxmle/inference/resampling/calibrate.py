@@ -23,6 +23,7 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, VCOV_KINDS
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
@@ -36,6 +37,7 @@ Interval = Callable[[Fit], tuple[Array, Array]]
 TESTS = ("wald", "lr", "score")
 
 
+@with_keyword_hints
 def calibrate(
     loglik: Loglik,
     fit: Fit,

@@ -20,6 +20,7 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.information.calculus import scores
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.structure import roots_of
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.progress import Progress
@@ -198,6 +199,7 @@ def _stderr_of(se: ndarray, values: ndarray) -> ndarray:
     return np.where(np.any(np.isnan(values), axis=0) | same, np.nan, np.where(infinite, np.inf, se))
 
 
+@with_keyword_hints
 def jackknife(
     loglik: Loglik,
     fit: Fit,
@@ -337,6 +339,7 @@ def units_of(loglik: Loglik, refit: Refit, clusters: Clusters) -> Units:
     )
 
 
+@with_keyword_hints
 def infinitesimal_jackknife(
     loglik: Loglik,
     fit: Fit,

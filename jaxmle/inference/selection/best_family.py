@@ -17,6 +17,7 @@ from jaxmle.inference.selection.compare import tic
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.models.univariate import distribution
 from jaxmle.parameters.arguments import check_choice, check_count
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision, to_numpy
 from jaxmle.runtime.jax_state import host_only
@@ -80,6 +81,7 @@ class FamilyRanking:
         return "\n".join(lines)
 
 
+@with_keyword_hints
 def best_family(
     y: ArrayLike,
     families: Sequence[Family],

@@ -19,6 +19,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
@@ -46,6 +47,7 @@ class Takeuchi:
     penalty: Array
 
 
+@with_keyword_hints
 def tic(
     loglik: Loglik,
     fit: Fit,
@@ -169,6 +171,7 @@ class Comparison:
     __str__ = __repr__
 
 
+@with_keyword_hints
 def compare(
     *fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nested: bool = False
 ) -> Comparison:

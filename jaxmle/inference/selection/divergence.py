@@ -23,11 +23,13 @@ from jaxmle.inference.selection.laws import (
 )
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.arguments import check_count, check_seed
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.compile import precision
 
 DIVERGENCE_DRAWS = 100_000
 
 
+@with_keyword_hints
 def entropy(
     p: tuple[Family, NamedParams], *, draws: int = DIVERGENCE_DRAWS, key: int = 0
 ) -> Information:
@@ -63,6 +65,7 @@ def entropy(
         return average(law, lambda y: -law.log_prob(y), (law,), draws, key)
 
 
+@with_keyword_hints
 def cross_entropy(
     p: Tree,
     q: Tree,
@@ -115,6 +118,7 @@ def cross_entropy(
         return average(first, lambda y: -second.log_prob(y), (first, second), draws, key)
 
 
+@with_keyword_hints
 def kl_divergence(
     p: tuple[Family, NamedParams],
     q: tuple[Family, NamedParams],

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from jaxmle._types import Array, Atom, Function, Loglik, Tree, ndarray
+from jaxmle._types import Array, Atom, Function, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.discovery.curvature import (
@@ -39,7 +39,6 @@ from jaxmle.likelihood.discovery.straight_program import (
     NotFollowed,
     Program,
     fixed_values,
-    rule_of_call,
     straight_program,
 )
 from jaxmle.likelihood.structure import jeffreys_of
@@ -118,7 +117,8 @@ def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
             table[atom] = constants(values[atom])
         return table[atom]
 
-    for number, equation in enumerate(jaxpr.eqns, start=1):
+    operations = zip(jaxpr.eqns, program.rules, strict=True)
+    for number, (equation, of_call) in enumerate(operations, start=1):
         moves = any(
             not isinstance(a, Literal) and a in table and a not in values for a in equation.invars
         )
@@ -126,12 +126,17 @@ def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
             continue
         if any(np.prod(aval_of(v).shape) > MAX_ENTRIES for v in equation.outvars):
             raise NotFollowed
-        outs = _result(equation, number, [read(atom) for atom in equation.invars])
+        outs = _result(equation, number, of_call, [read(atom) for atom in equation.invars])
         table |= dict(zip(equation.outvars, outs, strict=True))
     return read(jaxpr.outvars[0])
 
 
-def _result(equation: JaxprEqn, number: int, ins: list[Known]) -> list[Known]:
+def _result(
+    equation: JaxprEqn, number: int, of_call: FunctionTo[ndarray] | None, ins: list[Known]
+) -> list[Known]:
+    """What is known of the results of one operation; ``of_call`` is the rule of the function that
+    it calls.
+    """
     places = [
         constant_value(part, aval_of(atom).dtype)
         for part, atom in zip(ins, equation.invars, strict=True)
@@ -157,7 +162,7 @@ def _result(equation: JaxprEqn, number: int, ins: list[Known]) -> list[Known]:
         return [square(ins[0])]
     if name == "dot_general":
         return [matrix_product(ins, places, shapes[0])]
-    if inner is not None and (of_call := rule_of_call(equation, inner)) is not None:
+    if of_call is not None:
         plain = np.all(np.broadcast_arrays(*(part.is_plain for part in ins)), axis=0)
         return [with_flags(np.broadcast_to(np.where(plain, of_call(*ins), NOTHING), shapes[0]))]
     if rule is None:

@@ -11,21 +11,38 @@ closed-over array may count from the end on purpose, unless it has an entry for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import operator
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from jaxmle._types import Array, Loglik, Slice, Tree, ndarray
+from jaxmle._types import Array, Atom, Loglik, Slice, Tree, ndarray
+from jaxmle.closures.program_digest import program_digest
 from jaxmle.likelihood.checks import in_row
-from jaxmle.likelihood.codes import Index, Pick, indices_of
-from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.codes import (
+    Index,
+    Pick,
+    called,
+    filled_on_purpose,
+    indices_of,
+    literal,
+    program_in,
+)
+from jaxmle.likelihood.combinators import Pool
+from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
-from jaxmle.likelihood.structure import shapes_of
+from jaxmle.likelihood.structure import parts_of, program_of_terms, shapes_of
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.compile import closes_over_integers, remembered
+from jaxmle.runtime.calls import aval_of
+from jaxmle.runtime.compile import may_change_by_itself, remembered, tracing, warn_once
+from jaxmle.runtime.opaque import Opaque
+from jaxmle.runtime.user_code import is_users
 
 PROBE_PERIOD = 7919  # a prime, so that the sampled rows do not follow a period of the codes
 LOOKED_AT = 16  # number of rows that decide whether a column of floats holds codes
@@ -58,6 +75,52 @@ class Members(NamedTuple):
     equal: bool  # whether all have the same number of rows
 
 
+def check_fixed_indices(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
+    """Raise a ValueError for an index that is a number in the function and outside its axis."""
+    parts = parts_of(loglik)
+    pooled = isinstance(loglik, Pool)
+    for part, rows in zip(parts, data if pooled else (data,) * len(parts), strict=True):
+        check_fixed_indices(part, layout, base, rows)
+    if parts or not has_user_function(loglik):
+        return
+    program = program_of_terms(loglik, layout, base, data)
+    if isinstance(loglik, Opaque):
+        _warn_of_draws(loglik, layout, base, data, program)
+
+    def find(_: Loglik) -> str:
+        return fixed_index_out_of_range(program)
+
+    key = ("fixed indices", layout, *shapes_of(data))
+    sentence = find(loglik) if tracing() else remembered(loglik, key, find)
+    if sentence:
+        raise ValueError(sentence)
+
+
+def _warn_of_draws(
+    loglik: Opaque, layout: Layout, base: Array, data: Tree, program: ClosedJaxpr
+) -> None:
+    """Warn of a function that gives another program when it is traced again, as one that draws
+    random numbers, reads the clock or counts its calls.
+    """
+    cause = may_change_by_itself(loglik)
+    if not cause:
+        return
+
+    def differs(loglik: Loglik) -> bool:
+        again = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))
+        return program_digest(program) != program_digest(again(base, data))
+
+    key = ("traced again", layout, *shapes_of(data))
+    is_draw = differs(loglik) if tracing() else remembered(loglik, key, differs)
+    if is_draw:
+        warn_once(
+            loglik.function,
+            f"depends on {cause}, and has other values each time it is traced: the estimates are "
+            "those of one draw, and other quantities may be those of another. Draw or read it "
+            "once, outside, and let the likelihood close over the array or pass it as data",
+        )
+
+
 def check_indices(
     loglik: Loglik, layout: Layout, base: Array, data: Tree, members: Members | None = None
 ) -> None:
@@ -71,8 +134,14 @@ def check_indices(
     """
     if not has_user_function(loglik):
         return
+    check_fixed_indices(loglik, layout, base, data)
+    try:
+        program = program_of_terms(loglik, layout, base, data)
+    except Exception:  # of the function, or of a pool with priors, whose terms are those of parts
+        return
     leaves = jax.tree.leaves(data)
-    if not any(map(_may_hold_codes, leaves)) and not closes_over_integers(loglik):
+    holds_integers = any(jnp.issubdtype(value.dtype, jnp.integer) for value in program.consts)
+    if not any(map(_may_hold_codes, leaves)) and not holds_integers:
         return
     if members is None:
         alone = _row_of_one
@@ -80,7 +149,7 @@ def check_indices(
     indices, constants = remembered(
         loglik,
         ("indices", layout, *shapes_of(data)),
-        lambda portable: indices_of(portable, layout, base, data),
+        lambda portable: indices_of(program, data),
     )
     for index in indices:
         if index.leaf in constants:
@@ -89,16 +158,23 @@ def check_indices(
         rows = np.shape(leaves[index.leaf])[0]
         if not members.equal and (index.of_data or index.size == rows):
             continue
-        values = np.asarray(members.leaves[index.leaf])
-        bad = _outside(values, index, members.lead[index.leaf])
-        if bad is None:
-            continue
-        place = tuple(int(i) for i in np.argwhere(bad)[0])
-        if index.looped or matters(loglik, layout, base, members.data_of(index.leaf, place)):
-            path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
-            name = "data" + jax.tree_util.keystr(path)
-            place_in_words = members.place(index.leaf, place)
-            raise ValueError(_sentence(name, values[place], place_in_words, int(bad.sum()), index))
+        _check_leaf(members, index, loglik, layout, base, data)
+
+
+def _check_leaf(
+    members: Members, index: Index, loglik: Loglik, layout: Layout, base: Array, data: Tree
+) -> None:
+    """Raise a ValueError if a leaf of the data is out of range in a member."""
+    values = np.asarray(members.leaves[index.leaf])
+    bad = _outside(values, index, members.lead[index.leaf])
+    if bad is None:
+        return
+    place = tuple(int(i) for i in np.argwhere(bad)[0])
+    if index.looped or matters(loglik, layout, base, members.data_of(index.leaf, place)):
+        path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
+        name = "data" + jax.tree_util.keystr(path)
+        place_in_words = members.place(index.leaf, place)
+        raise ValueError(_sentence(name, values[place], place_in_words, int(bad.sum()), index))
 
 
 def _check_constant(
@@ -197,3 +273,119 @@ def _outside(leaf: ndarray, index: Index, lead: int) -> ndarray | None:
     least = LEAST.get(index.choice, -index.shift)
     bad[cut] = (values < least) | (values + index.shift >= index.size)
     return bad if bad.any() else None
+
+
+# ---------------------------------------------------------------- numbers as indices
+
+
+def fixed_index_out_of_range(program: ClosedJaxpr) -> str:
+    """A sentence about the first index that is a number in the function itself, such as
+    ``theta[3]`` of two entries, and lies outside its axis; '' if there is none.
+    """
+    for equation, number, size in _fixed_indices(program.jaxpr, {}, None):
+        if not 0 <= number < size:
+            entries = "1 entry" if size == 1 else f"{size} entries"
+            written = (
+                number if number >= 0 else number - size
+            )  # jax adds the size to a negative one
+            return (
+                f"{_users_line(equation)}index {written} is out of range: the axis has {entries}. "
+                "jax does not say so, and takes the nearest entry or none. Correct the index, or "
+                "give the parameter as many start values as the likelihood reads"
+            )
+    return ""
+
+
+def _users_line(equation: JaxprEqn) -> str:
+    """The line of the user's code that an operation comes from, with a colon after it."""
+    frames = getattr(getattr(equation.source_info, "traceback", None), "frames", ())
+    for frame in frames:
+        if is_users(frame.file_name):
+            return f"line {frame.line_num} of {os.path.basename(frame.file_name)}: "
+    return ""
+
+
+def _fixed_indices(
+    jaxpr: Jaxpr, known: dict[Tree, int | None], caller: JaxprEqn | None
+) -> Iterator[tuple[JaxprEqn, int, int]]:
+    """The operations of a program that index by a number, with the number and the length of the
+    axis. ``known`` are the numbers among its variables, which are added.
+    """
+
+    def read(atom: Atom) -> int | None:
+        if isinstance(atom, Literal):
+            return cast("int | None", literal(atom).known)
+        return known.get(atom)
+
+    for equation in jaxpr.eqns:
+        ins = [read(atom) for atom in equation.invars]
+        place = caller or equation
+        for number, size in _numbers_as_indices(equation, ins):
+            yield place, number, size
+        inner = called(equation)
+        if inner is not None:
+            given = dict(zip(inner.jaxpr.invars, ins, strict=True))
+            yield from _fixed_indices(inner.jaxpr, given, place)
+            outs = [given.get(out) for out in inner.jaxpr.outvars if not isinstance(out, Literal)]
+            if len(outs) == len(equation.outvars):
+                known.update(zip(equation.outvars, outs, strict=True))
+            continue
+        for body in _bodies(equation):
+            yield from _fixed_indices(body, {}, place)
+        rule = RULES_OF_NUMBERS.get(equation.primitive.name)
+        if rule is not None:
+            known[equation.outvars[0]] = rule(ins)
+
+
+def _bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """The programs that a loop or a branch runs."""
+    if equation.primitive.name in ("scan", "cond", "while"):
+        held = [equation.params.get(name) for name in ("jaxpr", "cond_jaxpr", "body_jaxpr")]
+        for body in (*held, *equation.params.get("branches", ())):
+            if body is not None:
+                yield program_in(body)
+
+
+def _numbers_as_indices(equation: JaxprEqn, ins: list[int | None]) -> Iterator[tuple[int, int]]:
+    """The numbers by which an operation reads or writes single entries, with the length of the
+    axis.
+    """
+    name = equation.primitive.name
+    params = equation.params
+    if name == "dynamic_slice":
+        shape = aval_of(equation.invars[0]).shape
+        for size, width, number in zip(shape, params["slice_sizes"], ins[1:], strict=True):
+            if number is not None and width == 1:
+                yield number, size
+        return
+    if name == "gather":
+        axes = params["dimension_numbers"].start_index_map
+        is_entry = all(params["slice_sizes"][axis] == 1 for axis in axes)
+    elif name.startswith("scatter"):
+        axes = params["dimension_numbers"].scatter_dims_to_operand_dims
+        is_entry = set(axes) <= set(params["dimension_numbers"].inserted_window_dims)
+    else:
+        return
+    is_chosen = params.get("mode") is jax.lax.GatherScatterMode.CLIP or filled_on_purpose(params)
+    if len(axes) == 1 and is_entry and not is_chosen and ins[1] is not None:
+        yield ins[1], aval_of(equation.invars[0]).shape[axes[0]]
+
+
+def _of_numbers(compute: Callable[[int, int], int]) -> Callable[[list[int | None]], int | None]:
+    def rule(ins: list[int | None]) -> int | None:
+        left, right = ins
+        return None if left is None or right is None else int(compute(left, right))
+
+    return rule
+
+
+RULES_OF_NUMBERS: dict[str, Callable[[list[int | None]], int | None]] = {
+    "add": _of_numbers(operator.add),
+    "sub": _of_numbers(operator.sub),
+    "mul": _of_numbers(operator.mul),
+    "lt": _of_numbers(operator.lt),
+    "select_n": lambda ins: None if ins[0] is None else ins[1 + ins[0]],
+    **dict.fromkeys(
+        ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze"), lambda ins: ins[0]
+    ),
+}

@@ -31,6 +31,7 @@ from jaxmle.likelihood.histogram import distinct, histogram
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.response import Exact
 from jaxmle.likelihood.structure import jeffreys_of, parts_of
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
@@ -70,6 +71,7 @@ class _Undecided(Exception):
 # ---------------------------------------------------------------- switched off
 
 
+@with_keyword_hints
 def opaque(loglik: Loglik) -> Tree:
     """The likelihood as written: nothing is read from its program.
 

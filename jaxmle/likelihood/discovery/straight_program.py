@@ -63,6 +63,8 @@ class Program(NamedTuple):
 
     jaxpr: ClosedJaxpr  # closed; its arguments are x and the leaves of the data
     fixed: tuple[Tree, ...]  # variables that depend on the data alone
+    # for each operation the rule of the function that it calls; None where that has none
+    rules: tuple[FunctionTo[ndarray] | None, ...]
 
 
 def straight_program(
@@ -93,7 +95,8 @@ def straight_program(
         for atom in equation.invars
         if not isinstance(atom, Literal)
     } | {atom for atom in flat.jaxpr.outvars if not isinstance(atom, Literal)}
-    return Program(flat, tuple(var for var in fixed if var in used and var not in moving))
+    fixed = [var for var in fixed if var in used and var not in moving]
+    return Program(flat, tuple(fixed), tuple(map(_rule_of_call, flat.jaxpr.eqns)))
 
 
 def fixed_values(program: Program, data: Sequence[Array]) -> list[Array]:
@@ -133,7 +136,7 @@ def _without_calls(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Arr
         inner = called(equation)
         if equation.primitive.name == "scan":
             outs = _unrolled(equation, [read(atom) for atom in equation.invars])
-        elif inner is not None and rule_of_call(equation, inner) is None:
+        elif inner is not None and _rule_of_call(equation) is None:
             outs = _without_calls(inner, [read(atom) for atom in equation.invars])
         else:
             outs = _bound(equation, table)
@@ -166,8 +169,11 @@ FUNCTIONS: dict[str, tuple[Function, FunctionTo[ndarray]]] = {
 }
 
 
-def rule_of_call(equation: JaxprEqn, inner: ClosedJaxpr) -> FunctionTo[ndarray] | None:
-    """The rule of a call of one of the ``FUNCTIONS``; None for any other."""
+def _rule_of_call(equation: JaxprEqn) -> FunctionTo[ndarray] | None:
+    """The rule of a call of one of the ``FUNCTIONS``; None for any other operation."""
+    inner = called(equation)
+    if inner is None:
+        return None
     name = equation.params.get("name") or inner.jaxpr.debug_info.func_name
     name = str(name).split(" ")[0].split(".")[-1]
     if name not in FUNCTIONS or equation.primitive.name not in CALLS_WITH_A_RULE:

@@ -27,6 +27,7 @@ from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
 from jaxmle.parameters.arguments import check_choice
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.opaque import LikelihoodTree
 
@@ -64,6 +65,7 @@ class Jeffreys(LikelihoodTree):
         return -sums(loglik, layout, x, data, weights).hessian
 
 
+@with_keyword_hints
 def jeffreys(loglik: Loglik, *, information: str = "expected") -> Loglik:
     """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite even if that of the
     likelihood is at infinity.

@@ -34,6 +34,7 @@ from jaxmle.likelihood.information.hac import check_bandwidth, hac
 from jaxmle.likelihood.structure import roots_of, weighting_of
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.arguments import check_choice, check_count
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.jax_state import exact_products
@@ -79,6 +80,7 @@ def _flat(params: Tree) -> tuple[Layout, Array]:
     return layout, layout.ravel(jax.tree.map(jnp.asarray, params))
 
 
+@with_keyword_hints
 def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
     """The negative log-likelihood −Σ ℓ_i, a scalar; for example as a loss for optax.
 
@@ -116,6 +118,7 @@ def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
     return _traced_or_compiled(loglik, ("nll", reduction), loss)
 
 
+@with_keyword_hints
 def score(loglik: Loglik) -> Quantity:
     """The score ∂ℓ/∂θ of a log-likelihood.
 
@@ -136,6 +139,7 @@ def score(loglik: Loglik) -> Quantity:
     )
 
 
+@with_keyword_hints
 def scores(loglik: Loglik) -> Quantity:
     """The score ∂ℓ_i/∂θ of each term, weighted if the likelihood is weighted.
 
@@ -161,6 +165,7 @@ def scores(loglik: Loglik) -> Quantity:
     return _traced_or_compiled(loglik, "scores", rows)
 
 
+@with_keyword_hints
 def hessian(loglik: Loglik) -> Quantity:
     """The Hessian ∂²ℓ/∂θ∂θ' of the log-likelihood ℓ itself, not of its negative.
 
@@ -180,6 +185,7 @@ def hessian(loglik: Loglik) -> Quantity:
     )
 
 
+@with_keyword_hints
 def evaluate(
     loglik: Loglik, params: Tree, data: Tree = None, *, block_rows: int | None = None
 ) -> Sums:
@@ -227,6 +233,7 @@ def evaluate(
     )(params, data)
 
 
+@with_keyword_hints
 def information(loglik: Loglik, kind: str = "observed") -> Quantity:
     """The Fisher information of a log-likelihood.
 
@@ -268,6 +275,7 @@ def _information(ll: Loglik, layout: Layout, x: Array, data: Tree, kind: str) ->
     return rows.scores.T @ (rows.meat[:, None] * rows.scores)
 
 
+@with_keyword_hints
 def information_error(loglik: Loglik) -> Quantity:
     """The Monte Carlo standard error of each entry of a simulated expected information.
 
@@ -297,6 +305,7 @@ def information_error(loglik: Loglik) -> Quantity:
     return _traced_or_compiled(loglik, "information_error", error)
 
 
+@with_keyword_hints
 def vcov(
     loglik: Loglik, kind: Kind = "observed", *, bread: str = "observed", clusters: Clusters = None
 ) -> Quantity:
@@ -372,6 +381,7 @@ def vcov(
     )
 
 
+@with_keyword_hints
 def cox_snell(loglik: Loglik) -> Quantity:
     """The first-order bias of the maximum-likelihood estimate, E(θ̂) − θ up to O(n⁻²), in a tree
     like the parameters; 0 for entries held by ``fix``.

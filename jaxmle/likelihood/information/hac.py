@@ -14,6 +14,7 @@ import numpy as np
 from jaxmle._types import Array
 from jaxmle.likelihood.terms import Rows
 from jaxmle.parameters.arguments import check_choice, check_count, check_number, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 
 KERNELS = ("bartlett", "parzen", "quadratic-spectral")
 # Newey & West (1994), Review of Economic Studies 61, p. 637 and table II: bandwidth =
@@ -40,6 +41,7 @@ class HAC:
         return f"HAC ({self.kernel}, {width})"
 
 
+@with_keyword_hints
 def hac(
     kernel: str = "bartlett",
     *,
