@@ -111,13 +111,27 @@ def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, x
         drawn = float(scale.shown(reference))
         ax.axvline(drawn, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
     ax.set_yticks(np.arange(len(labels)), [printed(label) for label in labels])
-    if scale.name == "exp":
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("{x:g}")
     low, high = (float(scale.shown(edge)) for edge in edges)
+    if scale.name == "exp":
+        _log_ticks(ax, high / low)
     words = f"{scale.name} of {xlabel}" if scale.name else xlabel
     ax.set(xlim=(low, high), ylim=(len(labels) - 0.4, -0.6), xlabel=words)
+
+
+def _log_ticks(ax: Axes, ratio: float) -> None:
+    """A logarithmic axis with as many labels as can be read: 1, 2, 5, 10, … for ends of such a
+    ratio.
+    """
+    from matplotlib import ticker
+
+    ax.set_xscale("log")
+    if ratio < 5:
+        locator: ticker.Locator = ticker.MaxNLocator(5)
+    else:
+        locator = ticker.LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 1e3 else (1.0,))
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 class Scale(NamedTuple):
