@@ -31,7 +31,7 @@ from jaxmle.solvers.tails import (
 )
 
 DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
-# steps at the outset that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
+# first steps that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
 # what a first step gains, and each goes twice as far as the one before
 FIRST_STEPS = 8
 MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the ascent is called stuck

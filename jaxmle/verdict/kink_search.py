@@ -56,7 +56,7 @@ MAX_LINES_PER_COORDINATE = 20
 MAX_TRIALS_OF_A_LINE = 150
 MAX_EXPANSIONS = 16
 EXPANSION_FACTOR = 8.0
-SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the outset: a trial with less of it is kept
+SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the start: a trial with less is accepted
 MIN_SHARE_OF_SLOPE_CHANGE = (
     0.5  # of a change of slope: with less of it by curvature there are kinks between
 )

@@ -57,7 +57,7 @@ class Line(NamedTuple):
     """A line search from the present vertex."""
 
     direction: Array  # (k,)
-    slope: Array  # () at the outset
+    slope: Array  # () at the start
     slack: Array  # () slopes down to minus this count as rising
     level: Array  # the line runs along level ground
     leaving: Array  # slot of the surface that it leaves, −1
