@@ -186,6 +186,8 @@ def warn_of_broadcast(tree: Loglik, layout: Layout, data: Tree, dtype: DType) ->
         for path, leaf in jax.tree_util.tree_leaves_with_path(data)
         if np.ndim(leaf) == 2 and np.shape(leaf)[1] == 1 < np.shape(leaf)[0]
     ]
+    if any(len(leaf.shape) == 2 and leaf.shape[1] == 1 for leaf in layout.leaves):
+        columns.append("x @ beta, with beta of shape (k, 1),")
     if not columns or not isinstance(core, Opaque):
         return
     rows = jax.tree.map(viewed, data)
@@ -194,7 +196,7 @@ def warn_of_broadcast(tree: Loglik, layout: Layout, data: Tree, dtype: DType) ->
     _, *leaves = program.jaxpr.invars
     if _has_table_of_pairs(program.jaxpr, {leaf for leaf in leaves if _is_column(leaf)}):
         warn_caller(
-            f"{' and '.join(columns)} of shape (n, 1) meets an array of shape (n,), which makes "
+            f"{' or '.join(columns)} of shape (n, 1) meets an array of shape (n,), which makes "
             "n × n numbers, and the log-likelihood sums over all of them. For one number for each "
             "row write a column as y[:, 0]; if all pairs of rows are meant, write y[:, 0][:, None]",
             BroadcastWarning,
@@ -208,8 +210,8 @@ def _is_column(atom: Atom) -> bool:
 
 def _has_table_of_pairs(jaxpr: Jaxpr, columns: set[Atom]) -> bool:
     """Whether an operation makes (n, n) of a column and of an array (n,) that was given one more
-    axis in front. ``columns`` are leaves (n, 1) of the data, and what has their shape because of
-    them is added.
+    axis in front. ``columns`` are leaves (n, 1) of the data; products of that shape, and what has
+    it because of a column, are added.
     """
     in_front: set[Atom] = set()
     for equation in jaxpr.eqns:
@@ -227,6 +229,8 @@ def _has_table_of_pairs(jaxpr: Jaxpr, columns: set[Atom]) -> bool:
                 return True
         out = equation.outvars[0]
         shape = aval_of(out).shape
+        if equation.primitive.name == "dot_general" and _is_column(out):
+            columns.add(out)
         spread = equation.params.get("broadcast_dimensions")
         is_in_front = len(shape) == 2 and shape[0] == 1 < shape[1]
         if (spread == (1,) and len(shape) == 2 and shape[1] > 1) or (

@@ -193,7 +193,8 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
         f"loglik must return one term per observation, shape ({'n' if n is None else n},), or "
         f"one scalar for dependent data; got {terms.shape}."
         + (
-            " A column y of shape (n, 1) against a mean of shape (n,) broadcasts to (n, n)."
+            " A column y of shape (n, 1) against a mean of shape (n,) broadcasts to (n, n); so "
+            "does x @ beta with beta of shape (k, 1)."
             if terms.ndim == 2
             else ""
         )

@@ -276,6 +276,17 @@ def test_a_column_against_a_row_was_a_sum_over_n_times_n_numbers_and_converged(f
                 fit(SUMMED_OVER_PAIRS[form], 0.0, data)
 
 
+def test_coefficients_of_shape_k_1_made_a_column_of_the_mean():
+    data = {"y": Y, "x": np.column_stack([X, X**2])}
+    said = pytest.warns(jm.BroadcastWarning, match=r"x @ beta, with beta of shape \(k, 1\)")
+    with jax.numpy_rank_promotion("allow"), said:
+        jm.fit(lambda b, d: -jnp.sum((d["y"] - d["x"] @ b) ** 2), np.zeros((2, 1)), data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", jm.BroadcastWarning)
+        squares = lambda b, d: -jnp.sum((d["y"][:, None] - d["x"] @ b) ** 2)  # noqa: E731
+        assert jm.fit(squares, np.zeros((2, 1)), data).converged
+
+
 @pytest.mark.parametrize("form", PAIRS_ON_PURPOSE)
 def test_pairs_that_are_written_out_are_no_mistake(form):
     with jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
