@@ -1,15 +1,16 @@
 """First-order roads to the neighbourhood of a maximum: optax transformations, run as they are,
 and Newton's direction in optax's form.
+
+optax is imported by whoever uses it: that takes a tenth as long as all of jax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Array, Tree
@@ -18,6 +19,9 @@ from jaxmle.solvers.methods import LBFGS, Optax, Solver
 from jaxmle.solvers.newton_step import newton_step
 from jaxmle.solvers.state import Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
+
+if TYPE_CHECKING:
+    import optax
 
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
 MAX_IDLE_STEPS = 20  # of L-BFGS without a gain, after which it ends
@@ -61,6 +65,8 @@ def ascend(
     ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
     transformations that read them; what a transformation does not read is never computed.
     """
+    import optax
+
     transformation, every = _transformation_of(solver)
 
     def loss(
@@ -139,6 +145,8 @@ def _transformation_of(solver: Solver | None) -> tuple[optax.GradientTransformat
     """A solver's optax transformation, and after how many steps the decrement is looked at; None
     where the transformation shows its own.
     """
+    import optax
+
     if isinstance(solver, LBFGS):
         return optax.lbfgs(memory_size=solver.memory), None
     given = cast(Optax, solver)
@@ -161,6 +169,8 @@ def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: 
 
 
 def _direction(name: str, source: str) -> optax.GradientTransformationExtraArgs:
+    import optax
+
     def update(updates: Tree, state: Tree, params: Tree = None, **extra: Tree) -> tuple[Tree, Tree]:
         if extra.get(source) is None:
             raise ValueError(

@@ -28,7 +28,10 @@ from jaxmle.batch.members.read import Inputs
 from jaxmle.families.family import Family
 from jaxmle.fitting.ending import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, needs_pass
+from jaxmle.likelihood.combinators import Pool, Weight
+from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
+from jaxmle.likelihood.structure import has
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.device import (
@@ -206,7 +209,7 @@ class Chunk:
         programs = self.programs
         neutral = programs.problem.neutral
         machine = programs.machine
-        n = self.run("counted", self.active)
+        n = self._counted()
         judged = solver.judged(neutral, self.base, state, limit, machine)
         family = family_of(programs.problem.loglik, programs.problem.kind)
         if family is not None and limit is not None and limit.kink is not None:
@@ -219,6 +222,15 @@ class Chunk:
         fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, machine)
         fit = members_first(programs.named(fit))
         return fit if limit is None else self._with_rows(fit, state)
+
+    def _counted(self) -> Array:
+        """n of each slot, (slots,): by a pass only where the shapes of the data do not tell it."""
+        member = self.form.member(single(self.parts[0], 2), self.common)
+        weighted = has(member.loglik, Weight) or has(member.loglik, Pool)
+        rows = None if weighted else data_length(member.data)
+        if not rows:
+            return self.run("counted", self.active)
+        return np.full(len(self.active), rows, member.base.dtype)
 
     def _with_rows(self, fit: Fit, state: State) -> Fit:
         """The records, each failed one with the row that made it fail."""
