@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from jaxmle._types import ArrayLike, Tree, ndarray
+from jaxmle._types import ArrayLike, Foreign, Tree, ndarray
 
 MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells integers apart
 
 
 def columns_of_keys(by: str | Sequence[str] | Mapping[str, ArrayLike] | ArrayLike) -> list[str]:
     """The columns that define the groups, with a formula."""
-    names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
+    given = [by] if isinstance(by, str) else by
+    names: list[Foreign] = list(given) if isinstance(given, list | tuple) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
             f"with a formula, by must be the name of a column or a list of names; got {by!r}"

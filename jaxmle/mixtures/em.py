@@ -78,8 +78,8 @@ class EM:
     @property
     def reached(self) -> int:
         """The number of starts that ended within 0.1 log-likelihood of the highest."""
-        alive = self.logliks[np.isfinite(self.logliks)]
-        return int(np.sum(alive > alive.max() - MAX_GAP_OF_EQUAL_ENDS)) if alive.size else 0
+        finite = self.logliks[np.isfinite(self.logliks)]
+        return int(np.sum(finite > finite.max() - MAX_GAP_OF_EQUAL_ENDS)) if finite.size else 0
 
     def explain(self) -> str:
         """An explanation of the verdict, and what happened to the starts."""
@@ -282,8 +282,8 @@ def _finished(
         _rows(model, params, data, int(j))
         for params, j in zip(path.params, path.collapsed, strict=True)
     )
-    alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
-    if not alive:
+    finite = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
+    if not finite:
         lost = int(np.argmax(path.collapsed >= 0))
         fitted = run_em(path.params[lost], 0)
         component = int(path.collapsed[lost])
@@ -292,7 +292,7 @@ def _finished(
             fitted = _unbounded(fitted, vanishing, rows[lost])
         return EM(fitted, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
     fits: list[tuple[int, Fit]] = []
-    for place in alive[:MAX_ENDS_TRIED]:
+    for place in finite[:MAX_ENDS_TRIED]:
         fits.append((place, _in_order(model, run_em, path.params[place], newton_steps)))
         if fits[-1][1].converged or not newton_steps:
             break

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmle._types import Function, Tree
+from jaxmle._types import Foreign, Function, Tree
 
 LARGEST_COUNT = 2**31 - 1  # what an index of 32 bits holds
 CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
@@ -22,9 +22,10 @@ CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
 
 def shown(value: object) -> str:
     """A value as shown in a message: short ones as written, arrays and long ones by their kind."""
-    if isinstance(value, np.ndarray) or hasattr(value, "shape"):
-        kind = getattr(value, "dtype", "")
-        return f"{type(value).__name__} of {kind} {np.shape(value)}".replace("  ", " ")
+    if hasattr(value, "shape"):
+        array: Foreign = value
+        kind = getattr(array, "dtype", "")
+        return f"{type(value).__name__} of {kind} {np.shape(array)}".replace("  ", " ")
     if isinstance(value, dict | set | frozenset):
         return f"a {type(value).__name__} of {len(value)} entries"
     text = repr(value)

@@ -249,7 +249,7 @@ def series(
 ) -> None:
     """Draw one fit: its intervals, its estimates, its arrows."""
     colour = style["color"]
-    hollow: list[tuple[float, float]] = []
+    open_marks: list[tuple[float, float]] = []
     full: list[tuple[float, float]] = []
     for place, name in enumerate(names):
         if name not in rows:
@@ -272,13 +272,13 @@ def series(
         elif np.isinf(row.estimate):
             _tip(ax, row.estimate, y, scale, colour)
         else:
-            is_hollow = np.isnan(row.low) and np.isnan(row.high)
-            (hollow if is_hollow else full).append((float(scale.shown(row.estimate)), y))
+            is_open = np.isnan(row.low) and np.isnan(row.high)
+            (open_marks if is_open else full).append((float(scale.shown(row.estimate)), y))
     points = np.array(full).reshape(-1, 2)
     ax.plot(*points.T, linestyle="none", markersize=5.5, label=label, gid="estimate", **style)
-    if hollow:
+    if open_marks:
         ax.plot(
-            *np.array(hollow).T,
+            *np.array(open_marks).T,
             linestyle="none",
             markersize=5.5,
             markerfacecolor="white",

@@ -309,9 +309,9 @@ class Fit:
                 f"the covariance must have shape {self.vcov.shape}, in the order of names; got "
                 f"{vcov.shape}"
             )
-        dead = ~xp.isfinite(self.se)
+        without_stderr = ~xp.isfinite(self.se)
         given = vcov
-        vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
+        vcov = xp.where(without_stderr[..., :, None] | without_stderr[..., None, :], xp.nan, vcov)
         variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
         se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
         return replace(

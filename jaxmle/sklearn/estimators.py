@@ -79,6 +79,8 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     16.0
     """
 
+    n_features_in_: int
+
     def __init__(
         self, model: str | Model = "normal", *, fit_intercept: bool = True, vcov: Kind = "auto"
     ) -> None:
@@ -136,6 +138,8 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
     >>> logit.predict([[0.0], [3.0]]).tolist(), logit.fit_.verdict.name
     (['no', 'yes'], 'CONVERGED')
     """
+
+    n_features_in_: int
 
     def __init__(
         self, model: str | Model = "logistic", *, fit_intercept: bool = True, vcov: Kind = "auto"
