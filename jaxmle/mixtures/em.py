@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Params, Tree, ndarray
+from jaxmle._types import Array, Key, Params, Tree, ndarray
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
@@ -26,6 +26,7 @@ from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import portable_tree, precision
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.runtime.keys import seed_of
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import Status
 
@@ -114,7 +115,7 @@ def em(
     data: Tree = None,
     *,
     starts: int = 10,
-    key: int = 0,
+    key: Key = 0,
     weights: Weights | None = None,
     variance_floor: float = 0.0,
     tolerance: float = 1e-3,
@@ -142,7 +143,7 @@ def em(
             k-means++ for observations in one array, otherwise from random subsets of the rows.
         data: the observations; a tree of arrays that share the leading axis n.
         starts: how many starts to draw.
-        key: an integer, the seed of the draws.
+        key: the seed of the draws, an integer or a jax key.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the
             covariance of all rows. The fit is then a MAP fit, and its ``mode`` says so. Only for
@@ -182,7 +183,7 @@ def em(
     w = None if weights is None else _checked_weights(weights, n)
     with precision(np.float64), np.errstate(all="ignore"):
         if start is None:
-            first = model.starts(data, starts, np.random.default_rng(key))
+            first = model.starts(data, starts, np.random.default_rng(seed_of(key)))
         else:
             first = start if isinstance(start, list) and start else [start]
         first = [_checked_start(model, params, data) for params in first]
@@ -205,7 +206,7 @@ def em(
 def _check(
     model: object,
     starts: object,
-    key: object,
+    key: Key,
     weights: object,
     variance_floor: object,
     tolerance: object,
@@ -219,7 +220,7 @@ def _check(
             f"{type(model).__name__}"
         )
     check_count("starts", starts, 1, MAX_STARTS)
-    check_count("key", key)
+    seed_of(key)
     check_count("max_steps", max_steps, 1)
     check_count("newton_steps", newton_steps)
     check_number("variance_floor", variance_floor, low=0.0, closed=True)

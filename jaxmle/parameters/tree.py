@@ -470,3 +470,12 @@ def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
                 raise ValueError(
                     f"two parameters are called {name!r} in print: rename one of the keys of params"
                 )
+
+
+def with_numbers(tree: Tree) -> Tree:
+    """The tree with NumPy's numbers for its arrays of no axis, which Python can round and write
+    as JSON; other leaves as they are.
+    """
+    return jax.tree.map(
+        lambda leaf: leaf[()] if isinstance(leaf, np.ndarray) and leaf.ndim == 0 else leaf, tree
+    )

@@ -367,7 +367,7 @@ def _attribute(error: Exception, place: Place | None, params: Tree, data: Tree) 
     if data is None and "NoneType" in text:
         return f"{place.words}. {NO_DATA}"
     missing = re.search(r"Tracer.*has no attribute '?(\w+)'?", text)
-    if missing is None and not ("dict" in text and isinstance(params, dict)):
+    if missing is None and not ("'dict'" in text and dict in (type(params), type(data))):
         return None
     if missing is None:
         return f"{place.words}. A dictionary has no such attribute: write params['mu'], data['y']"

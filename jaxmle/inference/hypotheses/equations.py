@@ -118,7 +118,8 @@ def _side(layout: Layout, names: dict[str, list[int]], side: str, text: str) -> 
     reader = _Reader("".join(side.split()), names, [0], layout.p)
     form = _sum(reader, layout, text)
     if reader.rest():
-        raise ValueError(f"cannot read {reader.rest()!r} in {text!r}")
+        several = ": several equations are a list, ['a = 0', 'b = 1']" if "," in text else ""
+        raise ValueError(f"cannot read {reader.rest()!r} in {text!r}{several}")
     return form
 
 
