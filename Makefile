@@ -58,7 +58,7 @@ lint: $(VENV)/.ready-test
 
 # A second opinion on the types, which takes two minutes.
 types: $(VENV)/.ready-test
-	$(RUN) -m basedpyright
+	$(RUN) -m basedpyright --pythonpath $(RUN)
 
 bench: $(VENV)/.ready-bench
 	@for workload in benchmarks/w*.py; do echo "== $$workload"; $(RUN) $$workload || exit 1; done

@@ -1,4 +1,4 @@
-"""Which array module a value belongs to: code that runs on both roads asks here."""
+"""Which array module a value belongs to: code that runs on the host and under a trace asks here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WEAK_BESIDE: dict[Tree, tuple[type, ...]] = {
     np.bool_: (bool,),
 }
 
-# ---------------------------------------------------------------- NumPy with a road for numbers
+# ---------------------------------------------------------------- NumPy, faster for single numbers
 
 # The state of one fit is mostly single numbers, for which NumPy's functions take twenty times as
 # long as the arithmetic. These return what NumPy's do, for numbers as numbers, never as arrays of

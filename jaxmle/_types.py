@@ -33,6 +33,8 @@ Index: TypeAlias = "int | Slice | EllipsisType | Array | Sequence[int] | tuple[I
 Integer: TypeAlias = int | np.integer[Any]
 # A random key of jax, or the seed of one.
 Key: TypeAlias = int | Array
+# A device of jax, whose class comes from its compiled part.
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 # NumPy or jax.numpy.
 Namespace: TypeAlias = ModuleType
 
@@ -40,8 +42,8 @@ Namespace: TypeAlias = ModuleType
 # type for it.
 Tree: TypeAlias = Any
 # The structure of a tree, and the way to one of its leaves.
-TreeDef: TypeAlias = jax.tree_util.PyTreeDef
-KeyPath: TypeAlias = jax.tree_util.KeyPath
+TreeDef: TypeAlias = jax.tree_util.PyTreeDef  # pyright: ignore[reportInvalidTypeForm]
+KeyPath: TypeAlias = tuple[Any, ...]
 # The tree of the parameters of a model, on their own scale.
 Params: TypeAlias = Tree
 # Parameters by name, as a family has them: numbers or arrays.

@@ -23,13 +23,7 @@ from jaxmle.inference.resampling.bootstrap import bootstrap
 from jaxmle.inference.resampling.calibrate import calibrate
 from jaxmle.inference.resampling.jackknife import jackknife
 from tests.likelihoods import normal_regression_kernel
-
-N = 6
-X = np.column_stack([np.ones(N), np.arange(N) / 4])
-Y = np.array([0.3, -0.2, 1.1, 0.4, 0.9, 1.6])
-DATA = {"y": Y, "x": X}
-START = {"beta": np.zeros(2), "sigma": 1.0}
-POSITIVE = {"sigma": jm.positive}
+from tests.test_bad_input import DATA, POSITIVE, START, N, X, Y
 
 
 def data(**changed):

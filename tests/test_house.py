@@ -61,6 +61,11 @@ def constants(path):
                     yield target.id, ast.unparse(node.value)
 
 
+def is_decimal(text):
+    """Whether a value is written as a decimal number: a whole number may be the code of a case."""
+    return re.fullmatch(r"-?[\d_]+(\.\d*(e-?\d+)?|e-?\d+)", text) is not None
+
+
 def test_a_line_of_code_has_at_most_40_characters_in_the_mean():
     lines = [line for path in SOURCES for line in code_lines(path)]
     assert sum(map(len, lines)) / len(lines) <= MAX_CHARACTERS_A_CODE_LINE
@@ -90,29 +95,89 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
-# They name no quantity, or are metaphors of ours.
-NOT_WORDS = frozenset(
+# Names that say neither a quantity nor a procedure.
+NOT_NAMES = frozenset(
     [
-        "told",
-        "said",
-        "found",
-        "own",
+        "afresh",
         "at",
-        "one",
-        "way",
+        "begun",
+        "elsewhere",
         "here",
         "kept",
-        "elsewhere",
-        "afresh",
-        "begun",
-        "bent",
-        "calm",
-        "dash",
+        "one",
         "outset",
+        "own",
+        "said",
         "seat",
         "seats",
+        "told",
+        "way",
+    ]
+)
+# Metaphors, wherever they stand in a name. The field's words: ascent, trust region, extrapolation,
+# rounding, noise, profile, path, curvature, covariance, method, members.
+METAPHORS = frozenset(
+    [
+        "afresh",
+        "alive",
+        "bent",
+        "bend",
+        "bends",
+        "bending",
+        "blind",
+        "blown",
+        "blur",
+        "calm",
+        "census",
+        "climb",
+        "climbed",
+        "climbing",
+        "climbs",
+        "creeping",
+        "creeps",
+        "dash",
+        "dead",
+        "deceived",
+        "deception",
+        "door",
+        "dust",
+        "dusted",
+        "dying",
+        "fate",
+        "felt",
+        "heard",
+        "hill",
+        "hollow",
+        "hopeless",
+        "kept",
+        "leap",
+        "leaps",
+        "leapt",
+        "listen",
+        "lucky",
+        "outset",
+        "road",
+        "roads",
+        "runaway",
+        "seat",
+        "seats",
+        "shaken",
+        "shaking",
         "sprint",
+        "stragglers",
+        "streak",
+        "swallowed",
+        "swallows",
         "teller",
+        "told",
+        "troubled",
+        "twin",
+        "twins",
+        "wall",
+        "walled",
+        "wander",
+        "wandered",
+        "wanders",
     ]
 )
 PUBLIC_EXCEPTIONS = {
@@ -135,6 +200,11 @@ def names_bound(path):
             yield node.name, node.lineno
 
 
+def words_of(name):
+    """The words of a name in lower case: of ``MAX_STEPS``, ``_max_steps`` and ``MaxSteps`` alike."""
+    return [word.lower() for word in re.split(r"_+|(?<=[a-z])(?=[A-Z])", name) if word]
+
+
 def body_lines(node):
     """The lines of a function from its first statement on, its docstring left out."""
     body = node.body[1:] if ast.get_docstring(node) else node.body
@@ -146,16 +216,31 @@ def test_identifiers_are_words_of_the_field(path):
     bound = [
         (name, line)
         for name, line in names_bound(path)
-        if name.strip("_") in NOT_WORDS and (path.name, name) not in PUBLIC_EXCEPTIONS
+        if (name.strip("_") in NOT_NAMES or METAPHORS & {*words_of(name)})
+        and (path.name, name) not in PUBLIC_EXCEPTIONS
     ]
     assert not bound
 
 
 @BY_FILE
+def test_the_name_of_a_file_is_no_metaphor(path):
+    assert not METAPHORS & {*words_of(path.stem)}
+
+
+@BY_FILE
+def test_a_number_that_decides_something_is_named_by_more_than_one_word(path):
+    """Its name says quantity and role: ``DECREMENT_TO_POLISH``, not ``NEAR``."""
+    single = [
+        name for name, value in constants(path) if len(words_of(name)) == 1 and is_decimal(value)
+    ]
+    assert not single
+
+
+@BY_FILE
 def test_no_body_has_more_than_60_lines(path):
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
-    sizes = {node.name: body_lines(node) for node in functions}
-    assert not {name: n for name, n in sizes.items() if n > MAX_LINES_OF_A_BODY}
+    long = [node for node in functions if body_lines(node) > MAX_LINES_OF_A_BODY]
+    assert not [(node.name, node.lineno) for node in long]
 
 
 @BY_FILE
@@ -311,3 +396,16 @@ def test_every_file_and_room_that_the_architecture_names_exists():
         else:
             files = [path for path in SOURCES if path.name == name]
             assert len(files) == 1 or name == "__init__.py", name
+
+
+def test_every_name_that_the_architecture_quotes_occurs_in_the_source():
+    """Words with an underscore inside, in backticks."""
+    names = {
+        word
+        for span in re.findall(r"`([^`\n]+)`", source(ARCHITECTURE))
+        for word in re.findall(r"[A-Za-z_]\w+(?!\w|\.py)", span)
+        if re.search(r"\w_\w", word)
+    }
+    text = "\n".join(map(source, [*SOURCES, *TESTS, *PACKAGE.parent.glob("*.toml")]))
+    assert len(names) > 20
+    assert not sorted(name for name in names if name not in text)

@@ -150,8 +150,8 @@ def fit_members(
     """``fit_batch`` with its options as one record.
 
     Args:
-        check_rows: False for refits, which answer to the fit that they repeat: the caller has seen
-            to it that weights may stand on the terms.
+        check_rows: False for refits of a fit, for which the caller has already checked that terms
+            may be weighted.
     """
     instead = "; inside a trace use jax.vmap(lambda data: jaxmle.fit(loglik, params0, data))"
     host_only("fit_batch", instead)
@@ -184,14 +184,14 @@ def fit_members(
 
 
 def _largest(inputs: Inputs) -> Members:
-    """The member of most rows."""
+    """The member with the most rows."""
     length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
     return flat_members(inputs, np.array([inputs.largest]), length).first
 
 
 def _padded(inputs: Inputs, largest: Members) -> Members:
-    """The member of most rows, padded where rows may be: what is asked of the program alone is
-    traced for a few lengths, not anew by each batch.
+    """The member with the most rows, padded if rows may be padded: questions about the program
+    alone are then traced for a few lengths only, and not again for each batch.
     """
     if not getattr(inputs.source, "padded", False):
         return largest
@@ -200,9 +200,7 @@ def _padded(inputs: Inputs, largest: Members) -> Members:
 
 
 def _check_largest(problem: Problem, inputs: Inputs, largest: Members, check_rows: bool) -> None:
-    """What is wrong of the member of most rows is wrong of all: refused before anything is
-    compiled.
-    """
+    """Check the member with the most rows, as representative of all, before compiling anything."""
     layout = inputs.layout
     base = largest.base
     data = largest.data
@@ -214,8 +212,8 @@ def _check_largest(problem: Problem, inputs: Inputs, largest: Members, check_row
 
 
 def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) -> tuple[Inputs, str]:
-    """The inputs with what is seen in the program of a likelihood of many rows: that it is a
-    regression; and the word for how the terms are summed.
+    """The inputs, as a regression if the program of a likelihood of many rows shows that it is one;
+    and the word for how the terms are summed.
     """
     layout = inputs.layout
     base = largest.base

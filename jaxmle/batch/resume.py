@@ -23,7 +23,7 @@ ShapeAndDtype = tuple[tuple[int, ...], DType]
 
 
 def identity(problem: Problem, inputs: Inputs) -> dict[str, Tree]:
-    """What a checkpoint must agree with before it is gone on from."""
+    """What a checkpoint must agree with before a run resumes from it."""
     source = inputs.source
     ids = [
         source.take(index, length).data_id
@@ -51,8 +51,8 @@ def identity(problem: Problem, inputs: Inputs) -> dict[str, Tree]:
 
 
 def _model_digest(inputs: Inputs) -> str:
-    """The program of the likelihood, as it will be compiled, of the member of most rows: the
-    first may be empty.
+    """A digest of the program of the likelihood, as it will be compiled for the member with the
+    most rows (the first member may be empty).
     """
     length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
     flat = flat_members(inputs, np.array([inputs.largest]), length)
@@ -66,9 +66,7 @@ def _model_digest(inputs: Inputs) -> str:
 
 
 def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[Schedule] | None:
-    """How a run before this one cut up each bucket, from its checkpoint; None where there is
-    none.
-    """
+    """How an earlier run divided each bucket, from its checkpoint; None if there is none."""
     stored = checkpoint.schedule.get("buckets")
     if stored is None:
         return None
@@ -94,8 +92,8 @@ def check_piece(
     states: list[ShapeAndDtype],
     arrays: list[ndarray],
 ) -> None:
-    """Arrays of a checkpoint are those of this piece: its members, then records, open slots and
-    states of the right shapes and types.
+    """Refuse arrays of a checkpoint that are not those of this piece: its members, then records,
+    open slots and states of the right shapes and types.
     """
     count = len(index)
     before = 1 + len(records)

@@ -1,10 +1,10 @@
-"""The work of one batch, from the host: pieces, where their results go, what is still open, what a
-checkpoint keeps.
+"""The work of one batch, controlled from the host: its pieces, their results, the members still
+open, and the checkpoint.
 
 Members are cut into chunks (``plan``), padded where they are ragged (``members``). A chunk of the
-first round ends when most of its members are done; those that it leaves open are gathered from all
-chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is
-compiled once for each length of data, of which there are at most eight.
+first round ends when most of its members are done. The open members of all chunks are gathered for
+a second and a last round, in chunks of the same shapes. So the likelihood is compiled once for each
+length of data, of which there are at most eight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree, TreeDef, ndarray
+from jaxmle._types import Array, Device, Tree, TreeDef, ndarray
 from jaxmle.batch.chunks import solver
 from jaxmle.batch.chunks.chunk import SLOTS_FOR_THE_LAST, Chunk, WarmStart, load
 from jaxmle.batch.chunks.compilation import Programs
@@ -62,14 +62,14 @@ MAX_BYTES_OF_ONE_LAST_ROUND = 2**23
 
 
 class Scheduler:
-    """The work of one batch: pieces, where their results go, what is still open."""
+    """The work of one batch: its pieces, their results, and the members still open."""
 
     def __init__(
         self,
         problem: Problem,
         inputs: Inputs,
         block: int | None,
-        devices: jax.Device | Sequence[jax.Device] | None,
+        devices: Device | Sequence[Device] | None,
         progress: bool | None,
         checkpoint: Checkpoint,
     ) -> None:
@@ -126,11 +126,13 @@ class Scheduler:
         return size * (4.0 * k * k + 4.0 * p * p + 10 * k + 12 * p + p * k + 40)
 
     def predicted_bytes(self) -> float:
-        """Peak memory of the process: what it holds now, and what the batch needs."""
+        """The predicted peak memory of the process: what it holds now plus what the batch needs."""
         return resident_bytes() + self.needed_bytes()
 
     def needed_bytes(self) -> float:
-        """Compiled programs, the record of all members and the chunks in flight."""
+        """The bytes that a batch needs: compiled programs, the record of all members, and the
+        chunks in flight.
+        """
         k = self.problem.chart.k
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
@@ -147,8 +149,8 @@ class Scheduler:
         return 2.5e8 + records + max(chunks, default=0.0)
 
     def _check_memory(self) -> None:
-        """A batch whose record alone is more than the memory that is free is refused before it
-        runs for hours.
+        """Refuse a batch whose record alone is larger than the free memory, before it runs for
+        hours.
         """
         needed = self.needed_bytes()
         free = free_bytes()  # of this host, wherever it computes
@@ -178,7 +180,7 @@ class Scheduler:
     # ------------------------------------------------------------ what separated members can say
 
     def with_cones(self, fits: Fit) -> Fit:
-        """Separated members with the signs of what is infinite; the others as they are."""
+        """The records; separated members with the signs of their infinite estimates."""
         roots = self.problem.roots
         leaves = list(jax.tree.leaves(fits))
         for length, members in self.buckets:
@@ -197,7 +199,7 @@ class Scheduler:
     # ------------------------------------------------------------ the rounds
 
     def fits(self) -> Fit:
-        """Scheduler everything."""
+        """Run all rounds; the records of all members."""
         try:
             self._round(self.pieces, self._run_first)
             if self._has_middle():
@@ -219,14 +221,14 @@ class Scheduler:
         return jax.tree.unflatten(self.treedef, self.leaves)
 
     def _has_middle(self) -> bool:
-        """Whether a middle round comes between the first and the last."""
+        """Whether there is a middle round between the first and the last."""
         return len(self.pieces) > 1
 
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[ndarray]]) -> None:
-        """Scheduler pieces one after the other; those that a checkpoint holds are read.
+        """Run pieces one after the other; those in the checkpoint are read instead.
 
-        Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for
-        ever. Devices run side by side.
+        Threads are not used, because two of them in XLA's CPU client were seen to deadlock. Devices
+        run in parallel.
         """
         opened: dict[int, tuple[ndarray, list[ndarray]]] = {}
         for piece in pieces:
@@ -243,8 +245,8 @@ class Scheduler:
         self.open = [opened[number] for number in sorted(opened)]
 
     def _prepare(self) -> bool:
-        """Shapes of the record and of a member's state, by abstract evaluation only: needed to
-        read a checkpoint.
+        """Find the shapes of the record and of a member's state by abstract evaluation; they are
+        needed to read a checkpoint.
         """
         if not self.checkpoint.holds("first-000000"):
             return False
@@ -272,7 +274,7 @@ class Scheduler:
         return solver.record_shapes(self.problem.neutral, base, state, n, data_id, no_steps)
 
     def _shapes(self, fit: Fit, state: Tree, lead: int) -> None:
-        """Room for the record of all members; the first ``lead`` axes of each leaf run over
+        """Empty arrays for the record of all members; the first ``lead`` axes of each leaf run over
         members.
         """
         self.treedef = jax.tree.structure(fit)
@@ -286,7 +288,7 @@ class Scheduler:
         ]
 
     def _run_first(self, piece: Piece) -> list[ndarray]:
-        """The arrays of a first round: fits, then the slots that stay open and their states."""
+        """The arrays of a first round: fits, then the open slots and their states."""
         with self._context():
             chunk = load(self.programs, self.inputs, piece)
             schedule = self.checkpoint.schedule
@@ -305,11 +307,11 @@ class Scheduler:
 
     @property
     def starts(self) -> list[str]:
-        """The word for steps in single precision, where the run took any."""
+        """The word for steps in single precision, if the run took any."""
         return [FLOAT32_START] if self.checkpoint.schedule.get("float32") else []
 
     def _starts_in_float32(self) -> bool:
-        """Whether steps in single precision may come first."""
+        """Whether the first steps may be in single precision."""
         rows = np.sum(self.inputs.source.sizes)
         many = rows >= max(
             MIN_ROWS_FOR_FLOAT32_START, MIN_ROWS_A_MEMBER_FOR_FLOAT32 * self.inputs.source.members
@@ -322,8 +324,8 @@ class Scheduler:
         )
 
     def _run_middle(self, piece: Piece) -> list[ndarray]:
-        """The arrays of a middle round, of members that the first one left open: most need a step
-        or two, and those that need many come together afterwards.
+        """The arrays of a middle round, for members that the first round left open. Most need a
+        step or two; those that need many are gathered afterwards.
         """
         with self._context():
             chunk = load(self.programs, self.inputs, piece)
@@ -331,7 +333,7 @@ class Scheduler:
             return self._ended(piece, chunk, chunk.resume_ascent(state, half_done), warm, False)
 
     def _run_last(self, piece: Piece) -> list[ndarray]:
-        """The arrays of a last round: fits; nothing stays open."""
+        """The arrays of a last round: fits; no member stays open."""
         with self._context():
             state, warm = self._states(piece)
             fit = to_numpy(load(self.programs, self.inputs, piece).last(state, warm.steps))
@@ -381,7 +383,7 @@ class Scheduler:
             yield
 
     def _accept(self, piece: Piece, arrays: list[ndarray], opened: dict[int, Tree]) -> None:
-        """Put finished members in their places; note which stay open."""
+        """Store the records of finished members, and note which members are open."""
         fits, (slots, *states) = arrays[: len(self.leaves)], arrays[len(self.leaves) :]
         for whole, part in zip(self.leaves, fits, strict=True):
             whole[piece.index] = part
@@ -390,7 +392,7 @@ class Scheduler:
         self.progress.add(len(piece.index) - len(slots))
 
     def _gather(self, name: str) -> list[Piece]:
-        """The members that the round before left open, in chunks of the shapes of the first
+        """The members that the previous round left open, in chunks of the shapes of the first
         round.
         """
         if not self.open:
@@ -415,7 +417,7 @@ class Scheduler:
         return pieces
 
     def _bucket_of(self, index: ndarray) -> ndarray:
-        """The bucket in which each of these open members goes on, (number open,)."""
+        """The bucket in which each of these open members continues, (number open,)."""
         source = self.inputs.source
         bucket_of_all = np.empty(source.members, dtype=int)
         for place, (_, members) in enumerate(self.buckets):
@@ -440,8 +442,8 @@ def _chosen(these: ndarray, new: Tree, old: Tree) -> Tree:
 
 
 def _cap(steps: Array) -> int:
-    """The cap on steps in single precision that costs least, from the steps (b,) of some
-    members: beyond it the others go on in double precision.
+    """The cheapest cap on steps in single precision, from the steps (b,) of some members. The
+    others then continue in double precision.
     """
     longest = int(np.max(steps, initial=1))
     cost = [
@@ -451,7 +453,7 @@ def _cap(steps: Array) -> int:
     return 1 + int(np.argmin(cost))
 
 
-def _devices(devices: jax.Device | Sequence[jax.Device] | None) -> list[jax.Device]:
+def _devices(devices: Device | Sequence[Device] | None) -> list[Device]:
     if devices is None:
         return list(jax.devices())
     listed = list(devices) if isinstance(devices, list | tuple) else [devices]
@@ -460,8 +462,8 @@ def _devices(devices: jax.Device | Sequence[jax.Device] | None) -> list[jax.Devi
     return listed
 
 
-def _device_bytes(devices: list[jax.Device]) -> float:
-    """Free memory of all devices; 4 GiB each where they do not say."""
+def _device_bytes(devices: list[Device]) -> float:
+    """The free memory of all devices; 4 GiB each if they do not report it."""
     free = []
     for device in devices:
         stats = device.memory_stats() or {}

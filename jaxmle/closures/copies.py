@@ -54,7 +54,7 @@ def portable(function: Foreign, seen: Look) -> Foreign:
     alive.
 
     Args:
-        seen: the look at it, whose ``alive`` has been kept.
+        seen: the look at it, whose ``retained`` has been kept.
     """
     owner = function.__self__ if isinstance(function, types.MethodType) else unwrapped(function)
     roots = {id(function), id(owner), id(unwrapped(function))}

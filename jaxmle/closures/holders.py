@@ -26,7 +26,7 @@ class Traversal(Protocol):
     """The walk of ``watch``, as far as the holders use it."""
 
     facts: list[object]
-    alive: list[object]
+    retained: list[object]
     holders: set[int]
     names: frozenset[str]
     all: bool
@@ -129,7 +129,7 @@ def numpy_array(traversal: Traversal, value: ndarray) -> None:
     traversal.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
         inner = value.ravel().tolist()
-        traversal.alive.append(inner)
+        traversal.retained.append(inner)
         traversal.sequence(inner)
     else:
         traversal.facts.append(digest(value))

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import xxhash
-from jax.extend.core import ClosedJaxpr, Jaxpr, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from jaxmle._types import Atom, Foreign, FunctionTo, Tree
 
@@ -142,7 +142,7 @@ class _Digest:
     def atoms(self, atoms: Sequence[Atom], number: dict[Var, int]) -> None:
         self.text(len(atoms))
         for atom in atoms:
-            if hasattr(atom, "val"):
+            if isinstance(atom, Literal):
                 self.text("literal", atom.aval)
                 self.value(atom.val)
             else:

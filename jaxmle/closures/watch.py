@@ -78,7 +78,7 @@ class Look(NamedTuple):
     holders: frozenset[int]  # identities of what holds arrays to copy or functions under ``jit``
     narrow: bool  # whether an array was met that is narrower than the numbers of a fit now
     kinds: frozenset[int]  # identities of the classes of objects
-    alive: list[object]  # all that was met: identities are good as long as this is kept
+    retained: list[object]  # all that was met: identities are good as long as this is kept
 
 
 def look(function: Foreign, names: frozenset[str] = frozenset(), *, again: bool = False) -> Look:
@@ -108,7 +108,7 @@ class _Traversal:
         self.all = EVERYTHING in names
         self.facts: list[object] = []
         self.by_identity: list[object] = []
-        self.alive: list[object] = []
+        self.retained: list[object] = []
         self.seen: dict[int, int] = {}
         self.made: set[tuple[type, bool]] = set()
         self.whole: dict[type, bool] = {}
@@ -141,7 +141,7 @@ class _Traversal:
             facts.append(self.seen[key])
             return
         self.seen[key] = len(self.seen)
-        self.alive.append(value)
+        self.retained.append(value)
         if len(self.seen) > MAX_NODES:
             self.hidden = f"more than {MAX_NODES} objects"
             return
@@ -162,7 +162,9 @@ class _Traversal:
         """What the walk has found, which looked at attributes of these names."""
         holding = frozenset() if self.again else holders.reaching(self.edges, self.holders)
         seen = (self.hidden, self.traced, self.changes, holding, self.narrow)
-        return Look(self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.alive)
+        return Look(
+            self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.retained
+        )
 
     # ------------------------------------------------------------ functions
 
@@ -230,7 +232,7 @@ class _Traversal:
             if inner is ABSENT:
                 break
             if not self.again:
-                self.alive.append(value)
+                self.retained.append(value)
                 self.edges.append((self.parent, id(value)))
             self.parent, value, place = id(value), inner, place + 1
         self.visit(value)
@@ -356,7 +358,7 @@ class _Traversal:
 
     def attributes(self, value: Foreign) -> None:
         kind = type(value)
-        self.alive.append(kind)
+        self.retained.append(kind)
         self.kinds.add(id(kind))
         self.edges.append((id(value), id(kind)))
         parent, self.parent = self.parent, id(kind)

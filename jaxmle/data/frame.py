@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from jaxmle._types import Array, Clusters, DataFrame, DTypeLike, Label, Loglik, Tree, ndarray
+from jaxmle._types import (
+    Array,
+    Clusters,
+    DataFrame,
+    DTypeLike,
+    Foreign,
+    Label,
+    Loglik,
+    Tree,
+    ndarray,
+)
 from jaxmle.data.design import Design, designed, refuse_unseen
 from jaxmle.data.formula import columns_in, parse
 from jaxmle.data.leaves import (
@@ -199,9 +209,10 @@ class Frame:
 
     def fit_with(self, model: Loglik, params0: Tree, options: Options) -> Fit:
         """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
-        if params0 is None and hasattr(model, "start"):
+        propose: Foreign = getattr(model, "start", None)
+        if params0 is None and propose is not None:
             check_outcome(model, self)
-            params0 = model.start(self.data)
+            params0 = propose(self.data)
         check_parameters(model, params0, self)
         if params0 is not None:  # names in fix and tie, before there is a fit that knows them
             columns = {leaf: design.names for leaf, design in self.designs.items()}
@@ -212,10 +223,10 @@ class Frame:
 
     def named(self, fitted: Fit, model: Loglik) -> Fit:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
-        ``beta[age]`` for ``beta[1]``.
+        ``age`` for ``beta[1]``.
 
-        The fit knows both spellings: a function that takes the name of a parameter accepts
-        ``beta[age]``, ``beta[1]`` and ``beta``.
+        The fit knows every spelling: a function that takes the name of a parameter accepts
+        ``age``, ``beta[age]``, ``beta[1]`` and ``beta``.
         """
         return renamed(
             fitted,
@@ -337,13 +348,13 @@ class Frame:
         >>> [found[name].round(3).tolist() for name in ("estimate", "conf_low", "conf_high")]
         [[5.5], [3.046], [9.931]]
         """
-        model = ready_model(fitted, model, "predict")
-        quantity = quantity_of(model, kind, level, value)
+        ready = ready_model(fitted, model, "predict")
+        quantity = quantity_of(ready, kind, level, value)
         leaves = self.data if new is None else self.recode(new)
         if "trials" in leaves:
             leaves = {**leaves, "trials": np.ones_like(leaves["trials"])}
         rows = self.rows if new is None else np.arange(len(next(iter(leaves.values()))))
-        rays = rays_of(fitted, model, self, leaves)
+        rays = rays_of(fitted, ready, self, leaves)
         columns = with_rows(predicted(fitted, quantity, leaves, interval, rays), rows, self.levels)
         return native(columns, self.backend if new is None else backend_of(new))
 
@@ -405,7 +416,7 @@ def from_formula(
     >>> model = poisson(offset="offset")
     >>> fit = frame.fit(model)
     >>> fit.names, fit.x.round(4).tolist()
-    (('beta[Intercept]', 'beta[site[T.b]]'), [0.9808, 0.3185])
+    (('Intercept', 'site[b]'), [0.9808, 0.3185])
     >>> frame.predict(fit, {"site": ["b"], "years": [10.0]})["estimate"].round(4).tolist()
     [36.6667]
     """

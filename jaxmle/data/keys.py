@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import jax
 import numpy as np
 
-from jaxmle._types import ArrayLike, Tree, ndarray
+from jaxmle._types import ArrayLike, DataFrame, Foreign, Tree, ndarray
+from jaxmle.data.table import native_frame
+from jaxmle.parameters.frames import is_frame
 
 MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells integers apart
 
 
 def columns_of_keys(by: str | Sequence[str] | Mapping[str, ArrayLike] | ArrayLike) -> list[str]:
     """The columns that define the groups, with a formula."""
-    names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
+    given = [by] if isinstance(by, str) else by
+    names: list[Foreign] = list(given) if isinstance(given, list | tuple) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
             f"with a formula, by must be the name of a column or a list of names; got {by!r}"
@@ -33,11 +37,13 @@ def keys_and_data(
             if not isinstance(name, str):
                 raise TypeError(f"by names a key {name!r}; the names of keys must be strings")
         return by, data
+    if is_frame(data) and (names := _names_in(by, data)):
+        return _split(data, names)
     if not isinstance(by, str):
         return {"group": by}, data
     if not isinstance(data, dict):
         raise TypeError(
-            f"by={by!r} names a leaf of data, which must then be a dict; got "
+            f"by={by!r} names a leaf of data, which must then be a dict or a frame; got "
             f"{type(data).__name__}. Otherwise by is an array with one code for each row."
         )
     if by not in data:
@@ -46,6 +52,30 @@ def keys_and_data(
     if not jax.tree.leaves(rest):
         raise ValueError(f"data contains only {by!r}, which is not passed to the likelihood")
     return {by: data[by]}, rest
+
+
+def _names_in(by: object, data: DataFrame) -> list[str]:
+    """The columns of a frame that ``by`` names; none if it holds one label for each row."""
+    names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
+    columns = [str(name) for name in native_frame(data).columns]
+    if isinstance(by, str) and by not in columns:
+        near = get_close_matches(by, columns, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(columns)}"
+        raise ValueError(f"there is no column {by!r}; {hint}")
+    return names if all(isinstance(name, str) and name in columns for name in names) else []
+
+
+def _split(data: DataFrame, names: list[str]) -> tuple[dict[str, Tree], DataFrame]:
+    """The labels in the columns of these names, and the frame of the other columns."""
+    frame = native_frame(data)
+    rest = frame.drop(*names)
+    if not rest.columns:
+        raise ValueError(f"data contains only {', '.join(names)}: no column is left to fit")
+    labels: dict[str, Tree] = {}
+    for name in names:
+        column = frame[name]
+        labels[name] = column.to_numpy() if column.dtype.is_numeric() else column.to_list()
+    return labels, rest.to_native()
 
 
 def refuse_mask(name: str, values: object) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from jaxmle._types import Clusters, Label, Loglik, Tree, ndarray
+from jaxmle._types import Clusters, Foreign, Label, Loglik, Tree, ndarray
 from jaxmle.data.design import INTERCEPT
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.prediction import BINARY, CATEGORIES
@@ -83,7 +83,8 @@ def codes_of(column: Column, levels: tuple[Label, ...]) -> ndarray:
 
 def listed(clusters: Clusters) -> tuple[ndarray, ...]:
     """The clusters as a tuple of label arrays (n,), one for each dimension of clustering."""
-    return clusters if isinstance(clusters, tuple) else (clusters,)
+    given: Foreign = clusters
+    return given if isinstance(given, tuple) else (given,)
 
 
 def blank_column(rows: int) -> Column:

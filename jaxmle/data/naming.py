@@ -39,8 +39,8 @@ def renamed(
     columns: Mapping[str, tuple[str, ...]],
     levels: tuple[Label, ...] | None,
 ) -> Fit:
-    """The fit, of one data set or of a batch, with readable names: ``beta[age]``,
-    ``beta[age,high]`` for a class, ``cut[low|mid]`` for a threshold.
+    """The fit, of one data set or of a batch, with readable names: ``age``,
+    ``age,high`` for a class, ``low|mid`` for a threshold.
 
     Args:
         designs: from a parameter leaf to the design leaf it belongs to.

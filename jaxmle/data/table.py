@@ -84,7 +84,7 @@ def columns_of(source: DataFrame, names: Iterable[str]) -> tuple[dict[str, Colum
             len(value) for value in source.values()
         }
     else:
-        frame = _native(source)
+        frame = native_frame(source)
         _known(names, frame.columns)
         columns = {name: _of_series(name, frame[name]) for name in names}
         rows = {len(frame)}
@@ -98,7 +98,9 @@ def columns_of(source: DataFrame, names: Iterable[str]) -> tuple[dict[str, Colum
 
 def names_of(source: DataFrame) -> list[str]:
     """The names of the columns of a frame, or of a dict of arrays, in order."""
-    return [str(n) for n in (source if isinstance(source, Mapping) else _native(source).columns)]
+    return [
+        str(n) for n in (source if isinstance(source, Mapping) else native_frame(source).columns)
+    ]
 
 
 def backend_of(source: DataFrame) -> str:
@@ -109,7 +111,8 @@ def backend_of(source: DataFrame) -> str:
     return name if name in ("polars", "pyarrow") else "pandas"
 
 
-def _native(source: DataFrame) -> nw.DataFrame:
+def native_frame(source: DataFrame) -> nw.DataFrame:
+    """A frame of pandas, polars or pyarrow as narwhals sees it."""
     narwhals = needed("narwhals.stable.v1")
     try:
         return narwhals.from_native(source, eager_only=True)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmle._types import Clusters, Data, KeyPath, Loglik, Tree, ndarray
+from jaxmle._types import Clusters, Data, Device, KeyPath, Loglik, Tree, ndarray
 from jaxmle.distributed.fit import fit_shared
 from jaxmle.distributed.peers import agreed, all_counts, lost_peers_named
 from jaxmle.distributed.placement import Placement, placement_of
@@ -239,7 +239,7 @@ def _labels(clusters: Tree, number: int) -> tuple[ndarray, ...]:
     return tuple(column.astype(np.int64) for column in columns)
 
 
-def _devices() -> list[jax.Device]:
+def _devices() -> list[Device]:
     """All devices, those of one process next to each other."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 

@@ -20,8 +20,8 @@ SLOPES = ("dydx", "eyex", "dyex", "eydx")
 EFFECTS = (*SLOPES, "prediction")
 # A step in standard deviations, or relative to the value itself if that is smaller. A five-point
 # difference has an error of its fourth power, 1e-12; rounding is 1e-13 of it.
-STEP = 1e-3
-LEAST_STEP = 1e-4  # of STEP, if the value is close to zero
+RELATIVE_STEP = 1e-3
+MIN_SHARE_OF_SPREAD = 1e-4  # of the spread, if the value is close to zero
 PAIRWISE = "pairwise"
 # The weights of a derivative, times h, from values at −2h, −h, 0, h, 2h, or at 0, h, 2h, 3h, 4h:
 # the polynomial through them (Abramowitz & Stegun 1964, table 25.2).
@@ -147,7 +147,7 @@ def _direction(
     observed = source.columns[name].values.astype(np.float64)
     x = rows.columns[name].values.astype(np.float64)
     spread = float(np.std(observed)) or float(np.max(np.abs(observed))) or 1.0
-    step = STEP * np.clip(np.abs(x), LEAST_STEP * spread, spread)
+    step = RELATIVE_STEP * np.clip(np.abs(x), MIN_SHARE_OF_SPREAD * spread, spread)
     low = float(observed.min())
     high = float(observed.max())
     inside = (x >= low) & (x <= high)

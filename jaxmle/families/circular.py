@@ -12,7 +12,7 @@ from jaxmle._types import Array, Function, NamedParams, Tree
 from jaxmle.families.family import Family, Law, document
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import values
-from jaxmle.families.skew import DEPTH, integral
+from jaxmle.families.skew import LOG_FALL_TO_NEGLECT, integral
 from jaxmle.parameters.constraints import free, positive
 
 LOG_2PI = math.log(2 * math.pi)
@@ -50,7 +50,7 @@ def _log_tail(kappa: Array, angle: Array) -> Array:
     has fallen by e⁻⁴⁰.
     """
     cosine = jnp.cos(angle)
-    lowest = jax.lax.stop_gradient(cosine - DEPTH / kappa)
+    lowest = jax.lax.stop_gradient(cosine - LOG_FALL_TO_NEGLECT / kappa)
     end = jnp.where(lowest > -1, jnp.arccos(jnp.maximum(lowest, -1.0)), math.pi)
     width = jnp.maximum(end - angle, jnp.finfo(angle.dtype).tiny)
     inside = integral(

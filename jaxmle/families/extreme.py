@@ -147,7 +147,9 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     return _w(z, shape), dz / (1 + shape * z) + along
 
 
-FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is finite
+LOG_SHARE_OF_LARGEST = (
+    0.485  # of the log of the largest number: 1e149 in float64, whose square is finite
+)
 
 
 def _far(p: NamedParams, y: Array) -> Array:
@@ -155,7 +157,7 @@ def _far(p: NamedParams, y: Array) -> Array:
     distance = jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]
     log_z = jnp.log(jnp.abs(distance)) - jnp.log(p["scale"])
     most = jnp.maximum(jnp.log(jnp.abs(p["shape"])), 0.0)
-    return jnp.isinf(y) | (log_z + most > FURTHEST * jnp.log(jnp.finfo(y.dtype).max))
+    return jnp.isinf(y) | (log_z + most > LOG_SHARE_OF_LARGEST * jnp.log(jnp.finfo(y.dtype).max))
 
 
 def _ends(p: NamedParams) -> tuple[Array, Array]:
@@ -244,8 +246,8 @@ def _gev_guess(y: Array, known: NamedParams) -> NamedParams:
     shape = xp.where(b2 > 0, xp.clip(-(7.859 * c + 2.9554 * c**2), -0.4, 0.4), 0.05)
     scale = xp.sqrt(6 * variance) / math.pi
     loc = mean - EULER_GAMMA * scale
-    furthest = xp.max(xp.where(shape < 0, y - loc, loc - y) / scale) if len(y) else 0.0
-    limit = 0.9 / xp.maximum(furthest, 1e-300)
+    largest_argument = xp.max(xp.where(shape < 0, y - loc, loc - y) / scale) if len(y) else 0.0
+    limit = 0.9 / xp.maximum(largest_argument, 1e-300)
     return {"loc": loc, "scale": scale, "shape": xp.clip(shape, -limit, limit)}
 
 

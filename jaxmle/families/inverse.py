@@ -17,7 +17,7 @@ Bracket = tuple[
 ]  # s, low, high, whether it is found; the number of steps
 
 MAX_QUANTILE_STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
-WIDEST = 700.0  # exp(±700) is finite in float64
+MAX_LOG_OF_A_SCALE = 700.0  # exp(±700) is finite in float64
 LONGEST_QUANTILE_STEP = (
     1e5  # the slope exp(log f − log F) has lost its digits where both are larger than this
 )
@@ -96,7 +96,7 @@ def _ascend(
     to_y, slope_y = scale
     real = jnp.result_type(float)
     tolerance = 2 * jnp.finfo(real).eps
-    widest = WIDEST if real == jnp.float64 else 80.0
+    widest = MAX_LOG_OF_A_SCALE if real == jnp.float64 else 80.0
 
     def step(state: Bracket) -> Bracket:
         s, low, high, _, count = state

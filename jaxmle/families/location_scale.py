@@ -49,7 +49,9 @@ class Standard:
     beyond: Callable[[NamedParams], dict[tuple[str, str], Array]] = lambda p: {}
 
 
-FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
+LOG_SHARE_OF_LARGEST = (
+    0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
+)
 
 
 def _standardised(
@@ -66,10 +68,10 @@ def _standardised(
     A light tail also ends where z/scale is that large: there the second derivatives in the scale,
     z²/scale², overflow.
     """
-    furthest = FURTHEST * jnp.log(jnp.finfo(jnp.result_type(float)).max)
+    largest_argument = LOG_SHARE_OF_LARGEST * jnp.log(jnp.finfo(jnp.result_type(float)).max)
     distance = jax.lax.stop_gradient(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
     log_scale = jnp.log(jax.lax.stop_gradient(p["scale"]))
-    reach = log_scale + furthest + (0.0 if heavy else jnp.minimum(log_scale, 0.0))
+    reach = log_scale + largest_argument + (0.0 if heavy else jnp.minimum(log_scale, 0.0))
     beyond = jnp.isinf(y) | (jnp.log(jnp.abs(distance)) > reach)
     z = (jnp.where(beyond, p["loc"], y) - p["loc"]) / p["scale"]
     return jnp.where(beyond, jnp.where(y < p["loc"], below, above), inside(z))

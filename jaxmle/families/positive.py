@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jaxmle.special as special
 from jaxmle._types import Array, NamedParams, Namespace, Tree
 from jaxmle.families.family import Family, Law, by_quantile, document, edge, masked
-from jaxmle.families.inverse import WIDEST, solve
+from jaxmle.families.inverse import MAX_LOG_OF_A_SCALE, solve
 from jaxmle.families.moments import EULER_GAMMA, moments, positive_moments, values
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.incomplete_gamma import gamma_tail
@@ -276,7 +276,7 @@ lognormal = half_line(
     ),
     log_cdf=lambda p, y: special.log_ndtr(_lognormal_z(p, y)),
     log_sf=lambda p, y: special.log_ndtr(-_lognormal_z(p, y)),
-    centre=lambda p: jnp.exp(jnp.clip(p["meanlog"], -WIDEST, WIDEST)),
+    centre=lambda p: jnp.exp(jnp.clip(p["meanlog"], -MAX_LOG_OF_A_SCALE, MAX_LOG_OF_A_SCALE)),
     quantile=lambda p, q: jnp.exp(p["meanlog"] + p["sdlog"] * special.ndtri(q)),
     sample=lambda p, key, shape: jnp.exp(p["meanlog"] + p["sdlog"] * jax.random.normal(key, shape)),
     mean=lambda p: jnp.exp(p["meanlog"] + 0.5 * p["sdlog"] ** 2),

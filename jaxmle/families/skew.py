@@ -13,7 +13,7 @@ import jaxmle.special as special
 from jaxmle._types import Array, FunctionTo
 from jaxmle.special.normal import upper_hazard
 
-DEPTH = 40.0  # e⁻⁴⁰ = 4e-18 of the integrand is neglected
+LOG_FALL_TO_NEGLECT = 40.0  # e⁻⁴⁰ = 4e-18 of the integrand is neglected
 
 
 @functools.cache
@@ -52,7 +52,9 @@ def _lower(z: Array, a: Array) -> Array:
     """
     fall = a * upper_hazard(jnp.asarray(held(-a * z))) - z
     c = 1 + 2 / math.pi * a * a
-    width = 2 * DEPTH / (fall + jnp.hypot(fall, jnp.sqrt(2 * DEPTH * c)))
+    width = (
+        2 * LOG_FALL_TO_NEGLECT / (fall + jnp.hypot(fall, jnp.sqrt(2 * LOG_FALL_TO_NEGLECT * c)))
+    )
     inside = integral(
         lambda u, z, a: z * u - 0.5 * u * u + special.log_ndtr(held(a * (z - u))),
         jax.lax.stop_gradient(width),

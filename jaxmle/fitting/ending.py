@@ -38,7 +38,7 @@ MIN_VARIANCE_RATIO = 1e-18
 
 
 class CovarianceParts(NamedTuple):
-    """A covariance with what is known of its making."""
+    """A covariance, with what is known about how it was computed."""
 
     vcov: Array  # (p, p, ...)
     row: Array  # the row whose leverage is one, or −1
@@ -46,7 +46,7 @@ class CovarianceParts(NamedTuple):
 
 
 def bread(point: Point, verdict: Verdict) -> Array:
-    """U (k, k, ...) with UU' the inverse observed information on what is estimable."""
+    """The root U (k, k, ...) of UU', the inverse observed information on what is estimable."""
     root = root_in_batch if isinstance(point.z, np.ndarray) else root_of
     return root(-symmetric(point.hessian), verdict.scale, verdict.null)
 
@@ -54,8 +54,8 @@ def bread(point: Point, verdict: Verdict) -> Array:
 def observed_covariance(
     problem: Problem, point: Point, verdict: Verdict, root: Array
 ) -> CovarianceParts:
-    """The covariance that needs no further pass: the inverse observed information from its root
-    (k, k, ...), or none.
+    """The covariance that needs no further pass over the data: the inverse observed information
+    from its root (k, k, ...), or none.
     """
     xp = namespace(point.z)
     user = point.aux
@@ -70,8 +70,8 @@ def observed_covariance(
 
 
 def _meaningful(vcov: Array, lift: Array) -> Array:
-    """A robust covariance (p, p), NaN where it is none: the scores of a saturated fit are
-    rounding, one cluster has no variance.
+    """A robust covariance (p, p), NaN where it means nothing: the scores of a saturated fit are
+    rounding, and a single cluster has no variance.
     """
     xp = namespace(lift)
     ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
@@ -134,8 +134,8 @@ def complete(
 
 
 def _row_where(failed: Array, passes: Passes, x: Array, row: Array) -> Array:
-    """The row to blame under a trace where a search ``failed``, else ``row``. The terms are sorted
-    only where the search of some member did.
+    """Under a trace, the row that made a search fail where it ``failed``, else ``row``. The row is
+    looked for only if the search of some member failed.
     """
     x = jax.lax.stop_gradient(x)
 
@@ -195,7 +195,7 @@ def finish(
     data_id: Array,
     extra_steps: Array,
 ) -> Fit:
-    """The record of a verdict and its covariance; the likelihood is not evaluated any more."""
+    """The record of a verdict and its covariance, without evaluating the likelihood again."""
     verdict, parts = _with_error(problem, verdict._replace(point=point), parts)
     ending = conclude(
         problem.chart, np.array(problem.roots), verdict, reached, point.aux, parts.vcov
@@ -223,8 +223,8 @@ def finish(
 
 
 def family_of(loglik: Loglik, kind: Kind | None) -> Family | None:
-    """The family that a likelihood is, if it gives its expected information and the covariance
-    asked for is of the model.
+    """The family that the likelihood is, if it has an expected information and a model-based
+    covariance is asked for; otherwise None.
     """
     family = loglik.function if isinstance(loglik, Opaque) else None
     if kind != "observed" or not isinstance(family, Family) or family.law.information is None:
@@ -235,7 +235,9 @@ def family_of(loglik: Loglik, kind: Kind | None) -> Family | None:
 def by_family(
     family: Family, layout: Layout, verdict: Verdict, point: Point, n: Array, vcov: Array
 ) -> tuple[Verdict, Array]:
-    """The verdict and the covariance (p, p) of n rows, at a kink by the family's information."""
+    """The verdict and the covariance (p, p) of n rows; at a kink, the covariance comes from the
+    family's expected information.
+    """
     xp = namespace(point.z)
     user = point.aux
     each = xp.asarray(family.information(layout.unravel(user.x)))

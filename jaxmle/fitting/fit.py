@@ -1,10 +1,9 @@
 """The fit of rows in memory: a log-likelihood, a start and data in; a record with estimates, their
 covariance and a verdict out. The public ``fit`` is in ``distributed/public_fit.py``.
 
-``fit_with`` reads its arguments and hands them to one of two roads. On the host, here, the loop is
-Python over one compiled evaluation in float64. Under a trace (``implicit``) it is one
-``while_loop`` in the dtype of the trace. The steps, the excursions and the verdict are the same
-functions.
+``fit_with`` reads its arguments and fits in one of two ways. On the host (this file), a Python loop
+calls one compiled evaluation in float64. Under a trace (``implicit``), there is one ``while_loop``
+in the dtype of the trace. Steps, excursions and verdict are the same functions in both.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def fit_on_host(posed: Posed, options: Options, model: str) -> Fit:
 
 
 def check_rows(problem: Problem, base: Array, data: Data) -> None:
-    """What the values of the data, or the program of the likelihood, show to be wrong."""
+    """Refuse what the values of the data or the program of the likelihood show to be wrong."""
     check_weighted(problem.loglik, problem.layout, base, data)
     check_calls(problem.loglik, problem.layout, base, data)
     check_indices(problem.loglik, problem.layout, base, data)
@@ -124,8 +123,8 @@ def check_rows(problem: Problem, base: Array, data: Data) -> None:
 
 
 def with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
-    """The problem with what is seen in the program of a likelihood of many rows: that it is a
-    regression, or at least may be summed in blocks.
+    """The problem, with the structure found in the program of a likelihood of many rows: that it is
+    a regression, or that it may be summed in blocks.
     """
     loglik = problem.loglik
     layout = problem.layout
@@ -148,7 +147,7 @@ def _number_of_observations(passes: Passes, posed: Posed) -> Array:
 
 
 class Landmark(NamedTuple):
-    """What is enough of an ascent to go on from there."""
+    """What is needed to continue an ascent from one of its points."""
 
     z: Array  # (k,)
     radius: Array  # of the trust region; 0 before Newton's steps
@@ -157,7 +156,7 @@ class Landmark(NamedTuple):
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a search on the host is conducted."""
+    """How a search on the host is run: progress, sampling, and where it resumes."""
 
     progress: bool | None
     sampler: Sampler
@@ -166,11 +165,12 @@ class Conduct:
 
 
 def search_on_host(passes: Passes, conduct: Conduct) -> tuple[Verdict, EndPoint, Array, list[str]]:
-    """The verdict, where a recession leads, the steps made before the ascent, and the word for a
-    head start where there was one.
+    """The verdict, the end point of a recession, the number of steps before the ascent, and the
+    word for a head start if there was one.
 
-    Many rows get a head start. If the ascent from it does not converge, the search is repeated from
-    the user's start. A resumed search goes on from where it was, and is repeated likewise.
+    Fits of many rows get a head start. If the ascent from it does not converge, the search is
+    repeated from the user's start. A resumed search continues from its last landmark, and is
+    repeated in the same case.
     """
     problem = passes.problem
     resumed = conduct.resumed
@@ -207,7 +207,9 @@ def _search_arguments(
 def _search_from_head(
     passes: Passes, head: Head, conduct: Conduct
 ) -> tuple[Verdict, EndPoint, Array] | None:
-    """The search from a head start; None where it leads too little far for the solver."""
+    """The search from a head start; None if the head start does not come close enough to the
+    maximum for the solver.
+    """
     problem = passes.problem
     longest = longest_safe_step(head.turn)
     by_scores = ScoreAscent(head.z, False, 0)
@@ -235,9 +237,9 @@ def _ascend(
     step, or never.
 
     Args:
-        reuse: the end of a step too short to change the Hessian, if it is one; None where all
-            passes are whole.
-        radius: of the trust region, where an ascent is gone on with.
+        reuse: ``reuse(state)`` gives the point at the end of a step that is too short to change the
+            Hessian, or None; None if the Hessian is always evaluated.
+        radius: the trust radius, if an ascent is continued.
     """
     state = begin(evaluate, z)
     if radius:
@@ -260,7 +262,9 @@ def _ascend(
 
 
 def _watched(slopes: Callable[[Array], Slope], conduct: Conduct) -> Callable[[Array], Slope]:
-    """The pass for the score with a line of progress, from two seconds on, and a landmark kept."""
+    """The pass for the score, which prints a line of progress after two seconds and keeps a
+    landmark.
+    """
     start = time.monotonic()
 
     def watched_pass(z: Array) -> Slope:
@@ -278,14 +282,16 @@ def _watched(slopes: Callable[[Array], Slope], conduct: Conduct) -> Callable[[Ar
 
 
 def _is_due(progress: bool | None, last: float) -> bool:
-    """Whether a line of progress is due, the last one having come at ``last``."""
+    """Whether a line of progress is due, given the time of the ``last`` one."""
     if progress is None:
         return time.monotonic() - last > SECONDS_BETWEEN_LINES
     return progress
 
 
 def _approach(passes: Passes, z: Array) -> tuple[ndarray, ndarray]:
-    """A point near the maximum by the problem's first-order method, and its steps."""
+    """A point near the maximum, reached by the problem's first-order method, and the number of its
+    steps.
+    """
     problem = passes.problem
     bare = problem.bare
 

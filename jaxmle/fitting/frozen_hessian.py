@@ -1,5 +1,5 @@
-"""The Hessian reused: over a step too short to change it, a pass for value and score takes the
-place of a whole one.
+"""Reuse of the Hessian: after a step that is too short to change it, only value and score are
+evaluated.
 
 From θ with information J the last Newton step d has the length |d| = √(d'Jd) in standard errors.
 With T the third derivative of ℓ,
@@ -8,15 +8,15 @@ With T the third derivative of ℓ,
     τ = max T[v, v, v] over v with v'Jv = 1
 
 (the norm of a symmetric trilinear form is attained on its diagonal: Banach 1938, Studia Math. 7),
-so no standard error moves by more than τ|d|/2 of itself. τ is the change of the information over
-one standard error: at most 1/√N for a count of N events. An ascent over a sample of the rows shows
-max |T[v, u, u]| over u for its own last step v; d being another step, eight times that is allowed
-for. Along d itself nothing is taken from the sample. A Newton step leaves the score s₊ = −½T[d, d,
-·], hence
+so no standard error changes by more than a fraction τ|d|/2. τ is the change of the information over
+one standard error: at most 1/√N for a count of N events. An ascent over a sample of the rows gives
+max |T[v, u, u]| over u for its own last step v. Because d is another step, eight times that value
+is assumed. Along d itself, nothing is taken from the sample. A Newton step leaves the score s₊ =
+−½T[d, d, ·], hence
 
     |(J(θ + d) − J(θ))d| = 2|s₊|    in the norm of J⁻¹, which is 2√(δ₊/δ) of |Jd|,
 
-and information that changes along the step (on a recession by 1 − e⁻¹) shows in it.
+and a change of the information along the step (on a recession 1 − e⁻¹) shows in it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SCORE_ROUNDING_IN_STDERR = 1e-12
 
 
 def longest_safe_step(turn: Array) -> Array:
-    """The length of a step, in standard errors, that moves no standard error by more than
+    """The longest step, in standard errors, that changes no standard error by more than
     ``STDERR_TOLERANCE``.
 
     Args:
@@ -61,8 +61,8 @@ def longest_safe_step(turn: Array) -> Array:
 
 
 def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
-    """The point at the end of the pending step with the Hessian of the present one; None where that
-    has to be evaluated.
+    """The point at the end of the pending step with the Hessian of the present point; None if the
+    Hessian has to be evaluated there.
 
     Args:
         slopes: the pass for value and score.
@@ -93,7 +93,9 @@ def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State
 
 
 def _left(point: Point, state: State) -> ndarray:
-    """The standard errors √(2δ₊) that the step leaves, by the information it was taken with."""
+    """The distance to the maximum √(2δ₊), in standard errors, after the step, by the information
+    with which it was computed.
+    """
     information = -0.5 * (point.hessian + point.hessian.T)
     return np.sqrt(
         2

@@ -1,8 +1,8 @@
-"""Where to start an ascent over very many rows: at the maximum of a few of them.
+"""The start of an ascent over very many rows: the maximum over a sample of them.
 
 The maximum over m of n independent rows is about √(n/m) standard errors from that over all, and
-their information, n/m times, is that of all to within √(k/m). From there passes for the score alone
-lead so near the maximum that one Hessian over all rows is enough.
+their information, n/m times, is that of all to within √(k/m). From there, passes for the score
+alone come so close to the maximum that one Hessian over all rows is enough.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxmle.fitting.passes import Passes
 from jaxmle.likelihood.combinators import WithResponse
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.regression import Regression
-from jaxmle.solvers.first_order import QUADRATIC
+from jaxmle.solvers.first_order import DECREMENT_OF_QUADRATIC_RANGE
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.solvers.state import Point, State
@@ -55,7 +55,7 @@ class Sampler(NamedTuple):
 
 
 def sampler_of(data: Data, n: int) -> Sampler:
-    """The sampler of data of n rows that are held in memory."""
+    """The sampler of data of n rows in memory."""
 
     def sample(few: int) -> Data:
         stride = n // few
@@ -65,8 +65,8 @@ def sampler_of(data: Data, n: int) -> Sampler:
 
 
 def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
-    """The maximum over evenly spaced rows, by an ascent from z (k,); None where all rows are few or
-    that ascent does not arrive.
+    """The maximum over evenly spaced rows, by an ascent from z (k,); None if there are few rows or
+    if that ascent does not converge.
 
     Only a declared regression has a head start: its rows are independent by declaration.
     """
@@ -98,8 +98,9 @@ def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
 
 
 def _ascend(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
-    """The last two states of an ascent up to a seventh of a standard error of the sample: its
-    maximum is many standard errors of all rows away from theirs.
+    """The last two states of an ascent that stops at a seventh of a standard error of the sample,
+    because the maximum of the sample is many standard errors (of all rows) away from that of all
+    rows.
     """
     before = state = begin(evaluate, z)
     while is_running(state, MAX_SAMPLE_STEPS) and not _is_near(state):
@@ -113,8 +114,8 @@ def _information(state: State) -> Array:
 
 
 def _turn(before: State, state: State) -> Tree:
-    """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit √(d'J₁d) of the way d between two states;
-    infinite where there is no way.
+    """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit of the distance √(d'J₁d) between two states;
+    infinite if the distance is zero.
     """
     now = _information(state)
     path = state.point.z - before.point.z
@@ -134,6 +135,6 @@ def _is_near(state: State) -> bool:
     return bool(
         newton.definite
         & newton.convex
-        & (newton.decrement <= QUADRATIC)
+        & (newton.decrement <= DECREMENT_OF_QUADRATIC_RANGE)
         & (state.signature.information >= RECEDING_INFORMATION)
     )

@@ -1,12 +1,12 @@
-"""Whether an unidentified fit is so by its model or by its data: would other data of the same kind
-identify it?
+"""Whether a fit is unidentified because of its model or because of its data: would other data of
+the same kind identify it?
 
-At the maximum of one sample a·b and a collinear design look alike: the information is singular. A
-direction that the model does not see is orthogonal to the score of every data set, at all
-parameters; along one that these data do not see, the score of other data moves. So the scores of
-data sets drawn anew, each column apart from the others, are collected at one point: what they span
-is what some data identify there. (The information would not do: away from the maximum that of a·b
-is not singular.)
+At the maximum of one sample, a product a·b and a collinear design look alike: the information is
+singular. A direction on which the model does not depend is orthogonal to the score of every data
+set, at all parameters; along a direction that only these data do not identify, the scores of other
+data differ from zero. So new data sets are drawn, each column separately, and their scores are
+computed at one point: they span the directions that some data identify there. (The information
+would not serve: away from the maximum, that of a·b is not singular.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUNDING_OF_SCORES = 10.0
 
 
 def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
-    """An unidentified fit that knows whether other data of its kind would identify it.
+    """An unidentified fit, marked with whether other data of the same kind would identify it.
 
     Args:
         passes: over the data of the fit.
@@ -58,8 +58,8 @@ def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
 
 
 def _rank_of_scores(passes: Passes, z: Array, unit: Array, rng: np.random.Generator) -> int | None:
-    """How many directions the scores of data drawn anew, in units (k,), span at z (k,); None where
-    too few are finite.
+    """The number of directions that the scores of newly drawn data, in units (k,), span at z (k,);
+    None if too few are finite.
     """
     scores = []
     for _ in range(len(z) + DRAWS_BEYOND_PARAMETERS):
@@ -76,8 +76,8 @@ def _rank_of_scores(passes: Passes, z: Array, unit: Array, rng: np.random.Genera
 
 
 def drawn_anew(data: Tree, rng: np.random.Generator) -> Tree:
-    """Data of the same kind: the values of every column drawn with replacement, each column apart
-    from the others.
+    """Data of the same kind: the values of each column are drawn with replacement, independently of
+    the other columns.
     """
 
     def apart(leaf: Array) -> Array:
@@ -89,7 +89,7 @@ def drawn_anew(data: Tree, rng: np.random.Generator) -> Tree:
 
 
 def _nullity(point: Point) -> int | None:
-    """How many directions the information has nothing to say about; None where it is not finite."""
+    """The number of null directions of the information; None where it is not finite."""
     if not is_finite(point):
         return None
     scale = metric_of(point.hessian, point.score)

@@ -1,5 +1,5 @@
-"""The road of ``fit`` under a trace: the maximum as the root of the score, whose derivatives come
-from the implicit function theorem.
+"""``fit`` under a trace: the maximum is the root of the score, and its derivatives come from the
+implicit function theorem.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from jaxmle.verdict.limit import is_at_kink
 
 
 def fit_under_trace(posed: Posed, options: Options) -> Fit:
-    """The fit of a problem under a trace: pose, then search in one program."""
+    """The fit of a problem under a trace: everything in one program."""
     check_bandwidth(options.vcov, posed.rows)
     clusters = options.clusters
     codes = () if clusters is None else cluster_codes(clusters, posed.rows)
@@ -69,8 +69,8 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
 
 
 def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
-    """The fit with derivatives by the implicit function theorem; without any where the Hessian is
-    by differences.
+    """The fit with derivatives by the implicit function theorem; without derivatives if the Hessian
+    is computed by differences.
     """
 
     def differentiable() -> Fit:
@@ -108,7 +108,7 @@ def _traced_search(
 
 @jax.custom_jvp
 def _without_slope(z: Array, at_kink: Array) -> Array:
-    """z (k,), whose derivatives are NaN at a kink: there it is no root of the score."""
+    """z (k,), with derivatives that are NaN at a kink, because z is no root of the score there."""
     return z
 
 
@@ -119,8 +119,8 @@ def _slope(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple
 
 
 def _beside_kink(verdict: Verdict, point: Point) -> Point:
-    """The point; at a kink, where it has no derivatives of its own, with those of the neighbouring
-    cells.
+    """The point; at a kink, where it has no derivatives of its own, the derivatives are those of
+    the neighbouring cells.
     """
     if verdict.kink is None:
         return point
@@ -133,11 +133,11 @@ def _beside_kink(verdict: Verdict, point: Point) -> Point:
 def _doubted(
     problem: Problem, verdict: Verdict, point: Point, base: Array, data: Data
 ) -> tuple[Verdict, Point]:
-    """The point with the error of a Hessian that a user's rule of differentiation gets wrong.
+    """The point, with the measured error of a Hessian that a user's derivative rule gets wrong.
 
-    A trace cannot take another road by what it finds. So the standard errors say how far off they
-    are, which makes CONVERGED IMPRECISE, and what an ascent with a wrong Hessian tells of the shape
-    of the likelihood is not believed: it is STALLED.
+    Under a trace the fit cannot be repeated with another method. So the error goes into the
+    standard errors, which turns CONVERGED into IMPRECISE. Other verdicts, which an ascent with a
+    wrong Hessian gave on the shape of the likelihood, become STALLED.
     """
     differentiation = point.aux.hessian_by
     if differentiation is not None and differentiation.error is not None:
@@ -162,8 +162,8 @@ def _doubted(
 def _search(
     problem: Problem, objective: Objective, base: Array, z: Array
 ) -> tuple[Array, Verdict, EndPoint, Point, Array]:
-    """The maximum, the verdict on it, what that was judged by, the point there, and further
-    steps.
+    """The maximum, its verdict, the end point of a recession, the evaluated point, and the number
+    of steps before the ascent.
     """
     extra: Array = jnp.zeros((), jnp.int32)
     if isinstance(problem.solver, LBFGS | Optax):
@@ -176,8 +176,8 @@ def _search(
 def _root(
     problem: Problem, objective: Objective, base: Array, z: Array
 ) -> tuple[Array, Verdict, EndPoint, Point, Array]:
-    """The maximum as the root of the score, so that it is differentiable by the implicit
-    function theorem to any order in what ``objective`` closes over.
+    """The maximum as the root of the score. By the implicit function theorem it is differentiable
+    to any order in what ``objective`` closes over.
     """
 
     def solve(score: Function, z: Array) -> tuple[Array, Tree]:
@@ -204,8 +204,8 @@ def _root(
 
 
 def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
-    """The evaluated point as a function of z (k,) and of all that ``objective`` closes over: the
-    likelihood is evaluated again where derivatives are asked for, and nowhere else.
+    """The evaluated point as a function of z (k,) and of all that ``objective`` closes over. The
+    likelihood is evaluated again only if derivatives are asked for.
     """
     evaluate, consts = jax.closure_convert(lambda z: objective(z), z)
     types = jax.tree.map(lambda leaf: leaf.dtype, point)
@@ -224,11 +224,10 @@ def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
 
 
 def _solve_symmetric(information: Function, y: Array, method: str | None) -> Array:
-    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by
-    rows.
+    """Solve a symmetric linear map, by its columns, or by its rows if it only has a reverse mode.
 
-    Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: the Hessian of the ascent says which exist.
+    Newer versions of jax raise an error for a missing mode when they compile, not when they trace.
+    So the Hessian of the ascent tells which modes exist.
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")

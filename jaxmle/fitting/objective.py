@@ -1,4 +1,4 @@
-"""The likelihood as the solver sees it: a function of the free coordinates z, by the chain rule
+"""The likelihood as a function of the free coordinates z, with derivatives by the chain rule
 through the constraints.
 """
 
@@ -34,7 +34,7 @@ class UserScale(NamedTuple):
 
 
 def drop_user_scale(chart: Chart, point: Point) -> Point:
-    """The point without what ``with_user_scale`` can compute from its chart.
+    """The point without the parts that ``with_user_scale`` can recompute from the chart.
 
     The states of many members are read and written at every step, and should be small.
     """
@@ -116,9 +116,7 @@ class Objective:
         return rows.scores.T @ (rows.meat[:, None] * rows.scores)
 
     def curvatures(self, z: Array) -> dict[str, Array]:
-        """Every curvature of −ℓ that the likelihood can give, for second-order optax
-        transformations.
-        """
+        """All curvatures of −ℓ that the likelihood has, for second-order optax transformations."""
         point = self(z)
         user = point.aux
         out = {"hessian": -point.hessian}
@@ -169,14 +167,16 @@ def _pulled_back(
         return total.score, total.hessian
     hessian = jacobian.T @ total.hessian @ jacobian
     if not chart.is_identity:
-        bend = jax.hessian(lambda z: total.score @ chart.to_user(z, base))(z)
-        hessian = _curved(hessian, bend)
+        transform_curvature = jax.hessian(lambda z: total.score @ chart.to_user(z, base))(z)
+        hessian = _curved(hessian, transform_curvature)
     return total.score @ jacobian, hessian
 
 
-def _curved(hessian: Array, bend: Array) -> Array:
-    """T'HT plus the bend of the transform. On a likelihood that grows without bound the two
-    cancel; what rounding leaves is no curvature.
+def _curved(hessian: Array, transform_curvature: Array) -> Array:
+    """T'HT plus the curvature of the transform. On a likelihood that grows without bound the two
+    cancel; what rounding leaves of them is set to zero.
     """
-    left = 8 * jnp.finfo(hessian.dtype).eps * (jnp.abs(hessian) + jnp.abs(bend))
-    return jnp.where(jnp.abs(hessian + bend) <= left, 0.0, hessian + bend)
+    left = 8 * jnp.finfo(hessian.dtype).eps * (jnp.abs(hessian) + jnp.abs(transform_curvature))
+    return jnp.where(
+        jnp.abs(hessian + transform_curvature) <= left, 0.0, hessian + transform_curvature
+    )

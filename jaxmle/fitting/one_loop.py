@@ -1,10 +1,10 @@
 """The search of a fit under a trace: ascent, excursions and verdict in one ``while_loop`` whose
 body evaluates the likelihood once.
 
-On the host each of these is a loop of its own (``search`` in ``passes``). Compiled, each would hold
-the likelihood and its derivatives again, so here they are stages of one loop. All members of a
-``vmap`` go through the stages together: ``any_member`` asks them all, which leaves the stage a
-plain number and a branch on it a branch.
+On the host each of these is a separate loop (``search`` in ``passes``). Compiled, each loop would
+contain the likelihood and its derivatives again, so here they are stages of one loop. All members
+of a ``vmap`` are in the same stage (``any_member`` decides for all of them): the stage is then one
+number without a batch axis, and a branch on it stays a branch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Evaluate = Callable[[Array], Point]
 
 
 class Start(NamedTuple):
-    """Where an ascent set out, for those that set out where an earlier one saw ℓ rise."""
+    """The origin of an ascent that starts at a point where an earlier one found a higher ℓ."""
 
     rises: Array  # () how many ascents there were before
     z: Array  # (k,) where the ascent before it ended
@@ -68,8 +68,8 @@ class Search(NamedTuple):
 def search_in_one_loop(
     evaluate: Evaluate, problem: Problem, z: Array, may_have_kinks: bool
 ) -> tuple[Verdict, EndPoint, Point]:
-    """The verdict on the maximum that is reached from z (k,), what it was judged by, and the point
-    there; the same as ``search`` in ``passes`` finds on the host.
+    """The verdict on the maximum that is reached from z (k,), the end point of a recession, and the
+    evaluated point; as ``search`` in ``passes`` on the host.
     """
 
     chart = problem.chart
@@ -106,7 +106,7 @@ def search_in_one_loop(
 
 
 class Blanks(NamedTuple):
-    """Zeros in the shapes and types of what the loop carries and computes."""
+    """Zeros with the shapes and types of everything that the loop carries and computes."""
 
     search: Search
     reading: Reading
@@ -150,12 +150,12 @@ def _like(new: Tree, old: Tree) -> Tree:
 
 
 def _explored(search: Search) -> State:
-    """The end of the ascent as the excursions see it: not at all where it was at a kink."""
+    """The end of the ascent for the excursions, which are not made if it is at a kink."""
     return search.state if search.kink is None else without(search.kink, search.state)
 
 
 def _trial(search: Search) -> Array:
-    """The point (k,) that the present stage asks for."""
+    """The point (k,) at which the present stage needs an evaluation."""
     onward = search.state.point.z + search.state.move
     return jax.lax.select_n(
         search.stage, onward, search.far.trial, search.path.trial, search.limit.point.z
@@ -170,8 +170,8 @@ def _runs(problem: Problem, search: Search) -> Array:
 def _changed(
     names: str, holds: Array, change: Callable[[Search], tuple[Tree, ...]], search: Search
 ) -> Search:
-    """The search with the parts of these names that ``change`` gives where a condition holds.
-    Nothing but these is copied out of the branch.
+    """The search, with the named parts replaced by those that ``change`` returns where a condition
+    holds. Only these parts are copied out of the branch.
     """
     before = tuple(getattr(search, name) for name in names.split())
     parts = jax.lax.cond(holds, lambda: _like(change(search), before), lambda: before)
@@ -181,8 +181,8 @@ def _changed(
 def _apart(holds: Array, compute: Callable[[], Tree], zeros: Tree) -> Tree:
     """``compute()`` where a condition holds, else zeros.
 
-    What a branch returns is computed once. Without that, XLA on a CPU computes anew for each of
-    forty results what they share, which takes longer to compile.
+    The branch makes XLA compute shared subexpressions once. Without it, XLA on a CPU computes them
+    again for each of forty results, which takes longer to compile.
     """
     return jax.lax.cond(holds, lambda: _like(compute(), zeros), lambda: zeros)
 
@@ -214,7 +214,7 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
 
 
 def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search) -> Search:
-    """The search in its next stage, where no member has anything left to do in the present one."""
+    """The search; in its next stage if no member has anything left to do in the present one."""
 
     def to_follow(search: Search) -> tuple[Tree, ...]:
         state = search.state._replace(tail=_remembered(search))
@@ -243,7 +243,9 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
 
 
 def _remembered(search: Search) -> Tail:
-    """The tail of an ascent: the way it came where it set out from an earlier one's end."""
+    """The tail of an ascent; for one that started where an earlier one ended, its direction from
+    there.
+    """
     state = search.state
     before = state._replace(
         point=state.point._replace(z=search.origin.z, value=search.origin.value)
@@ -261,8 +263,8 @@ def _limit(search: Search, seen: Found) -> Limit:
 
 
 def _concluded(seen: Limit, search: Search) -> tuple[Tree, ...]:
-    """What follows from the end of an ascent: where ℓ was seen to rise a finite way off, another
-    one from there.
+    """The parts of the search after an ascent: if ℓ was found to be higher at a finite distance,
+    another ascent starts there.
     """
     state = search.state
     origin = search.origin

@@ -1,5 +1,5 @@
-"""The door of every fit: the options that a user gives, checked once, and the likelihood, start and
-data that a user gives, read into one record.
+"""The input of every fit: the options that a user gives, checked once; and the likelihood, start
+and data, read into one record.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MAX_STEPS = 3000
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """What a user asks of a fit beside the likelihood, the start and the data.
+    """The options of a fit: all arguments but the likelihood, the start and the data.
 
     The fields mean what the arguments of ``fit`` mean. All that can be judged without the data is
     checked when the record is made; counts are Python integers afterwards, and ``dtype`` is None or
@@ -120,7 +120,7 @@ def _checked_dtype(dtype: object) -> DType:
 
 @dataclass(frozen=True, eq=False)
 class Posed:
-    """A problem as it was read: a likelihood, a start and data that go together."""
+    """A problem as it was read: a likelihood, a start and data that fit together."""
 
     loglik: Loglik  # the likelihood as a tree, with its weights
     chart: Chart
@@ -215,7 +215,7 @@ def _model_start(loglik: Foreign, data: Data) -> Params:
 
 
 def _check_response(loglik: Loglik, rows: Tree) -> None:
-    """The response of a regression on the columns of one design is one number for each row."""
+    """Refuse a response that is not one number for each row."""
     name = getattr(loglik, "outcome", None)
     y, x = (rows.get(leaf) if isinstance(rows, dict) else None for leaf in (name, "x"))
     if x is not None and y is not None and np.ndim(x) == 2 and np.ndim(y) > 1:
@@ -233,7 +233,7 @@ def _read_values(
     dtype: DType,
     may_be_empty: bool,
 ) -> Posed:
-    """What was given on the host, checked by value."""
+    """The input of a fit on the host, checked by value."""
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
     check_start(layout, params)
@@ -249,7 +249,7 @@ def _read_values(
 def _read_shapes(
     loglik: Loglik, params0: Params, data: Data, constraints: Tree, dtype: DType
 ) -> Posed:
-    """What was given under a trace, checked by shape and type."""
+    """The input of a fit under a trace, checked by shape and type."""
     refuse_shards()
     params0 = with_held_functions(params0)
     refuse_explicit_rows(data)
@@ -362,7 +362,7 @@ class RowSource(Protocol):
 
 
 def check_source(source: object, data: Tree) -> None:
-    """Refuse what is no source, and data beside one."""
+    """Refuse a source that is none, and data beside a source."""
     if isinstance(source, type) or not isinstance(source, RowSource):
         raise TypeError(
             "source must be rows on disk, such as jaxmle.parquet('sales', {'x': ['price', 'age'], "
@@ -373,7 +373,9 @@ def check_source(source: object, data: Tree) -> None:
 
 
 def refuse_without_source(engine: Executor | None, checkpoint: object) -> None:
-    """An engine and a checkpoint belong to a fit that reads its rows again and again."""
+    """Refuse an engine or a checkpoint without a source: they belong to a fit that reads its rows
+    in each pass.
+    """
     arguments = {"engine": engine, "checkpoint": checkpoint}
     given = [name for name, value in arguments.items() if value is not None]
     if given:

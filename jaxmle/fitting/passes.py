@@ -1,7 +1,7 @@
-"""A fit about to run: its static problem, the passes over its data, and the search.
+"""What a fit runs: its static problem, the passes over its data, and the search.
 
-The host and a trace differ in how the passes run, and in nothing else: ascent, excursion, verdict
-and record (``ending``) are the same functions of them.
+On the host and under a trace only the passes run differently: ascent, excursion, verdict and record
+(``ending``) are the same functions of them.
 """
 
 from __future__ import annotations
@@ -78,13 +78,15 @@ class Problem:
 
     @property
     def bare(self) -> Problem:
-        """The problem without its likelihood: hashable, and no function is kept alive by it."""
+        """The problem without its likelihood: it is hashable, and holds no reference to the user's
+        function.
+        """
         return replace(self, loglik=None)
 
     @property
     def neutral(self) -> Problem:
-        """The problem without its likelihood and without what only names or widens the
-        covariance: fits that differ in nothing else share their programs.
+        """The problem without its likelihood and without the options that only name or widen the
+        covariance: fits that differ only in these share their programs.
         """
         return replace(
             self,
@@ -153,7 +155,7 @@ def _evaluate_packed(
     problem: Problem, base: Array, data: Data, codes: Codes, z: Array
 ) -> Array | Point:
     """The evaluation as a program returns it: without what follows from z and the chart, and in one
-    array where all of it has known shapes. To fetch an array takes 5 µs, whatever its size.
+    array if all shapes are known, because fetching an array takes 5 µs whatever its size.
     """
     chart = problem.chart
     point = _evaluate(problem, base, data, codes, z)._replace(z=None)  # type: ignore[arg-type]
@@ -242,8 +244,8 @@ PASSES: dict[str, Function] = {
 
 
 def compile_pass(problem: Problem, name: str) -> Function:
-    """One of the ``PASSES`` as a program of (base, data, codes, *arguments), compiled once on the
-    user's function for all who ask for it.
+    """One of the ``PASSES`` as a program of (base, data, codes, *arguments). It is compiled once
+    and stored on the user's function.
     """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
     run = _evaluate_packed if name == "evaluate" else PASSES[name]
@@ -366,8 +368,9 @@ def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Arr
 
 
 def _sharpest_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Array:
-    """The term that changes far more than all others a little way off; −1 where there is none. At
-    the edge of a support a term diverges as slowly as a logarithm; beyond, it is not finite.
+    """The term that changes far more than all others under a small change of the parameters; −1
+    where there is none. At the edge of a support a term diverges only as a logarithm; beyond it, it
+    is not finite.
     """
 
     def terms_at(x: Array) -> Array:
@@ -383,7 +386,7 @@ def _sharpest_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Arra
 
 
 def _first(bad: Array) -> Array:
-    """The first row that is so; −1 where there is none or there are no rows."""
+    """The first row for which a condition holds; −1 where there is none or there are no rows."""
     return jnp.where((bad.shape[0] > 1) & jnp.any(bad), jnp.argmax(bad), -1)
 
 
@@ -402,7 +405,7 @@ def search(
     from there. Under a trace: ``one_loop``.
 
     Args:
-        may_have_kinks: asked only where an ascent ended as one does at a kink.
+        may_have_kinks: called only if an ascent ended as one does at a kink.
     """
     chart = problem.chart
 

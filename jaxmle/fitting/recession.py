@@ -1,5 +1,5 @@
-"""Which estimates of a separated fit are infinite, on the host: by the cone of its recession where
-every term of the likelihood is known to be concave, elsewhere by what the limit needs.
+"""Which estimates of a separated fit are infinite, on the host: by its recession cone if every term
+of the likelihood is known to be concave, otherwise by which parameters the limit needs.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def with_cone(
 
 
 def wants_signs(fit: Fit) -> Array:
-    """Whether it is open which of several parameters the limits of these fits need at infinity,
-    (b,) or ().
+    """Whether it is still unknown which of several parameters have to be infinite in the limits of
+    these fits, (b,) or ().
     """
     several = np.sum(np.asarray(fit.witness.sign) != 0, axis=-1) > 1
     by_path = np.asarray(fit.witness.certificate) == LOCAL_CERTIFICATE
@@ -88,10 +88,10 @@ def with_signs(
     data: Data,
     rows: int | None,
 ) -> Fit:
-    """The record of one fit with the signs of its infinite estimates: those of the cone, or, where
-    the likelihood has none, those of the ascent that the limit needs. A parameter that only went
-    along, as a scale does while a shape grows, has no estimate: put back to its start, it leaves
-    the supremum as it is.
+    """The record of one fit with the signs of its infinite estimates: those of the cone, or, if the
+    likelihood has none, those of the parameters that the limit needs. A parameter that only moved
+    along, such as a scale while a shape grows, has no estimate: resetting it to its start does not
+    change the supremum.
 
     Args: as of ``with_cone``.
     """
@@ -115,14 +115,14 @@ def with_signs(
 
 def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> ndarray | None:
     """Directions (q, p) of the cone along which the likelihood of a separated fit rises, in printed
-    entries: the first inside the cone, the others its edges. Each is so long that the fastest term
-    has a slope of one. None where the cone is not known exactly.
+    entries: the first is inside the cone, the others are its edges. They are scaled so that the
+    fastest term has a slope of one. None if the cone is not known exactly.
 
     Args:
         loglik: the likelihood of the fit, with its weights.
         data: the rows of the fit, as arrays of its precision.
-        toward: (m, p) gradients of what is asked about: both signs that each has in the cone, it
-            has on the edges.
+        toward: (m, p) gradients of the functions of interest: the edges are chosen so that each
+            function takes on them every sign that it has in the cone.
     """
     layout = fit.layout
     roots = np.asarray(roots_of(loglik, layout))
@@ -134,7 +134,7 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> nda
     if not np.all(np.isfinite(point)):
         return None
     ways = _ways(loglik, layout, point.astype(fit.dtype), data)
-    slopes, _ = generators(np.asarray(ways.gradients, float), np.asarray(ways.alive), columns)
+    slopes, _ = generators(np.asarray(ways.gradients, float), np.asarray(ways.has_weight), columns)
     if not (bool(ways.concave) and len(slopes)):
         return None
     slopes = distinct(np.concatenate([slopes, gaps(layout)[:, columns]]))

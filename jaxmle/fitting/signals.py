@@ -1,5 +1,5 @@
-"""Signs that a number is not what it seems: a log-likelihood that is a mean instead of a sum, a
-maximum that may not be the only one.
+"""What is known about a fit beyond its verdict: that the log-likelihood is a mean instead of a sum,
+that a derivative rule is wrong, or that the maximum is the only one.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr
+from jax.extend.core import Jaxpr, Literal
 
-from jaxmle._types import Atom, DType, Loglik, Tree
+from jaxmle._types import Atom, DType, Foreign, Loglik, Tree
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
@@ -81,9 +81,8 @@ class BroadcastWarning(UserWarning):
 
 
 def with_signals(fit: Fit, user_loglik: Loglik, tree: Loglik, data: Tree) -> Fit:
-    """A fit, of one data set or of a batch, marked with what is known of its maximum: that it is
-    the only one, or that the likelihood is a mean. Warns of a mean, and of a column that
-    broadcasts.
+    """A fit, of one data set or of a batch, marked with whether its maximum is known to be the only
+    one and whether the likelihood is a mean. Warns of a mean, and of a column that broadcasts.
 
     Args:
         user_loglik: the likelihood as the user gave it; a built-in model says more than its tree.
@@ -102,8 +101,8 @@ def with_signals(fit: Fit, user_loglik: Loglik, tree: Loglik, data: Tree) -> Fit
 
 
 def with_rules(fit: Fit, loglik: Loglik, rules: Verdict) -> Fit:
-    """A fit marked with what is known of the rules of differentiation in its likelihood; warns of
-    one that is no derivative.
+    """A fit marked with the result of checking the derivative rules in its likelihood. Warns of a
+    wrong rule.
     """
     code = HESSIAN_CONTRADICTED * is_contradicted(loglik) + SCORE_CONTRADICTED * rules.score
     if rules.score:
@@ -113,7 +112,7 @@ def with_rules(fit: Fit, loglik: Loglik, rules: Verdict) -> Fit:
 
 
 def _marked(fit: Fit, code: int) -> Fit:
-    """The fit with more of what the certificate of a converged one says."""
+    """The fit, with a flag added to the certificate if it has converged."""
     old = fit.witness.certificate
     added = np.where(fit.converged, old | code, old).astype(np.int32)[()]
     return replace(fit, witness=replace(fit.witness, certificate=added))
@@ -123,8 +122,8 @@ def _marked(fit: Fit, code: int) -> Fit:
 
 
 def has_one_maximum(user_loglik: Loglik) -> bool:
-    """Whether the likelihood is known to have one maximum at most: a regression that says it is
-    concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
+    """Whether the likelihood is known to have one maximum at most: a regression that is declared
+    concave, also weighted, restricted, pooled with others or with a concave prior; Cox's partial
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
     inner = getattr(user_loglik, "likelihood", None)
@@ -152,8 +151,9 @@ def _is_concave(user_loglik: Loglik) -> bool:
     if isinstance(user_loglik, Regression):
         linear = all(isinstance(form, Linear | str) for form in user_loglik.forms)
         return user_loglik.concave and linear
-    if hasattr(user_loglik, "likelihood") and hasattr(user_loglik, "name"):
-        return user_loglik.name == "cox" or _is_concave(user_loglik.likelihood)
+    model: Foreign = user_loglik
+    if hasattr(model, "likelihood") and hasattr(model, "name"):
+        return model.name == "cox" or _is_concave(model.likelihood)
     return False
 
 
@@ -213,13 +213,15 @@ def _has_table_of_pairs(jaxpr: Jaxpr, columns: set[Atom]) -> bool:
     """
     in_front: set[Atom] = set()
     for equation in jaxpr.eqns:
-        arguments = [atom for atom in equation.invars if not hasattr(atom, "val")]
+        arguments = [atom for atom in equation.invars if not isinstance(atom, Literal)]
         column = next((atom for atom in arguments if atom in columns), None)
         inner = called(equation)
         if inner is not None and column is not None:
             pairs = zip(inner.jaxpr.invars, equation.invars, strict=True)
             given = {
-                inside for inside, atom in pairs if not hasattr(atom, "val") and atom in columns
+                inside
+                for inside, atom in pairs
+                if not isinstance(atom, Literal) and atom in columns
             }
             if _has_table_of_pairs(inner.jaxpr, given):
                 return True

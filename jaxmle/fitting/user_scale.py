@@ -1,5 +1,5 @@
-"""From the end of an ascent to the record: bounds, infinities, standard errors and NaN where
-there is none, on the user's scale.
+"""From the end of an ascent to the record on the user's scale: estimates at bounds or infinity,
+standard errors, and NaN where there are none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MIN_RELATIVE_EIGENVALUE_OF_SPAN = 1e-10  # below it a direction is rounding
 
 
 class EndPoint(NamedTuple):
-    """Where a recession leads, per printed entry."""
+    """The end point of a recession, per printed entry."""
 
     # (p, ...) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it
     # though ordered, 0 elsewhere
@@ -107,9 +107,10 @@ def reach(
 
 
 def _went_along(state: State, limit: Limit) -> Array:
-    """Which coordinates (k, ...) went as far as the others on the way to the limit, where what does
-    not recede was solved again. A logarithm beside a precision that grows with it takes a share of
-    1e-14 in their common direction, measured in standard errors, and is infinite all the same.
+    """Which coordinates (k, ...) moved as far as the others on the way to the limit, where the
+    coordinates that do not recede were solved again. A logarithm that grows together with a
+    precision has a share of only 1e-14 in their common direction, measured in standard errors, and
+    is infinite nevertheless.
     """
     xp = namespace(limit.move)
     size = 1.0 + xp.abs(limit.point.z)
@@ -213,7 +214,7 @@ def conclude(
 
 
 def _representatives(roots: ndarray) -> Tree:
-    """For each printed entry the one it follows, itself where it is fixed: an index."""
+    """The index, for each printed entry, of the entry it follows; its own index if it is fixed."""
     entries = np.arange(len(roots))
     if (roots == entries).all():
         return slice(None)
@@ -221,8 +222,8 @@ def _representatives(roots: ndarray) -> Tree:
 
 
 def _recession(chart: Chart, verdict: Verdict, user: UserScale) -> tuple[Array, Array]:
-    """The direction of the verdict on the user's scale, (p, ...), and the same by the free
-    coordinate where an entry has one of its own.
+    """The direction of the verdict on the user's scale, (p, ...); and the same, taken from the free
+    coordinate for entries that have one of their own.
     """
     if is_nowhere(verdict.direction):
         nowhere = np.zeros_like(user.x)
@@ -313,8 +314,8 @@ def _without_variance(
 def _lost_directions(estimability: _Estimability, null: Array) -> Array:
     """The projector (p, p, ...) on the directions without an estimate.
 
-    What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the
-    null directions but for rounding.
+    An entry on a bound has no estimate of its own either. Estimable directions are orthogonal to
+    the null directions up to rounding.
     """
     xp = namespace(null)
     at_bound = estimability.at_bound
@@ -336,7 +337,9 @@ def _no_directions(null: Array) -> Array:
 
 
 def _times(steps: Array, null: Array) -> Array:
-    """``steps @ null``, rarely anything but zero; it decides, and has no derivative."""
+    """``steps @ null``, which is almost always zero. It is used for decisions only and has no
+    derivative.
+    """
     if not isinstance(null, np.ndarray):
         steps, null = jax.lax.stop_gradient((steps, null))
     xp = namespace(null)

@@ -1,8 +1,8 @@
-"""Fits of which no Hessian is formed: of a likelihood with nothing to estimate, and of so many
-parameters that L-BFGS ends by the score.
+"""Fits without a Hessian: of a likelihood with nothing to estimate, and of so many parameters that
+L-BFGS runs until the score is zero.
 
-A score of zero makes no maximum. The end of such a search is STATIONARY, and says what was not
-asked: whether ℓ curves downwards there.
+A score of zero alone does not make a maximum. Such a fit is STATIONARY: whether ℓ curves downwards
+there was not checked.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
 
 
 def ends_by_score(problem: Problem, options: Options) -> bool:
-    """Whether L-BFGS itself ends the fit: where a Hessian of a function takes as many passes as
-    there are parameters, they are many, and no covariance was asked for.
+    """Whether L-BFGS itself finishes the fit: if the likelihood is a function, whose Hessian takes
+    as many passes as there are parameters; if these are many; and if no covariance is asked for.
     """
     not_asked = options.vcov in ("auto", None) and options.clusters is None
     return (
@@ -130,7 +130,9 @@ def fit_by_score(passes: Passes, posed: Posed, progress: bool | None) -> Fit:
 
 
 def _ascended(passes: Passes, limit: int, progress: bool | None) -> Ascent:
-    """The end of L-BFGS, with a line of progress every two seconds, or at each step, or never."""
+    """The state at the end of L-BFGS. A line of progress is printed every two seconds, at each
+    step, or never.
+    """
     ascent = ascent_from(
         passes.problem.solver, jnp.asarray(passes.problem.chart.to_free(passes.base))
     )
@@ -148,8 +150,8 @@ def _ascended(passes: Passes, limit: int, progress: bool | None) -> Ascent:
 
 
 def _line(ascent: Ascent, before: Ascent) -> str:
-    """A line of progress: where ℓ is, what it gained since the last line, and how far off the
-    maximum is by the curvature that L-BFGS has seen.
+    """A line of progress: ℓ, its gain since the last line, and the estimated distance to the
+    maximum by the curvature that L-BFGS has seen.
     """
     gain = float(before.lowest - ascent.lowest)
     gained = f", up {gain:.3g} in {int(ascent.steps - before.steps)} steps" if gain < np.inf else ""

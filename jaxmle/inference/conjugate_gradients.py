@@ -145,15 +145,17 @@ def _solved(information: Tree, rows: Array, max_products: int) -> Array:
 
     def step(current: _Solve) -> _Solve:
         image = information(current.direction)
-        bend = jnp.sum(current.direction * image, axis=1)
+        quadratic_form = jnp.sum(current.direction * image, axis=1)
         length = jnp.sum(current.direction**2, axis=1)
-        curvature = jnp.maximum(current.curvature, bend / jnp.where(length > 0, length, 1.0))
+        curvature = jnp.maximum(
+            current.curvature, quadratic_form / jnp.where(length > 0, length, 1.0)
+        )
         active = is_open(current)
         singular = current.singular | (
-            active & ~(bend > MIN_RELATIVE_CURVATURE * curvature * length)
+            active & ~(quadratic_form > MIN_RELATIVE_CURVATURE * curvature * length)
         )
         going = active & ~singular
-        share = jnp.where(going, current.square / jnp.where(going, bend, 1.0), 0.0)
+        share = jnp.where(going, current.square / jnp.where(going, quadratic_form, 1.0), 0.0)
         residual = current.residual - share[:, None] * image
         square = jnp.where(going, jnp.sum(residual**2, axis=1), current.square)
         turn = jnp.where(going, square / jnp.where(going, current.square, 1.0), 0.0)

@@ -84,8 +84,8 @@ def fit_table(
     >>> table = {"y": [1.0, 2.0, 3.0, 4.0, 6.0], "site": ["b", "a", "b", "a", "a"]}
     >>> fits = jm.fit_table(jm.models.normal(), table, by="site", formula="y ~ 1")
     >>> fits.column_names[:6]
-    ['site', 'n', 'status', 'reason', 'loglik', 'est:beta[Intercept]']
-    >>> fits.column("site").to_pylist(), fits.column("est:beta[Intercept]").to_pylist()
+    ['site', 'n', 'status', 'reason', 'loglik', 'est:Intercept']
+    >>> fits.column("site").to_pylist(), fits.column("est:Intercept").to_pylist()
     (['a', 'b'], [4.0, 2.0])
     """
     host_only("fit_table")

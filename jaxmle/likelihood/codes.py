@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import Literal as Constant
 
 from jaxmle._types import Atom, Foreign, Tree, ndarray
 from jaxmle.runtime.calls import aval_of, value_of
@@ -126,7 +127,7 @@ def _results(
     indices: list[Index] = []
 
     def read(atom: Atom) -> Var:
-        return literal(atom) if hasattr(atom, "val") else table.get(atom, NO_CODE)
+        return literal(atom) if isinstance(atom, Constant) else table.get(atom, NO_CODE)
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]

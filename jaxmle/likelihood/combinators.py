@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, ArrayLike, Loglik, Tree, ndarray
+from jaxmle._types import Array, ArrayLike, Foreign, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.contract import as_tree, handed_on, need_terms, pooled_on, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
@@ -143,11 +143,10 @@ class Penalize(LikelihoodTree):
     def log_prior(
         self, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
-        """The log prior at x; it depends on the parameters alone or, for ``jeffreys``, also on the
-        likelihood and its data.
-        """
-        if hasattr(self.prior, "of_likelihood"):
-            return self.prior.of_likelihood(self.loglik, layout, x, data, weights)
+        """The log prior at x; that of ``jeffreys`` also depends on the likelihood and its data."""
+        prior: Foreign = self.prior
+        if hasattr(prior, "of_likelihood"):
+            return prior.of_likelihood(self.loglik, layout, x, data, weights)
         return _prior_value(self.prior, layout.unravel(x))
 
     def rows(self, data: Tree) -> int | None:

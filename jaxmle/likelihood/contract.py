@@ -70,7 +70,7 @@ def as_tree(loglik: Loglik) -> Loglik:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a built-in
     model as its likelihood, any other callable as ``Opaque``.
 
-    Tree callable object with an attribute ``likelihood``, also of another package, counts as a
+    Any callable object with an attribute ``likelihood``, also of another package, counts as a
     built-in model.
     """
     if not callable(loglik) or isinstance(loglik, type):

@@ -194,7 +194,7 @@ def value_and_gradient(function: Function) -> Function:
     return value_and_slope
 
 
-def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) -> Array:
+def curvature_along(function: Callable[[Array], Array], x: Array, directions: Array) -> Array:
     """Σ_k ∂²function/∂x∂x (d_k, d_k) for directions (k, p), of a function from x (p,) to an array:
     forward over forward mode, else from the Jacobian of the Jacobian.
     """
@@ -204,8 +204,8 @@ def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) 
 
     def whole() -> Array:
         second = row_hessians(lambda x: jnp.reshape(jacobian(function, x), (-1, x.shape[0])), x)
-        bends = jnp.einsum("npq,kp,kq->n", second, directions, directions)
-        return jnp.reshape(bends, jax.eval_shape(function, x).shape)
+        curvatures = jnp.einsum("npq,kp,kq->n", second, directions, directions)
+        return jnp.reshape(curvatures, jax.eval_shape(function, x).shape)
 
     forward = lambda: jnp.sum(jax.vmap(along)(directions), axis=0)  # noqa: E731
     return first_that_exists((forward, whole), function, x)
@@ -367,9 +367,9 @@ def central_differences(
         centre, ends = _moved(function, x, share * unit)
         finite = jnp.all(jnp.isfinite(jax.vmap(jax.vmap(score_of))(ends)), axis=(0, 2))
         columns, error = _extrapolated(ends, x, share * unit)
-        bend = jnp.abs(jnp.diagonal(jax.vmap(score_of)(columns)))
+        curvature = jnp.abs(jnp.diagonal(jax.vmap(score_of)(columns)))
         most = jnp.where(finite, most, SHRINK_OUTSIDE_THE_DOMAIN * unit)
-        unit = jax.lax.rsqrt(jnp.maximum(bend, jnp.finfo(x.dtype).tiny))
+        unit = jax.lax.rsqrt(jnp.maximum(curvature, jnp.finfo(x.dtype).tiny))
         unit = jnp.minimum(jnp.where(finite & jnp.isfinite(unit), unit, most), most)
         return unit, most, centre, columns, error
 

@@ -238,7 +238,7 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
     return [weights[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
 
 
-# ---------------------------------------------------------------- the two roads
+# ---------------------------------------------------------------- general and declared
 
 
 def _general(
@@ -314,8 +314,8 @@ def by_blocks(
     weights: Array | None,
     block_rows: int | None,
 ) -> Tree:
-    """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at
-    n; rows that occur twice get weight 0.
+    """Sum ``sum_of_rows(rows, weights)`` over blocks of rows. The last block is moved back to end
+    at n; rows that occur twice get weight 0.
     """
     n = data_length(data)
     if block_rows is None or n is None or n <= block_rows:

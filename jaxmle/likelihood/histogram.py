@@ -23,10 +23,10 @@ HISTOGRAM_LENGTH_FACTORS = (
     4,
     6,
 )  # lengths of histograms are 2ᵏ times these: so few shapes are compiled
-WORTH = 2  # rows for each entry of a histogram from which it saves work
+MIN_ROWS_PER_COUNT = 2  # rows for each entry of a histogram from which it saves work
 # counts below this multiple of the rows of a member are counted with a complete table, which takes
 # no more memory than the data
-DENSE = 2
+MAX_TABLE_PER_ROW = 2
 
 
 def counts_of(loglik: Loglik) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def distinct(y: ndarray, sizes: ndarray) -> ndarray:
     span = int(whole.max()) + 1
     members = len(sizes)
     keys = whole + span * np.repeat(np.arange(members), sizes)
-    if span * members <= DENSE * y.size:
+    if span * members <= MAX_TABLE_PER_ROW * y.size:
         return np.count_nonzero(_occurring(keys, span * members).reshape(members, span), axis=1)
     keys = np.sort(keys.astype(np.int32) if span * members < 2**31 else keys)
     first = np.concatenate([[True], keys[1:] != keys[:-1]])
@@ -88,7 +88,10 @@ def counted(
         if (
             not leaves
             or not all(distinct_counts)
-            or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True))
+            or not all(
+                MIN_ROWS_PER_COUNT * m <= leaf.shape[-1]
+                for leaf, m in zip(leaves, sizes, strict=True)
+            )
         ):
             return regression
         made = [histogram(leaf, weights, m) for leaf, m in zip(leaves, sizes, strict=True)]
@@ -166,7 +169,7 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
     b = whole.shape[0]
     span = int(whole.max()) + 1
     keys = (whole + span * np.arange(b)[:, None]).ravel()
-    if span <= DENSE * n:
+    if span <= MAX_TABLE_PER_ROW * n:
         places = np.flatnonzero(_occurring(keys, span * b))
         often = np.bincount(keys, w, span * b)[places]
     else:

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, Function, Loglik, Tree
 from jaxmle.likelihood.codes import (
@@ -88,7 +88,7 @@ def _run(jaxpr: Jaxpr, constants: list[Seen], arguments: list[Seen], change: int
     table |= dict(zip(jaxpr.constvars, constants, strict=True))
 
     def read(atom: Atom) -> Seen:
-        if not hasattr(atom, "val"):
+        if not isinstance(atom, Literal):
             return table[atom]
         return Seen(literal(atom), atom.val, atom.val)
 

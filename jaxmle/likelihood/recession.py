@@ -38,7 +38,7 @@ OPAQUE_REACH = (
 )  # in units of the rows' own scale, for terms known only as functions
 # a gradient in the predictors within this distance of integers, scaled so that its largest entry is
 # one, is taken to be at its limit
-PURE = 1e-6
+MAX_DISTANCE_FROM_A_LIMIT = 1e-6
 CONCAVITY_TOLERANCE = 1e-6  # relative curvature that still counts as concave
 
 
@@ -47,7 +47,7 @@ class RecessionTypes(NamedTuple):
 
     gradients: Array
     pure: Array  # (q, n) gradients that are exact: integers times the design
-    alive: Array  # (n,)  terms of positive weight
+    has_weight: Array  # (n,)  terms of positive weight
     # () no term of a declared density curves upwards at the checked points; not known here for a
     # function
     concave: Array
@@ -84,7 +84,9 @@ def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> RecessionTypes
     match loglik:
         case Weight():
             inner = ways(loglik.loglik, layout, x, data)
-            return inner._replace(alive=inner.alive & (jnp.asarray(loglik.weights.values) > 0))
+            return inner._replace(
+                has_weight=inner.has_weight & (jnp.asarray(loglik.weights.values) > 0)
+            )
         case WithResponse() | Penalize():
             return ways(loglik.loglik, layout, x, data)
         case Pool():
@@ -99,7 +101,7 @@ def ways(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> RecessionTypes
             return RecessionTypes(
                 joined,
                 pure,
-                jnp.concatenate([part.alive for part in parts]),
+                jnp.concatenate([part.has_weight for part in parts]),
                 jnp.all(jnp.stack([part.concave for part in parts])),
             )
         case Fix() | Tie():
@@ -151,7 +153,7 @@ def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
     top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
     ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]
     whole = jnp.round(ratio)
-    pure = jnp.all(jnp.abs(ratio - whole) <= PURE, axis=0) & (top > 0)
+    pure = jnp.all(jnp.abs(ratio - whole) <= MAX_DISTANCE_FROM_A_LIMIT, axis=0) & (top > 0)
     return jnp.where(pure[None, :], whole * jnp.minimum(top, 1.0)[None, :], slope), pure
 
 

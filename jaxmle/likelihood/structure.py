@@ -212,15 +212,14 @@ def linear_designs(loglik: Loglik, data: Tree) -> Tree:
     if isinstance(loglik, Regression):
         wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}
         return jax.tree.map(lambda leaf: id(leaf) in wanted and len(leaf.shape) == 2, data)
-    if hasattr(loglik, "members"):
+    if isinstance(loglik, Pool):
         return type(data)(
             linear_designs(member, part) for member, part in zip(loglik.members, data, strict=True)
         )
-    return (
-        linear_designs(loglik.loglik, data)
-        if hasattr(loglik, "loglik")
-        else jax.tree.map(lambda leaf: False, data)
-    )
+    inner: Loglik | None = getattr(loglik, "loglik", None)
+    if inner is not None:
+        return linear_designs(inner, data)
+    return jax.tree.map(lambda leaf: False, data)
 
 
 def sharing(loglik: Tree, data: Tree, same: Tree) -> Tree:

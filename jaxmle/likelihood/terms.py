@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Array, Foreign, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import carried, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
@@ -185,8 +185,8 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
         return -_term_hessians(loglik, layout, x, data)
 
     def declared() -> Array:
-        bends = [jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]
-        return row_grams(columns, -jnp.stack(bends), layout.p)
+        curvatures = [jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]
+        return row_grams(columns, -jnp.stack(curvatures), layout.p)
 
     return first_that_exists(
         (declared, lambda: -_term_hessians(loglik, layout, x, data)), loglik, params, data
@@ -254,11 +254,11 @@ def expected_information(
             return expected_information(
                 loglik.loglik, layout, x, data, w if weights is None else w * weights
             )
-        case Penalize() if hasattr(
-            loglik.prior, "information_of"
-        ):  # standard errors with Jeffreys's penalty are those of the unpenalised likelihood
+        # standard errors with Jeffreys's penalty are those of the unpenalised likelihood
+        case Penalize() if hasattr(loglik.prior, "information_of"):
+            prior: Foreign = loglik.prior
             return Expected(
-                loglik.prior.information_of(loglik.loglik, layout, x, data, weights),
+                prior.information_of(loglik.loglik, layout, x, data, weights),
                 jnp.zeros((0, layout.p, layout.p), x.dtype),
             )
         case Penalize():

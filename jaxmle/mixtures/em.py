@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Params, Tree, ndarray
+from jaxmle._types import Array, Key, Params, Tree, ndarray
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
@@ -26,6 +26,7 @@ from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import portable_tree, precision
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.runtime.keys import seed_of
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import Status
 
@@ -78,8 +79,8 @@ class EM:
     @property
     def reached(self) -> int:
         """The number of starts that ended within 0.1 log-likelihood of the highest."""
-        alive = self.logliks[np.isfinite(self.logliks)]
-        return int(np.sum(alive > alive.max() - MAX_GAP_OF_EQUAL_ENDS)) if alive.size else 0
+        finite = self.logliks[np.isfinite(self.logliks)]
+        return int(np.sum(finite > finite.max() - MAX_GAP_OF_EQUAL_ENDS)) if finite.size else 0
 
     def explain(self) -> str:
         """An explanation of the verdict, and what happened to the starts."""
@@ -114,7 +115,7 @@ def em(
     data: Tree = None,
     *,
     starts: int = 10,
-    key: int = 0,
+    key: Key = 0,
     weights: Weights | None = None,
     variance_floor: float = 0.0,
     tolerance: float = 1e-3,
@@ -142,7 +143,7 @@ def em(
             k-means++ for observations in one array, otherwise from random subsets of the rows.
         data: the observations; a tree of arrays that share the leading axis n.
         starts: how many starts to draw.
-        key: an integer, the seed of the draws.
+        key: the seed of the draws, an integer or a jax key.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the
             covariance of all rows. The fit is then a MAP fit, and its ``mode`` says so. Only for
@@ -182,7 +183,7 @@ def em(
     w = None if weights is None else _checked_weights(weights, n)
     with precision(np.float64), np.errstate(all="ignore"):
         if start is None:
-            first = model.starts(data, starts, np.random.default_rng(key))
+            first = model.starts(data, starts, np.random.default_rng(seed_of(key)))
         else:
             first = start if isinstance(start, list) and start else [start]
         first = [_checked_start(model, params, data) for params in first]
@@ -205,7 +206,7 @@ def em(
 def _check(
     model: object,
     starts: object,
-    key: object,
+    key: Key,
     weights: object,
     variance_floor: object,
     tolerance: object,
@@ -219,7 +220,7 @@ def _check(
             f"{type(model).__name__}"
         )
     check_count("starts", starts, 1, MAX_STARTS)
-    check_count("key", key)
+    seed_of(key)
     check_count("max_steps", max_steps, 1)
     check_count("newton_steps", newton_steps)
     check_number("variance_floor", variance_floor, low=0.0, closed=True)
@@ -282,8 +283,8 @@ def _finished(
         _rows(model, params, data, int(j))
         for params, j in zip(path.params, path.collapsed, strict=True)
     )
-    alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
-    if not alive:
+    finite = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
+    if not finite:
         lost = int(np.argmax(path.collapsed >= 0))
         fitted = run_em(path.params[lost], 0)
         component = int(path.collapsed[lost])
@@ -292,7 +293,7 @@ def _finished(
             fitted = _unbounded(fitted, vanishing, rows[lost])
         return EM(fitted, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
     fits: list[tuple[int, Fit]] = []
-    for place in alive[:MAX_ENDS_TRIED]:
+    for place in finite[:MAX_ENDS_TRIED]:
         fits.append((place, _in_order(model, run_em, path.params[place], newton_steps)))
         if fits[-1][1].converged or not newton_steps:
             break

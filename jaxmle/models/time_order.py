@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmle._types import Array
 
-WORD = 64  # bits of a key
+BITS_OF_A_KEY = 64  # bits of a key
 
 
 def time_order(group: Array | None, time: Array, event: Array) -> jax.Array:
@@ -54,5 +54,5 @@ def _ordered_bits(x: Array) -> jax.Array:
     and the sign bit of the others; −0 is 0.
     """
     bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint64)
-    sign = jnp.uint64(2 ** (WORD - 1))
+    sign = jnp.uint64(2 ** (BITS_OF_A_KEY - 1))
     return jnp.where(bits >= sign, ~bits, bits | sign)

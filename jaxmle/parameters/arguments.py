@@ -14,17 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmle._types import Function, Tree
+from jaxmle._types import Foreign, Function, Tree
 
 LARGEST_COUNT = 2**31 - 1  # what an index of 32 bits holds
+LARGEST_ALPHA = 0.1  # what is called alpha elsewhere: the probability outside an interval
 CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
 
 
 def shown(value: object) -> str:
     """A value as shown in a message: short ones as written, arrays and long ones by their kind."""
-    if isinstance(value, np.ndarray) or hasattr(value, "shape"):
-        kind = getattr(value, "dtype", "")
-        return f"{type(value).__name__} of {kind} {np.shape(value)}".replace("  ", " ")
+    if hasattr(value, "shape"):
+        array: Foreign = value
+        kind = getattr(array, "dtype", "")
+        return f"{type(value).__name__} of {kind} {np.shape(array)}".replace("  ", " ")
     if isinstance(value, dict | set | frozenset):
         return f"a {type(value).__name__} of {len(value)} entries"
     text = repr(value)
@@ -120,6 +122,11 @@ def check_level(level: object) -> float:
         percent = isinstance(number, int | float) and not isinstance(number, bool) and number > 1
         hint = f": {number} per cent is {number / 100:g}" if percent and number < 100 else ""
         raise ValueError(f"level must lie between 0 and 1, such as 0.95{hint}; got {shown(level)}")
+    if number <= LARGEST_ALPHA:
+        raise ValueError(
+            f"level is the coverage of the interval: for alpha = {number:g} write "
+            f"level={1 - number:g}; got {number:g}"
+        )
     return number
 
 

@@ -224,6 +224,11 @@ def _sentence(function: Callable[P, R], text: str) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unknown is not None:
         return f"{name}() has no keyword {unknown[1]!r}: {keyword_hint(unknown[1], kinds)}"
+    missing = re.findall(r"'(\w+)'", text) if "missing" in text else []
+    if missing:
+        how = [WORDS_FOR_KEYWORD[word][0] for word in missing if word in WORDS_FOR_KEYWORD]
+        write = f": write {how[0]}" if how else ""
+        return f"{name}() needs {' and '.join(missing)}{write}"
     if "positional argument" not in text or "given" not in text:
         return text
     places = [place for place, kind in kinds.items() if kind is kind.POSITIONAL_OR_KEYWORD]

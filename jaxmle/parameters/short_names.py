@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -28,8 +29,6 @@ class Labelled(Protocol):
     # fmt: off
     @property
     def leaves(self) -> tuple[LabelledLeaf, ...]: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
     # fmt: on
 
 
@@ -62,16 +61,30 @@ def term_of(name: str) -> str:
     return matched[1] if matched else ""
 
 
-def brief_names(layout: Labelled) -> list[str]:
-    """The names of a layout's entries in tables of several fits and in plots: without the leaf if a
-    formula named them and no two coincide, ``age`` for ``beta[age]``.
+def printed_names(layout: Labelled) -> tuple[str, ...]:
+    """The names of a layout's entries: of those that a formula named the plainest one, ``age`` for
+    ``beta[age]``, ``race[black]`` for ``beta[race[T.black]]``.
+
+    Names stay whole where two parts of a model have coefficients, such as the counts and the extra
+    zeros of a zero-inflated model, and where the plain name would mean something else, too.
     """
-    brief = [
-        label.removeprefix(f"{leaf.path}[").removesuffix("]") if label != place else label
-        for leaf in layout.leaves
-        for label, place in zip(leaf.names, leaf.places, strict=True)
+    labels = [label for leaf in layout.leaves for label in leaf.names]
+    places = [place for leaf in layout.leaves for place in leaf.places]
+    paths = [leaf.path for leaf in layout.leaves for _ in leaf.names]
+    plain = [
+        (short_names(path, label) or (label,))[-1] if label != place else label
+        for path, label, place in zip(paths, labels, places, strict=True)
     ]
-    return [
-        name if brief.count(name) == 1 else label
-        for name, label in zip(brief, layout.names, strict=True)
-    ]
+    # a threshold between two levels, low|mid, is no coefficient
+    parts = {
+        path
+        for path, name, place in zip(paths, plain, places, strict=True)
+        if name != place and "|" not in name
+    }
+    if len(parts) > 1:
+        return tuple(labels)
+    taken = Counter(plain) + Counter({*paths, *places, *labels})
+    return tuple(
+        name if name == label or taken[name] == 1 else label
+        for name, label in zip(plain, labels, strict=True)
+    )

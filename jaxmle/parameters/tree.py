@@ -26,7 +26,7 @@ from jaxmle.parameters.constraints import (
     Shape,
 )
 from jaxmle.parameters.prefixes import check_all_used, constraint_at
-from jaxmle.parameters.short_names import short_names, term_of
+from jaxmle.parameters.short_names import printed_names, short_names, term_of
 
 # Layouts that fits have in common: of dictionaries, lists and tuples, whose structures keep no
 # object of a user's alive, and so few entries that their names take little memory
@@ -88,6 +88,14 @@ class Layout:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
+        """The names as they are printed, such as ``sigma``, ``beta[1]``, or ``age`` where a formula
+        named the entry.
+        """
+        return printed_names(self)
+
+    @cached_property
+    def whole_names(self) -> tuple[str, ...]:
+        """The names with the leaf that they belong to, such as ``beta[age]``."""
         return tuple(name for leaf in self.leaves for name in leaf.names)
 
     @cached_property
@@ -205,7 +213,7 @@ class Layout:
             raise TypeError(
                 f"a parameter name must be a string such as 'beta[1]'; got {shown(name)}"
             )
-        for names in (self.names, self.places):
+        for names in (self.names, self.whole_names, self.places):
             if name in names:
                 return [names.index(name)]
         short = self.short.get(name, [])
@@ -227,9 +235,10 @@ class Layout:
         ends = [span.stop for span in self.spans]
         leaves = [self.leaves[int(np.searchsorted(ends, place, "right"))] for place in places]
         named = zip(leaves, places, strict=True)
-        factor = all(name in map(term_of, short_names(f.path, self.names[j])) for f, j in named)
+        labels = self.whole_names
+        factor = all(name in map(term_of, short_names(f.path, labels[j])) for f, j in named)
         if len({leaf.path for leaf in leaves}) > 1 or (len(places) > 1 and not factor):
-            listed = ", ".join(self.names[place] for place in places)
+            listed = ", ".join(self.whole_names[place] for place in places)
             raise ValueError(f"{name!r} may mean {listed}: give the whole name")
         return places
 
@@ -461,3 +470,12 @@ def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
                 raise ValueError(
                     f"two parameters are called {name!r} in print: rename one of the keys of params"
                 )
+
+
+def with_numbers(tree: Tree) -> Tree:
+    """The tree with NumPy's numbers for its arrays of no axis, which Python can round and write
+    as JSON; other leaves as they are.
+    """
+    return jax.tree.map(
+        lambda leaf: leaf[()] if isinstance(leaf, np.ndarray) and leaf.ndim == 0 else leaf, tree
+    )

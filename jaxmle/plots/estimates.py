@@ -12,7 +12,6 @@ import numpy as np
 from jaxmle._types import Facts, Foreign, Function, Tree, ndarray
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.parameters.arguments import check_function, check_level, check_number
-from jaxmle.parameters.short_names import brief_names
 from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
@@ -80,9 +79,6 @@ def forest(
         reference = check_number("reference", reference)
     items = _labelled(fits)
     names = _names(items, names)
-    brief: dict[str, str] = {}
-    for item in items.values():
-        brief |= dict(zip(item.layout.names, brief_names(item.layout), strict=True))
     rows_by_label = {
         label: {name: row for name in names if (row := _row(item, name, level)) is not None}
         for label, item in items.items()
@@ -96,7 +92,7 @@ def forest(
     for number, (label, rows) in enumerate(rows_by_label.items()):
         style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
         series(ax, rows, names, float(offsets[number]), scale, style, label)
-    finish(ax, [brief.get(name, name) for name in names], scale, reference, _axis(items, level))
+    finish(ax, list(names), scale, reference, _axis(items, level))
     if len(items) > 1:
         ax.legend(
             frameon=False,
@@ -115,13 +111,27 @@ def finish(ax: Axes, labels: list[str], scale: Scale, reference: float | None, x
         drawn = float(scale.shown(reference))
         ax.axvline(drawn, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
     ax.set_yticks(np.arange(len(labels)), [printed(label) for label in labels])
-    if scale.name == "exp":
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("{x:g}")
     low, high = (float(scale.shown(edge)) for edge in edges)
+    if scale.name == "exp":
+        _log_ticks(ax, high / low)
     words = f"{scale.name} of {xlabel}" if scale.name else xlabel
     ax.set(xlim=(low, high), ylim=(len(labels) - 0.4, -0.6), xlabel=words)
+
+
+def _log_ticks(ax: Axes, ratio: float) -> None:
+    """A logarithmic axis with as many labels as can be read: 1, 2, 5, 10, … for ends of such a
+    ratio.
+    """
+    from matplotlib import ticker
+
+    ax.set_xscale("log")
+    if ratio < 5:
+        locator: ticker.Locator = ticker.MaxNLocator(5)
+    else:
+        locator = ticker.LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 1e3 else (1.0,))
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 class Scale(NamedTuple):
@@ -239,7 +249,7 @@ def series(
 ) -> None:
     """Draw one fit: its intervals, its estimates, its arrows."""
     colour = style["color"]
-    hollow: list[tuple[float, float]] = []
+    open_marks: list[tuple[float, float]] = []
     full: list[tuple[float, float]] = []
     for place, name in enumerate(names):
         if name not in rows:
@@ -262,13 +272,13 @@ def series(
         elif np.isinf(row.estimate):
             _tip(ax, row.estimate, y, scale, colour)
         else:
-            is_hollow = np.isnan(row.low) and np.isnan(row.high)
-            (hollow if is_hollow else full).append((float(scale.shown(row.estimate)), y))
+            is_open = np.isnan(row.low) and np.isnan(row.high)
+            (open_marks if is_open else full).append((float(scale.shown(row.estimate)), y))
     points = np.array(full).reshape(-1, 2)
     ax.plot(*points.T, linestyle="none", markersize=5.5, label=label, gid="estimate", **style)
-    if hollow:
+    if open_marks:
         ax.plot(
-            *np.array(hollow).T,
+            *np.array(open_marks).T,
             linestyle="none",
             markersize=5.5,
             markerfacecolor="white",

@@ -210,11 +210,11 @@ def likelihood_curve(
 def _expansion(ax: Axes, posed: Slices, j: int, value: ndarray, height: ndarray) -> None:
     """Draw s d + h d²/2 around the estimate; on a bound the score s is not zero."""
     slope = float(posed.fit.score[j])
-    bend = float(posed.fit.hessian[j, j])
+    curvature = float(posed.fit.hessian[j, j])
     step = value - posed.x[j]
-    if not np.isfinite([slope, bend]).all():
+    if not np.isfinite([slope, curvature]).all():
         return
-    quadratic = slope * step + 0.5 * bend * step**2
+    quadratic = slope * step + 0.5 * curvature * step**2
     ax.plot(
         value, quadratic, color=GREY, linestyle="--", linewidth=1.2, label="second-order expansion"
     )

@@ -20,7 +20,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.keywords import with_keyword_hints
-from jaxmle.parameters.tree import Layout
+from jaxmle.parameters.tree import Layout, with_numbers
 from jaxmle.record import serialization
 from jaxmle.record.attribute_hints import missing_attribute
 from jaxmle.record.check import check as check_record
@@ -119,6 +119,8 @@ class Fit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", named(self.status))
+        object.__setattr__(self, "params", with_numbers(self.params))
+        object.__setattr__(self, "stderr", with_numbers(self.stderr))
         if self.response_id is None and hasattr(self.data_id, "dtype"):
             zeros = namespace(self.data_id).zeros_like(self.data_id)
             object.__setattr__(self, "response_id", zeros)
@@ -274,7 +276,8 @@ class Fit:
     def __getitem__(self, index: Index) -> Fit:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
-            raise TypeError("this is a single fit, not a batch: it cannot be indexed")
+            hint = "an estimate is fit.params['mu']"
+            raise TypeError(f"this is a single fit, not a batch, and cannot be indexed: {hint}")
         try:
             np.empty(self.batch_shape, bool)[cast(int, index)]
         except (IndexError, TypeError, ValueError):
@@ -289,7 +292,7 @@ class Fit:
 
     def __len__(self) -> int:
         if not self.batch_shape:
-            raise TypeError("this is one fit, not a batch")
+            raise TypeError("this is one fit, not a batch; whether it converged is fit.converged")
         return self.batch_shape[0]
 
     def with_vcov(self, vcov: Array, kind: str = "given") -> Fit:
@@ -309,9 +312,9 @@ class Fit:
                 f"the covariance must have shape {self.vcov.shape}, in the order of names; got "
                 f"{vcov.shape}"
             )
-        dead = ~xp.isfinite(self.se)
+        without_stderr = ~xp.isfinite(self.se)
         given = vcov
-        vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
+        vcov = xp.where(without_stderr[..., :, None] | without_stderr[..., None, :], xp.nan, vcov)
         variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
         se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
         return replace(

@@ -130,6 +130,7 @@ def load(
         arrays = {name: member.array() for name, member in stored.items()}
         if DIGEST not in description:
             arrays["data_id"] = np.zeros_like(arrays["data_id"])
+        static["names"] = layout.names
         fit = _assemble(record, witness, arrays, static, layout)
         check_sound(fit)
         if DIGEST in description and description.pop(DIGEST) != _digest(description, arrays):
@@ -335,9 +336,10 @@ def _description(fit: Record) -> dict[str, Tree]:
     ]
     bounds = [[_end(low), _end(high)] for low, high in fit.bounds]
     words = {name: getattr(fit, name) for name in WORDS}
+    names = fit.layout.whole_names if fit.names == fit.layout.names else fit.names
     return {
         "format": RECORD_FORMAT,
-        "names": list(fit.names),
+        "names": list(names),
         "bounds": bounds,
         "df": int(fit.df),
         **words,

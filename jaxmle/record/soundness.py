@@ -99,9 +99,9 @@ def check_covariance(vcov: Tree, shape: tuple[int, ...], se: Array) -> Array:
         raise ValueError(
             f"the covariance must have shape {shape}, in the order of names; got {array.shape}"
         )
-    alive = np.isfinite(np.asarray(se)).reshape(-1, shape[-1])
+    has_stderr = np.isfinite(np.asarray(se)).reshape(-1, shape[-1])
     matrices = array.reshape(-1, *shape[-2:]).astype(float)
-    for member, (matrix, live) in enumerate(zip(matrices, alive, strict=True)):
+    for member, (matrix, live) in enumerate(zip(matrices, has_stderr, strict=True)):
         wrong = _not_a_covariance(matrix[np.ix_(live, live)])
         if wrong:
             where = f" of member {member}" if len(shape) > 2 else ""

@@ -1,8 +1,8 @@
-"""The host road: float64 without touching anyone's configuration, compiled pieces kept on the
-user's function, inputs checked.
+"""Compiled programs on the host: in float64 without changing anyone's configuration, and stored on
+the user's function.
 
-``tracing()`` tells the two roads apart. Under a trace nothing here runs: the dtype is the trace's
-own.
+``tracing()`` says whether a trace is open. Under a trace nothing here runs; the
+dtype is that of the trace.
 
 On the host a likelihood is traced through a *portable copy* of the user's function (``portable``):
 jax knows NumPy arrays by their identity in one precision at a time, and bodies of loops and
@@ -174,7 +174,7 @@ def _memo(function: FunctionTo[Function]) -> Memo:
     memo = getattr(owner, "__dict__", {}).get(name)
     if memo is None or not memo.holds(function):
         seen = look(function)
-        memo = Memo(seen._replace(alive=[], holders=frozenset(), kinds=frozenset()))
+        memo = Memo(seen._replace(retained=[], holders=frozenset(), kinds=frozenset()))
         _keep(owner, name, memo)
     if _PROCEDURE.depth:
         _PROCEDURE.memos[id(owner), name] = (owner, memo)
@@ -236,7 +236,7 @@ def compiled(loglik: Tree, key: Hashable, make: Callable[[Tree], Function]) -> F
 
 
 def cached_under_trace(loglik: Tree, key: Hashable, make: Callable[[Tree], Function]) -> Function:
-    """``compiled`` for the road under a trace: a jitted ``make(loglik)`` of the user's own
+    """``compiled`` under a trace: a jitted ``make(loglik)`` of the user's own
     function, in the trace's dtype.
 
     So ``vmap(fit)`` outside any ``jit`` compiles once, not at every call. A function that closes

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 import jax
 import numpy as np
 from jax.core import eval_jaxpr
-from jax.extend.core import Jaxpr, JaxprEqn, Var
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from jaxmle._types import Atom, Function, Tree
 
@@ -37,7 +37,7 @@ def _merged(jaxpr: Jaxpr) -> Jaxpr:
     distinct = []
 
     def first(atom: Atom) -> Atom:
-        return atom if hasattr(atom, "val") else same.get(atom, atom)
+        return atom if isinstance(atom, Literal) else same.get(atom, atom)
 
     for equation in jaxpr.eqns:
         equation = equation.replace(invars=[first(atom) for atom in equation.invars])
@@ -54,7 +54,7 @@ def _merged(jaxpr: Jaxpr) -> Jaxpr:
 def _key(equation: JaxprEqn) -> Hashable | None:
     """A key, equal for equations with equal results; None for one that is not compared."""
     atoms = tuple(
-        (str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else atom
+        (str(atom.aval), np.asarray(atom.val).tobytes()) if isinstance(atom, Literal) else atom
         for atom in equation.invars
     )
     key = (equation.primitive, atoms, tuple(sorted(equation.params.items())))

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmle._types import Array, DTypeLike, Tree, TreeDef, ndarray
 
-ALIGNED = 64  # bytes
+ALIGNED_BYTES = 64  # bytes
 # bytes of an array below which a program that takes it from NumPy's memory, in 2 µs, costs a fit of
 # ten evaluations less than to place it first, in 30 µs
 MIN_BYTES_TO_PLACE = 2**16
@@ -48,13 +48,15 @@ def to_device(leaf: Array, lead: int | None = None, dtype: DTypeLike = None) -> 
     shape = (leaf.shape[0] if lead is None else lead, *leaf.shape[1:])
     size = int(np.prod(shape)) * dtype.itemsize
     longer = shape[0] > leaf.shape[0]
-    fits = leaf.dtype == dtype and leaf.ctypes.data % ALIGNED == 0
+    fits = leaf.dtype == dtype and leaf.ctypes.data % ALIGNED_BYTES == 0
     if not longer and (fits or size < MIN_BYTES_FOR_HUGE_PAGES or jax.default_backend() != "cpu"):
         return jax.device_put(leaf.astype(dtype, copy=False))
     room = (
-        np.zeros(size + ALIGNED, np.uint8) if longer else np.empty(size + ALIGNED, np.uint8)
+        np.zeros(size + ALIGNED_BYTES, np.uint8)
+        if longer
+        else np.empty(size + ALIGNED_BYTES, np.uint8)
     )  # zeros take no memory before they are read
-    first = -room.ctypes.data % ALIGNED
+    first = -room.ctypes.data % ALIGNED_BYTES
     aligned = room[first : first + size].view(dtype).reshape(shape)
     np.copyto(aligned[: leaf.shape[0]], leaf, casting="same_kind")
     return jax.device_put(aligned)

@@ -1,5 +1,6 @@
-"""The two roads: under somebody's trace functions are plain JAX in its precision; on the host
-they run in float64, or as asked, and return NumPy.
+"""The state of jax: whether a trace is open, and which precision is in force. Under a trace
+functions are plain JAX in its precision; on the host they run in float64, or as asked, and return
+NumPy arrays.
 """
 
 from __future__ import annotations

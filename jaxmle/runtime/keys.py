@@ -9,6 +9,13 @@ import numpy as np
 from jaxmle._types import Key
 
 
+def seed_of(key: Key) -> int | list[int]:
+    """What seeds NumPy's generators, from an integer or a jax key."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and key >= 0:
+        return int(key)
+    return [int(word) for word in np.asarray(jax.random.key_data(typed_key(key))).ravel()]
+
+
 def typed_key(key: Key) -> jax.Array:
     """A typed jax key from an integer or a key of either kind."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):

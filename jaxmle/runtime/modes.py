@@ -10,7 +10,7 @@ from jaxmle._types import Tree
 
 
 def no_mode(what: str) -> NotImplementedError:
-    """The error by which ``first_that_exists`` goes on to the next road."""
+    """The error on which ``first_that_exists`` tries the next method."""
     return NotImplementedError(f"differentiation rule for {what} not implemented")
 
 

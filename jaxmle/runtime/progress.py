@@ -13,10 +13,10 @@ from typing import TextIO
 
 from jaxmle._types import Foreign
 
-QUIET = 2.0  # seconds
+SECONDS_BEFORE_A_BAR = 2.0  # seconds
 SECONDS_BETWEEN_LINES = 2.0  # of a single fit, which has no bar
-LOGGED = 15.0  # seconds between two lines of a log
-SHOWN = 0.1  # seconds between two states of a bar
+SECONDS_BETWEEN_LOG_LINES = 15.0  # seconds between two lines of a log
+SECONDS_BETWEEN_STATES = 0.1  # seconds between two states of a bar
 MAX_SECONDS_SHOWN = 1e7  # some four months
 
 
@@ -54,7 +54,7 @@ class Progress:
     def add(self, fits: int) -> None:
         """So many more fits have ended."""
         self.done += fits
-        waits = self.shown is None and time.monotonic() - self.begun < QUIET
+        waits = self.shown is None and time.monotonic() - self.begun < SECONDS_BEFORE_A_BAR
         if self.bar is not None:
             self.bar.update(fits)
         elif self.shown is not False and not waits:
@@ -72,7 +72,9 @@ class Progress:
             initial=self.done,
             desc=self.name,
             unit=self.unit,
-            mininterval=SHOWN if out.isatty() or in_notebook else LOGGED,
+            mininterval=SECONDS_BETWEEN_STATES
+            if out.isatty() or in_notebook
+            else SECONDS_BETWEEN_LOG_LINES,
             dynamic_ncols=out.isatty(),
             file=self.stream if out.isatty() or in_notebook else out,
         )

@@ -44,8 +44,9 @@ CALLED_OTHERWISE = (
     r"takes \d+ positional arguments? but 2 were given|missing \d+ required positional argument"
 )
 SECONDS_BEFORE_A_WORD = 10.0  # of tracing and compiling
-# A likelihood over whole arrays is traced in milliseconds; one that takes so long is a loop.
-SECONDS_OF_A_LOOP = 0.3
+# A likelihood over whole arrays is traced in milliseconds, with special functions in tenths of a
+# second, more on a busy machine; one that takes so long may well be a loop.
+SECONDS_OF_A_LOOP = 1.0
 
 
 def is_users(filename: str) -> bool:
@@ -366,7 +367,7 @@ def _attribute(error: Exception, place: Place | None, params: Tree, data: Tree) 
     if data is None and "NoneType" in text:
         return f"{place.words}. {NO_DATA}"
     missing = re.search(r"Tracer.*has no attribute '?(\w+)'?", text)
-    if missing is None and not ("dict" in text and isinstance(params, dict)):
+    if missing is None and not ("'dict'" in text and dict in (type(params), type(data))):
         return None
     if missing is None:
         return f"{place.words}. A dictionary has no such attribute: write params['mu'], data['y']"
@@ -456,8 +457,8 @@ def _say(name: str, state: _State) -> None:
     under_way = 0.0 if state.began is None else now - state.began
     if max(state.seconds, under_way) > SECONDS_OF_A_LOOP:
         print(
-            f"jaxmle: {name} has been compiling for ten seconds. A Python loop over rows "
-            "is unrolled step by step: compute with whole arrays, or write the loop with "
-            "jax.lax.scan.",
+            f"jaxmle: {name} has been compiling for ten seconds. If it loops over rows in Python, "
+            "every step of the loop is compiled: compute with whole arrays instead, or write the "
+            "loop with jax.lax.scan.",
             file=sys.stderr,
         )

@@ -74,10 +74,12 @@ class MLERegressor(RegressorMixin, BaseEstimator):
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 5.0, 8.0])
     >>> regression = MLERegressor("poisson").fit(X, y)
     >>> regression.fit_.names, regression.coef_.round(3).tolist()
-    (('beta[Intercept]', 'beta[x0]'), [0.674])
+    (('Intercept', 'x0'), [0.674])
     >>> round(float(regression.predict(X).sum()), 6)  # for a Poisson regression equal to that of y
     16.0
     """
+
+    n_features_in_: int
 
     def __init__(
         self, model: str | Model = "normal", *, fit_intercept: bool = True, vcov: Kind = "auto"
@@ -136,6 +138,8 @@ class MLEClassifier(ClassifierMixin, BaseEstimator):
     >>> logit.predict([[0.0], [3.0]]).tolist(), logit.fit_.verdict.name
     (['no', 'yes'], 'CONVERGED')
     """
+
+    n_features_in_: int
 
     def __init__(
         self, model: str | Model = "logistic", *, fit_intercept: bool = True, vcov: Kind = "auto"

@@ -4,7 +4,7 @@ steps, on the host.
 A pass for the score costs a half (k = 20) to a tenth (k = 200) of one for the Hessian. With the
 information of m of n rows for its first metric the error falls by √(k/m) at the first pass and
 faster at each further one (Broyden, Fletcher, Goldfarb & Shanno 1970; Nocedal & Wright 2006,
-Numerical Optimization, §6.1). What comes out is a start for Newton's steps and no more: nothing is
+Numerical Optimization, §6.1). The result is only a starting point for Newton steps; nothing is
 concluded from it.
 """
 
@@ -18,11 +18,13 @@ import numpy as np
 from jaxmle._types import Array, Tree
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 
-CONTRACTS = (
+MAX_RATIO_OF_DISTANCES = (
     0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k
 )
-TURNS = 2.0  # factor by which the information along a step may differ from that expected
-PASSES = 20
+MAX_FACTOR_OF_INFORMATION = (
+    2.0  # factor by which the information along a step may differ from that expected
+)
+MAX_SCORE_PASSES = 20
 
 
 class Slope(NamedTuple):
@@ -49,9 +51,9 @@ def bfgs_ascent(
     """Ascend from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
     that is nearly right.
 
-    The first pass that is not as good a metric would have it (a value that falls, a curvature twice
-    or half that expected, a distance that does not halve) ends the ascent: it has arrived if it was
-    near by then, else it has failed.
+    The ascent ends at the first pass that a good metric would not give: ℓ falls, the curvature is
+    twice or half the expected one, or the distance to the maximum does not halve. If it was close
+    enough by then, it has arrived; otherwise it has failed.
     """
     current = slopes(z)
     inverse = _inverse(information)
@@ -59,7 +61,7 @@ def bfgs_ascent(
     distance = np.sqrt(current.score @ step)
     passes = 1
     ahead = distance
-    for passes in range(2, PASSES + 1):
+    for passes in range(2, MAX_SCORE_PASSES + 1):
         trial = slopes(current.z + step)
         if not _is_sound(current, trial, step):
             return _ended(z, current.z, distance, passes)
@@ -71,7 +73,7 @@ def bfgs_ascent(
         ahead = (
             distance * distance / last
         )  # what this step leaves, if it does as well as the one before
-        if not distance <= CONTRACTS * last or ahead <= close:
+        if not distance <= MAX_RATIO_OF_DISTANCES * last or ahead <= close:
             break
     return _ended(z, current.z + step, min(distance, ahead), passes)
 
@@ -87,21 +89,21 @@ def _inverse(information: Array) -> Array:
 
 
 def _is_sound(current: Slope, trial: Slope, step: Array) -> bool:
-    """Whether ℓ is finite and does not fall, and the information along d = Bs is about what the
-    metric says: d'y ≈ d'B⁻¹d = d's.
+    """Whether ℓ is finite and does not fall, and the information along d = Bs is close to that of
+    the metric: d'y ≈ d'B⁻¹d = d's.
     """
     ratio = (current.score - trial.score) @ step / (current.score @ step)
     noise = 4 * np.finfo(current.z.dtype).eps * max(current.absolute, trial.absolute)
     return bool(
         np.isfinite(trial.value)
         and trial.value >= current.value - noise
-        and 1 / TURNS <= ratio <= TURNS
+        and 1 / MAX_FACTOR_OF_INFORMATION <= ratio <= MAX_FACTOR_OF_INFORMATION
     )
 
 
 def _bfgs(inverse: Array, step: Array, change: Array) -> Array:
-    """B₊ = (I − ρdy')B(I − ρyd') + ρdd', ρ = 1/y'd: the inverse information that explains the
-    last change of the score.
+    """B₊ = (I − ρdy')B(I − ρyd') + ρdd', ρ = 1/y'd: the update of the inverse information that
+    agrees with the last change of the score.
     """
     rho = 1.0 / (change @ step)
     image = inverse @ change

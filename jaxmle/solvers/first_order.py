@@ -1,5 +1,5 @@
-"""First-order roads to the neighbourhood of a maximum: optax transformations, run as they are,
-and Newton's direction in optax's form.
+"""First-order methods that approach a maximum: optax transformations, run unchanged, and Newton's
+direction as an optax transformation.
 
 optax is imported by whoever uses it: that takes a tenth as long as all of jax.
 """
@@ -23,7 +23,9 @@ from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 if TYPE_CHECKING:
     import optax
 
-QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
+DECREMENT_OF_QUADRATIC_RANGE = (
+    1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
+)
 MAX_IDLE_STEPS = 20  # of L-BFGS without a gain, after which it ends
 
 
@@ -31,7 +33,7 @@ Curvatures = Callable[[Array], dict[str, Array]]
 
 
 class Ascent(NamedTuple):
-    """Where a first-order method is, and what its next step needs."""
+    """The state of a first-order method: its point and what its next step needs."""
 
     z: Array  # (k,)
     state: Tree  # of the optax transformation
@@ -60,7 +62,7 @@ def ascend(
     ascent: Ascent,
     limit: Array | int,
 ) -> Ascent:
-    """The method after ``limit`` steps in all, or at its end. Minimises −ℓ.
+    """The state after ``limit`` steps in all, or when the method has ended. Minimises −ℓ.
 
     ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
     transformations that read them; what a transformation does not read is never computed.
@@ -115,15 +117,15 @@ def ascend(
 
 
 def _decrement(grad: Array, updates: Array, state: Tree) -> Array:
-    """Quasi-Newton's decrement −g'd/2, in units of ℓ as Newton's is; the line search's share of
-    the step is taken out, since a search that fails makes any step short.
+    """The quasi-Newton decrement −g'd/2, in units of ℓ like Newton's. The factor of the line search
+    is divided out, because a failed line search makes any step short.
     """
     length = state[-1].learning_rate
     return 0.5 * jnp.abs(jnp.vdot(grad, updates)) / jnp.where(length > 0, length, jnp.nan)
 
 
 def highest(value: Callable[[Array], Array], ascent: Ascent) -> Array:
-    """The best point (k,) that a first-order method has reached, its last one included."""
+    """The best point (k,) that a first-order method has visited, including the last one."""
     last_is_better = value(ascent.z) > -ascent.lowest
     return jnp.where(last_is_better, ascent.z, ascent.best)
 
@@ -141,9 +143,11 @@ def approach(
     return highest(value, end), end.steps
 
 
-def _transformation_of(solver: Solver | None) -> tuple[optax.GradientTransformation, int | None]:
-    """A solver's optax transformation, and after how many steps the decrement is looked at; None
-    where the transformation shows its own.
+def _transformation_of(
+    solver: Solver | None,
+) -> tuple[optax.GradientTransformationExtraArgs, int | None]:
+    """The optax transformation of a solver, and the number of steps between two looks at the
+    decrement; None if the transformation reports its own decrement.
     """
     import optax
 
@@ -163,7 +167,7 @@ def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: 
             null_cut(point),
             jnp.sqrt(noise_of(point)),
         )
-        return is_finite(point) & newton.convex & (newton.decrement <= QUADRATIC)
+        return is_finite(point) & newton.convex & (newton.decrement <= DECREMENT_OF_QUADRATIC_RANGE)
 
     return jax.lax.cond(steps % every == every - 1, look, lambda z: jnp.zeros((), bool), z)
 

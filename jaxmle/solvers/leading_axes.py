@@ -1,8 +1,9 @@
 """Vectors and matrices on the leading axes of arrays; the axes that follow are members.
 
-A vector is (k, ...), a matrix (k, k, ...), a number (...). One fit has no further axis, a batch in
-NumPy has one, (k, b): conditions, numbers and vectors of members then broadcast by themselves, and
-one text serves both. Under a trace a batch is ``jax.vmap`` of the text for one.
+A vector is (k, ...), a matrix (k, k, ...), a number (...). A single fit has no further axis; a
+batch in NumPy has one, (k, b). Conditions, numbers and vectors of members then broadcast without
+further care, so the same code serves both. Under a trace, a batch is ``jax.vmap`` of the code for
+one fit.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def quadratic(m: Array, v: Array) -> Array:
 
 
 def _matmul(a: Array, b: Array) -> Array:
-    """``a @ b``, of small arrays of NumPy's in a third of the time."""
+    """``a @ b``; for small NumPy arrays in a third of the time."""
     return a.dot(b) if isinstance(b, np.ndarray) else a @ b
 
 
@@ -115,8 +116,8 @@ def merged(function: Function, new: Tree, old: Tree) -> Tree:
 
 
 def lanes_of(active: Array) -> ndarray:
-    """The places of the active members (b,); of one alone twice, for NumPy adds up a single lane in
-    another order than many.
+    """The indices of the active members (b,). A single index is given twice, because NumPy sums a
+    single lane in another order than several.
     """
     (lanes,) = np.nonzero(active)
     return np.resize(lanes, 2) if len(lanes) == 1 else lanes
@@ -134,7 +135,7 @@ def with_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
 
 
 def _put_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
-    """The same, written into the arrays of the tree."""
+    """``with_members``, but written into the arrays of the tree in place."""
 
     def written(whole: ndarray, new: ndarray) -> ndarray:
         whole[..., lanes] = new
@@ -167,8 +168,8 @@ def loop_over_active(
     """``now = body(*given, now, point)`` of a batch in NumPy until no member is active, or it is
     enough; ``point`` is what ``evaluate`` says of ``now.trial`` (k, b).
 
-    Members that are no longer ``active`` (b,) leave the arrays, so that nothing is computed for
-    them, and are back in their lanes at the end.
+    Members that are no longer ``active`` (b,) are taken out of the arrays, so that nothing is
+    computed for them, and put back into their lanes at the end.
     """
     whole = None
     lanes = np.arange(len(now.active))
@@ -189,7 +190,7 @@ def loop_over_active(
 
 @dataclass(frozen=True)
 class Lanes:
-    """The evaluation of the members in some lanes of a batch, by that of the batch."""
+    """The evaluation of some lanes of a batch, by means of the evaluation of the whole batch."""
 
     evaluate: Function
     lanes: ndarray
@@ -204,9 +205,9 @@ class Lanes:
 
 
 def evaluate_lanes(evaluate: Function, lanes: ndarray, size: int) -> Function:
-    """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch:
-    of a batch that is part of another one by that of the latter, and by the batch's own method
-    ``of_lanes(lanes)`` where it has one.
+    """The evaluation of the members in these lanes of a batch of ``size``, given that of the batch.
+    If the batch is itself part of another one, the evaluation of the latter is used; if its
+    evaluation has a method ``of_lanes(lanes)``, that is called.
     """
     if isinstance(evaluate, Lanes):
         return evaluate_lanes(evaluate.evaluate, evaluate.lanes[lanes], evaluate.size)

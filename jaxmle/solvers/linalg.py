@@ -1,9 +1,9 @@
-"""Linear algebra of p × p symmetric matrices: written once, run by NumPy on the host, for one fit
-or with an axis of members last (``leading_axes``), and by JAX under a trace.
+"""Linear algebra of p × p symmetric matrices. The same code runs in NumPy on the host, for one fit
+or with an axis of members last (``leading_axes``), and in JAX under a trace.
 
 ``R`` is always a matrix scaled to unit diagonal, D⁻¹JD⁻¹. Small Cholesky factors are unrolled: with
 a batch axis last that is many times faster than one LAPACK call for each matrix. Eigenvectors are
-needed only when something is wrong, and ``rarely`` then pays for them.
+needed only if a matrix is not positive definite, and ``rarely`` computes them only then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 
-UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
+MAX_UNROLLED_SIZE = 8  # compile time grows as p³; beyond this LAPACK is as fast
 
 
 Rows = list[
@@ -63,7 +63,9 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
 
 
 def _factored_by_columns(r: ndarray) -> ndarray:
-    """Lower Cholesky factors of many matrices (p, p, b), a column of all at a time."""
+    """Lower Cholesky factors of many matrices (p, p, b), computed one column at a time for all
+    matrices together.
+    """
     factor = np.zeros_like(r)
     for j in range(len(r)):
         rest = r[j:, j]
@@ -86,8 +88,8 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
 
 
 def pivots(factor: Array | Rows) -> Array:
-    """The pivots (p, ...) of a factor; 0 from where one is lost on, which makes all after it
-    NaN.
+    """The pivots (p, ...) of a factor; 0 from the first pivot that is not positive on, after which
+    all entries are NaN.
     """
     if isinstance(factor, list):
         diagonals: Array = jnp.stack([row[-1] for row in factor])
@@ -104,11 +106,11 @@ def least_pivot(factor: Array | Rows) -> Array:
 
 
 def is_written_out(p: int, unrolled: bool) -> bool:
-    """Whether the factor of a (p, p) matrix is written out, entry by entry: for a trace whose
-    programs run on an accelerator. On a CPU a call of LAPACK for each matrix takes a microsecond,
-    and less than a tenth of the time to compile.
+    """Whether the factor of a (p, p) matrix is computed by unrolled scalar code: under a trace for
+    an accelerator. On a CPU, a LAPACK call per matrix takes a microsecond and compiles in less than
+    a tenth of the time.
     """
-    return unrolled and p <= UNROLLED and jax.default_backend() != "cpu"
+    return unrolled and p <= MAX_UNROLLED_SIZE and jax.default_backend() != "cpu"
 
 
 def _solved(factor: Array, b: Array, transposed: bool) -> Array:
@@ -172,8 +174,8 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
 
 
 def eigh(r: Array) -> tuple[Array, Array]:
-    """Eigenvalues (p, ...) ascending and eigenvectors (p, p, ...) in columns; a matrix that is not
-    finite counts as zero.
+    """Eigenvalues (p, ...) in ascending order and eigenvectors (p, p, ...) in columns. A matrix
+    that is not finite is treated as zero.
     """
     xp = namespace(r)
     r = xp.where(xp.all(xp.isfinite(r), axis=(0, 1)), r, xp.zeros_like(r))
@@ -197,7 +199,8 @@ def metric_of(j: Array, s: Array) -> Array:
     """The scale D (p, ...) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no
     curvature.
 
-    Where there is neither, its coupling |J_ij|/D_i to the others; 1 where nothing is known of it.
+    If both are zero, D_j is the coupling |J_ij|/D_i to the other coordinates; if that is zero too,
+    1.
     """
     xp = namespace(j)
     d = xp.sqrt(xp.abs(diagonal(j)))

@@ -28,7 +28,7 @@ Lazy = Array | Partial
 
 
 def known(value: Lazy) -> Array:
-    """A number, computed now where it comes as a ``jax.tree_util.Partial``."""
+    """A number; if it is given as a ``jax.tree_util.Partial``, it is computed now."""
     return value() if callable(value) else value
 
 
@@ -51,7 +51,8 @@ def newton_step(
     loss: Array | float = 1.0,
     unrolled: bool = False,
 ) -> NewtonStep:
-    """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
+    """The Newton step J⁻¹s with J = D R D, by Cholesky, or by eigenvectors if a pivot is not
+    positive.
 
     Args:
         j: curvature (p, p, ...), the observed information or a stand-in.
@@ -60,10 +61,10 @@ def newton_step(
         cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial``
             that gives it where it is needed.
         slack: the scaled score along a null direction may be this large and still count as zero.
-        loss: (p, ...) the largest metric that was seen, over D. Where information has died, what is
-            left of it has lost as many digits.
-        unrolled: write small factors out; for the loop, where it is run often enough to pay for its
-            compilation.
+        loss: (p, ...) the largest metric so far, divided by D. Information that has fallen by this
+            ratio has lost as many digits.
+        unrolled: write small factors out as scalar code; used in the loop, which runs often enough
+            to be worth the compilation.
     """
     xp = namespace(j)
     r = j / outer(scale, scale)
@@ -100,8 +101,9 @@ def _by_factor(
 def _by_eigenvectors(
     r: Array, g: Array, scale: Array, cut: Lazy, slack: Array, firm: Array, *_: Array
 ) -> NewtonStep:
-    """The Newton step by eigenvectors. Where the factor is firm, R is definite but for eigenvalues
-    that are rounding of ones: its entries may have lost more, and their errors go together.
+    """The Newton step by eigenvectors. Where the Cholesky factor is well conditioned (``firm``), R
+    counts as definite even if eigenvalues are within rounding of zero: errors of its entries may be
+    larger than assumed, but they are correlated.
     """
     xp = namespace(r)
     values, q = eigh(r)
@@ -121,7 +123,7 @@ def _by_eigenvectors(
 
 
 def _repeat(times: int, body: Callable[[int, Tree], Tree], value: Tree) -> Tree:
-    """``body`` so many times: a Python loop on the host, one compiled loop under a trace."""
+    """Apply ``body`` repeatedly: in Python on the host, in one compiled loop under a trace."""
     if isinstance(jax.tree.leaves(value)[0], np.ndarray | np.generic):
         for i in range(times):
             value = body(i, value)
@@ -132,17 +134,19 @@ def _repeat(times: int, body: Callable[[int, Tree], Tree], value: Tree) -> Tree:
 # factorisations in search of the multiplier of a bounded step: of 1 600 random ones up to p = 9, 98
 # % then gain within 1 % of the most
 MAX_MULTIPLIER_FACTORISATIONS = 7
-FULL = 0.9  # of the radius: a bounded step as long as that is one
-CLEAR = 1e-4  # multiplier from which a direction without curvature is no matter of rounding
+FULL_SHARE = 0.9  # of the radius: a bounded step as long as that is one
+# multiplier from which a direction without curvature is no matter of rounding
+CLEAR_MULTIPLIER = 1e-4
 
 
 def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
-    """The u (k,) with ‖u‖ ≤ radius () that maximises g'u − u'Ru/2, R (k, k), g (k,), but for the
-    hard case, by Cholesky factors of R + λI; and whether it is as good as at the bound, ().
+    """The u (k,) with ‖u‖ ≤ radius that maximises g'u − u'Ru/2, for R (k, k) and g (k,), by
+    Cholesky factors of R + λI; and whether it is practically optimal, (). The hard case is not
+    solved.
 
     λ by Newton's method on 1/‖u‖ − 1/radius, between bounds (Moré & Sorensen 1983, SIAM J. Sci.
-    Stat. Comput. 4, §3). In the hard case, where g has nothing along the most negative curvature, u
-    stays inside.
+    Stat. Comput. 4, §3). In the hard case, where g is orthogonal to the direction of most negative
+    curvature, u stays inside the region.
     """
     tiny = jnp.finfo(g.dtype).tiny
     eye = jnp.eye(len(g), dtype=g.dtype)
@@ -165,11 +169,8 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
             solve_lower(factor, u, unrolled=True) ** 2
         )
         between = definite & (better > low) & (better < high)
-        sound = jnp.where(
-            definite,
-            (length >= FULL * radius) & (length <= radius / FULL) & (shift >= CLEAR),
-            sound,
-        )
+        is_full = (length >= FULL_SHARE * radius) & (length <= radius / FULL_SHARE)
+        sound = jnp.where(definite, is_full & (shift >= CLEAR_MULTIPLIER), sound)
         return (
             jnp.where(between, better, jnp.sqrt(jnp.maximum(low, 1e-3 * high) * high)),
             low,
@@ -197,8 +198,9 @@ def within(
     radius: Array,
     side: Array,
 ) -> tuple[Array, Array]:
-    """Where ``needed``, ``trust_step``, else the ``usual`` step and its predicted gain. In a
-    batch by factors, and by eigenvectors for those left over.
+    """``trust_step`` where ``needed``, else the ``usual`` step and its predicted gain. In a batch,
+    Cholesky factors are tried first, and eigenvectors for the members for which they do not
+    suffice.
     """
 
     def by_eigenvectors(needed: Array, usual: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -245,8 +247,8 @@ def trust_step(
     """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré &
     Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
 
-    Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative
-    curvature that the score does not see.
+    Solved in the eigenvectors of R; ``side`` (±1) chooses the sign of the step along a direction of
+    negative curvature to which the score is orthogonal.
     """
     xp = namespace(s)
     j = known(j)

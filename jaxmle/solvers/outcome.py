@@ -1,4 +1,6 @@
-"""Whether and why an ascent ends: at a maximum, stuck, spent, running away or creeping."""
+"""Whether and why an ascent ends: at a maximum, without progress, at the limit of precision,
+diverging, or slowly.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from jaxmle.solvers.tails import (
 )
 
 DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
-# steps at the outset that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
+# first steps that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
 # what a first step gains, and each goes twice as far as the one before
 FIRST_STEPS = 8
 MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the ascent is called stuck
@@ -48,7 +50,7 @@ RISE_OF_SLOW_EXPLOSION = 1e3
 
 
 class Reading(NamedTuple):
-    """What an evaluation says of the pending move."""
+    """What one evaluation says about the pending step."""
 
     trial: Point  # without dust; the point before, where it is not finite
     newton: NewtonStep
@@ -88,8 +90,9 @@ def _explodes(state: State, noted: State, reading: Reading) -> Array:
 
 
 def _is_slow(noted: State, reading: Reading) -> Array:
-    """Whether an ascent has come near an end by so many steps that it may follow a bent ridge, each
-    of them a little way: the profile likelihood is followed faster (``profile_steps``).
+    """Whether an ascent has taken so many steps to come near an end that it may be following a
+    curved ridge in short steps. The profile likelihood is then followed instead, which is faster
+    (``profile_steps``).
     """
     near = reading.newton.convex & (reading.newton.decrement <= MAX_DECREMENT_OF_SLOW_ASCENT)
     late = noted.steps > STEPS_OF_SLOW_ASCENT
@@ -97,7 +100,7 @@ def _is_slow(noted: State, reading: Reading) -> Array:
 
 
 def outcome_of(state: State, noted: State, reading: Reading) -> Array:
-    """Whether and why the ascent ends with this trial."""
+    """The outcome of the ascent after this trial; RUNNING if it goes on."""
     trial = reading.trial
     newton = reading.newton
     accept = reading.accept

@@ -1,6 +1,4 @@
-"""What a branch costs: the rare side of a condition is computed where it is needed, in a batch
-too.
-"""
+"""Branches that are rarely taken: the rare side is computed only for the members that need it."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ MAX_COORDINATES_FOR_ALL = 16
 
 
 def _mend(rare: Function, needed: Array, args: Tree, out: Tree, lanes: int, few: int) -> Tree:
-    """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out a few at a
-    time, so that the rare side is paid by need.
+    """``out``, with ``rare(*args)`` in the lanes that need it. These are gathered a few at a time,
+    so that the cost is proportional to their number.
     """
     number = jnp.sum(needed)
 
@@ -54,8 +52,8 @@ def rarely(
     """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that
     need it pay for the rare side.
 
-    An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every
-    member, always.
+    Under ``vmap``, an ordinary ``lax.cond`` becomes a select, which always computes both sides for
+    every member.
     """
     if isinstance(needed, (bool, np.bool_)):
         return rare(*args) if needed else usual(*args)
@@ -93,7 +91,7 @@ def _(axis_size: int, batched: list[bool], holds: Array) -> tuple[Array, bool]:
 
 
 def _for_all_if_any(needed: Array, rare: Function, usual: Function, args: tuple[Tree, ...]) -> Tree:
-    """``rarely`` by a branch that all members take together, where one needs it."""
+    """``rarely`` by one branch for all members, which is taken if any member needs it."""
     out = usual(*args)
 
     def mended() -> Tree:
@@ -103,8 +101,8 @@ def _for_all_if_any(needed: Array, rare: Function, usual: Function, args: tuple[
 
 
 def is_cheap_to_run(*args: Tree) -> bool:
-    """Whether linear algebra on these arrays, of all members, costs less in all its running than it
-    costs to compile what picks out those that need it, under a trace for a CPU.
+    """Whether, under a trace for a CPU, running linear algebra on these arrays for all members
+    costs less than compiling the code that gathers the members that need it.
     """
     sizes = [size for leaf in jax.tree.leaves(args) for size in jnp.shape(leaf)]
     is_small = max(sizes, default=0) <= MAX_COORDINATES_FOR_ALL

@@ -1,5 +1,5 @@
-"""What an ascent knows between two steps: the point, the tail that it may be on, and what the next
-step needs.
+"""The state of an ascent between two steps: the point, a possible recession, and what the next step
+needs.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Point(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What the last full Newton step changed: the finger-print of convergence, or of its
-    absence.
+    """How information, decrement and step length changed over the last full Newton step. At a
+    regular maximum the information stays and the decrement falls quadratically; along a recession
+    it does not.
     """
 
     information: Array  # d'J(θ+d)d / d'J(θ)d
@@ -55,8 +56,8 @@ class Signature(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """The latest stretch of full Newton steps along which the information died away at
-    undiminished step length: a recession.
+    """The latest run of full Newton steps along which the information vanished at constant step
+    length: a recession.
     """
 
     z: Array  # (k,) its latest point
@@ -67,7 +68,7 @@ class Tail(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the next step needs."""
+    """The state of an ascent: what the next step needs."""
 
     point: Point
     newton: NewtonStep
@@ -78,8 +79,8 @@ class State(NamedTuple):
     predicted: Array  # its predicted gain
     full: Array  # it is a full Newton step
     extrapolation: Array  # the number of them where it is several at once, else 0
-    may_extrapolate: Array  # no leap has failed
-    last: Array  # the last accepted step; of a leap, the Newton step it is made of
+    may_extrapolate: Array  # no extrapolation has failed
+    last: Array  # the last accepted step; of an extrapolation, its Newton step
     gain: Array  # the last accepted gain
     signature: Signature
     tail: Tail
@@ -90,9 +91,9 @@ class State(NamedTuple):
     idle: Array
     refused: Array
     growing_steps: Array  # steps of undiminished gain in a row
-    equal_gains: Array  # steps in a row that gained alike
+    equal_gains: Array  # steps of about equal gain in a row
     max_equal_gains: Array  # the longest such run
-    receding_steps: Array  # receding steps in a row; −1 after a leap
+    receding_steps: Array  # receding steps in a row; −1 after an extrapolation
     rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
     # (k, ...) the latest trial at which ℓ or a derivative was NaN, since the last full Newton step;
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
@@ -101,14 +102,14 @@ class State(NamedTuple):
 
 
 def noise_of(point: Point) -> Array:
-    """ν = 4ε Σ|terms|: what rounding does to ℓ."""
+    """ν = 4ε Σ|terms|: the rounding error of ℓ."""
     return 4 * namespace(point.value).finfo(point.value.dtype).eps * point.absolute
 
 
 def without_rounding(point: Point) -> Point:
-    """The point with score and Hessian zero in each coordinate in which they are what rounding
-    leaves of zero: so small that a step as long as the coordinate, or one, changes ℓ by less than
-    its own rounding error.
+    """The point, with score and Hessian set to zero in each coordinate in which they are only
+    rounding error: so small that a step as long as the coordinate (or one) changes ℓ by less than
+    its rounding error.
     """
     xp = namespace(point.z)
     noise = xp.minimum(noise_of(point), MAX_ROUNDING)
@@ -131,7 +132,7 @@ def without_rounding(point: Point) -> Point:
 def _without_rounding(
     score: Array, hessian: Array, little: Array, noise: Array, length: Array, own_curvature: Array
 ) -> tuple[Array, Array]:
-    """Score and Hessian without what rounding leaves of zero."""
+    """Score and Hessian, with zeros where they are only rounding error."""
     xp = namespace(score)
     curvature = xp.abs(hessian)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
@@ -150,9 +151,9 @@ def _without_rounding(
 def null_cut(point: Point) -> Array:
     """f = 50kε·max(1, noise of the Hessian): eigenvalues of R within ±f count as zero.
 
-    The noise is measured on the two halves of the Hessian, which forward-over-reverse
-    differentiation computes apart. The factor 50 is what sums over rows lose; an eigenvalue below
-    2e-13 is IMPRECISE whatever this says.
+    The noise is the asymmetry of the Hessian, whose two halves forward-over-reverse differentiation
+    computes separately. The factor 50 allows for the rounding of sums over rows. A fit with an
+    eigenvalue below 2e-13 is IMPRECISE in any case.
     """
     return null_cut_of(point.hessian, metric_of(point.hessian, point.score))
 
@@ -178,19 +179,19 @@ def is_finite(point: Point) -> Array:
 
 
 def met_nan(state: State) -> Array:
-    """Whether the ascent ran into a place where ℓ or a derivative is NaN, and has not left it."""
+    """Whether a trial since the last full Newton step had a NaN in ℓ or a derivative."""
     return ~namespace(state.nan_point).isnan(state.nan_point[0])
 
 
 def has_risen(state: State, point: Point, times: float) -> Array:
-    """Whether ℓ > 0 at a point has risen by so many ``times`` what it was at the start, and one."""
+    """Whether ℓ at a point is positive and rose by more than ``times`` (1 + |ℓ at the start|)."""
     initial = namespace(point.value).abs(point.value - state.rise)
     return (point.value > 0) & (state.rise > times * (1.0 + initial))
 
 
 def start(z: Array, like: Point) -> State:
-    """The state before the first evaluation, which every later step treats as a trial: at minus
-    infinity, any finite point is a gain.
+    """The state before the first evaluation. Its ℓ is minus infinity, so that the start is accepted
+    like any other trial.
     """
     xp = namespace(z)
     members = members_of(z)
@@ -256,8 +257,8 @@ def select(condition: Array, new: Tree, old: Tree) -> Tree:
 
 
 def select_lazily(condition: Array, new: Callable[[], Tree], old: Callable[[], Tree]) -> Tree:
-    """``select`` from what two functions return; on the host what nobody asks for is not
-    computed, and the types are those of the one that is.
+    """``select`` from the results of two functions. On the host, a function whose result is not
+    needed is not called, and the types are those of the one that is.
     """
     if isinstance(condition, (np.ndarray, np.generic)):
         if HOST.all(condition):
@@ -268,7 +269,7 @@ def select_lazily(condition: Array, new: Callable[[], Tree], old: Callable[[], T
 
 
 def _chosen(leaf: Tree, other: Tree, like: Tree) -> ndarray:
-    """The leaf in the type of ``like``, and in the shape that it has beside the other."""
+    """The leaf in the type of ``like``, broadcast against the other."""
     if leaf is other:
         return leaf
     if getattr(leaf, "dtype", None) == like.dtype and leaf.shape == np.shape(other):

@@ -43,8 +43,8 @@ class Status(IntEnum):
 
 
 def is_one_of(code: Tree, *names: IntEnum) -> Tree:
-    """Whether a code (...) is one of those named, a status or another. NumPy takes 4 µs to compare
-    a number with a member of an enumeration, and 0.04 µs to compare it with an integer.
+    """Whether a code (...) equals one of the given members of an enumeration. They are compared as
+    integers: comparing a NumPy number with a member of an enumeration takes 4 µs instead of 0.04.
     """
     is_one = code == int(names[0])
     for name in names[1:]:
@@ -59,12 +59,14 @@ def _name(code: Integer) -> str:
 
 
 def _formatted(code: Integer, spec: str) -> str:
-    """The name, or the number where the specification is one of numbers."""
+    """The name; the number if the format specification is one for numbers."""
     return format(_name(code) if not spec or spec[-1] in "s<>^" else int(code), spec)
 
 
 class StatusCode(np.int32):
-    """A status as a NumPy integer that prints its name: it indexes, compares and batches as one."""
+    """A status as a NumPy integer that prints its name; it can index, compare and be batched like
+    an integer.
+    """
 
     def __eq__(self, other: object) -> Foreign:
         return super().__eq__(_code_of(other))

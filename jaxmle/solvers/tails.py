@@ -1,5 +1,5 @@
-"""Recessions on the way of an ascent: steps along which the information dies away at undiminished
-length, several of them at once, and the rounding that looks alike.
+"""Recessions during an ascent: runs of steps of constant length along which the information
+vanishes. Several such steps are taken at once, and rounding noise that looks similar is recognised.
 """
 
 from __future__ import annotations
@@ -25,40 +25,36 @@ MIN_PREDICTED_GAIN = (
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
 DECREMENT_OF_A_PLAIN_TAIL = 1e-4
 MAX_INCONSISTENCY_OF_A_TAIL = 0.0125
-# times what was predicted, beyond which a gain has to be that of scores and Hessians: what they
-# miss, squared, may be so many times the gain times what was predicted. From plateaus 1e3 was seen,
-# of steps to where differences of log-gamma functions are rounding 3e3 to 1e50
+# A gain above so many times the predicted one is compared with that of scores and Hessians. Their
+# squared difference may be so many times the product of gain and prediction: 1e3 was seen on steps
+# from plateaus, 3e3 to 1e50 on steps to where differences of log-gamma functions are rounding.
 GAIN_RATIO_TO_CHECK = 3.0
 MAX_SQUARED_MISMATCH_OF_LARGE_GAIN = 2e3
-METRIC_RATIO_TO_CHECK = (
-    1e6  # times the metric before a step: what a gain shows after it is asked for
-)
-MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # which no plateau excuses
-MIN_DECREMENT_OF_A_DIRECTION = (
-    1e-10  # decrement below which rounding blurs the direction of a recession
-)
-DECREMENT_TO_END_A_TAIL = (
-    1e-14  # decrement down to which an ascent is followed whose information fades
-)
+# times the metric before a step: beyond it, the gain is compared in the same way
+METRIC_RATIO_TO_CHECK = 1e6
+MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # for a small predicted gain: these leave no plateau
+# decrement below which rounding blurs the direction of a recession
+MIN_DECREMENT_OF_A_DIRECTION = 1e-10
+# decrement down to which an ascent with vanishing information is followed
+DECREMENT_TO_END_A_TAIL = 1e-14
 STEPS_OF_A_TAIL = 4  # receding steps in a row that make a recession
-# decrement from which on the steps of a tail show a recession, and are taken several at once
+# decrement below which a tail counts as a recession, and several of its steps are taken at once
 DECREMENT_OF_A_PROVED_TAIL = 1e-5
-# factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the
-# decrement, which holds all that is not along it,
+# factor by which slope and information after an extrapolation may differ from those of a tail e⁻ᵗ
 EXTRAPOLATION_SLOPE_TOLERANCE = 2.0
-EXTRAPOLATION_DECREMENT_TOLERANCE = 100.0  # this one
+# the same for the decrement, which also contains the coordinates that do not recede
+EXTRAPOLATION_DECREMENT_TOLERANCE = 100.0
 # 1 − r from which steps that shrink by the same ratio r, to within this share of 1 − r, have a sum:
 # r is .909 on −t¹² for ever; on the tail of a normal distribution function, the slowest that was
 # seen to grow towards one, 1 − r falls by 1/k at the kth of at most 40 steps
 MIN_SHRINKAGE = 0.01
 MAX_CHANGE_OF_SHRINKAGE = 0.01
-MAX_DECREMENT_RATIO_AT_MAXIMUM = (
-    1e-6  # of the one before it, up to which a step has met the maximum
-)
+# decrement after a step, relative to that before it, at which the step has reached the maximum
+MAX_DECREMENT_RATIO_AT_MAXIMUM = 1e-6
 
 
 class PathCurvature(NamedTuple):
-    """d'Hd (...) of the pending step d at both of its ends."""
+    """The curvature d'Hd (...) along the pending step d, at its start and at its end."""
 
     before: Array
     after: Array
@@ -73,11 +69,11 @@ def curvature_along(state: State, trial: Point) -> PathCurvature:
 def lengthened(
     state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array
 ) -> Tail:
-    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a
-    tail as long, or long enough, comes.
+    """The tail, one step longer if the step recedes. A regular step ends a tail, but the record of
+    it is kept until another one is as long, or has STEPS_OF_A_TAIL steps.
 
-    Where the direction has just sunk below the eigenvalues that count, the decrement no longer
-    tells what is left to gain.
+    A step at which the eigenvalue of the direction first falls below the cut is not counted,
+    because the decrement then no longer says what is left to gain.
     """
     is_informative = newton.definite | ~state.newton.definite
     recedes = (
@@ -106,9 +102,9 @@ def is_rough(
     noise: Array,
     small: Array,
 ) -> Array:
-    """Whether value, score and Hessian of a ``small`` step contradict each other: a gain that is
-    not theirs, or a score that vanishes while the information changes by a tenth (it should leave
-    (1 − q)²/4 of δ).
+    """Whether value, score and Hessian of a ``small`` step contradict each other: the gain differs
+    from what score and Hessian predict, or the score vanishes while the information changes by a
+    tenth (a fraction (1 − q)²/4 of δ should remain).
     """
     xp = namespace(trial.z)
     if is_nowhere(small):
@@ -123,8 +119,8 @@ def is_rough(
 
 
 def is_inconsistent(state: State, trial: Point, curvatures: PathCurvature, noise: Array) -> Array:
-    """Whether an ascent that has proved a tail comes to where value, score and Hessian contradict
-    each other: what it would go on by is rounding.
+    """Whether an ascent along a proved tail has come to where value, score and Hessian contradict
+    each other, so that further steps would follow rounding noise.
     """
     proved = (state.tail.length >= STEPS_OF_A_TAIL) & (
         state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL
@@ -146,9 +142,9 @@ def is_inconsistent(state: State, trial: Point, curvatures: PathCurvature, noise
 def is_too_good(
     state: State, trial: Point, curvatures: PathCurvature, gain: Array, noise: Array
 ) -> Array:
-    """Whether a step gains far more than was predicted, or leads to where ℓ is a million times as
-    sharp, and scores and Hessians at its ends are wilder still: it leads far out, to where
-    differences of log-gamma functions are rounding.
+    """Whether a step gains far more than predicted, or leads to a curvature a million times larger,
+    and scores and Hessians at both ends cannot explain the gain. Such steps lead far out, where
+    differences of log-gamma functions are rounding noise.
     """
     xp = namespace(trial.z)
     predicted = xp.maximum(state.predicted, 0.0) + noise
@@ -167,8 +163,8 @@ def is_too_good(
 
 
 def _mismatch(state: State, trial: Point, curvatures: PathCurvature) -> Array:
-    """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d +
-    (d'H₀d − d'H₁d)/12 (Hermite's rule).
+    """How far the gain is from what scores and Hessians at both ends predict, ½(s₀ + s₁)'d + (d'H₀d
+    − d'H₁d)/12 (Hermite's rule).
     """
     slope = dot(state.point.score + trial.score, state.move)
     by_derivatives = 0.5 * slope + (curvatures.before - curvatures.after) / 12
@@ -178,8 +174,8 @@ def _mismatch(state: State, trial: Point, curvatures: PathCurvature) -> Array:
 def extrapolation_holds(
     state: State, trial: Point, newton: NewtonStep, pending_signature: Signature
 ) -> Array:
-    """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information
-    along it e⁻ᵐ times what they were. Rounding noise does not.
+    """Whether an extrapolation by m steps ends as on a tail e⁻ᵗ: slope and information along it are
+    e⁻ᵐ times what they were. Rounding noise does not do that.
     """
     xp = namespace(trial.z)
     extrapolated = state.extrapolation > 0
@@ -205,8 +201,8 @@ def extrapolation_holds(
 
 
 def receding_steps_after(state: State, signature: Signature, newton: NewtonStep) -> Array:
-    """Receding steps in a row. The step after a leap settles what stays finite; the one after
-    that has to recede.
+    """The number of receding steps in a row. The step after an extrapolation brings the coordinates
+    that stay finite to their maximum; the one after that has to recede.
     """
     xp = namespace(state.point.z)
     plain = xp.where(
@@ -218,8 +214,9 @@ def receding_steps_after(state: State, signature: Signature, newton: NewtonStep)
 
 
 def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
-    """Whether information dies along a step that is no shorter than the one before. Steps that
-    shrink geometrically have a sum, and end at a point, such as a maximum of twelfth order.
+    """Whether the information vanishes along a step that is no shorter than the one before. Steps
+    that shrink geometrically have a finite sum and lead to a point, such as a maximum of twelfth
+    order.
     """
     shrinkage = 1.0 - signature.step
     change = namespace(shrinkage).abs(shrinkage - (1.0 - state.signature.step))
@@ -236,7 +233,7 @@ def _recedes(state: State, signature: Signature, newton: NewtonStep) -> Array:
 def signature_of(
     state: State, trial: Point, newton: NewtonStep, scale: Array, curvatures: PathCurvature
 ) -> Signature:
-    """What the pending step changes between the state's point and the trial, (...) each.
+    """How the pending step changes information, decrement and step length, (...) each.
 
     Args:
         newton: the full Newton step at the trial.
@@ -263,14 +260,13 @@ def signature_of(
 
 
 def extrapolate(state: State, whole: Array) -> tuple[Array, Array]:
-    """How many Newton steps along a recession to take at once (...), or 0, and where they lead
-    (k, ...).
+    """How many Newton steps along a recession to take at once (...), or 0, and their sum (k, ...).
 
-    Along a tail e⁻ᵗ each step is d = v + c: v is the same in all of them, and c, the way of what
-    does not recede, is of second order, less by the square of the information ratio each time. So
-    the latest two steps tell both, and m steps together are mv + c(1 + q² + q⁴ + …). A leap that
-    does not land where such a tail would have it is refused, and no other is tried; plain steps
-    alone are evidence of a recession.
+    Along a tail e⁻ᵗ each step is d = v + c. The part v is the same in all steps. The part c, of the
+    coordinates that do not recede, is of second order and shrinks by q², the square of the
+    information ratio, each time. So the latest two steps determine both, and m steps together are
+    mv + c(1 + q² + q⁴ + …). If an extrapolation does not end where such a tail would be, it is
+    refused and no other is tried; single steps then show whether this is a recession.
     """
     xp = namespace(state.point.z)
     step = state.newton.step

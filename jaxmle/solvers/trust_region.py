@@ -3,8 +3,8 @@ to state.
 
 The same step runs under a trace inside one ``while_loop`` and on the host in a Python loop over
 NumPy arrays, of one fit or with an axis of members last (``leading_axes``), where only ``evaluate``
-is compiled. It is judged by the Newton decrement δ =
-s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum in standard errors.
+is compiled. Progress is measured by the Newton decrement δ = s'J⁻¹s/2, in units of log-likelihood:
+√(2δ) is the distance to the maximum in standard errors.
 """
 
 from __future__ import annotations
@@ -86,11 +86,10 @@ def _newton(point: Point, metric: Array, scale: Array, peak: Array) -> NewtonSte
 
 
 def trusted(radius: Array, length: Array, gain: Array, predicted: Array, noise: Array) -> Array:
-    """The trust radius after a step of ``length`` that was kept: twice the step at least where
-    it gained more than three quarters of what was predicted, a quarter of it where less than a
-    quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1); eight times the
-    step where the gain is foreseen to within a hundredth. A gain that differs from the predicted
-    one by noise counts as foreseen.
+    """The trust radius after an accepted step of ``length``. If the gain is more than three
+    quarters of the predicted one, it is at least twice the step; if less than a quarter, a quarter
+    of it (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1). If gain and
+    prediction agree to within a hundredth, or to within noise, it is at least eight times the step.
     """
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
@@ -103,8 +102,9 @@ def trusted(radius: Array, length: Array, gain: Array, predicted: Array, noise: 
 
 
 def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
-    """The trust radius at the start: the length of the Newton step where ℓ is concave, else that of
-    the scaled score, though a few units at most: what a far-off score promises is on a plateau.
+    """The trust radius at the start: the length of the Newton step where ℓ is concave, and at least
+    that of the scaled score, between 1 and MAX_FIRST_RADIUS: far from the maximum, a longer step
+    often ends on a plateau.
     """
     xp = namespace(score)
     length = xp.where(newton.convex, norm(scale * newton.step), 0.0)
@@ -113,9 +113,9 @@ def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
 
 
 def is_ulp_sensitive(metric: Array, z: Array, before: State) -> Array:
-    """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, as
-    it did not in the state ``before``: an ascent towards a collapse, neither one down from a mean
-    of e⁷⁰ nor one that set out where ℓ is rounding.
+    """Whether one ulp in some coordinate of z (k,) changes ℓ noticeably, at the metric (k,) there,
+    and did not in the state ``before``. This is an ascent into a singularity, such as a variance of
+    zero; not one that comes down from a mean of e⁷⁰ or that started where ℓ is rounding.
     """
     xp = namespace(z)
     ulps = 16 * xp.finfo(z.dtype).eps
@@ -139,28 +139,26 @@ def step(evaluate: Callable[[Array], Point], state: State) -> State:
 
 
 def advance(state: State, trial: Point) -> State:
-    """What follows from one evaluation; nothing of a likelihood is in it."""
+    """The next state, given the evaluation at the pending trial. No likelihood is called here."""
     return proposed(accepted(state, read(state, trial)))
 
 
 def accepted(state: State, reading: Reading) -> State:
-    """The state after its pending move was kept or refused; what it tries next is not known yet."""
+    """The state after its pending step was accepted or refused; no next step is proposed yet."""
     return _enter_polish(_judge(state, reading))
 
 
 def proposed(state: State) -> State:
-    """The state with its next move, from what ``accepted`` made of it; done twice it is the
-    same.
-    """
+    """The result of ``accepted`` with its next step. Applying it twice changes nothing."""
     return _propose(state)
 
 
 def _int(xp: Namespace, value: int | Array) -> Array:
-    return value.astype(xp.int32) if hasattr(value, "astype") else xp.asarray(value, xp.int32)[()]
+    return xp.asarray(value, xp.int32)[()] if isinstance(value, int) else value.astype(xp.int32)
 
 
 def read(state: State, trial: Point) -> Reading:
-    """Whether the pending move is kept, and what else one evaluation says."""
+    """Whether the pending step is accepted, and what else the evaluation shows."""
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
@@ -213,7 +211,7 @@ def read(state: State, trial: Point) -> Reading:
 
 
 def _judge(state: State, reading: Reading) -> State:
-    """Accept or refuse the trial, and note what it says."""
+    """Accept or refuse the trial, and record what it shows."""
     xp = namespace(reading.trial.z)
     noted = _noted(state, reading)
     outcome = outcome_of(state, noted, reading)
@@ -231,7 +229,7 @@ def _judge(state: State, reading: Reading) -> State:
 
 
 def _noted(state: State, reading: Reading) -> State:
-    """The state at its old point with what the trial says: radius, counts, signature and tail."""
+    """The state at its old point, with radius, counts, signature and tail updated by the trial."""
     trial = reading.trial
     newton = reading.newton
     accept = reading.accept
@@ -304,7 +302,9 @@ def _radius_after(state: State, reading: Reading) -> Array:
 
 
 def _gains_nothing(state: State, reading: Reading) -> Array:
-    """Whether neither ℓ rose above its noise nor δ was halved, or no more was promised."""
+    """Whether an accepted step neither raised ℓ above its noise nor halved δ, or a refused one
+    predicted no gain above the noise.
+    """
     little = reading.gain <= reading.noise
     halved = reading.newton.decrement < 0.5 * state.newton.decrement
     nothing_predicted = state.predicted <= noise_of(state.point)
@@ -314,9 +314,10 @@ def _gains_nothing(state: State, reading: Reading) -> Array:
 
 
 def _grows_steadily(state: State, reading: Reading) -> Array:
-    """Whether the move goes a long way farther than the one before it, at undiminished gain. Only
-    Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A
-    radius that grows back from nothing doubles too.
+    """Whether the step is at least 1.4 times as long as the one before, with undiminished gain.
+    Only full Newton curvature distinguishes divergence from a long distance: scoring and BHHH take
+    many steps of constant length. Steps below MIN_SCALED_LENGTH_OF_GROWTH do not count, because a
+    radius that recovers from almost zero doubles too.
     """
     undiminished = (reading.gain >= 0.9 * state.gain) & (reading.gain > reading.noise)
     by_newton = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.extrapolation > 0)
@@ -330,8 +331,8 @@ def _grows_steadily(state: State, reading: Reading) -> Array:
 
 
 def _enter_polish(state: State) -> State:
-    """Once δ is within reach of full Newton steps, they take over; where a leap has led not
-    before a step of the ascent was kept there.
+    """The state in the polishing phase, once δ is so small that full Newton steps converge. After
+    an extrapolation, a step of the ascent has to be accepted first.
     """
     xp = namespace(state.point.z)
     near = state.newton.convex & (
@@ -360,8 +361,8 @@ def _directions_from(state: State) -> Tree:
 
 
 def _propose(state: State) -> State:
-    """The next move: the full Newton step while it is trusted, else the best within the trust
-    region; along a recession several at once.
+    """The next step: the full Newton step if it lies within the trust region, otherwise the best
+    step within it; along a recession several steps at once.
     """
     xp = namespace(state.point.z)
     polishing = state.phase == POLISHING

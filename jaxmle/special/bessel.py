@@ -14,10 +14,12 @@ from jaxmle.special.gamma import real
 from jaxmle.special.stirling import HALF_LOG_2PI, horner
 
 _BESSEL_SERIES_EDGE = 9.0
-_TERMS = 34  # (x²/4)ᵏ/k!² at x = 9 falls below 1e-17 of the sum
+_NUMBER_OF_TERMS = 34  # (x²/4)ᵏ/k!² at x = 9 falls below 1e-17 of the sum
 # Σ xᵏ/(k! (k+ν)!) in x²/4: NIST DLMF 10.25.2
-_SERIES_0 = tuple(1.0 / math.factorial(k) ** 2 for k in range(_TERMS))
-_SERIES_1 = tuple(1.0 / (math.factorial(k) * math.factorial(k + 1)) for k in range(_TERMS))
+_SERIES_0 = tuple(1.0 / math.factorial(k) ** 2 for k in range(_NUMBER_OF_TERMS))
+_SERIES_1 = tuple(
+    1.0 / (math.factorial(k) * math.factorial(k + 1)) for k in range(_NUMBER_OF_TERMS)
+)
 # x log(√(2πx) e⁻ˣ I_ν(x)) in y = 18/x − 1, 9 ≤ x ≤ ∞: Chebyshev interpolation with 40 digits.
 _LARGE_0 = (
     0.12869291651117565,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxmle.special.gamma import BERNOULLI_NUMBERS, SHIFT, gammaln, trigamma
+from jaxmle.special.gamma import ARGUMENT_SHIFT, BERNOULLI_NUMBERS, gammaln, trigamma
 from jaxmle.special.stirling import HALF_LOG_2PI, excess, horner, promote, stirling_series
 
 _DIGAMMA = [
@@ -44,7 +44,7 @@ def betaln(a: ArrayLike, b: ArrayLike) -> jax.Array:
 def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
     small = jnp.minimum(a, b)
     large = jnp.maximum(a, b)
-    big = jnp.where(large < SHIFT, float(SHIFT), large)
+    big = jnp.where(large < ARGUMENT_SHIFT, float(ARGUMENT_SHIFT), large)
     total = small + big
     tail = stirling_series(1 / big) - stirling_series(1 / total)
     # log Γ(l) − log Γ(s + l) by Stirling, at l ≥ 10
@@ -55,7 +55,7 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
         + small
         + tail
     )
-    up = jnp.where(small < SHIFT, float(SHIFT), small)
+    up = jnp.where(small < ARGUMENT_SHIFT, float(ARGUMENT_SHIFT), small)
     both_large = (
         HALF_LOG_2PI
         - 0.5 * jnp.log(big)
@@ -65,7 +65,11 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
         + tail
     )
     none_large = gammaln(a) + gammaln(b) - gammaln(a + b)
-    value = jnp.where(small >= SHIFT, both_large, jnp.where(large >= SHIFT, one_large, none_large))
+    value = jnp.where(
+        small >= ARGUMENT_SHIFT,
+        both_large,
+        jnp.where(large >= ARGUMENT_SHIFT, one_large, none_large),
+    )
     return jnp.where(small > 0, value, jnp.where(small == 0, jnp.inf, jnp.nan))
 
 
@@ -78,9 +82,9 @@ def beta_logpdf(y: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     from the mean a/(a + b), which is of second order in their distance.
     """
     plain = (a - 1) * jnp.log(y) + (b - 1) * jnp.log1p(-y) - betaln(a, b)
-    large = (a >= SHIFT) & (b >= SHIFT)
-    up_a = jnp.where(large, a, float(SHIFT))
-    up_b = jnp.where(large, b, float(SHIFT))
+    large = (a >= ARGUMENT_SHIFT) & (b >= ARGUMENT_SHIFT)
+    up_a = jnp.where(large, a, float(ARGUMENT_SHIFT))
+    up_b = jnp.where(large, b, float(ARGUMENT_SHIFT))
     total = up_a + up_b
     shift = y * up_b - (1 - y) * up_a
     divergence = up_a * excess(shift / up_a, y * (total / up_a)) + up_b * excess(
@@ -101,7 +105,7 @@ def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     gap = b * u * v  # u − v
     value = jnp.log1p(b * u) + gap * (0.5 + (u + v) * _divided(u * u, v * v, _DIGAMMA))
     below = jnp.zeros_like(value)
-    for i in range(SHIFT):
+    for i in range(ARGUMENT_SHIFT):
         shifted = jnp.where(small, a + i, 1.0)
         below = below + b / (shifted * (shifted + b))
     return value + jnp.where(small, below, 0.0)
@@ -119,15 +123,15 @@ def trigamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
         1 + 0.5 * (u + v) + horner(s, _TRIGAMMA) + v * (u + v) * _divided(s, t, _TRIGAMMA)
     )
     below = jnp.zeros_like(value)
-    for i in range(SHIFT):
+    for i in range(ARGUMENT_SHIFT):
         shifted = jnp.where(small, a + i, 1.0)
         below = below + b / (shifted * (shifted + b)) * (1 / shifted + 1 / (shifted + b))
     return value + jnp.where(small, below, 0.0)
 
 
 def _moved(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    small = a < SHIFT
-    return jnp.where(small, a + SHIFT, a), small
+    small = a < ARGUMENT_SHIFT
+    return jnp.where(small, a + ARGUMENT_SHIFT, a), small
 
 
 def _divided(s: jax.Array, t: jax.Array, coefficients: list[float]) -> jax.Array:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxmle.special.beta import digamma_difference
 from jaxmle.special.exponential import held_exp
-from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
+from jaxmle.special.gamma import ARGUMENT_SHIFT, digamma, gammaln, real
 from jaxmle.special.stirling import (
     HALF_LOG_2PI,
     excess,
@@ -225,8 +225,8 @@ def _kernel_in_alpha_jvp(
 @jax.custom_jvp
 def _poisson(k: jax.Array, log_mean: jax.Array) -> jax.Array:
     mean = held_exp(log_mean)
-    many = k >= SHIFT
-    up = jnp.where(many, k, float(SHIFT))
+    many = k >= ARGUMENT_SHIFT
+    up = jnp.where(many, k, float(ARGUMENT_SHIFT))
     epsilon = (mean - up) / up
     saddle = (
         -0.5 * jnp.log(up)
@@ -321,8 +321,8 @@ def _in_count(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     count = _count(k)
     odds = 1 + alpha * mu
     share = alpha / (1 + alpha * count)
-    many = count >= SHIFT
-    up = jnp.where(many, count, float(SHIFT))
+    many = count >= ARGUMENT_SHIFT
+    up = jnp.where(many, count, float(ARGUMENT_SHIFT))
     large = (
         _log_ratio((mu - up) / (up * odds), mu * (1 + alpha * up) / (up * odds))
         - _digamma_gap(1 / up)

@@ -14,7 +14,7 @@ from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
 
 # of the log of the largest number: e^600 in float64, which leaves room for two derivatives
-HELD = 0.85
+LOG_SHARE_OF_LARGEST_EXPONENT = 0.85
 # (1 − t − t/(eᵗ − 1))/t in t: −½ − t/12 + t³/720 − …, Bernoulli's numbers over factorials (NIST
 # DLMF 24.2.1)
 _FADING = (
@@ -25,7 +25,7 @@ _FADING = (
 _EXCESS_EDGE = 0.5  # up to which fourteen terms of (eˣ − 1 − x)/x² leave 1e-18
 _EXCESS_SERIES = tuple(1.0 / math.factorial(k + 2) for k in range(14))
 
-_SWITCH = -1.2  # not −log 2: XLA's log1p has errors of 3e-14 for arguments in (−0.5, −0.41)
+_LOG1P_SWITCH = -1.2  # not −log 2: XLA's log1p has errors of 3e-14 for arguments in (−0.5, −0.41)
 
 
 def log1mexp(x: ArrayLike) -> jax.Array:
@@ -44,7 +44,7 @@ def log1mexp(x: ArrayLike) -> jax.Array:
 
 @jax.custom_jvp
 def _log1mexp(x: jax.Array) -> jax.Array:
-    far = x < _SWITCH
+    far = x < _LOG1P_SWITCH
     return jnp.where(
         far,
         jnp.log1p(-jnp.exp(jnp.where(far, x, -2.0))),
@@ -81,7 +81,7 @@ def held_exp(x: ArrayLike) -> jax.Array:
         1.6487
     """
     x = real(x)
-    return jnp.exp(jnp.minimum(x, HELD * jnp.log(jnp.finfo(x.dtype).max)))
+    return jnp.exp(jnp.minimum(x, LOG_SHARE_OF_LARGEST_EXPONENT * jnp.log(jnp.finfo(x.dtype).max)))
 
 
 @jax.custom_jvp

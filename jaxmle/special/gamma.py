@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-SHIFT = 10
+ARGUMENT_SHIFT = 10
 BERNOULLI_NUMBERS = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
@@ -30,14 +30,17 @@ def _series(x: jax.Array, coefficients: list[float]) -> jax.Array:
 
 def _pairs(x: jax.Array) -> list[jax.Array]:
     """(x + i)(x + 9 − i), i = 0, …, 4."""
-    return [x * (x + (SHIFT - 1)) + i * (SHIFT - 1 - i) for i in range(SHIFT // 2)]
+    return [
+        x * (x + (ARGUMENT_SHIFT - 1)) + i * (ARGUMENT_SHIFT - 1 - i)
+        for i in range(ARGUMENT_SHIFT // 2)
+    ]
 
 
 def _reciprocals(x: jax.Array, power: int) -> jax.Array:
     """Σ (x + i)^−power, i = 0, …, 9, for power 1 to 4: of a pair with sum s and product q it is
     s/q, (s² − 2q)/q², (s³ − 3qs)/q³ or ((s² − 2q)² − 2q²)/q⁴.
     """
-    s = 2 * x + (SHIFT - 1)
+    s = 2 * x + (ARGUMENT_SHIFT - 1)
     total = jnp.zeros_like(x)
     for q in _pairs(x):
         over = 1.0 / q
@@ -54,8 +57,8 @@ def _reciprocals(x: jax.Array, power: int) -> jax.Array:
 
 def _moved(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x moved to 10 or more, and whether it was moved."""
-    small = x < SHIFT
-    return jnp.where(small, x + SHIFT, x), small
+    small = x < ARGUMENT_SHIFT
+    return jnp.where(small, x + ARGUMENT_SHIFT, x), small
 
 
 def real(x: ArrayLike) -> jax.Array:
@@ -103,7 +106,7 @@ def _gammaln(x: jax.Array) -> jax.Array:
     up, small = _moved(x)
     product = math.prod(_pairs(x))
     many = jnp.isinf(x)  # where (x − ½) log x − x is a difference of infinities
-    up = jnp.where(many, float(SHIFT), up)
+    up = jnp.where(many, float(ARGUMENT_SHIFT), up)
     stirling = (
         (up - 0.5) * jnp.log(up)
         - up

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from jaxmle.special.beta import betaln, digamma_difference, trigamma_difference
 from jaxmle.special.exponential import log1mexp
-from jaxmle.special.gamma import SHIFT, trigamma
+from jaxmle.special.gamma import ARGUMENT_SHIFT, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess, promote, stirling_series
 
@@ -221,9 +221,9 @@ def _base(
     """log of x^p y^q/(p B(p, q)); for large shapes from Stirling's errors and two excesses, as
     a binomial probability (Loader 2000).
     """
-    many = (p >= SHIFT) & (q >= SHIFT)
-    p_ = jnp.where(many, p, float(SHIFT))
-    q_ = jnp.where(many, q, float(SHIFT))
+    many = (p >= ARGUMENT_SHIFT) & (q >= ARGUMENT_SHIFT)
+    p_ = jnp.where(many, p, float(ARGUMENT_SHIFT))
+    q_ = jnp.where(many, q, float(ARGUMENT_SHIFT))
     total = p_ + q_
     gap = q_ * x - p_ * y
     errors = stirling_series(1 / total) - stirling_series(1 / p_) - stirling_series(1 / q_)

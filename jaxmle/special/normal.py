@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
 
-_SCALE = 4.0
+_MAP_SCALE = 4.0
 # (t + 4)(φ(t)/(1 − Φ(t)) − t) in y = (t − 4)/(t + 4), 0 ≤ t ≤ ∞: Chebyshev interpolation with 40
 # digits, cut where the coefficients are below 2e-17.
 _MILLS = (
@@ -91,7 +91,7 @@ def ndtri(p: ArrayLike) -> jax.Array:
 
 def _upper(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """φ(t)/(1 − Φ(t)) and the same less t, for t ≥ 0."""
-    remainder = horner(1 - 2 * _SCALE / (t + _SCALE), _MILLS) / (t + _SCALE)
+    remainder = horner(1 - 2 * _MAP_SCALE / (t + _MAP_SCALE), _MILLS) / (t + _MAP_SCALE)
     return t + remainder, remainder
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxmle._types import DTypeLike, ndarray
 
 LOG_DEPTH = 38.0  # e⁻³⁸ = 3e-17
-_NEWTON = 4
+_NEWTON_STEPS = 4
 # Gauss–Legendre on (0, 1), 36 nodes, the lower half: Newton on Legendre's recurrence with 30
 # digits.
 _NODES = (
@@ -85,7 +85,7 @@ def end(phi: Callable[[jax.Array], tuple[jax.Array, jax.Array]], start: jax.Arra
         value = jnp.maximum(value, 1e-3)
         return v * jnp.exp(-jnp.log(value / LOG_DEPTH) * value / jnp.maximum(v * slope, value))
 
-    return jax.lax.fori_loop(0, _NEWTON, newton, start)
+    return jax.lax.fori_loop(0, _NEWTON_STEPS, newton, start)
 
 
 def moments(

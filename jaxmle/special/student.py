@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxmle.special.exponential import log1mexp
-from jaxmle.special.gamma import BERNOULLI_NUMBERS, SHIFT, gammaln
+from jaxmle.special.gamma import ARGUMENT_SHIFT, BERNOULLI_NUMBERS, gammaln
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
 
@@ -122,7 +122,7 @@ def _logpdf(z: jax.Array, w: jax.Array) -> jax.Array:
 
 def _constant(w: jax.Array) -> jax.Array:
     """log Γ((ν + 1)/2) − log Γ(ν/2) − ½ log(ν/2), ν = 1/w: −w/4 + …"""
-    near = 2 * w <= 1 / SHIFT
+    near = 2 * w <= 1 / ARGUMENT_SHIFT
     small = jnp.where(near, 2 * w, 0.0)
     a = 0.5 / jnp.where(near, 1.0, w)
     upper, lower = gammaln(jnp.stack([a + 0.5, a]))
@@ -178,10 +178,10 @@ def _(
 
 # ---------------------------------------------------------------- the distribution function
 
-_FAR = 3.0  # e^−2s beyond: the powers up to the eighth leave 1e-21
-_POWERS = 8
+_MIN_FAR_ARGUMENT = 3.0  # e^−2s beyond: the powers up to the eighth leave 1e-21
+_NUMBER_OF_POWERS = 8
 _SMALL_DF = 8.0
-_MIDDLE = 0.3
+_MAX_NEAR_ARGUMENT = 0.3
 _TAYLOR_TERMS = 14  # of which each is a tenth of the one before
 _HALF_PARABOLA = 0.43  # log cosh v ≥ 0.43 v² up to v = 1
 
@@ -239,19 +239,19 @@ def _upper(z: jax.Array, nu: jax.Array, constant: tuple[jax.Array, jax.Array, ja
     first += 0.5 * w
     second -= 0.5 * w * w
     slope = first - log_cosh - m1 + 0.5 * t * end / nu
-    bend = second + (
+    curvature = second + (
         m2
         - m1 * m1
         + end * t / nu * (m1 - 0.25 * (end - nu * t) * t / nu - 0.25 * (3 - t * t) / nu)
     )
     flat = nu < _SMALL_DF
-    slope_df, bend_df = _in_df(w, in_w, in_ww)
+    slope_df, curvature_df = _in_df(w, in_w, in_ww)
     value = c - HALF_LOG_2PI + 0.5 * jnp.log(nu) - nu * log_cosh + jnp.log(m0)
     return _Jet(
         value,
         end / total,
         jnp.where(flat, slope, slope_df),
-        jnp.where(flat, bend, bend_df),
+        jnp.where(flat, curvature, curvature_df),
     )
 
 
@@ -294,20 +294,20 @@ def _moments(
         q = q_of(v)
         density = jnp.exp(-nu * q)
         x = jnp.where(flat, 1.0, z * jnp.cosh(v) + total * jnp.sinh(v))
-        slope, bend = _slopes_in_w(x, 1 / nu)
+        slope, curvature = _slopes_in_w(x, 1 / nu)
         slope = jnp.where(flat, q, slope - slope_at_z)
-        return density, density * slope, density * (slope**2 + jnp.where(flat, 0.0, bend))
+        return density, density * slope, density * (slope**2 + jnp.where(flat, 0.0, curvature))
 
     length = end(phi, jnp.where(near, root, jnp.where(flat, 1.0, depth + LOG_2)))
-    length = jnp.where(flat, jnp.maximum(_FAR - start, 0.0), length)
+    length = jnp.where(flat, jnp.maximum(_MIN_FAR_ARGUMENT - start, 0.0), length)
     integrals = moments(terms, length)
-    s = jnp.maximum(start, _FAR)
+    s = jnp.maximum(start, _MIN_FAR_ARGUMENT)
 
     def rest(nu: jax.Array) -> jax.Array:
         total = jnp.zeros_like(nu)
         factor = jnp.ones_like(nu)
         power = jnp.exp(-2 * s)
-        for k in range(_POWERS):
+        for k in range(_NUMBER_OF_POWERS):
             total = total + factor / (nu + 2 * k)
             factor = -factor * power * (nu + k) / (k + 1)
         return jnp.exp(-nu * (s - LOG_2 - log_cosh)) * total
@@ -356,7 +356,7 @@ def _jet(z: jax.Array, df: jax.Array) -> _Jet:
     w = 1 / nu
     constant = _twice(_constant, w)
     tail = _upper(size, nu, constant)
-    near = size * jnp.sqrt(1 + w) < _MIDDLE
+    near = size * jnp.sqrt(1 + w) < _MAX_NEAR_ARGUMENT
     mass, *in_w = _middle(jnp.where(near, size, 0.0), w, constant)
     first, second = _in_df(w, *in_w)
     share = 1 / (0.5 - mass)
@@ -413,7 +413,7 @@ def _gradient(z: jax.Array, df: jax.Array, jet: _Jet) -> tuple[jax.Array, jax.Ar
 
 
 @jax.custom_jvp
-def _bend(z: jax.Array, df: jax.Array, jet: _Jet) -> jax.Array:
+def _curvature_in_df(z: jax.Array, df: jax.Array, jet: _Jet) -> jax.Array:
     return jet.dfdf
 
 
@@ -438,11 +438,11 @@ def _(
     mixed = hazard * (density_df - slope)
     return (hazard, slope), (
         hazard * (density_z - hazard) * dz + mixed * ddf,
-        mixed * dz + _bend(*primals) * ddf,
+        mixed * dz + _curvature_in_df(*primals) * ddf,
     )
 
 
-@_bend.defjvp
+@_curvature_in_df.defjvp
 def _(primals: Primals, tangents: Primals) -> tuple[jax.Array, jax.Array]:
     third = jax.jvp(lambda z, df: _jet(z, df).dfdf, primals[:2], tangents[:2])[1]
-    return _bend(*primals), third
+    return _curvature_in_df(*primals), third

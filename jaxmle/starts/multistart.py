@@ -281,7 +281,7 @@ def _notes(result: Multistart) -> tuple[str, ...]:
     fits = result.fits
     maxima = result.maxima
     lone = sum(len(maximum.members) == 1 for maximum in maxima)
-    twins = sum(is_level(maximum) for maximum in maxima)
+    equal_maxima = sum(is_level(maximum) for maximum in maxima)
     level = (
         maxima[0].loglik + MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maxima[0].loglik))
         if maxima
@@ -303,8 +303,8 @@ def _notes(result: Multistart) -> tuple[str, ...]:
             f"({Status(int(fits.status[top])).name}): fits[{top}].explain().",
         ),
         (
-            twins > 1,
-            f"{twins} maxima are equally high: if labels can be exchanged, symmetric= "
+            equal_maxima > 1,
+            f"{equal_maxima} maxima are equally high: if labels can be exchanged, symmetric= "
             "counts these as one.",
         ),
         (

@@ -5,10 +5,11 @@ matched between two points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from jaxmle._types import Array, ndarray
+from jaxmle._types import Array, Foreign, ndarray
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
@@ -53,7 +54,7 @@ def blocks_of(layout: Layout, groups: tuple[Group, ...]) -> list[ndarray]:
     """For each group the positions in x of its components, (components, entries of each)."""
     blocks = [
         _leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group)
-        for group in groups
+        for group in cast("tuple[Foreign, ...]", groups)  # of names, or of tuples of names
     ]
     places = np.concatenate([block.ravel() for block in blocks]) if blocks else np.zeros(0, int)
     kinds, times = np.unique(places, return_counts=True)

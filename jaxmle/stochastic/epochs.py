@@ -24,7 +24,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint, digest
 from jaxmle.runtime.compile import compiled, portable_tree, to_numpy
 from jaxmle.runtime.fingerprint import digest_of_arrays
-from jaxmle.runtime.progress import LOGGED, QUIET, clock
+from jaxmle.runtime.progress import SECONDS_BEFORE_A_BAR, SECONDS_BETWEEN_LOG_LINES, clock
 from jaxmle.stochastic.minibatch import Batches, row_weights, terms_at
 
 if TYPE_CHECKING:
@@ -368,8 +368,8 @@ class _Report:
 
     def __call__(self, path: list[tuple[float, float]]) -> None:
         now = time.monotonic()
-        is_early = self.shown is None and now - self.start < QUIET
-        if self.shown is False or is_early or now - self.last_line < LOGGED:
+        is_early = self.shown is None and now - self.start < SECONDS_BEFORE_A_BAR
+        if self.shown is False or is_early or now - self.last_line < SECONDS_BETWEEN_LOG_LINES:
             return
         self.last_line = now
         train, held = path[-1]

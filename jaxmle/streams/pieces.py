@@ -153,7 +153,7 @@ def concluded(
 
     Args:
         loglik: the likelihood as the user gave it.
-        word: what the road of the record says about the pieces.
+        word: what ``Fit.evaluation`` says about the pieces.
     """
     problem = quantities.problem
     passes = quantities.passes()

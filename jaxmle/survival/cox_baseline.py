@@ -186,7 +186,7 @@ def _greenwood(sets: RiskSets) -> ndarray:
     D0, so its variance depends on the origin of the covariates.
     """
     with np.errstate(divide="ignore"):
-        variance = sets.weight / (sets.at_risk * np.maximum(sets.at_risk - sets.dying, 0.0))
+        variance = sets.weight / (sets.at_risk * np.maximum(sets.at_risk - sets.deaths, 0.0))
     return np.where(sets.weight > 0, variance, 0.0)
 
 

@@ -39,7 +39,7 @@ class RiskSets:
     """The risk sets of the steps of a Cox model, at given coefficients.
 
     Event times, in the order of stratum and time, (k,): ``time``, ``stratum``, ``events`` (m),
-    ``weight`` (d), ``at_risk`` (S0), ``dying`` (D0). Steps, (s,): ``tie`` (to which event time one
+    ``weight`` (d), ``at_risk`` (S0), ``deaths`` (D0). Steps, (s,): ``tie`` (to which event time one
     belongs), ``share`` (j/m), ``mass`` (d/m, or d), ``hazard``, ``mean`` (s, q). Rows, (n,):
     ``risk`` r; ``start`` the first step of a row's stratum; ``first`` and ``last``, the steps
     between which it is at risk; ``own_tie`` the event time of its own event, −1 if it has none.
@@ -51,7 +51,7 @@ class RiskSets:
     events: ndarray
     weight: ndarray
     at_risk: ndarray
-    dying: ndarray
+    deaths: ndarray
     tie: ndarray
     share: ndarray
     mass: ndarray
@@ -66,7 +66,7 @@ class RiskSets:
     @property
     def left(self) -> ndarray:
         """What is left of the risk set at each step, S0 − (j/m) D0, (s,)."""
-        return self.at_risk[self.tie] - self.share * self.dying[self.tie]
+        return self.at_risk[self.tie] - self.share * self.deaths[self.tie]
 
     def over_steps(self, values: ndarray) -> ndarray:
         """Sums of ``values`` (s, …) over the steps at which each row is at risk, (n, …): in its own
@@ -130,14 +130,14 @@ def risk_sets(rows: Rows, beta: ndarray, ties: str) -> RiskSets:
     at_risk = _sums_from(columns, key, tie_key, span)
     if np.isfinite(rows.entry).any():
         at_risk -= _sums_from(columns, entry_key, tie_key, span)
-    dying = np.zeros_like(at_risk)
-    np.add.at(dying, tie_of_event, columns[has_event])
+    deaths = np.zeros_like(at_risk)
+    np.add.at(deaths, tie_of_event, columns[has_event])
     weight = np.bincount(tie_of_event, rows.weight[has_event], len(tie_key))
     steps = events if ties == "efron" else np.ones_like(events)
     tie = np.repeat(np.arange(len(tie_key)), steps)
     place = np.arange(len(tie)) - np.repeat(np.cumsum(steps) - steps, steps)
     share = place / steps[tie]
-    left = at_risk[tie] - share[:, None] * dying[tie]
+    left = at_risk[tie] - share[:, None] * deaths[tie]
     mass = weight[tie] / steps[tie]
     with np.errstate(divide="ignore", invalid="ignore"):
         hazard = np.where(mass > 0, mass / left[:, 0], 0.0)
@@ -149,7 +149,7 @@ def risk_sets(rows: Rows, beta: ndarray, ties: str) -> RiskSets:
         events=events,
         weight=weight,
         at_risk=at_risk[:, 0],
-        dying=dying[:, 0],
+        deaths=deaths[:, 0],
         tie=tie,
         share=share,
         mass=mass,

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxmle._types import Foreign, ndarray
-from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables.frame import native
 from jaxmle.tables.notes import printed
@@ -22,15 +21,25 @@ STATISTIC_LABELS = {"aicc": "AICc", "status": "Status"}  # that the package has 
 
 def coefficients(fit: Foreign) -> Foreign:
     """Estimates, standard errors, z, p and interval ends of one fit as a frame of pandas, indexed
-    by the names that tables side by side show.
+    by the names that formulas give.
     """
     if fit.batch_shape:
         raise ValueError("ETable has a column for each fit: give it members of the batch, fits[i]")
     return indexed(
-        [printed(name) for name in brief_names(fit.layout)],
+        [printed(name) for name in _as_in_formulas(fit)],
         View().numbers(fit),
         {level: np.asarray(fit.interval(level / 100)) for level in LEVELS},
     )
+
+
+def _as_in_formulas(fit: Foreign) -> list[str]:
+    """The names as patsy and formulaic spell them, which fits of other packages in the same table
+    have: ``race[T.black]`` for ``race[black]``.
+    """
+    return [
+        whole.partition("[")[2].removesuffix("]") if name != whole else whole
+        for name, whole in zip(fit.layout.names, fit.layout.whole_names, strict=True)
+    ]
 
 
 def indexed(

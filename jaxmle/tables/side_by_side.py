@@ -11,7 +11,6 @@ import numpy as np
 from jaxmle._types import DataFrame
 from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
 from jaxmle.parameters.keywords import with_keyword_hints
-from jaxmle.parameters.short_names import brief_names
 from jaxmle.solvers.status import Status
 from jaxmle.tables import markup, numerals
 from jaxmle.tables.contents import Record
@@ -86,7 +85,7 @@ class Table:
         view = self.views[i]
         numbers = {name: values.tolist() for name, values in view.numbers(fit).items()}
         cells = {}
-        for j, name in enumerate(_plain(fit, view)):
+        for j, name in enumerate(view.names(fit)):
             row = {key: values[j] for key, values in numbers.items()}
             mark = next((m for p, m in STARS if row["p_value"] < p), "") if self.stars else ""
             cells[name] = (self._number(row["estimate"]) + mark, self._under(row))
@@ -241,13 +240,6 @@ def _has(fit: Record, name: str) -> bool:
     except ValueError:  # a parameter of another fit
         return False
     return True
-
-
-def _plain(fit: Record, view: View) -> list[str]:
-    """Labels, or brief names, which an AFT model and a Cox model may share."""
-    brief = brief_names(fit.layout)
-    labels = zip(view.names(fit), view.places(fit), strict=True)
-    return [label if label != fit.names[j] else brief[j] for label, j in labels]
 
 
 def _facts(fit: Record) -> dict[str, str]:

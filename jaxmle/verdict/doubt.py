@@ -1,8 +1,9 @@
-"""Whether the end of an ascent is in doubt, and along which coordinate ℓ is then looked at.
+"""Whether the end of an ascent is in doubt, and along which coordinate the profile likelihood is
+then examined.
 
-The cheap signs: a coordinate whose variance the others inflate, a standard error as wide as the
-coordinate itself, a logarithm far out, a last Newton step that did not converge faster than
-linearly, an information that is not definite, rounding met on the way.
+Signs that cost no evaluation: a large variance inflation factor, a standard error as large as the
+coordinate itself, a logarithm far from zero, a last Newton step that did not converge faster than
+linearly, an information that is not definite, and rounding noise during the ascent.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SCALED_LENGTH_OF_COLLAPSE = 1e8  # standard errors from a coordinate to zero
 
 
 class Doubt(NamedTuple):
-    """Why and along which coordinate the shape is asked for."""
+    """Whether and along which coordinate the shape of ℓ has to be examined."""
 
     asked: Array  # (...)
     coordinate: Array  # (k, ...) one at the coordinate, zero elsewhere
@@ -49,7 +50,7 @@ class Doubt(NamedTuple):
 
 
 def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Array) -> Doubt:
-    """The coordinate that most needs to show its shape, if any.
+    """The most doubtful coordinate, and whether the shape of ℓ along it has to be examined.
 
     Args:
         logarithms: for each free coordinate whether it is the logarithm of a parameter, or alike.
@@ -85,7 +86,9 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
 
 
 class Suspicion(NamedTuple):
-    """How doubtful the end of an ascent is along each coordinate, by what is cheap to see."""
+    """How doubtful the end of an ascent is along each coordinate, by the signs that cost no
+    evaluation.
+    """
 
     scale: Array  # D (k, ...)
     vif: Array  # (k, ...)
@@ -114,7 +117,7 @@ def _suspicion(logarithms: tuple[bool, ...], state: State) -> Suspicion:
 
 
 def is_doubtful(logarithms: tuple[bool, ...], state: State, singular: Array) -> Array:
-    """Whether ``doubt`` would ask for the shape of ℓ."""
+    """Whether ``doubt`` would have the shape of ℓ examined."""
     *_, degree, sound = _suspicion(logarithms, state)
     return singular | _is_strange(state, degree, sound)
 
@@ -142,15 +145,17 @@ def is_clean(state: State) -> Array:
 
 
 def is_steady(state: State) -> Array:
-    """Whether the last full Newton step left the information along it as it was. On the way to a
-    maximum of fourth order or above it falls by half or more.
+    """Whether the information along the last full Newton step stayed the same. Towards a maximum of
+    fourth or higher order it falls by half or more.
     """
     change = state.signature.information - 1.0
     return namespace(change).abs(change) <= CLEAN_INFORMATION_CHANGE
 
 
 def came_along_tail(state: State, bar: Array) -> Array:
-    """Whether the ascent came along a tail: it saw that ℓ falls on the way back."""
+    """Whether the ascent came along a tail, so that ℓ is known to fall in the direction from which
+    it came.
+    """
     gained = state.point.value - state.tail.value
     singular = ~(state.newton.definite & state.newton.convex)
     unclear = ~is_clean(state) | is_restart(state) | singular
@@ -158,8 +163,8 @@ def came_along_tail(state: State, bar: Array) -> Array:
 
 
 def is_collapse(state: State) -> Array:
-    """Whether ℓ is so sharp that the next digits of a coordinate decide it, as at a variance that
-    goes to zero.
+    """Whether ℓ is so curved that the last digits of a coordinate determine it, as at a variance
+    that goes to zero.
     """
     xp = namespace(state.point.z)
     metric = metric_of(state.point.hessian, state.point.score)
@@ -181,7 +186,9 @@ def remember_rise(state: State, before: State) -> State:
 
 
 def is_restart(state: State) -> Array:
-    """Whether the ascent set out where an earlier one was seen to end too low."""
+    """Whether the ascent started at a point that the profile of an earlier end had shown to be
+    higher.
+    """
     return (state.tail.length >= STEPS_OF_A_TAIL) & namespace(state.last).isinf(
         state.tail.decrement
     )

@@ -1,5 +1,5 @@
-"""A recession carried to its limit: thirty steps further along the last one, the rest solved again,
-then a look back along the way for a hill that a long step leapt over.
+"""A recession followed to its limit: thirty more steps along it, with the other coordinates solved
+again; then a look back along the path, for a maximum that a long step passed over.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ STEADY_RISE_TO_OVERFLOW = (
 )
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
-# Where a recession is looked back along, in its last steps: a hill that the ascent leapt over.
+# Distances, in last steps, at which the look back along a recession evaluates ℓ, for a maximum that
+# the ascent passed over.
 BACK = tuple(2.0 * 1.25**i for i in range(20))
 
 
@@ -54,7 +55,7 @@ def information_of(point: Point) -> Array:
 
 
 class Excursion(NamedTuple):
-    """A walk to the limit of a recession: the present trial and how far it came."""
+    """The state of following a recession to its limit: the present trial and how far it got."""
 
     trial: Array
     followed: Point  # the farthest point at which ℓ was as a tail would have it
@@ -71,8 +72,8 @@ def _is_settled(state: State) -> Array:
 
 
 def is_suspect(state: State) -> tuple[Array, Array, Array]:
-    """Whether the ascent may have ended on a recession; the noise of ℓ, and the value that a
-    tail cannot pass.
+    """Whether the ascent may have ended on a recession; the noise of ℓ; and the largest value that
+    ℓ can reach along a tail.
     """
     xp = namespace(state.point.z)
     tail = state.tail
@@ -87,8 +88,8 @@ def is_suspect(state: State) -> tuple[Array, Array, Array]:
 
 
 def has_overflown(state: State) -> Array:
-    """Whether the ascent ended where ℓ or a derivative is NaN after ℓ > 0 had risen as it does
-    without bound: curving upwards, or by as much at each of many steps.
+    """Whether the ascent ended where ℓ or a derivative is NaN, after ℓ > 0 had risen as an
+    unbounded one does: curving upwards, or by equal gains in many steps.
     """
     explodes = ~state.newton.convex & has_risen(state, state.point, RISE_TO_OVERFLOW)
     evenly = state.max_equal_gains >= STEPS_OF_DIVERGENCE
@@ -97,8 +98,8 @@ def has_overflown(state: State) -> Array:
 
 
 def to_limit(state: State) -> Excursion:
-    """The outset of the walk to a limit likelihood: thirty steps further along the tail, then
-    the rest solved again.
+    """The initial state of following a recession to its limit: thirty steps further along the tail,
+    where the other coordinates are solved again.
     """
     xp = namespace(state.point.z)
     shape = members_of(state.point.z)
@@ -109,7 +110,9 @@ def to_limit(state: State) -> Excursion:
 
 
 def receding(z: Array, move: Array) -> Array:
-    """A step along a tail to z without what converges: that moves less and less."""
+    """A step along a tail to z, in the coordinates that recede; those that converge, whose steps
+    get shorter, are left out.
+    """
     xp = namespace(z)
     moves = xp.abs(move) > RECEDING_SHARE * (1.0 + xp.abs(z))
     return xp.where(moves | ~xp.any(moves, axis=0), move, 0.0)
@@ -123,10 +126,10 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
 
 
 def _follow_on(state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation on the way to the limit; past its end the way back begins."""
+    """One evaluation on the way to the limit; after the last one, the way back begins."""
     xp = namespace(state.point.z)
     onward = _go_on(state, e, point)
-    # What rounding made of the way cannot be told from a hill.
+    # Along a path that is rounding noise, no maximum can be recognised.
     returns = ~onward.active & onward.arrived & ~state.rough
     return onward._replace(
         active=onward.active | returns,
@@ -138,8 +141,8 @@ def _follow_on(state: State, e: Excursion, point: Point) -> Excursion:
 
 
 def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation on the way back: a long step may have led over a hill to where ℓ rises to
-    a limit that is lower.
+    """One evaluation on the way back: a long step may have passed over a maximum to where ℓ rises
+    to a lower limit.
     """
     xp = namespace(state.point.z)
     higher = is_finite(point) & (point.value > e.higher.value)
@@ -154,9 +157,9 @@ def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
 def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     """One evaluation on the way to the limit.
 
-    ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its
-    digits far out (differences of log-gamma functions do) is followed half as far each time, at
-    last not at all.
+    ℓ must neither fall on the way nor rise by more than a tail can. If it does, because the
+    likelihood loses its digits far out (as differences of log-gamma functions do), it is followed
+    half as far; after five such tries, not at all.
     """
     xp = namespace(state.point.z)
     _, noise, ceiling = is_suspect(state)
@@ -188,7 +191,7 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
 
 
 def rest_of(state: State, point: Point) -> NewtonStep:
-    """The Newton step of what does not recede."""
+    """The Newton step of the coordinates that do not recede."""
     xp = namespace(point.z)
     ones = xp.ones_like(point.value)
     return newton_step(
@@ -201,7 +204,7 @@ def rest_of(state: State, point: Point) -> NewtonStep:
 
 
 def has_receded(state: State, far: Excursion) -> Array:
-    """Whether the ascent was on a recession that could be carried to its limit, (...)."""
+    """Whether the ascent was on a recession that could be followed to its limit, (...)."""
     suspect = is_suspect(state)[0]
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.
@@ -213,5 +216,5 @@ def has_receded(state: State, far: Excursion) -> Array:
 
 
 def is_ahead(state: State, far: Excursion) -> Array:
-    """Whether the ascent itself went higher than the limit that its tail was carried to."""
+    """Whether the end of the ascent is higher than the limit of its tail."""
     return state.point.value > far.followed.value + 10 * noise_of(state.point)

@@ -42,7 +42,7 @@ from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.excursion import has_overflown, information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, DOUBLING_STEPS_OF_DIVERGENCE, Limit, is_at_kink
-from jaxmle.verdict.profile_path import AMPLIFIED
+from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
 from jaxmle.verdict.shape import Shape
 
 # times the lowest eigenvalue of R where ℓ is level: what rounding makes of zeros differs so much
@@ -91,7 +91,7 @@ class Verdict(NamedTuple):
 
 
 class InformationSpectrum(NamedTuple):
-    """The information at the end, taken apart in coordinates scaled by D."""
+    """The decomposition of the information at the end, in coordinates scaled by D."""
 
     scale: Array  # D (k, ...)
     cut: Array  # eigenvalues of R within ± this are null
@@ -103,8 +103,8 @@ class InformationSpectrum(NamedTuple):
 
 
 def decompose_information(state: State, limit: Limit) -> InformationSpectrum:
-    """Take the information at the end apart: by Cholesky where it is sound, by eigenvectors
-    elsewhere.
+    """Decompose the information at the end: by Cholesky where it is definite, otherwise by
+    eigenvectors.
     """
     xp = namespace(state.point.z)
     point = limit.point
@@ -151,8 +151,8 @@ def decompose_information(state: State, limit: Limit) -> InformationSpectrum:
 
 
 def _deflated(j: Array, scale: Array, move: Array) -> Array:
-    """J without the receding coordinates: they are taken out by hand where the information
-    could not be seen to die.
+    """J without the receding coordinates. They are projected out where the information could not be
+    followed until it vanished.
     """
     xp = namespace(j)
     along = scale * move
@@ -178,7 +178,7 @@ def _status_of(
     rises = is_one_of(shape, Shape.RISES)
     unknown = is_one_of(shape, Shape.UNKNOWN)
     # ℓ was measured to be far rougher than a sum of its terms is
-    rough = unknown & (limit.noise > AMPLIFIED * noise)
+    rough = unknown & (limit.noise > NOISE_AMPLIFICATION * noise)
     indefinite = spectrum.by_spectrum & (lowest < -cut) & ~level & ~unknown
     singular = _is_singular(state, limit, spectrum, rough)
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of
@@ -245,9 +245,10 @@ def _is_unbounded(
 
 
 def _diverges_at_edge(state: State, noise: Array) -> Array:
-    """Whether ℓ = −c·log w at the end, w the distance to an edge of the support too small for this
-    precision: s²/ℓ" is c there. Where ℓ has a limit, such as −√w, it is as small as the fall to it.
-    Where a few ulps change ℓ by more than c, slope and curvature are rounding.
+    """Whether ℓ = −c·log w at the end, where w, the distance to an edge of the support, is too
+    small for this precision. Then s²/ℓ" = c. If ℓ has a finite limit, as −√w has, s²/ℓ" is as small
+    as the distance of ℓ to it. If a few ulps change ℓ by more than c, slope and curvature are
+    rounding.
     """
     xp = namespace(state.point.z)
     ended = (state.outcome == PRECISION_REACHED) | (state.outcome == STUCK)
@@ -345,8 +346,8 @@ def _factor(j: Array, scale: Array, cut: Array, level: Array) -> tuple[Array, Ar
 def _spectrum(
     j: Array, scale: Array, cut: Array, level: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """The same by eigenvectors. Where ℓ was seen to stay ``level``, the lowest eigenvalue and those
-    near it are null, whatever rounding makes of them.
+    """``_factor`` by eigenvectors. Where the profile was found ``level``, the lowest eigenvalue and
+    those near it count as null.
     """
     xp = namespace(j)
     values, q = eigh(j / outer(scale, scale))
@@ -359,7 +360,7 @@ def _spectrum(
 def _beside(
     j: Array, scale: Array, cut: Array, held: Array, *_: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """The same beside the directions held at a kink: those are the null space."""
+    """``_spectrum`` beside the directions held at a kink, which are the null space."""
     keep = identity(j) - held
     rest = product(product(keep, j / outer(scale, scale)), keep) + held
     parts = _spectrum(rest, namespace(j).ones_like(scale), cut, cut < 0)
@@ -369,8 +370,9 @@ def _beside(
 def root_of(j: Array, scale: Array, null: Array) -> Array:
     """U (k, k, ...) with UU' = B(B'JB)⁻¹B', B any complement of the null space.
 
-    With R = D⁻¹JD⁻¹ and N the projector on the null space, (I − N)R(I − N) + N falls apart into the
-    estimable block and an identity, so one Cholesky factor serves; where N is zero this is J⁻¹.
+    With R = D⁻¹JD⁻¹ and N the projector on the null space, (I − N)R(I − N) + N is block diagonal,
+    with the estimable block and an identity, so one Cholesky factor serves. If N is zero, UU' =
+    J⁻¹.
     """
     keep = identity(j) - null
     r = product(product(keep, j / outer(scale, scale)), keep) + null
@@ -379,7 +381,7 @@ def root_of(j: Array, scale: Array, null: Array) -> Array:
 
 
 def root_in_batch(j: Array, scale: Array, null: Array) -> Array:
-    """The same where few members of a batch have null directions, and nobody differentiates."""
+    """``root_of`` for a batch in which few members have null directions; it has no derivatives."""
     needed = namespace(j).any(null != 0, axis=(0, 1))
     return rarely(needed, root_of, _definite_root, j, scale, null)
 

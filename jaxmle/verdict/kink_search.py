@@ -1,13 +1,13 @@
 """The search for a maximum at a kink, from vertex to vertex as by the simplex method.
 
-One line search after the other, each bisected on the sign of the slope, finds the surfaces on which
-the score jumps; what was found is held while the next line runs along it. A surface whose share of
-the combination of cells (``kinks``) is negative, or above one, is left again: the ratio test of the
-simplex.
+Line searches, by bisection on the sign of the slope, find the surfaces on which the score jumps. A
+surface that was found is held while the next line search runs along it. It is left again if its
+share of the combination of cells (``kinks``) is negative or above one: the ratio test of the
+simplex method.
 
-Nothing is taken on trust: ℓ must be continuous at the end and fall both ways along each held
-direction, and the jumps must be the same a hundred times nearer. Where ℓ is level between two
-kinks, as at the median of an even number of values, the middle is the estimate.
+The result is checked: ℓ must be continuous at the end and fall both ways along each held direction,
+and the jumps must be the same at a hundredth of the distance. Where ℓ is level between two kinks,
+as at the median of an even number of values, the middle is the estimate.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from jaxmle.verdict.kinks import (
     tangent_of,
 )
 
-PROBES = 4  # points whose slopes tell the scale of each coordinate
+NUMBER_OF_PROBES = 4  # points whose slopes tell the scale of each coordinate
 PROBE_OFFSET = 1e-7  # relative to the coordinate, or to one
 MAX_LINES_WITHOUT_KINK = 10
 MAX_LINES_PER_COORDINATE = 20
 MAX_TRIALS_OF_A_LINE = 150
 MAX_EXPANSIONS = 16
-EXPANSION = 8.0
-SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the outset: a trial with less of it is kept
+EXPANSION_FACTOR = 8.0
+SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the start: a trial with less is accepted
 MIN_SHARE_OF_SLOPE_CHANGE = (
     0.5  # of a change of slope: with less of it by curvature there are kinks between
 )
@@ -67,7 +67,9 @@ SIDES_APART = 8.0  # of the least distance at which the two sides of a kink are 
 
 
 def seek_kink(evaluate: Callable[[Array], Point], state: State) -> Kink:
-    """The kink at which an ascent ended, if it did; costs nothing where it cannot have."""
+    """The kink at which an ascent ended, if there is one; no evaluation is made if there cannot be
+    one.
+    """
     search = begin_search(state, may_be_kinked(state))
     if isinstance(state.point.z, np.ndarray):
         with np.errstate(all="ignore"):
@@ -124,7 +126,7 @@ def begin_search(state: State, active: Array) -> Search:
 
 
 def proceed(state: State, search: Search, point: Point) -> Search:
-    """What follows from one evaluation."""
+    """The next state, given one evaluation."""
     search = search._replace(steps=search.steps + 1)
     stages = (_probed, _noted_cell, _searched, _measured, checked)
     if isinstance(point.z, np.ndarray):
@@ -149,7 +151,7 @@ def _either(condition: Array, new: Callable[[], Search], old: Callable[[], Searc
 
 
 def _probe(z: Array, turn: int | Array) -> Array:
-    """A point a little off in all coordinates, each turn in another pattern of signs."""
+    """A point slightly off in all coordinates, with another pattern of signs at each turn."""
     xp = namespace(z)
     odd = (xp.arange(z.shape[0]) * (turn // 2)) % 2
     sign = xp.where((odd + turn) % 2 == 0, 1.0, -1.0)
@@ -157,7 +159,9 @@ def _probe(z: Array, turn: int | Array) -> Array:
 
 
 def _probed(state: State, search: Search, point: Point) -> Search:
-    """The scale of each coordinate: its curvature or slope, whichever is larger, seen near by."""
+    """Record the scale of each coordinate near the end: its curvature or slope, whichever is
+    larger.
+    """
     xp = namespace(point.z)
     seen = xp.where(is_finite(point), steepness(point), 0.0)
     place = search.place + 1
@@ -167,7 +171,7 @@ def _probed(state: State, search: Search, point: Point) -> Search:
         noise=xp.maximum(search.noise, xp.where(is_finite(point), noise_of(point), 0.0)),
         trial=_probe(search.z, place),
     )
-    return _either(place < PROBES, lambda: search, lambda: _to_cells(search))
+    return _either(place < NUMBER_OF_PROBES, lambda: search, lambda: _to_cells(search))
 
 
 def _to_cells(search: Search) -> Search:
@@ -178,7 +182,7 @@ def _to_cells(search: Search) -> Search:
 
 
 def _noted_cell(state: State, search: Search, point: Point) -> Search:
-    """Note one cell; after the last of them decide."""
+    """Record one cell; after the last one, decide how to go on."""
     xp = namespace(point.z)
     k = point.z.shape[0]
 
@@ -197,7 +201,7 @@ def _noted_cell(state: State, search: Search, point: Point) -> Search:
 
 
 class Departure(NamedTuple):
-    """A way on from a vertex, by leaving a surface that is held."""
+    """A step from a vertex that leaves one of the held surfaces."""
 
     slot: Array  # of the surface
     applies: Array
@@ -206,7 +210,7 @@ class Departure(NamedTuple):
 
 
 def _least_held(search: Search, seen: Jumps, slack: Array) -> Departure:
-    """The way off the surface whose share of the combination is furthest outside of [0, 1]."""
+    """The departure from the surface whose share of the combination is furthest outside [0, 1]."""
     xp = namespace(search.z)
     k = search.z.shape[0]
     held = seen.jumps > 0
@@ -222,7 +226,7 @@ def _least_held(search: Search, seen: Jumps, slack: Array) -> Departure:
 
 
 def _level_departure(search: Search, seen: Jumps) -> Departure:
-    """The way off a surface whose share is 0 or 1: ℓ is level there."""
+    """The departure from a surface whose share is 0 or 1, along which ℓ is level."""
     xp = namespace(search.z)
     k = search.z.shape[0]
     tolerance = xp.sqrt(xp.finfo(search.z.dtype).eps)
@@ -236,7 +240,9 @@ def _level_departure(search: Search, seen: Jumps) -> Departure:
 
 
 def _decide(search: Search) -> Search:
-    """Rise along the surfaces, leave one of them, go along level ground, or stop."""
+    """Choose the next line search: along the held surfaces, away from one of them, or where ℓ is
+    level; or stop.
+    """
     xp = namespace(search.z)
     k = search.z.shape[0]
     seen = jumps_of(search)
@@ -320,7 +326,7 @@ def _to_line(
 
 
 def _searched(state: State, search: Search, point: Point) -> Search:
-    """One trial of a line: narrow the bracket about the place where the slope changes its sign."""
+    """One trial of a line search: narrow the bracket around the change of sign of the slope."""
     xp = namespace(point.z)
     line = search.line
     finite = is_finite(point)
@@ -352,7 +358,7 @@ def _searched(state: State, search: Search, point: Point) -> Search:
 
     def onward() -> Search:
         bracketed = xp.isfinite(upper.t)
-        t = xp.where(bracketed, _between(search, rises, narrow), EXPANSION * line.t)
+        t = xp.where(bracketed, _between(search, rises, narrow), EXPANSION_FACTOR * line.t)
         trial = search.z + (t * line.direction).astype(point.z.dtype)
         return select(lost, ended(search), search._replace(line=line._replace(t=t), trial=trial))
 
@@ -383,7 +389,7 @@ def _between(search: Search, risen: Array, narrow: Array) -> Array:
 
 
 def _retained(search: Search, point: Point) -> Search:
-    """Go on from a trial at which the slope is small; the surface that was left is free."""
+    """Continue from a trial with a small slope, with the surface that was left released."""
     xp = namespace(point.z)
     slots = xp.arange(search.jumps.shape[0])
     jumps = xp.where(slots == search.line.leaving, 0.0, search.jumps)
@@ -391,8 +397,8 @@ def _retained(search: Search, point: Point) -> Search:
 
 
 def _turned(search: Search) -> Search:
-    """The slope changes its sign within rounding: at a kink, whose jump is measured; at the end of
-    level ground, whose middle is kept; else smoothly.
+    """The slope changes its sign within rounding: at a kink, whose jump is then measured; at the
+    end of a level segment, whose middle is kept; or smoothly.
     """
     xp = namespace(search.z)
     line = search.line
@@ -442,7 +448,9 @@ def _turned(search: Search) -> Search:
 
 
 def _side(search: Search) -> Array:
-    """A point (k,) beside the kink of a line, clear of it and of the surfaces that are held."""
+    """A point (k,) on one side of the kink of a line, at a distance from it and from the held
+    surfaces.
+    """
     xp = namespace(search.z)
     line = search.line
     leaves = line.leaving >= 0

@@ -1,11 +1,11 @@
 """A maximum at a kink of ℓ: where the score jumps through zero, as at a median.
 
 An ascent by derivatives ends nowhere in particular on such a likelihood: its Hessian says nothing
-of the jump. From its end ``kink_search`` goes from vertex to vertex of the surfaces on which
-the score jumps. Here is what is seen at one vertex. The score at one point of each neighbouring
-cell shows whether a convex combination of them is zero: then this is a maximum. The combination
-of the cells' Hessians is the curvature along the surfaces, by which the coordinates that are at
-no kink are solved (Mifflin & Sagastizábal 2005, Math. Program. 104, 583: the 𝒱𝒰-decomposition).
+of the jump. From its end, ``kink_search`` goes from vertex to vertex of the surfaces on which the
+score jumps. This file examines one vertex. It is a maximum if a convex combination of the scores of
+the neighbouring cells is zero. The same combination of their Hessians is the curvature along the
+surfaces, with which the coordinates at no kink are solved (Mifflin & Sagastizábal 2005, Math.
+Program. 104, 583: the 𝒱𝒰-decomposition).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
 MAX_SCALED_STEP = 1e3
 OFFSET_EXPONENT = 0.5  # √ε scaled units (1.5e-8 in float64) from a vertex into its cells
-REFINEMENT = 100.0  # factor by which the cells are looked at again
+REFINEMENT_FACTOR = 100.0  # factor by which the cells are looked at again
 ROUNDING_OF_WEIGHTS = 1e-6
 MIN_REMAINING_SHARE_OF_JUMP = 0.5  # of a jump: less says that the surface was lost
 SAME_JUMP = 0.01  # relative difference of the jumps a hundred times nearer
@@ -57,7 +57,7 @@ class Line(NamedTuple):
     """A line search from the present vertex."""
 
     direction: Array  # (k,)
-    slope: Array  # () at the outset
+    slope: Array  # () at the start
     slack: Array  # () slopes down to minus this count as rising
     level: Array  # the line runs along level ground
     leaving: Array  # slot of the surface that it leaves, −1
@@ -105,7 +105,7 @@ class Kink(NamedTuple):
 
 
 def may_be_kinked(state: State) -> Array:
-    """Whether an ascent ended as one does at a kink: stuck, singular or out of steps."""
+    """Whether an ascent ended as at a kink: without progress, singular, or out of steps."""
     xp = namespace(state.point.z)
     regular = state.newton.definite & state.newton.convex
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
@@ -119,9 +119,7 @@ def may_be_kinked(state: State) -> Array:
 
 
 def without(kink: Kink, state: State) -> State:
-    """The state for what looks at the end of an ascent otherwise: not settled where there is a
-    kink.
-    """
+    """The state for the excursions: it does not count as settled where there is a kink."""
     xp = namespace(state.point.z)
     return state._replace(outcome=xp.where(kink.code > 0, RUNNING, state.outcome))
 
@@ -133,17 +131,17 @@ def steepness(point: Point) -> Array:
 
 
 def offset_of(search: Search) -> Array:
-    """How far from the vertex the cells are looked at, in scaled units."""
+    """The distance from the vertex at which the cells are evaluated, in scaled units."""
     xp = namespace(search.z)
     eps = xp.finfo(search.z.dtype).eps
     size = xp.max(xp.abs(search.scale * search.z))
     near = xp.maximum(eps**OFFSET_EXPONENT, 1e5 * eps * size)
-    return near / xp.where(search.fine, REFINEMENT, 1.0)
+    return near / xp.where(search.fine, REFINEMENT_FACTOR, 1.0)
 
 
 def _dual(normals: Array, held: Array) -> tuple[Array, Array]:
-    """For each normal that is held the vector (k + 1, k) whose product with it is one and with all
-    others zero; and the projector (k, k) on the span of them.
+    """The dual basis (k + 1, k) of the held normals: each vector has product one with its normal
+    and zero with the others. Also the projector (k, k) on the span of the held normals.
     """
     xp = namespace(normals)
     masked = xp.where(held[:, None], normals, 0.0)
@@ -155,14 +153,16 @@ def _dual(normals: Array, held: Array) -> tuple[Array, Array]:
 
 
 def crossings_of(search: Search) -> Array:
-    """For each surface the unit direction (k + 1, k) across it and along all others."""
+    """The unit directions (k + 1, k), each across one surface and along all others."""
     xp = namespace(search.z)
     across, _ = _dual(search.normals, search.jumps > 0)
     return across / xp.maximum(xp.sqrt(xp.sum(across**2, axis=1)), 1e-30)[:, None]
 
 
 def cell(search: Search, place: Array) -> Array:
-    """A point (k,) in the cell on the lower side of all surfaces but the one of this place."""
+    """A point (k,) in the cell that is on the lower side of all surfaces except the one at this
+    place.
+    """
     xp = namespace(search.z)
     k = search.z.shape[0]
     held = (search.jumps > 0)[:k]
@@ -227,7 +227,9 @@ def _at_vertex(search: Search) -> tuple[Array, Array]:
 
 
 class Jumps(NamedTuple):
-    """The surfaces as the cells show them, and the combination of cells nearest to zero."""
+    """The surfaces as measured from the cells, and the combination of the cells' scores nearest to
+    zero.
+    """
 
     normals: Array
     jumps: Array
@@ -246,19 +248,19 @@ def jumps_of(search: Search) -> Jumps:
     jump = xp.where((search.jumps > 0)[:k, None], score[:1] - score[1:], 0.0)
     size = xp.sqrt(xp.sum(jump**2, axis=1))
     before = search.jumps[:k]
-    alive = (before > 0) & (
+    remains = (before > 0) & (
         xp.sum(jump * search.normals[:k], axis=1) >= MIN_REMAINING_SHARE_OF_JUMP * before
     )
     moved = xp.sqrt(xp.sum((jump - before[:, None] * search.normals[:k]) ** 2, axis=1))
-    same = xp.all((before == 0) | (alive & (moved <= SAME_JUMP * before)))
-    unit = jump / xp.where(alive, size, 1.0)[:, None]
-    normals = xp.concatenate([xp.where(alive[:, None], unit, 0.0), search.normals[k:]])
-    jumps = xp.concatenate([xp.where(alive, size, 0.0), search.jumps[k:]])
+    same = xp.all((before == 0) | (remains & (moved <= SAME_JUMP * before)))
+    unit = jump / xp.where(remains, size, 1.0)[:, None]
+    normals = xp.concatenate([xp.where(remains[:, None], unit, 0.0), search.normals[k:]])
+    jumps = xp.concatenate([xp.where(remains, size, 0.0), search.jumps[k:]])
     held = jumps > 0
     dual, along_normals = _dual(normals, held)
     share = dual @ score[0]
     rest = score[0] - along_normals @ score[0]
-    weights = xp.where(held[:k], share[:k] / xp.where(alive, size, 1.0), 0.0)
+    weights = xp.where(held[:k], share[:k] / xp.where(remains, size, 1.0), 0.0)
     clipped = xp.clip(weights, 0.0, 1.0)
     mixed = hessian[0] + xp.sum(clipped[:, None, None] * (hessian[1:] - hessian[:1]), axis=0)
     joint = score[0] - xp.sum(jump, axis=0)
@@ -266,7 +268,7 @@ def jumps_of(search: Search) -> Jumps:
 
 
 def slack_of(search: Search) -> Array:
-    """A scaled slope that rounding explains."""
+    """The largest scaled slope that counts as rounding."""
     xp = namespace(search.z)
     eps = xp.finfo(search.z.dtype).eps
     return xp.maximum(xp.maximum(eps**0.575, 1e-10), 16 * search.noise)
@@ -293,8 +295,9 @@ def ended(search: Search, is_found: bool | Array = False) -> Search:
 
 
 def _checks(search: Search, place: Array) -> tuple[Array, Array, Array]:
-    """Where a check looks: the direction (k,) in scaled coordinates, how far, and the slope on the
-    way out (); place 0 is the vertex, 1 the cell across all surfaces, then two for each slot.
+    """The points of the checks: the direction (k,) in scaled coordinates, the distance, and the
+    expected slope (). Place 0 is the vertex, 1 the cell across all surfaces; then there are two for
+    each slot.
     """
     xp = namespace(search.z)
     k = search.z.shape[0]
@@ -323,7 +326,7 @@ def _carried_values(search: Search, z: Array) -> Array:
 
 
 def checked(state: State, search: Search, point: Point) -> Search:
-    """One look about the vertex; after the last of them it is found, if all were right."""
+    """One check around the vertex; after the last one, the kink is found if all checks passed."""
     xp = namespace(point.z)
     k = point.z.shape[0]
     place = search.place
@@ -370,7 +373,7 @@ def checked(state: State, search: Search, point: Point) -> Search:
 
 
 def kink_of(state: State, search: Search) -> Kink:
-    """What the search found."""
+    """The kink that the search found, if any."""
     xp = namespace(search.z)
     k = search.z.shape[0]
     shares = xp.clip(search.weights, 0.0, 1.0)

@@ -1,11 +1,11 @@
-"""What follows an ascent: a recession carried to its limit, or a look at the shape of ℓ.
+"""After an ascent: a recession is followed to its limit, or the shape of ℓ is examined.
 
-Where the last steps show recession (ℓ still rises, by less and less, as information along the step
-dies), the point is carried far along that step and the rest solved again: that is the limit
-likelihood. Where the end leaves doubt otherwise, the profile likelihood of its least certain
-coordinate shows what it is (``shape``). Signatures of a recession, per Newton step (information
-ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5, logarithmic growth
-.25/1/2, quartic .44/.20/.67, inflection ½/⅛/½; regular 1/→0/→0.
+If the last steps show a recession (ℓ still rises by less and less while the information along the
+step vanishes), the point is moved far along that step and the other coordinates are solved again:
+this gives the limit of the likelihood. If the end is in doubt for another reason, the profile
+likelihood of its least certain coordinate decides (``shape``). Signatures of a recession, per
+Newton step (information ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t
+.30/.67/1.5, logarithmic growth .25/1/2, quartic .44/.20/.67, inflection ½/⅛/½; regular 1/→0/→0.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from jaxmle.verdict.excursion import (
     to_limit,
 )
 from jaxmle.verdict.kinks import Kink
-from jaxmle.verdict.profile_path import AMPLIFIED
+from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
 from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
@@ -69,13 +69,13 @@ GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says l
 # the same where the user's function makes the noise: a column of 1e7 + N(0, 1) beside an intercept
 # hides its curvature, and ℓ rises by 1e-6 some standard errors off, with a noise of 1e-9
 GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
-VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
+MAX_VANISHED_SUM = 1e-10  # Σ|terms| of probabilities that are all one
 # up to which an ascent that has spent its steps is near enough to an end for its shape to be asked
 MAX_DECREMENT_OF_A_LONG_ASCENT = 1e-2
 
 
 class Limit(NamedTuple):
-    """The end of an ascent after its walks."""
+    """The end of an ascent after its excursions."""
 
     point: Point
     scale: Array  # D (k, ...)
@@ -104,7 +104,7 @@ def needs_excursion(logarithms: tuple[bool, ...], state: State) -> Array:
 
 
 def unexplored(state: State) -> Limit:
-    """What ``explore`` returns where no walk is needed; of one member or of many."""
+    """What ``explore`` returns if no excursion is needed, for one member or many."""
     no = np.zeros(state.steps.shape, dtype=bool)
     flat = np.zeros(state.last.shape, state.last.dtype)
     none = np.zeros(state.steps.shape, np.int32)
@@ -150,8 +150,9 @@ def explore(
     logarithms: tuple[bool, ...] = (),
     wanted: ndarray | None = None,
 ) -> Limit:
-    """Carry a recession to its limit, or look at the shape of ℓ where its maximum is in doubt, on
-    the host (under a trace these are stages of ``one_loop``). Costs nothing where not needed.
+    """Follow a recession to its limit, or examine the shape of ℓ if its maximum is in doubt. This
+    is for the host; under a trace these are stages of ``one_loop``. No evaluation is made if
+    neither is needed.
 
     Args:
         evaluate: the points at z (k,); of a batch in NumPy at z (k, b), and what it says of the
@@ -180,7 +181,7 @@ def _explore_some(
     logarithms: tuple[bool, ...],
     wanted: ndarray | None,
 ) -> Limit:
-    """``explore`` of a batch: a batch of those that need it."""
+    """``explore`` for a batch, in which only the members that need it are evaluated."""
     asked = needs_excursion(logarithms, state)
     lanes = lanes_of(asked if wanted is None else asked & wanted)
     if not len(lanes):
@@ -197,7 +198,7 @@ def _run(
     given: tuple[Tree, ...],
     start: Tree,
 ) -> Tree:
-    """An excursion or a walk to its end on the host, by ``body(*given, start, point)``."""
+    """Run an excursion to its end on the host, by ``body(*given, start, point)``."""
     if members_of(start.trial):
         return loop_over_active(evaluate, body, given, start)
     while start.active:
@@ -210,8 +211,8 @@ def _is_singular(state: State) -> Array:
 
 
 def _is_spent(state: State) -> Array:
-    """Whether the ascent has spent its steps so near to an end that ℓ may be followed further than
-    they led: along a bent ridge a step goes a thousandth of its length at a time.
+    """Whether the ascent ran out of steps so near an end that the profile may lead further: along a
+    curved ridge, a step covers only a thousandth of its length.
     """
     spent = (state.phase != DONE) & (state.newton.decrement <= MAX_DECREMENT_OF_A_LONG_ASCENT)
     return spent | (state.outcome == SLOW_ASCENT)
@@ -229,7 +230,7 @@ def _null_direction(state: State) -> Array:
 
 
 def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Doubt]:
-    """Whether the shape of ℓ is asked for, and along which coordinate."""
+    """Whether the shape of ℓ has to be examined, and along which coordinate."""
     xp = namespace(state.point.z)
     singular = _is_singular(state)
     null = rarely(singular, _null_direction, lambda s: xp.zeros_like(s.point.z), state)
@@ -239,7 +240,7 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
 
 
 def _is_asked(state: State, doubtful: Array) -> Array:
-    """Whether the shape of ℓ is asked for at the end of an ascent."""
+    """Whether the shape of ℓ has to be examined at the end of an ascent."""
     faded = (state.tail.length >= STEPS_OF_A_TAIL) & (
         state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL
     )
@@ -248,7 +249,7 @@ def _is_asked(state: State, doubtful: Array) -> Array:
 
 
 def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doubt:
-    """Why the shape of ℓ is asked for; not where a recession was carried to its limit."""
+    """Why the shape of ℓ has to be examined; not if a recession was followed to its limit."""
     asked, why = _is_doubtful(logarithms, state)
     return why._replace(asked=asked & ~has_receded(state, far))
 
@@ -256,7 +257,7 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
 def arrived(
     state: State, far: Excursion, why: Doubt, path: Tree, seen: Found | None = None
 ) -> Limit:
-    """The end of an ascent after both walks."""
+    """The end of an ascent after both excursions."""
     xp = namespace(state.point.z)
     recession = has_receded(state, far)
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
@@ -312,19 +313,19 @@ def arrived(
 
 
 def _has_vanished(state: State, shape: Array) -> Array:
-    """Whether the terms themselves have gone to zero on the way to no maximum: counts that are all
-    zero, failure times of which none was seen. A probability can be no greater than one.
+    """Whether all terms have gone to zero during an ascent that found no maximum, as for counts
+    that are all zero or failure times that are all censored: no probability can exceed one.
     """
     xp = namespace(state.point.z)
     moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
-    gone = (state.point.absolute <= VANISHED) & (state.rise > VANISHED)
+    gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
     nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
     return gone & xp.any(moves, axis=0) & nowhere
 
 
 def _is_fading(state: State, ahead: Point) -> Array:
-    """Whether an ascent that set out where ℓ was seen to rise ends where it rises again the same
-    way, by less, and by too little for an ascent to follow.
+    """Whether a restarted ascent ends where ℓ rises again in the same direction, by less than
+    before and by too little for another ascent.
     """
     xp = namespace(state.point.z)
     gain = ahead.value - state.point.value
@@ -333,7 +334,7 @@ def _is_fading(state: State, ahead: Point) -> Array:
 
 
 def _is_straight(state: State, ahead: Point) -> Array:
-    """Whether it goes the way that the ascent came by."""
+    """Whether the point ``ahead`` lies in the direction of the ascent."""
     xp = namespace(state.point.z)
     onward = state.scale * (ahead.z - state.point.z)
     came = state.scale * state.tail.move
@@ -342,7 +343,7 @@ def _is_straight(state: State, ahead: Point) -> Array:
 
 
 def _hidden(why: Doubt, shape: Array) -> Array:
-    """The coordinates (k, ...) whose standard error would not describe ℓ."""
+    """The coordinates (k, ...) whose standard error does not describe ℓ."""
     xp = namespace(why.coordinate)
     narrow = xp.where(
         is_one_of(shape, Shape.PEAK),
@@ -354,9 +355,9 @@ def _hidden(why: Doubt, shape: Array) -> Array:
 
 
 def settled_rise(state: State, limit: Limit) -> Limit:
-    """The end of the last ascent that was allowed: where ℓ still rises, less and less on the way
-    that the ascent before it came by, that way is a tail; where the next digits decide ℓ, it rises
-    for ever.
+    """The end of the last ascent that is allowed. If ℓ still rises, by less and less in the
+    direction of the ascents, this is a tail; if the last digits of a coordinate determine ℓ, it
+    rises without bound.
     """
     xp = namespace(state.point.z)
     rises = is_one_of(limit.shape, Shape.RISES) & is_restart(state)
@@ -364,7 +365,7 @@ def settled_rise(state: State, limit: Limit) -> Limit:
         return limit
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
-    amplified = limit.noise > AMPLIFIED * noise_of(state.point)
+    amplified = limit.noise > NOISE_AMPLIFICATION * noise_of(state.point)
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)
     fades = rises & _is_straight(state, limit.point) & less & ~little

@@ -1,4 +1,4 @@
-"""What a walk along the profile likelihood knows, and which changes of ℓ on it count."""
+"""The state of following the profile likelihood, and which changes of ℓ along it exceed noise."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ PLACE_OF_ROUNDING = OFFSETS.index(
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
 ROUNDINGS_OF_A_DISTANCE = 64.0
-AMPLIFIED = 100.0  # times the rounding of a sum of terms: noise that the user's function makes
-AMPLIFIED_NOISE = 1e-9  # in units of ℓ
+NOISE_AMPLIFICATION = (
+    100.0  # times the rounding of a sum of terms: noise that the user's function makes
+)
+MIN_AMPLIFIED_NOISE = 1e-9  # in units of ℓ
 MAX_SHARE_OF_SLOPES = 3.0  # of a gain beside what the steeper end of the way promises
 NOISE_PROBES = 5  # points a few ulps away whose value tells the noise
 TESTS, NOISE, PROFILE, PROBE, EACH, RETURN, CHECK, OVER = range(8)
 
 
 class ProfilePath(NamedTuple):
-    """The profile so far, and the point that is asked for next."""
+    """The profile so far, and the point to evaluate next."""
 
     trial: Array  # (k, ...)
     active: Array  # (...)
@@ -62,17 +64,17 @@ class ProfilePath(NamedTuple):
 
 
 def was_followed(path: ProfilePath) -> Array:
-    """Whether a walk was made."""
+    """Whether the profile was followed."""
     return path.steps > 0
 
 
 def bar_of(state: State, path: ProfilePath) -> Array:
-    """A change of ℓ that noise, or what the ascent has left to gain, explains."""
+    """The largest change of ℓ that noise, or the remaining decrement, can explain."""
     return 10 * path.noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
 
 
 def bar_at(why: Doubt, state: State, path: ProfilePath, offset: Array) -> Array:
-    """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
+    """``bar_of`` at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
     xp = namespace(path.noise)
     scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
     # along a flat coordinate there is no other unit than its own
@@ -83,32 +85,32 @@ def bar_at(why: Doubt, state: State, path: ProfilePath, offset: Array) -> Array:
 
 
 def passes(why: Doubt, tests: Array) -> Array:
-    """Which sides (2, ...) fall at ±½ as the parabola says."""
+    """On which sides (2, ...) ℓ falls at ±½ as the parabola predicts."""
     parabola = 0.5 * why.curvature * TEST_OFFSET**2
     return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
 
 
 def is_sound_but_unclean(why: Doubt, state: State, path: ProfilePath) -> Array:
-    """Whether both sides passed, and the ascent did not converge faster than linearly all the same:
-    the coordinate that was tested is not the one that kept it from that.
+    """Whether both sides passed although the ascent did not converge faster than linearly: the
+    cause is then in another coordinate.
     """
     return namespace(path.tests).all(passes(why, path.tests), axis=0) & ~is_clean(state)
 
 
 def slope_of(why: Doubt, point: Point, tangent: Array) -> Array:
-    """How ℓ changes per unit of z_j along the profile, whose tangent is dz/dz_j (k, ...)."""
+    """The derivative of ℓ per unit of z_j along the profile, whose tangent is dz/dz_j (k, ...)."""
     return why.unit * dot(point.score, tangent)
 
 
 def is_amplified(state: State, path: ProfilePath) -> Array:
-    """Whether ℓ is far rougher than rounding makes a sum of its terms."""
+    """Whether the noise of ℓ is far larger than the rounding of a sum of its terms."""
     xp = namespace(path.noise)
-    return path.noise > xp.maximum(AMPLIFIED * noise_of(state.point), AMPLIFIED_NOISE)
+    return path.noise > xp.maximum(NOISE_AMPLIFICATION * noise_of(state.point), MIN_AMPLIFIED_NOISE)
 
 
 def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
-    """Whether ℓ gains from the anchor to here what its slopes allow, where it is rough: a function
-    that has lost all its digits is smooth again, at another height.
+    """Whether the gain from the anchor to this point is consistent with the slopes, for an ℓ with
+    amplified noise: a function that has lost all its digits can be smooth again at a wrong height.
     """
     xp = namespace(slope)
     steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))

@@ -1,9 +1,10 @@
-"""The walk along the profile likelihood of the least certain coordinate z_j, by single evaluations.
+"""Following the profile likelihood of the least certain coordinate z_j, by single evaluations.
 
-z_j is held at an offset, in units of its own standard error, and the rest solved again by Newton
-steps. First at ±½, where ℓ has to fall as its parabola says, within a factor of three; where it
-does not, the noise of ℓ is measured at points a few ulps away, and the profile is followed from
-1e-10 standard errors outwards, both ways. At last the noise of the highest point is measured.
+z_j is held at an offset, in units of its standard error, and the other coordinates are solved again
+by Newton steps. The first offsets are ±½, where ℓ has to fall as its parabola predicts, within a
+factor of three. If it does not, the noise of ℓ is measured at points a few ulps away, and the
+profile is followed from 1e-10 standard errors outwards, in both directions. Finally the noise at
+the highest point is measured.
 
 Of 150 logits with n = 25 the ratio of fall to parabola was .79 to 1.34; of 100 Weibull samples with
 n = 7, .88 to 1.14; of a truncated normal whose mean runs away, −2e-4 and .01.
@@ -70,7 +71,7 @@ MIN_STEP_OFF_SADDLE = 0.1  # in units of the metric
 
 
 def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
-    """The walk before its first point."""
+    """The initial state, before the first point."""
     xp = namespace(state.point.z)
     dtype = state.point.z.dtype
     members = members_of(state.point.z)
@@ -114,7 +115,7 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
 
 
 class Rest(NamedTuple):
-    """All other coordinates while z_j is held."""
+    """The other coordinates while z_j is held."""
 
     step: Array  # (k, ...) towards their maximum
     decrement: Array  # what they have yet to gain
@@ -123,8 +124,8 @@ class Rest(NamedTuple):
 
 
 def _solve_rest(why: Doubt, point: Point) -> Rest:
-    """The Newton step of the rest, by eigenvectors: uphill also where ℓ is not concave, and nowhere
-    where it is flat.
+    """The Newton step of the other coordinates, by eigenvectors: an ascent direction also where ℓ
+    is not concave, and zero along directions in which ℓ is flat.
     """
     xp = namespace(point.z)
     free = 1.0 - why.coordinate
@@ -164,20 +165,22 @@ def _predicted_point(why: Doubt, anchor: Array, tangent: Array, start: Array, en
 def _predicted_by_powers(
     why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array
 ) -> Array:
-    """The aim along z_i ∝ z_jᵉ with the same tangent: a ridge z_i z_j = c leaves its tangent soon,
-    and this never. Linear in what has no such power.
+    """The predicted point along z_i ∝ z_jᵉ with the same tangent. A ridge z_i z_j = c soon leaves
+    its tangent, but not this curve. Coordinates without such a power move linearly.
     """
     xp = namespace(anchor)
     held = xp.sum(why.coordinate * anchor, axis=0)
     growth = 1.0 + (end - start) * why.unit / xp.where(held == 0, 1.0, held)
     power = tangent * held / xp.where(anchor == 0, 1.0, anchor)
-    bends = (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
-    by_power = anchor * xp.where(bends, growth, 1.0) ** xp.where(bends, power, 0.0)
-    return xp.where(bends, by_power, _predicted_point(why, anchor, tangent, start, end))
+    is_power = (
+        (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
+    )
+    by_power = anchor * xp.where(is_power, growth, 1.0) ** xp.where(is_power, power, 0.0)
+    return xp.where(is_power, by_power, _predicted_point(why, anchor, tangent, start, end))
 
 
 def _perturbed(z: Array, turn: int | Array) -> Array:
-    """A point a few ulps away in every coordinate; two turns go different ways."""
+    """A point a few ulps away in every coordinate, in another direction at each turn."""
     xp = namespace(z)
     sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)
     size = xp.maximum(xp.abs(z), xp.finfo(z.dtype).tiny ** 0.5)
@@ -205,13 +208,13 @@ def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePa
 
 
 def _probe(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
-    """Where both sides are over, what is looked at beside the profile, in this order.
+    """After both sides of the profile, probe other points, in this order.
 
-    Where ℓ is rough, or the ascent ended slowly though the coordinate that was tested is sound,
-    half a unit along each coordinate: it may be rounding that curves ℓ in another than that one.
-    Coordinates that ℓ does not depend on, where they set out: what the others have reached since
-    may have made a slope of the plateau that the ascent left them on. At last the noise of the
-    highest point, if it is above the end of the ascent.
+    If the noise of ℓ is amplified, or if the ascent ended slowly although the tested coordinate is
+    sound: half a unit along each coordinate, because the curvature along another one may be
+    rounding. If ℓ is flat in some coordinates: their start values, because ℓ may have become higher
+    there now that the other coordinates have changed. Last, the noise at the highest point, if it
+    is above the end of the ascent.
     """
     xp = namespace(path.trial)
     z = state.point.z
@@ -239,8 +242,8 @@ def _probe(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
 
 
 def _after_probe(state: State, path: ProfilePath, point: Point) -> ProfilePath:
-    """Whether ℓ falls along one coordinate, the others held, by a third of its parabola; or is
-    higher where flat ones set out.
+    """Record whether ℓ falls along one coordinate, the others held, by a third of its parabola; or
+    whether it is higher at the start values of flat coordinates.
     """
     xp = namespace(point.z)
     tests = path.stage == EACH
@@ -255,7 +258,7 @@ def _after_probe(state: State, path: ProfilePath, point: Point) -> ProfilePath:
 
 
 def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
-    """ℓ at a point that should have the value of its neighbour: the difference is noise."""
+    """Measure the noise of ℓ by its difference at two points that should have the same value."""
     xp = namespace(point.z)
     checks = path.stage == CHECK
     near = select(checks, path.highest, state.point)
@@ -285,7 +288,9 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
 
 
 def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
-    """A point of the profile: solve the rest, or go on from it."""
+    """One evaluation along the profile: solve the other coordinates again, or go on from a solved
+    point.
+    """
     xp = namespace(point.z)
     rest = _solve_rest(why, point)
     finite = is_finite(point)
@@ -307,7 +312,9 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
 def _arrive(
     why: Doubt, state: State, path: ProfilePath, point: Point, tangent: Array, solved: Array
 ) -> ProfilePath:
-    """Note the profile at a solved point, or that there is none, and aim at the next."""
+    """Record the profile at a solved point, or that it could not be solved, and choose the next
+    point.
+    """
     xp = namespace(point.z)
     tests = path.stage == TESTS
     slope = slope_of(why, point, tangent)
@@ -350,7 +357,7 @@ class Change(NamedTuple):
 def _noted(
     why: Doubt, state: State, path: ProfilePath, point: Point, change: Change
 ) -> ProfilePath:
-    """The walk with what a point of the profile shows."""
+    """The state, updated by a point of the profile."""
     xp = namespace(point.z)
     tests = path.stage == TESTS
     value, bar, solved, reached, level = change
@@ -392,8 +399,8 @@ def _onward(
     retreats: Array,
     reached: Array,
 ) -> ProfilePath:
-    """The walk on its way to the next offset from a point that it ``keeps``, or back to one
-    nearer.
+    """The state with its next offset: further out from a point that it ``keeps``, or nearer to the
+    last solved one.
     """
     xp = namespace(z)
     sign = xp.where(path.side == 0, 1.0, -1.0)
@@ -421,16 +428,14 @@ def _onward(
 
 
 def _offset_at(path: ProfilePath, place: Array) -> Array:
-    """The offset (...) at a place; past the last, that one."""
+    """The offset (...) at a place; beyond the last place, the last offset."""
     xp = namespace(path.trial)
     offsets = xp.asarray(np.array(OFFSETS, dtype=path.trial.dtype))
     return offsets[xp.minimum(place, len(OFFSETS) - 1)]
 
 
 def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
-    """From the test of one side to that of the other, then beside the profile, to the noise, or to
-    the end.
-    """
+    """After the test of one side, that of the other; then the probes, the noise, or the end."""
     xp = namespace(path.trial)
     first = path.side == 0
     zero = xp.zeros_like(path.offset)
@@ -454,7 +459,7 @@ def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
 
 
 def _next_side(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
-    """The walk at the outset of its next side; past the second, beside the profile."""
+    """The state at the start of the next side; after the second side, the probes."""
     xp = namespace(path.trial)
     side = path.side + 1
     zero = xp.zeros_like(path.offset)

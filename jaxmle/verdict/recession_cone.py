@@ -38,11 +38,13 @@ class Cone(NamedTuple):
     rays: ndarray
 
 
-def generators(gradients: ndarray, alive: ndarray, columns: ndarray) -> tuple[ndarray, ndarray]:
-    """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and
-    which (q, n) they come from.
+def generators(
+    gradients: ndarray, has_weight: ndarray, columns: ndarray
+) -> tuple[ndarray, ndarray]:
+    """Rows (m, k) from gradients (q, n, p) of the terms of positive weight in the entries
+    ``columns``, and from which (q, n) they come.
     """
-    rows = gradients[:, alive][..., columns]
+    rows = gradients[:, has_weight][..., columns]
     size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
     usual = np.where(
         np.isfinite(size[:1]), size[:1], 0.0
@@ -52,7 +54,7 @@ def generators(gradients: ndarray, alive: ndarray, columns: ndarray) -> tuple[nd
 
 
 def distinct(rows: ndarray) -> ndarray:
-    """Rows that differ by more than rounding and length."""
+    """The rows without duplicates, up to rounding and length."""
     size = np.max(np.abs(rows), axis=1, initial=0.0)
     _, first = np.unique(
         np.round(rows[size > 0] / size[size > 0, None] / ROUNDING_OF_DIRECTIONS)
@@ -95,8 +97,8 @@ def cone_of(rows: ndarray) -> Cone:
 
 
 def farthest(rows: ndarray, toward: ndarray) -> ndarray:
-    """The directions (2q, k) of the cone of rows (m, k) that are nearest to each of ``toward``
-    (q, k) and to its opposite: where v'd takes both signs in the cone, it does on these two.
+    """The directions (2q, k) of the cone of rows (m, k) that are nearest to each of ``toward`` (q,
+    k) and to its opposite: if v'd takes both signs in the cone, it does so on these two.
     """
     scale = power_scale(rows)
     g = distinct(rows / scale)
@@ -135,8 +137,8 @@ def _farthest(g: ndarray, v: ndarray) -> ndarray:
 
 
 def _interior(g: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
-    """A direction positive on every row that can be, and which these are: rows not yet positive
-    are projected together until they vanish.
+    """A direction that is positive on as many rows as possible, and which rows these are. Rows that
+    are not yet positive are summed and projected until nothing is left.
     """
     d = _unit(d)
     for _ in range(g.shape[1] + 1):
@@ -149,7 +151,9 @@ def _interior(g: ndarray, d: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def _unit(d: ndarray) -> ndarray:
-    """d of length one; zeros where it is rounding, such as the sum of both ways along a line."""
+    """d scaled to length one; zeros if it is only rounding, such as the sum of two opposite
+    directions.
+    """
     length = np.linalg.norm(d)
     return d / length if length > MIN_PROJECTION_LENGTH else np.zeros_like(d)
 
@@ -158,7 +162,7 @@ def _unit(d: ndarray) -> ndarray:
 
 
 def certified(rows: ndarray, d: ndarray) -> bool:
-    """Whether some direction near d (k,) is, in exact rational arithmetic on the floats given, ≥ 0
+    """Whether, in exact rational arithmetic on the given floats, some direction near d (k,) is ≥ 0
     on all rows (m, k) and > 0 on some.
 
     d itself is tried; then the exact null space of the rows on which it is zero up to rounding.

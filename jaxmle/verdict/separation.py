@@ -1,10 +1,11 @@
-"""What a separated fit can say for certain: which coefficients are infinite, which way, and a
+"""What is certain about a separated fit: which coefficients are infinite, with which sign, and a
 direction checked in exact arithmetic.
 
-An ascent shows that a likelihood recedes, and ``conclude`` what is finite all the same. Where every
-parameter that recedes is unconstrained or ordered and the likelihood has terms that are concave in
-those parameters, the cone of recession is known from their gradients (``likelihood.recession``):
-exactly for a declared regression with linear predictors, from outside for any other likelihood.
+An ascent shows that a likelihood recedes; ``conclude`` finds which estimates are finite
+nevertheless. Where every parameter that recedes is unconstrained or ordered and the likelihood has
+terms that are concave in those parameters, the cone of recession is known from their gradients
+(``likelihood.recession``): exactly for a declared regression with linear predictors, from outside
+for any other likelihood.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ CUTTING_DISTANCES = (1.0, 10.0, 100.0, 1000.0)
 
 
 def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
-    """Whether the cone of recession would add to these fits, (b,) or (): separated ones
-    whose infinite parameters are straight ones.
+    """Whether the recession cone would add information to these fits, (b,) or (): separated fits
+    whose infinite parameters are all ``straight``.
     """
     separated = np.asarray(is_one_of(fit.status, Status.SEPARATED))
     is_large = 64 * (rows or 0) * len(fit.names) * 8 > MAX_GRADIENT_BYTES
@@ -63,37 +64,39 @@ def with_recession_cone(
     exact: bool,
     further: Callable[[ndarray], ndarray],
 ) -> Fit:
-    """One separated fit of concave terms with what the cone of its recession says; as it is where
-    the cone does not hold the way that the ascent went.
+    """One separated fit of concave terms, with the signs from its recession cone; unchanged if the
+    cone does not contain the direction of the ascent.
 
     Args:
         roots: for each printed entry the one it follows; −1 where fixed.
         ways: gradients of the terms at many points.
         start: (p,) where the terms are looked at first, not far out.
-        exact: they are all that the likelihood has.
+        exact: whether these gradients determine the cone exactly.
         further: the gradients (q, n, p) of the terms at other points (q, p), at most
             ``POINTS_AT_ONCE`` of them.
     """
     roots = np.asarray(roots)
     p = len(fit.names)
     columns = straight(fit.layout) & (roots == np.arange(p))
-    alive = np.asarray(ways.alive)
-    rows, is_usable = generators(np.asarray(ways.gradients, float), alive, columns)
+    has_weight = np.asarray(ways.has_weight)
+    rows, is_usable = generators(np.asarray(ways.gradients, float), has_weight, columns)
     ordered = gaps(fit.layout)[:, columns]
     if not len(rows):
         return fit
     cone = cone_of(distinct(np.concatenate([rows, ordered])))
     if not exact:
-        usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[alive]
+        usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[has_weight]
         end = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
         starts = np.stack([start, end])
-        cone = _cut(starts, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
+        cone = _cut(
+            starts, cone, rows, ordered, columns, lambda x: further(x)[:, has_weight], usual
+        )
     follow = np.where(roots >= 0, roots, np.arange(p))
     signs = np.asarray(fit.witness.sign)[columns]
     opposite = (signs != 0) & (~cone.touched | (cone.signs == -signs))
     certificate = BY_CONE
     if exact:
-        pure = np.asarray(ways.pure)[:, alive] & is_usable
+        pure = np.asarray(ways.pure)[:, has_weight] & is_usable
         exact_rows = np.concatenate([rows[pure[is_usable]], ordered])
         known = _is_known(rows, is_usable, pure, cone.direction)
         sure = known and certified(distinct(exact_rows), cone.direction)
@@ -106,8 +109,8 @@ def with_recession_cone(
 
 
 def _is_known(rows: ndarray, usable: ndarray, pure: ndarray, d: ndarray) -> bool:
-    """Whether the gradients that are exact decide about d (k,): each term has one, and each term
-    that gains along d has one that does.
+    """Whether the exact gradients decide about d (k,): each term has one, and each term that gains
+    along d has one that gains.
 
     Args:
         rows: (m, k) the usable gradients.
@@ -130,15 +133,14 @@ def _cut(
     further: Callable[[ndarray], ndarray],
     usual: ndarray,
 ) -> Cone:
-    """The cone without the directions along which some term falls far out.
+    """The cone without the directions along which some term eventually falls.
 
-    A concave term that still rises a long way along d has not fallen before. So the terms are
-    looked at far out along the directions on which the signs rest, from the start of the ascent and
-    from the limit on, where those that have died hide nothing; the gradient of one that falls there
-    is another bound on the cone.
+    A concave term that still rises far out along d has not fallen before. So the terms are
+    evaluated far out along the directions that determine the signs, from the start of the ascent
+    and from the limit. The gradient of a term that falls there is another bound on the cone.
 
     Args:
-        starts: (2, p) both.
+        starts: (2, p) the start of the ascent and the limit.
         usual: (n,) the size of each term's gradient where it is not far out.
     """
     # of the usual term: the gradient of exp at one of the points may be e¹⁰⁰
@@ -170,13 +172,15 @@ def _cut(
 
 
 def _typical(rows: ndarray) -> ndarray:
-    """The median size (k,) of what is not zero in each column of rows (m, k); 0 where all is."""
+    """The median absolute value (k,) of the non-zero entries in each column of rows (m, k); 0 if
+    there are none.
+    """
     columns = [column[column > 0] for column in np.abs(rows).T]
     return np.array([np.median(column) if len(column) else 0.0 for column in columns])
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:
-    """The estimates that the cone says are infinite, with their signs; NaN where it leaves the
+    """The estimates that are infinite by the cone, with their signs; NaN where the cone leaves the
     sign open.
     """
     p = len(fit.names)
@@ -210,8 +214,8 @@ def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: i
 
 
 def imprecise(fit: Fit) -> Fit:
-    """No direction of recession survives exact arithmetic: a maximum exists, too far out for
-    this precision.
+    """The fit as IMPRECISE: no direction of recession passes exact arithmetic, so a maximum exists,
+    but too far out for this precision.
     """
 
     def nothing(leaf: Tree) -> ndarray:
@@ -234,7 +238,7 @@ def imprecise(fit: Fit) -> Fit:
 
 
 def gaps(layout: Layout) -> Array:
-    """Rows (m, p) that say that ordered entries stay ordered: d_{j+1} − d_j ≥ 0."""
+    """Rows (m, p) that keep ordered entries in order: d_{j+1} − d_j ≥ 0."""
     pairs = []
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if isinstance(leaf.constraint, Ordered):

@@ -1,4 +1,5 @@
-"""What the profile likelihood of the least certain coordinate does: the verdict on a doubtful end.
+"""The shape of the profile likelihood of the least certain coordinate, which decides on a doubtful
+end.
 
 It rises (no maximum: the search goes on from there), it stays level both ways (a ridge, straight or
 curved), it stays level or creeps up one way and falls the other (a tail that ends at infinity or on
@@ -28,9 +29,9 @@ from jaxmle.verdict.doubt import (
 )
 from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.profile_path import (
-    AMPLIFIED,
     CLEAR_FALL,
     FALL_RATIO,
+    NOISE_AMPLIFICATION,
     OFFSETS,
     ProfilePath,
     bar_at,
@@ -53,7 +54,9 @@ MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a
 MAX_HESSIAN_NOISE = (
     0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 )
-SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
+MIN_RATIO_OF_STEADY_GAINS = (
+    0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
+)
 
 
 class Shape(IntEnum):
@@ -71,7 +74,7 @@ class Shape(IntEnum):
 
 
 class Found(NamedTuple):
-    """What the profile does, and where the ascent or the verdict goes on from."""
+    """The shape of the profile, and the point from which the ascent or the verdict continues."""
 
     shape: Array
     point: Point
@@ -115,8 +118,8 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     gradual = path.falling >= 2
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
-    last_holds = gains[0] >= SHRINKING * gains[1]
-    before_holds = gains[1] >= SHRINKING * gains[2]
+    last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
+    before_holds = gains[1] >= MIN_RATIO_OF_STEADY_GAINS * gains[2]
     fades = stays & grows & ~last_holds & ~before_holds & (last > OFFSETS.index(TEST_OFFSET))
     return _Sides(
         bar=bar,
@@ -136,7 +139,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
 
 
 def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
-    """Read the profile."""
+    """The shape of ℓ, from its profile."""
     xp = namespace(path.trial)
     sides = _sides(why, state, path)
     changes = path.changes
@@ -144,7 +147,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     top = xp.maximum(top, path.highest.value - state.point.value)
     # Where a few ulps change ℓ so much, its height is no evidence.
     noise_is_small = path.noise_there <= xp.maximum(
-        MAX_NOISE_OF_RISE, AMPLIFIED * noise_of(state.point)
+        MAX_NOISE_OF_RISE, NOISE_AMPLIFICATION * noise_of(state.point)
     )
     rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
     # Where rounding is far above that of a sum, level ground may be what it hides.
@@ -187,8 +190,9 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
 
 
 def _is_hidden_by_rounding(state: State, path: ProfilePath) -> Array:
-    """Whether ℓ still rose at an even pace when rounding became as large as what a step gains, as
-    it does for a gamma law of equal values: digits are lost as fast as the shape grows.
+    """Whether ℓ still rose by equal gains when its rounding error became as large as the gain of a
+    step. This happens for a gamma distribution of equal values, where digits are lost as fast as
+    the shape parameter grows.
     """
     noise_grows = (path.noise >= NOISE_TO_HIDE_A_RISE) & (path.noise <= state.rise)
     return (
@@ -200,7 +204,7 @@ Cases = tuple[tuple[Array, Shape], ...]
 
 
 def _is_sound(why: Doubt, path: ProfilePath, sides: _Sides) -> Array:
-    """Whether ℓ falls at ±½ as the parabola says; where there was noise, clearly above it."""
+    """Whether ℓ falls at ±½ as its parabola predicts; if there was noise, far more than that."""
     xp = namespace(path.trial)
     at_half = path.changes[:, OFFSETS.index(TEST_OFFSET)]
     clear = 0.5 * why.curvature * TEST_OFFSET**2 >= 10 * sides.bar
@@ -217,7 +221,9 @@ def _rising(
     rises: Array,
     amplified: Array,
 ) -> Cases:
-    """Where ℓ rises: for ever, to a limit, or to a point from which the search goes on."""
+    """The cases in which ℓ rises: without bound, to a limit, or to a point from which the search
+    goes on.
+    """
     xp = namespace(path.trial)
     at_end = _back(path.changes, sides.last, 0)
     # the rest may have been solved once more on the way to an offset where it could not be
@@ -237,7 +243,7 @@ def _rising(
 
 
 def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
-    """Where ℓ stays level, both ways or one."""
+    """The cases in which ℓ stays level, on both sides or on one."""
     xp = namespace(path.trial)
     reach = path.level_reach
     # Level so far that the parabola, or without one a curve of fourth order, would have shown.
@@ -275,7 +281,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     # ℓ that falls and comes back to its level farther off is that of a plateau beside a hollow.
     back = sides.known & (path.changes >= -sides.bar) & (_places(path.changes) > _first(fallen))
     dips = xp.any(back, axis=(0, 1)) & ~amplified
-    # A maximum of eighth order is level near by, and falls both ways as a hill does.
+    # A maximum of eighth order is level near by, and falls gradually on both sides.
     is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
         (dips, Shape.VANISHING),
@@ -287,7 +293,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
 
 
 def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
-    """Where ℓ falls both ways."""
+    """The cases in which ℓ falls on both sides."""
     xp = namespace(path.trial)
     changes = path.changes
     offsets = _offsets(changes)
@@ -314,12 +320,12 @@ def _offsets(changes: Array) -> Array:
 
 
 def _places(changes: Array) -> Array:
-    """Their places (1, offsets, ...)."""
+    """The places of the offsets (1, offsets, ...)."""
     return column(np.arange(len(OFFSETS)), changes[0])[None]
 
 
 def _size(why: Doubt, state: State) -> Array:
-    """How large the coordinate is, one more."""
+    """The size of the coordinate, plus one."""
     xp = namespace(state.point.z)
     return 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
 

@@ -459,7 +459,7 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
         (ValueError, "below 2**53", {"by": np.full(8, 2.0**60)}),
         (ValueError, "more than 64 bits", {"by": [2**80] * 8}),
         (ValueError, "by='sit' is not a leaf of data; it has ['site', 'y']", {"by": "sit", "data": DATA}),
-        (TypeError, "must then be a dict; got ndarray", {"by": "site", "data": Y}),
+        (TypeError, "must then be a dict or a frame; got ndarray", {"by": "site", "data": Y}),
         (ValueError, "data contains only 'site'", {"by": "site", "data": {"site": DATA["site"]}}),
         (ValueError, "empty dict", {"by": {}}),
         (TypeError, "names of keys must be strings", {"by": {1: np.ones(8)}}),

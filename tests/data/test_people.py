@@ -158,7 +158,7 @@ def test_a_frame_of_numbers_means_its_columns(kind):
 def test_fit_takes_a_formula_frame_with_all_that_it_holds(births):
     frame = jm.from_formula("low ~ age", births.assign(g=np.arange(189) % 9), clusters="g")
     fit = jm.fit(models.logistic(), data=frame, vcov="CR0")
-    assert fit.names == ("beta[Intercept]", "beta[age]") and fit.vcov_kind == "CR0"
+    assert fit.names == ("Intercept", "age") and fit.vcov_kind == "CR0"
     with pytest.raises(ValueError, match="a Frame already has its weights and clusters"):
         jm.fit(models.logistic(), data=frame, weights=jm.frequency(np.ones(189)))
 
@@ -235,7 +235,7 @@ def test_combinators_of_a_model_keep_start_bounds_names_and_predictions(births):
     other = jm.from_formula("lwt ~ smoke", births)
     same = other.fit(normal)
     assert_allclose(fit.loglik, same.loglik, rtol=1e-10)
-    assert fit.names == ("beta[Intercept]", "beta[age]", "beta[smoke]", "sigma")
+    assert fit.names == ("Intercept", "age", "smoke", "sigma")
     found = frame.predict(fit)
     assert_allclose(found["estimate"], other.predict(same)["estimate"], rtol=1e-8)
     assert_allclose(found["std_error"], other.predict(same)["std_error"], rtol=1e-6)

@@ -17,7 +17,7 @@ from jaxmle.fitting.frozen_hessian import (
 from jaxmle.fitting.head_start import _turn
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.designs import Column, gram
-from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed, to_device
+from jaxmle.runtime.device import ALIGNED_BYTES, MIN_BYTES_FOR_HUGE_PAGES, placed, to_device
 from jaxmle.solvers.bfgs import Slope, bfgs_ascent
 from jaxmle.solvers.state import POLISHING, Point
 from jaxmle.solvers.trust_region import begin, step
@@ -222,7 +222,7 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
             assert there.dtype == leaf.dtype
             assert np.array_equal(np.asarray(there), leaf)
         whole = to_device(x)
-        assert whole.unsafe_buffer_pointer() % ALIGNED == 0
+        assert whole.unsafe_buffer_pointer() % ALIGNED_BYTES == 0
         copy = x.copy()
         x[:] = 0.0
         assert np.array_equal(np.asarray(whole), copy)

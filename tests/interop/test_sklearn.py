@@ -41,7 +41,7 @@ def test_a_normal_regression_is_least_squares():
     ours, theirs = MLERegressor().fit(X, X[:, 0] ** 2), LinearRegression().fit(X, X[:, 0] ** 2)
     assert_allclose(ours.coef_, theirs.coef_, atol=1e-8)
     assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-8)
-    assert ours.fit_.names == ("beta[Intercept]", "beta[x0]", "beta[x1]", "sigma")
+    assert ours.fit_.names == ("Intercept", "x0", "x1", "sigma")
 
 
 def test_a_poisson_regression_is_that_of_scikit_learn_without_its_penalty():

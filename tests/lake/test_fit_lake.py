@@ -159,7 +159,7 @@ def test_categories_mean_the_same_in_all_files(tmp_path, out):
     lake = write_sites(tmp_path / "sites", ["abc", "bca"])
     start = {"params0": {"beta": np.zeros(3)}}
     got = jm.fit_lake(squares, lake, by="store", out=out, **(FORMULA | start))
-    assert got.to_table().column_names[6:8] == ["est:beta[site[T.b]]", "est:beta[site[T.c]]"]
+    assert got.to_table().column_names[6:8] == ["est:site[b]", "est:site[c]"]
     other = write_sites(tmp_path / "others", ["ab", "ac"])
     with pytest.raises(
         ValueError, match=r"site is coded from a, b in .*0\.parquet and from a, c in"

@@ -9,7 +9,7 @@ import jaxmle as jm
 from jaxmle.likelihood.histogram import counted, distinct, histogram
 from jaxmle.special import gammaln
 from jaxmle.special.counts import (
-    negative_binomial_clumping,
+    negative_binomial_dispersion_part,
     negative_binomial_kernel,
     negative_binomial_logpmf,
 )
@@ -178,7 +178,7 @@ def test_the_two_parts_make_the_negative_binomial():
     )
 
     def parts(eta, alpha, k):
-        return negative_binomial_kernel(k, eta, alpha) + negative_binomial_clumping(k, alpha)
+        return negative_binomial_kernel(k, eta, alpha) + negative_binomial_dispersion_part(k, alpha)
 
     def whole(eta, alpha, k):
         return negative_binomial_logpmf(k, jnp.exp(eta), alpha)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from jaxmle.likelihood.designs import NARROW, Column, gradient, gram
+from jaxmle.likelihood.designs import MAX_NARROW_COLUMNS, Column, gradient, gram
 from jaxmle.runtime.cse import once
 from jaxmle.runtime.device import to_device, to_float32
 
@@ -68,7 +68,7 @@ PLACES = {
     "an entry that no predictor moves": ([[0], [2]], False),
     "a design without columns": ([[], [0, 1]], False),
     "constants": ([[3], [0], [1], [2]], True),
-    "wide": ([list(range(NARROW + 1)), [NARROW + 1]], False),
+    "wide": ([list(range(MAX_NARROW_COLUMNS + 1)), [MAX_NARROW_COLUMNS + 1]], False),
 }
 
 

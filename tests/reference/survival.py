@@ -75,13 +75,15 @@ def tobin():
     )
 
 
-def ovarian():
+def ovarian_data():
+    """The data of the ovarian cancer trial, and the names of their covariates."""
     columns, covariates = table("s20_cox_ovarian"), ["age", "resid_ds", "rx"]
-    data = {
-        "time": columns["futime"],
-        "event": columns["fustat"],
-        "x": design(columns, *covariates)[:, 1:],
-    }
+    x = design(columns, *covariates)[:, 1:]
+    return {"time": columns["futime"], "event": columns["fustat"], "x": x}, covariates
+
+
+def ovarian():
+    data, covariates = ovarian_data()
     return Case("s20_cox_ovarian", cox, {"beta": np.zeros(3)}, data, names={"beta": covariates})
 
 

@@ -20,6 +20,7 @@ from tests.tolerances import ESTIMATE_IN_SE, LOGLIK, STDERR
 
 from .oracle import design, expected, stack_groups, table
 from .regressions import BIOCHEMISTS, BIRTHWEIGHT, HOUSING, INSURANCE, LAKES, QUINE
+from .survival import ovarian_data
 
 Tree = dict[str, Any]
 
@@ -220,12 +221,7 @@ def lung(law):
 
 
 def ovarian():
-    columns, covariates = table("s20_cox_ovarian"), ["age", "resid_ds", "rx"]
-    data = {
-        "time": columns["futime"],
-        "event": columns["fustat"],
-        "x": design(columns, *covariates)[:, 1:],
-    }
+    data, covariates = ovarian_data()
     return Ready("s20_cox_ovarian", models.cox(), data, {"beta": covariates})
 
 

@@ -710,10 +710,31 @@ def test_a_forest_calls_its_rows_by_short_names_and_takes_them():
     frame = jm.from_formula("low ~ age + race", table)
     fit = frame.fit(jm.models.logistic())
     rows = [label.get_text() for label in plots.forest(fit).get_yticklabels()]
-    assert rows == ["Intercept", "age", "race[T.b]", "race[T.c]"]
+    assert rows == ["Intercept", "age", "race[b]", "race[c]"]
     some = plots.forest(fit, ["race", "age"])
     assert [label.get_text() for label in some.get_yticklabels()] == [
-        "race[T.b]", "race[T.c]", "age",
+        "race[b]", "race[c]", "age",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="no parameter is called 'ages'"):
         plots.forest(fit, ["ages"])
+
+
+def mean_with(mean, error):
+    """A fit of one parameter with this estimate and standard error."""
+    y = mean + error * np.array([-1.0, 1.0]) * np.sqrt(2)
+    return jm.fit(lambda p, y: -0.25 * ((y - p["m"]) / error) ** 2, {"m": 0.0}, y)
+
+
+@pytest.mark.parametrize("ends", [(0.9, 1.3), (0.5, 4.0), (0.45, 31.0), (1e-3, 1e4)])
+def test_labels_of_a_logarithmic_axis_do_not_overlap(ends):
+    low, high = np.log(ends)
+    effect = jm.delta(lambda p: p["m"], mean_with(0.5 * (low + high), (high - low) / 4))
+    ax = plots.effects(effect, transform=np.exp)
+    ax.figure.canvas.draw()
+    boxes = [
+        label.get_window_extent()
+        for label in (*ax.get_xticklabels(), *ax.get_xticklabels(minor=True))
+        if label.get_text() and ax.get_xlim()[0] <= label.get_position()[0] <= ax.get_xlim()[1]
+    ]
+    assert len(boxes) >= 2
+    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))

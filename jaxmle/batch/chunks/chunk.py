@@ -1,8 +1,7 @@
 """A piece of a batch on the device: its data, laid out once, and the passes over its members.
 
 Its members take their steps together: a program of the user's likelihood evaluates those that are
-still running
-(``programs``), one that knows no likelihood moves them on (``solver``).
+still running (``programs``); functions that do not call the likelihood move them on (``solver``).
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ class WarmStart(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece on the device, and the passes over its members, whose axis is last in all that these
-    take and give.
+    """A piece on the device, and the passes over its members. Their axis is last in all arguments
+    and results.
     """
 
     programs: Programs
@@ -144,8 +143,8 @@ class Chunk:
         return Evaluation(self)
 
     def ascend(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
-        """The states when it is ``enough``, and what came before them: at most ``rounds`` steps
-        in single precision, or a first-order method.
+        """The states when it is ``enough``, and what was done before: at most ``rounds`` steps in
+        single precision, or a first-order method.
         """
         slots = len(self.active)
         programs = self.programs
@@ -171,15 +170,15 @@ class Chunk:
         return self.programs.machine.run_compiled(_to_free, (chart,), self.base)
 
     def resume_ascent(self, state: State, enough: Enough) -> State:
-        """The states when it is ``enough``, from states on the way."""
+        """Continue from the given states until it is ``enough``."""
         programs = self.programs
         max_steps = programs.problem.max_steps
         machine = programs.machine
         return solver.resume_ascent(self.evaluate, state, self.active, max_steps, enough, machine)
 
     def _float32_start(self, z: Array, rounds: int) -> solver.Approach | None:
-        """Steps in single precision; None where the likelihood cannot be written in it: a
-        constant of its own may insist on double.
+        """Steps in single precision; None if the likelihood cannot be evaluated in it, for instance
+        because one of its constants is of double precision.
         """
         parts = [[to_float32(leaf) for leaf in part] for part in self.parts]
         single_precision = replace(self, parts=parts)
@@ -306,7 +305,7 @@ class Chunk:
 
     @property
     def is_wide(self) -> bool:
-        """Whether its last few members had better go on in a chunk of their own."""
+        """Whether the last few members should continue in a chunk of their own."""
         return self.programs.mesh is None and len(self.active) >= 8 * SLOTS_FOR_THE_LAST
 
     def taken(self, slots: ndarray, active: ndarray) -> Chunk:
@@ -344,8 +343,8 @@ class Evaluation:
         return self.chunk.run("evaluate", active, z)
 
     def of_lanes(self, lanes: ndarray) -> Function:
-        """The same of the members in these slots, in NumPy; few of many are moved together, so
-        that blocks are left without any.
+        """The evaluation of the members in these slots, in NumPy. A few of many members are moved
+        together, so that other blocks have no active member.
         """
         members = len(self.chunk.active)
         few = MIN_MEMBERS_TO_MOVE < members and MAX_SHARE_TO_MOVE * members >= len(lanes)
@@ -405,15 +404,15 @@ def load(programs: Programs, inputs: Inputs, piece: Piece) -> Chunk:
 def by_family_information(
     family: Family, layout: Layout, judged: solver.Judged, n: Array
 ) -> solver.Judged:
-    """Verdicts with the covariance at a kink that the family of the likelihood gives."""
+    """Verdicts; at a kink, with the covariance from the family of the likelihood."""
     verdict = judged.verdict
     verdict, vcov = by_family(family, layout, verdict, verdict.point, n, judged.extra.vcov)
     return judged._replace(verdict=verdict, extra=judged.extra._replace(vcov=vcov))
 
 
 def few_left(counts: Counts) -> bool:
-    """Whether so few are running, and end so slowly, that they had better run in a chunk of their
-    own.
+    """Whether so few members are running, and finishing so slowly, that they should run in a chunk
+    of their own.
     """
     return counts.now <= SLOTS_FOR_THE_LAST and 2 * counts.now > counts.before
 

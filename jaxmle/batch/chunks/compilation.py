@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Function, Tree, ndarray
+from jaxmle._types import Array, Device, Function, Tree, ndarray
 from jaxmle.batch.chunks import programs as passes
 from jaxmle.batch.chunks.machine import Machine, machine_for, members_first, members_last
 from jaxmle.batch.chunks.pieces import Piece
@@ -25,14 +25,14 @@ class Programs:
     """The compiled passes of one problem on some devices."""
 
     problem: Problem
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     members: int  # of the whole batch
     # looked up once a run
     loaded: dict[Tree, Tree] = field(default_factory=dict, compare=False)
 
     @cached_property
     def machine(self) -> Machine:
-        """How what knows no likelihood runs."""
+        """How the functions that do not call the likelihood are run."""
         return machine_for(self.devices, self.members)
 
     @property
@@ -46,7 +46,9 @@ class Programs:
         return self.loaded[name, form]
 
     def _compiled(self, name: str, form: Form) -> Function:
-        """The program of a pass, kept on the user's function, which it must not keep alive."""
+        """The program of a pass. It is stored on the user's function and must hold no reference to
+        it.
+        """
         needs_kind = name == "covariance_parts"
         bare = self.problem.bare if needs_kind else self.problem.neutral
         mesh = self.mesh
@@ -72,7 +74,7 @@ class Programs:
         return compiled(skeleton.loglik, key, make)
 
     def named(self, fit: Fit) -> Fit:
-        """The record with what the programs did not need to know."""
+        """The record with the names and labels that the programs do not need."""
         problem = self.problem
         return replace(
             fit,
@@ -84,8 +86,9 @@ class Programs:
     def laid_out(
         self, form: Form, per_member: list[ndarray], common: list[jax.Array], schedule: Schedule
     ) -> list[jax.Array]:
-        """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
-        are zeros, and never active. An accelerator fills its block up with the last member.
+        """The leaves (blocks, block_size, ...) on the devices, designs by columns. Missing blocks
+        are zeros and never active. On an accelerator the block is filled up with copies of the last
+        member.
         """
         blocks = schedule.blocks
         by_columns = form.designs(single(per_member, 2), common)
@@ -102,7 +105,7 @@ class Programs:
         return self._placed(turned(per_member), blocks)
 
     def _placed(self, leaves: list[ndarray], blocks: int) -> list[jax.Array]:
-        """Leaves of so many blocks on the devices."""
+        """Leaves on the devices, padded to a number of blocks."""
         if self.mesh is None:
             return [to_device(leaf, blocks) for leaf in leaves]
         leaves = [
@@ -112,14 +115,14 @@ class Programs:
         return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, spec))
 
     def slots(self, piece: Piece) -> int:
-        """How many members the arrays of a piece have room for."""
+        """The number of members that the arrays of a piece have room for."""
         return len(piece.index) if self.machine.in_numpy else piece.schedule.slots
 
 
 def _members_last_in(
     run: Function, per_member: Tree, common: Tree, active: Array, args: Tree
 ) -> Tree:
-    """A pass for arguments that have members last."""
+    """A pass whose arguments have the axis of members last."""
     return run(per_member, common, active, members_first(args))
 
 

@@ -1,7 +1,7 @@
-"""How the part of a batch runs that knows no likelihood: its steps, excursions and verdicts.
+"""How the part of a batch that does not call the likelihood is run: steps, excursions and verdicts.
 
-In NumPy, all members at once with their axis last, there is nothing to compile; compiled, for an
-accelerator, the same functions are ``jax.vmap`` of what they are for one.
+In NumPy these functions run for all members at once, whose axis is last, and nothing is compiled.
+For an accelerator they are compiled as ``jax.vmap`` of the functions for one member.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmle._types import Function, Tree
+from jaxmle._types import Device, Function, Tree
 from jaxmle.runtime.jax_state import exact_products
 
 # Steps that an accelerator is given between two looks of the host at who still runs: a look waits
@@ -28,7 +28,7 @@ MIN_MEMBERS_TO_COMPILE = 2**16
 
 @dataclass(frozen=True)
 class Machine:
-    """Runs functions of one member's arrays for all members, whose axis is last."""
+    """Runs functions for all members, whose axis is last in the arrays."""
 
     in_numpy: bool
     mesh: Mesh | None = None  # of several devices, for what is compiled
@@ -36,7 +36,7 @@ class Machine:
 
     @property
     def steps_a_look(self) -> int:
-        """Steps between two looks at who still runs."""
+        """The number of steps between two checks of which members are still running."""
         return STEPS_A_LOOK if self.on_accelerator else 1
 
     def fetched(self, tree: Tree) -> Tree:
@@ -50,15 +50,15 @@ class Machine:
         return _members_last(function, static, self.mesh)(*args)
 
     def run_compiled(self, function: Function, static: tuple[Hashable, ...], *args: Tree) -> Tree:
-        """The same for a function that is written for one member alone."""
+        """``run``, for a function that is written for one member only."""
         if not self.in_numpy:
             return self.run(function, static, *args)
         return jax.tree.map(np.asarray, _members_last(function, static, None)(*args))
 
 
-def machine_for(devices: tuple[jax.Device, ...], members: int) -> Machine:
-    """NumPy for batches on a CPU; compiled for so many members that it pays, and where arrays would
-    have to leave an accelerator at every step.
+def machine_for(devices: tuple[Device, ...], members: int) -> Machine:
+    """NumPy for batches on a CPU; compiled if there are so many members that it pays, or if arrays
+    would otherwise have to leave an accelerator at every step.
     """
     mesh = jax.sharding.Mesh(np.array(devices), ("member",)) if len(devices) > 1 else None
     on_cpu = all(device.platform == "cpu" for device in devices)
@@ -72,7 +72,7 @@ def for_members(function: Function, static: tuple[Hashable, ...]) -> Function:
 
 
 def _exact(function: Function, static: tuple[Hashable, ...]) -> Function:
-    """``function(*static, …)``, whose products keep all digits of single precision."""
+    """``function(*static, …)`` with products that keep all digits of single precision."""
 
     def run(*args: Tree) -> Tree:
         with exact_products():

@@ -31,13 +31,13 @@ class Piece:
         return -(-len(self.index) // self.schedule.block_size)
 
     def member_in_slots(self, slots: int) -> ndarray:
-        """The member in each of so many slots; slots left over hold the last member again."""
+        """The member in each slot; the slots that are left over hold the last member again."""
         return np.pad(self.index, (0, slots - len(self.index)), mode="edge")
 
 
 @dataclass(frozen=True)
 class Flat:
-    """The leaves of ``Members``, and how they make them up."""
+    """The flat leaves of ``Members``, and how to put them together."""
 
     leaves: list[Array]
     form: Form
@@ -52,7 +52,7 @@ class Flat:
 
 
 def flat_members(inputs: Inputs, index: ndarray, length: tuple[int, ...]) -> Flat:
-    """The members ``index`` as flat leaves, with what differs between them on a leading axis."""
+    """The members ``index`` as flat leaves; what differs between members has a leading axis."""
     chunk = inputs.source.take(index, length)
     data, w, codes = chunk.rows
     flags = jax.tree.unflatten(jax.tree.structure(inputs.source.rows), list(inputs.source.shared))

@@ -1,4 +1,4 @@
-"""How a batch is cut up: members in a block, blocks in a chunk, and the memory that takes."""
+"""How a batch is divided: members in a block, blocks in a chunk, and the memory needed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SHARE_OF_ACCELERATOR = 0.25  # of its free memory, for what a chunk holds there
 
 @dataclass(frozen=True)
 class Schedule:
-    """The cut of one bucket: chunks of ``blocks`` × ``block_size`` members, some of which make up a
-    piece.
+    """How one bucket is divided: into chunks of ``blocks`` × ``block_size`` members, several of
+    which make up a piece.
     """
 
     block_size: int
@@ -56,21 +56,19 @@ class Schedule:
 
 
 def free_bytes() -> float:
-    """Memory that can be had without swapping, on Linux, macOS and Windows alike; infinite where it
-    is not known.
-    """
+    """The memory available without swapping, on Linux, macOS and Windows; infinite if unknown."""
     psutil = _psutil()
     return float("inf") if psutil is None else float(psutil.virtual_memory().available)
 
 
 def resident_bytes() -> float:
-    """Memory that this process holds; 0 where it is not known."""
+    """The memory that this process holds; 0 if unknown."""
     psutil = _psutil()
     return 0.0 if psutil is None else float(psutil.Process().memory_info().rss)
 
 
 def _psutil() -> ModuleType | None:
-    """The package, imported by the first batch; None where it could not be built."""
+    """The package psutil, imported by the first batch; None if it is not available."""
     try:
         import psutil
     except ImportError:  # it is compiled, and a browser or a rare system has no wheel of it
@@ -91,8 +89,8 @@ class Sizes(NamedTuple):
 def cut(
     sizes: Sizes, devices: int, free: float, block: int | None, on_accelerator: bool
 ) -> Schedule:
-    """The schedule of a bucket. Slots come in few numbers, so that the programs of the state
-    machine are compiled once for all buckets.
+    """The schedule of a bucket. Only a few numbers of slots occur, so that the programs of the
+    state machine are compiled once for all buckets.
 
     Args:
         free: bytes that may be used, of all devices.

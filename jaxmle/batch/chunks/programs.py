@@ -1,5 +1,5 @@
-"""Passes over the data of many members: what one member's ``Passes`` do, for blocks of members,
-one block after the other.
+"""Passes over the data of many members: the ``Passes`` of one member, run for one block of members
+after the other.
 
 A block is small enough to stay in a core's cache. A block without active members is left out:
 members that are done cost nothing. These are the only programs of a batch that contain the
@@ -28,7 +28,7 @@ from jaxmle.solvers.state import Point
 
 
 class Members(NamedTuple):
-    """What the members of a batch are made of: each leaf with a leading axis, or shared by all."""
+    """The members of a batch as leaves, each with a leading axis over members or shared by all."""
 
     loglik: Tree  # a likelihood whose leaves (weights, held values) may differ between members
     base: Array  # (p,) values of the entries that do not move
@@ -37,20 +37,20 @@ class Members(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How flat leaves make up ``Members``: static."""
+    """How ``Members`` are put together from flat leaves; static."""
 
     treedef: TreeDef
     shared: tuple[bool, ...]  # for each leaf whether all members share it
 
     def member(self, per_member: Sequence[Array], common: Sequence[Array]) -> Members:
-        """One member from its own leaves and those that all members share."""
+        """One member, from its own leaves and the shared ones."""
         shared = iter(common)
         varying = iter(per_member)
         leaves = [next(shared) if is_shared else next(varying) for is_shared in self.shared]
         return jax.tree.unflatten(self.treedef, leaves)
 
     def designs(self, per_member: Sequence[Array], common: Sequence[Array]) -> list[int]:
-        """Which of one member's own leaves are designs, to be laid out by columns."""
+        """Which of a member's own leaves are designs, which are stored by columns."""
         member = self.member(per_member, common)
         flags = iter(jax.tree.leaves(linear_designs(member.loglik, member.data)))
         start = len(jax.tree.leaves((member.loglik, member.base)))
@@ -62,8 +62,8 @@ class Form(NamedTuple):
     def whole(
         self, per_member: Sequence[Array], common: Sequence[Array], by_columns: list[int]
     ) -> Members:
-        """One member from leaves that are laid out by columns where they are designs; a regression
-        is marked with the designs that all members share.
+        """One member, from leaves in which designs are stored by columns; a regression is marked
+        with the designs that all members share.
         """
         leaves = [leaf.T if i in by_columns else leaf for i, leaf in enumerate(per_member)]
         member = self.member(leaves, common)
@@ -74,7 +74,7 @@ class Form(NamedTuple):
 
 
 def single(per_member: Sequence[Array], axes: int) -> list[Tree]:
-    """The shapes of one member's leaves."""
+    """The leaves of one member, as shapes."""
     return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in per_member]
 
 
@@ -136,8 +136,8 @@ def over_slots(
     active: Array,
     args: Tree,
 ) -> Tree:
-    """``over_blocks`` for slots in one row, active (b,) and args (b, ...), of which the last may be
-    without data: those get zeros. The slots are last in what it returns.
+    """``over_blocks`` for a flat axis of slots: active (b,) and args (b, ...). Slots without data
+    get zeros. In the result the axis of slots is last.
     """
     blocks, block_size = per_member[0].shape[:2]
     with_data = blocks * block_size
@@ -157,8 +157,8 @@ def over_slots(
 
 
 def _for_each_member(run: Function) -> Function:
-    """A pass over all slots, (problem, form, per_member, common, active, args), from what it does
-    for one member, (problem, member, *args).
+    """Turn a pass for one member, (problem, member, *args), into a pass over all slots, (problem,
+    form, per_member, common, active, args).
     """
     return lambda problem, form, per_member, common, active, args: over_slots(
         partial(run, problem), form, per_member, common, active, args
@@ -186,8 +186,8 @@ def evaluate_in_float32(
     active: Array,
     args: tuple[Array],
 ) -> Tree:
-    """``evaluate`` for leaves and z (b, k) in single precision, with all that all members share in
-    it too.
+    """``evaluate`` for leaves and z (b, k) in single precision; what all members share is converted
+    too.
     """
 
     def evaluate_member(problem: Problem, member: Members, z: Array) -> Tree:
@@ -214,7 +214,7 @@ def _in_float32(tree: Tree) -> Tree:
 def covariance_parts(
     problem: Problem, member: Members, point: Tree, verdict: Tree
 ) -> CovarianceParts:
-    """The covariance at the end that takes another pass over the data."""
+    """The covariance at the end, if it takes another pass over the data."""
     return robust_covariance(_passes(problem, member), point, verdict)
 
 
@@ -232,7 +232,7 @@ def first_rough(problem: Problem, member: Members, z: Array) -> Array:
 
 @_for_each_member
 def counted(problem: Problem, member: Members) -> Array:
-    """n; NaN where a likelihood without data returns one number."""
+    """The number of observations; NaN if a likelihood without data returns a single number."""
 
     def terms() -> float:
         params = problem.layout.unravel(member.base)
@@ -246,7 +246,7 @@ def counted(problem: Problem, member: Members) -> Array:
 
 @_for_each_member
 def approached(problem: Problem, member: Members, z: Array) -> tuple[Array, Array]:
-    """The neighbourhood of the maximum by a first-order method, and its steps."""
+    """A point near the maximum, reached by a first-order method, and the number of its steps."""
     problem = replace(problem, loglik=member.loglik)
     objective = objective_of(problem, member.base, member.data)
     return approach(problem.solver, objective.value, objective, objective.curvatures, z)

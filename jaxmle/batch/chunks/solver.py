@@ -77,8 +77,8 @@ class Ascent(NamedTuple):
 
 
 def _idle(point: Point, running: Array) -> Point:
-    """A point that asks for nothing where a member does not run: its lanes must not wake the
-    rare branches.
+    """The point, with harmless values for members that are not running, so that they do not trigger
+    the rare branches.
     """
 
     def keep(new: Tree, idle: Tree) -> Tree:
@@ -131,10 +131,10 @@ def half_done(counts: Counts) -> bool:
     """Whether the members of a round that are still running had better be gathered with those of
     other chunks.
 
-    A chunk goes on at full cost until its last member is done. One more step costs as much as a
-    step of each; to leave the others behind costs a step of each of them, and ``STEPS_TO_GATHER``
-    steps more of those that this step would end. Half must be done: later steps may end more than
-    this one.
+    A step of a chunk costs the same however many of its members are still running. Gathering the
+    running members costs ``STEPS_TO_GATHER`` steps for each of them, including those that the next
+    step would finish. At least half must be done, because later steps may finish more than this
+    one.
     """
     ending = (counts.before - counts.now) / max(counts.before, 1)
     return 2 * counts.now <= counts.all and counts.now * (1 + STEPS_TO_GATHER * ending) < counts.all
@@ -167,7 +167,7 @@ def resume_ascent(
 
 
 class Approach(NamedTuple):
-    """Where first steps in single precision lead."""
+    """The result of the first steps in single precision."""
 
     z: Array  # (k, b) in double precision
     steps: Array  # (b,) evaluations
@@ -178,11 +178,11 @@ def approach_in_float32(
     evaluate: Evaluate, z: Array, active: ndarray, rounds: int, machine: Machine
 ) -> Approach:
     """Ascend from z (k, b) in single precision until each active member is where full Newton steps
-    take over, or has had so many evaluations.
+    take over, or has used up its evaluations.
 
-    Within half a standard error of a maximum it is the end of the pending Newton step that an
-    ascent in double precision begins at; on the way there it is the point itself, unless it
-    recedes: that is told from the start asked for.
+    An ascent in double precision then starts at the end of the pending Newton step if that is
+    within half a standard error of a maximum; otherwise at the point itself. A member that recedes
+    starts from the user's start, where a recession can be recognised.
     """
     z32 = namespace(z).asarray(z, dtype=np.float32)
     first = evaluate(z32, active)
@@ -204,7 +204,7 @@ def _next(step: Function, cap: Array, now: Ascent, trial: Point) -> Ascent:
 
 
 def _approaching(state: State, trial: Point, active: Array, cap: Array) -> Ascent:
-    """A step of an ascent that ends where polishing begins."""
+    """One step of an ascent that ends when polishing begins."""
     now = _step(state, trial, active, cap)
     return now._replace(active=now.active & (now.state.phase == ASCENDING))
 
@@ -234,7 +234,9 @@ def _each(value: int, like: Array) -> ndarray:
 def _go_on(
     evaluate: Evaluate, now: Ascent, number: int, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """The states when it is ``enough`` for an ascent at whose outset so many members ran."""
+    """Continue an ascent until it is ``enough``; ``number`` is how many members were running at its
+    start.
+    """
     limits = _each(cap, now.active)
 
     def is_enough(now: Ascent) -> bool:
@@ -257,8 +259,8 @@ def _go_on(
 def is_open(
     nonlinear: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int
 ) -> Array:
-    """Whether a member needs more than the first round: steps, an excursion, or a search for
-    the row that is to blame.
+    """Whether a member needs more than the first round: further steps, an excursion, or a search
+    for the row that made it fail.
     """
     failed = (
         (state.outcome == NOT_FINITE)
@@ -280,7 +282,7 @@ def explore(
     may_have_kinks: bool,
     machine: Machine,
 ) -> Limit:
-    """The excursions of all members; those that need none cost no evaluation."""
+    """The excursions of all members. Members that need none cost no evaluation."""
     if not may_have_kinks:
         return _explored(evaluate, state, active, nonlinear, machine)
     search = machine.run_compiled(_to_kink, (), state, active)
@@ -366,7 +368,7 @@ def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged
 def judged(
     problem: Problem, base: Array, state: State, limit: Limit | None, machine: Machine
 ) -> Judged:
-    """The verdicts; ``limit`` None where no member took an excursion. The problem holds no
+    """The verdicts; ``limit`` is None if no member took an excursion. The problem holds no
     likelihood.
     """
     limit = unexplored(state) if limit is None else limit
@@ -404,6 +406,6 @@ def finished(
 def record_shapes(
     problem: Problem, base: Array, state: State, n: Array, data_id: Array, steps: Array
 ) -> Tree:
-    """The record of one member, for its shapes."""
+    """The record of one member, of which only the shapes are used."""
     ending = _judged(problem, base, state, unexplored(state))
     return _finished(problem, base, ending.verdict, ending.reached, ending.extra, n, data_id, steps)

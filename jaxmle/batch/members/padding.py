@@ -1,4 +1,4 @@
-"""Whether members of unequal length may be padded to a common one, and why not."""
+"""Whether members of unequal length may be padded to a common length; if not, why."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms
 def obstacle_to_padding(
     loglik: Loglik, layout: Layout, base: ndarray, data: Tree, sizes: ndarray
 ) -> str:
-    """Why members must run at their own lengths; "" where they may be padded, or are of one length.
+    """The reason why members must run at their own lengths; "" if they may be padded or have equal
+    lengths.
 
-    Padding is harmless where each term is proved to depend on its own row: a function that looks at
-    other rows would see it.
+    Padding is harmless if each term is proved to depend only on its own row.
 
     Args:
         data: those of the member of most rows.
         sizes: rows of each member, (b, parts).
 
     Raises:
-        ValueError: where terms are not proved so and there are more lengths than are worth a
-            compilation each.
+        ValueError: if that is not proved and there are more lengths than are worth compiling for.
     """
     lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
     differ = not are_equal(sizes)
@@ -56,7 +55,7 @@ def obstacle_to_padding(
 
 
 def _has_terms(loglik: Loglik, layout: Layout, base: ndarray, data: Tree, differ: bool) -> bool:
-    """Whether the likelihood returns terms; asked at a padded length where lengths differ."""
+    """Whether the likelihood returns terms, evaluated at a padded length if lengths differ."""
     if differ:
         padded = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
@@ -72,8 +71,8 @@ def _has_terms(loglik: Loglik, layout: Layout, base: ndarray, data: Tree, differ
 
 
 def _reach(sizes: ndarray) -> list[int]:
-    """Lengths whose programs are compared: of a few lengths all, of many the shortest, and the
-    longest that padding makes.
+    """The lengths whose programs are compared: all if they are few, otherwise the shortest; and the
+    longest padded length.
     """
     lengths = np.unique(sizes[sizes > 0])
     some = lengths if len(lengths) <= MAX_TRACED_LENGTHS else lengths[:1]

@@ -1,5 +1,5 @@
-"""From what a user gives ``fit_batch`` to members that can be cut into chunks; whatever is wrong
-by shapes and types is refused here.
+"""From what a user gives ``fit_batch`` to members that can be cut into chunks; mistakes in shapes
+and types are refused here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Inputs:
         return largest_of(self.source)
 
     def most_counts(self, length: tuple[int, ...]) -> tuple[int, ...]:
-        """For each leaf of counts, the most different ones in a member of so many rows."""
+        """The largest number of distinct counts in a member, for each leaf of counts, given the
+        number of rows.
+        """
         is_short = self.source.sizes[:, 0] <= length[0]
         return tuple(int(numbers[is_short].max()) for numbers in self.counts)
 
@@ -149,7 +151,7 @@ def _layout_and_base(
 
 
 def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacked | Ragged) -> None:
-    """Codes that index parameters lie in range, in every member."""
+    """Refuse codes that index parameters out of range, in any member."""
     flags = source.shared[: source.data_leaves]
     leaves = jax.tree.leaves(source.rows[0])
 
@@ -173,8 +175,8 @@ def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacke
 
 
 def _check_ragged_calls(loglik: Loglik, layout: Layout, base: ndarray, source: Ragged) -> None:
-    """Built-in models that the likelihood calls read the coding of each member: of all their rows
-    together where rows are kept apart.
+    """Check the coding of the data for the built-in models that the likelihood calls: of all
+    members together if the rows are independent, otherwise member by member.
     """
     if not source.padded:  # a row that is read by its number may not be there in a shorter member
         rows = source.sizes[:, 0]
@@ -205,7 +207,7 @@ def _refuse_inner_weights(loglik: Loglik) -> None:
 
 
 def _distinct(loglik: Loglik, source: Stacked | Ragged) -> tuple[ndarray, ...]:
-    """For each leaf of counts, how many different ones each member has, (b,)."""
+    """The number of distinct counts in each member, (b,), for each leaf of counts."""
     numbers = []
     for name in counts_of(loglik):
         y = np.asarray(leaf_of(source.rows[0], name))

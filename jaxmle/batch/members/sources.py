@@ -1,5 +1,5 @@
 """The data of many members: stacked along an axis, ragged lists, or one long table cut into groups;
-given out in padded chunks.
+handed out in padded chunks.
 
 A ragged member is padded to the length of its bucket with copies of one of its own rows at weight
 0, so that the padding adds exactly nothing. Rows of the data, observation weights and cluster codes
@@ -71,7 +71,7 @@ class Stacked:
         return np.full((self.members, 1), length)
 
     def place(self, part: int, index: tuple[int, ...]) -> str:
-        """Where a value of a leaf stands, in words; one index alone is of a leaf that members
+        """The position of a value of a leaf, in words. A single index means a leaf that all members
         share.
         """
         first, *rest = index
@@ -86,7 +86,7 @@ class Stacked:
         )
 
     def stack(self, index: ndarray, length: tuple[int, ...]) -> Tree:
-        """The rows of the members ``index``; of a run of neighbours a view."""
+        """The rows of the members ``index``; a view if they are consecutive."""
         run = (
             len(index) > 0
             and index[-1] - index[0] + 1 == len(index)
@@ -151,7 +151,7 @@ class Ragged:
         return (False,) * len(self.part)
 
     def place(self, part: int, index: tuple[int, ...]) -> str:
-        """Where a value of a leaf stands, in words: its row in the member, or in the table if
+        """The position of a value of a leaf, in words: its row in the member, or in the table if
         that is cut into groups.
         """
         row = index[0]
@@ -161,7 +161,7 @@ class Ragged:
         return f"row {row - int(self.starts[member, part])} of member {member}"
 
     def member(self, part: int, row: int) -> int:
-        """The member that a row of a part's table belongs to."""
+        """The member to which a row of a part's table belongs."""
         order = self.order[part]
         place = row if order is None else int(np.flatnonzero(order == row)[0])
         ends = self.starts[:, part] + self.sizes[:, part]
@@ -230,7 +230,8 @@ def data_of(source: Stacked | Ragged, member: int) -> Data:
 def concatenated(
     datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[Array]]
 ) -> tuple[tuple[Tree, ...], tuple[int, ...], ndarray, ndarray]:
-    """A list of data sets end to end: rows, the part of each leaf, and starts and sizes (b, parts).
+    """Concatenate a list of data sets: the rows, the part of each leaf, and starts and sizes (b,
+    parts).
 
     Args:
         datasets: one tree for each member.
@@ -355,15 +356,15 @@ def buckets(sizes: ndarray, padded: bool) -> list[tuple[tuple[int, ...], ndarray
 
 
 def padded_rows(rows: ndarray) -> ndarray:
-    """The next powers of two, and 0 for 0: the lengths at which a likelihood is run, and looked at
-    beforehand, are few, and are met again by the next batch.
+    """The next powers of two, and 0 for 0. So a likelihood is traced and run at few lengths, which
+    the next batch uses again.
     """
     return np.where(rows > 0, 2 ** np.ceil(np.log2(np.maximum(rows, 1))).astype(int), 0)
 
 
 def _trimmed(length: int, size: ndarray) -> int:
-    """The length of a bucket for members of so many rows: eighths of it go where none reaches
-    them and their rows are many.
+    """The length of a bucket for members with these numbers of rows: eighths of it are cut off if
+    no member reaches them and that saves many rows.
     """
     eighths = -(-8 * int(size.max()) // length)
     shorter = max(int(size.max()), -(-length * eighths // 8))

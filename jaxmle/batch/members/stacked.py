@@ -28,7 +28,7 @@ def stacked(
     Args:
         options: weights, clusters and dtype are read.
         in_axes: the axis over members of each leaf, as in ``jax.vmap``.
-        params0, params_axis: where nothing else runs over members, the start values may.
+        params0, params_axis: used if only the start values have an axis over members.
     """
     data = host_data(datasets, options.host_dtype, nan=True)
     axes = leaf_axes(in_axes, data)
@@ -112,7 +112,7 @@ def _number_of_members(sizes: dict[int, str], lengths: set[int]) -> int:
 
 
 class _Shared:
-    """Stands for None in a tree of axes, where None itself would be no leaf."""
+    """Stands for None in a tree of axes, because None is not a leaf."""
 
 
 def leaf_axes(in_axes: Axes, data: Data) -> list[int | None]:

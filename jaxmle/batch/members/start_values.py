@@ -60,7 +60,7 @@ def _starts_by_length(
 
 
 def check_starts(layout: Layout, params: Tree, members: int) -> None:
-    """Every member's start lies inside its bounds; the first that does not is named."""
+    """Refuse a member whose start is outside its bounds; the first such member is named."""
     values = layout.treedef.flatten_up_to(params)
     vectors = [
         leaf.constraint.elementwise or isinstance(leaf.constraint, Simplex | Ordered)
@@ -109,15 +109,15 @@ def has_member_axis(
 
 
 def check_params_axis(axis: Axes) -> None:
-    """``params_axis`` is 0, None or "auto"."""
+    """Refuse a ``params_axis`` other than 0, None or "auto"."""
     known = axis is None or (isinstance(axis, int | str) and not isinstance(axis, bool))
     if not known or axis not in (0, "auto", None):
         raise ValueError(f"params_axis must be 0, None or 'auto'; got {shown(axis)}")
 
 
 def _fits(loglik: Loglik, params: Params, constraints: Tree, source: Stacked | Ragged) -> bool:
-    """Whether a member's likelihood takes these start values: terms of the right shape and no
-    error.
+    """Whether a member's likelihood accepts these start values: it returns terms of the right shape
+    and raises no error.
     """
     try:
         data = data_of(source, largest_of(source))

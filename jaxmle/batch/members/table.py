@@ -17,7 +17,7 @@ WEIGHTS_IN_CACHE = 2**15  # looked at together, so that they are read from memor
 
 
 def ragged(loglik: Loglik, datasets: list[Data], options: Options) -> Ragged:
-    """A list with one data set a member, end to end in one table, checked."""
+    """A list with one data set per member, concatenated into one table and checked."""
     if not datasets:
         raise ValueError("datasets is an empty list: there is nothing to fit")
     if all(isinstance(data, int | float | complex | str) for data in datasets):
@@ -53,8 +53,8 @@ def _row_aligned(options: Options) -> dict[str, Tree]:
 
 
 def grouped(loglik: Loglik, groups: Table, options: Options) -> Ragged:
-    """Members whose rows stand anywhere in one table, checked; weights and clusters are in the
-    order of its rows.
+    """Members whose rows are anywhere in one table, checked. Weights and clusters are in the order
+    of its rows.
     """
     if isinstance(loglik, Pool):
         raise ValueError(
@@ -99,13 +99,13 @@ def _checked_table(
     order: tuple[ndarray | None, ...],
     options: Options,
 ) -> Ragged:
-    """Members that stand in one table, checked.
+    """The members of one table, checked.
 
     Args:
         rows: (data, weights if any, labels if any).
         part: the part of a pool that each leaf belongs to.
         starts, sizes: the first row of each member and how many it has, (b, parts).
-        order: for each part the row of the table at each place; None where it is in order.
+        order: for each part, the row of the table at each position; None if the rows are in order.
     """
     dtype = options.host_dtype
     data = host_data(rows[0], dtype, nan=True)
@@ -146,7 +146,7 @@ def codes_within(labels: ndarray, member: ndarray) -> ndarray:
 
 
 def _are_weights(w: ndarray, kind: str) -> bool:
-    """Whether all are finite, not negative, and whole where they are frequencies."""
+    """Whether all weights are finite and non-negative, and integers if they are frequencies."""
     whole = kind == "frequency"
 
     def in_order(part: ndarray) -> bool:
@@ -166,8 +166,8 @@ def check_member_weights(
 
     Args:
         w: (n,), or (b, n) with those of each member.
-        n: how many rows a member has; None where that is known to agree.
-        member: of each row of a table in order, to be named in the message.
+        n: the number of rows of a member; None if it is known to agree.
+        member: the member of each row of a table, to be named in the message.
     """
     if n is not None and w.shape[-1] != n:
         raise ValueError(f"weights must have shape ({n},) or (members, {n}); got {w.shape}")

@@ -254,15 +254,15 @@ def _record(
     full = jnp.where(known, (root @ root.T)[follow][:, follow], jnp.nan)
     vcov = jnp.where((roots < 0)[:, None] | (roots < 0)[None, :], jnp.nan, full)
     estimate = jnp.where(failed, jnp.nan, x[np.where(roots >= 0, roots, np.arange(layout.p))])
-    hollow = jnp.where(failed, jnp.nan, 1.0).astype(x.dtype)
+    nan_if_failed = jnp.where(failed, jnp.nan, 1.0).astype(x.dtype)
     n = count(loglik, data, lambda: terms_of(loglik, layout.unravel(x), data).shape[0])
     return Fit(
         params=layout.unravel(estimate),
         stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))),
         vcov=vcov,
-        hessian=unadjusted.hessian * hollow,
-        loglik=unadjusted.value * hollow,
-        score=unadjusted.score * hollow,
+        hessian=unadjusted.hessian * nan_if_failed,
+        loglik=unadjusted.value * nan_if_failed,
+        score=unadjusted.score * nan_if_failed,
         decrement=end.point.decrement,
         n=jnp.asarray(n, x.dtype),
         status=status.astype(jnp.int32),

@@ -80,7 +80,7 @@ def equations_of(layout: Layout, texts: list[str]) -> Equations:
 
 def _names(layout: Layout) -> dict[str, list[int]]:
     """Every spelling without blanks, the longest first, with the positions it refers to."""
-    known = [*layout.names, *layout.places, *layout.short]
+    known = [*layout.names, *layout.whole_names, *layout.places, *layout.short]
     known += [leaf.path or "theta" for leaf in layout.leaves]
     positions = {}
     for name in sorted(set(known), key=len, reverse=True):
@@ -118,7 +118,8 @@ def _side(layout: Layout, names: dict[str, list[int]], side: str, text: str) -> 
     reader = _Reader("".join(side.split()), names, [0], layout.p)
     form = _sum(reader, layout, text)
     if reader.rest():
-        raise ValueError(f"cannot read {reader.rest()!r} in {text!r}")
+        several = ": several equations are a list, ['a = 0', 'b = 1']" if "," in text else ""
+        raise ValueError(f"cannot read {reader.rest()!r} in {text!r}{several}")
     return form
 
 

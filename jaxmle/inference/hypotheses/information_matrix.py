@@ -195,8 +195,8 @@ def _ones_on_indicators(
             jnp.ones(scores.shape[1]),
         ]
     )
-    alive = size > MIN_RELATIVE_SIZE_OF_INDICATOR * parts
-    z = jnp.where(alive[None, :], z / jnp.where(alive, size, 1.0)[None, :], 0.0)
+    is_large = size > MIN_RELATIVE_SIZE_OF_INDICATOR * parts
+    z = jnp.where(is_large[None, :], z / jnp.where(is_large, size, 1.0)[None, :], 0.0)
     values, axes = jnp.linalg.eigh(z.T @ z)
     nonzero = values > z.shape[1] * jnp.finfo(z.dtype).eps ** (2 / 3)
     return jnp.sum(

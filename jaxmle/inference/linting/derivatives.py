@@ -53,16 +53,16 @@ def _compared(probe: Probe, z: ndarray, point: Point, j: int) -> _Errors:
     rounding_of_change = (
         1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
     )  # 100 times the noise, over the step of 1e-3 row units
-    slope, slope_error, bend, bend_error = _slopes(probe, z, j, 1e-3 * unit[j])
+    slope, slope_error, curvature, curvature_error = _slopes(probe, z, j, 1e-3 * unit[j])
     off = abs(slope - point.score[j]) * unit[j]
     allowed = (
         slope_error * unit[j]
         + rounding_of_change
         + 1e-7 * (abs(point.score[j]) * unit[j] + probe.n)
     )
-    curve = np.abs(bend - point.hessian[:, j]) * unit[j] * unit
+    curve = np.abs(curvature - point.hessian[:, j]) * unit[j] * unit
     room = (
-        bend_error * unit[j] * unit
+        curvature_error * unit[j] * unit
         + rounding_of_change
         + 1e-6 * (np.abs(point.hessian[:, j]) * unit[j] * unit + probe.n)
     )
@@ -78,7 +78,7 @@ def _compared(probe: Probe, z: ndarray, point: Point, j: int) -> _Errors:
         "quantity": "Hessian",
         "parameter": names,
         "given": float(point.hessian[i, j]),
-        "differences": float(bend[i]),
+        "differences": float(curvature[i]),
     }
     return _Errors(off / allowed, curve[i] / room[i], (score, hessian))
 

@@ -97,7 +97,8 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
     """Check that the sum or integral of exp(term) over the response is one, at two points."""
     if probe.leaf is None:
         why = (
-            "name the response and its support"
+            "name the response and its support, lint(…, response='y', support='real'); of one "
+            "array give only the support"
             if len(probe.members) == 1
             else "check the members of a pool one by one"
         )

@@ -255,14 +255,14 @@ def _row_unit(z: ndarray, x: ndarray, point: Point, n: int) -> ndarray:
     No nonzero printed entry changes by more than 30 %, so that a scale without a constraint stays
     positive.
     """
-    bend = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
-    is_curved = np.isfinite(bend) & (bend > 0)
-    unit = np.where(is_curved, 0.3 / np.sqrt(np.where(is_curved, bend, 1.0) / n), 0.1)
+    curvature = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
+    is_curved = np.isfinite(curvature) & (curvature > 0)
+    unit = np.where(is_curved, 0.3 / np.sqrt(np.where(is_curved, curvature, 1.0) / n), 0.1)
     slope = np.abs(point.aux.jacobian)
-    felt = (slope > 0) & (x[:, None] != 0)
-    room = np.where(felt, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf).min(
-        axis=0
-    )
+    matters = (slope > 0) & (x[:, None] != 0)
+    room = np.where(
+        matters, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf
+    ).min(axis=0)
     return np.minimum(unit, np.minimum(room, 1.0))
 
 

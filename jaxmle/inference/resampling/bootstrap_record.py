@@ -108,10 +108,10 @@ class Bootstrap:
     @property
     def vcov(self) -> ndarray:
         """Covariance of the replicates, (q, q); NaN for entries without a finite standard error."""
-        dead = ~np.isfinite(self.se)
+        without_stderr = ~np.isfinite(self.se)
         with np.errstate(invalid="ignore"):
             covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
-        return np.where(dead[:, None] | dead[None, :], np.nan, covariance)
+        return np.where(without_stderr[:, None] | without_stderr[None, :], np.nan, covariance)
 
     def interval(self, level: float = 0.95, kind: str = "percentile") -> ndarray:
         """Intervals of each entry, (q, 2). See ``conf_int``."""

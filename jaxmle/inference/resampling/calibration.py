@@ -277,6 +277,6 @@ def _over(reduce: Function, values: ndarray, least: int = 1) -> ndarray:
     """A reduction over replicates, NaN if there are too few or all are undefined."""
     if len(values) < least:
         return np.full(values.shape[1], np.nan)
-    alive = ~np.all(np.isnan(values), axis=0)
+    has_value = ~np.all(np.isnan(values), axis=0)
     with np.errstate(invalid="ignore"):
-        return np.where(alive, reduce(np.where(alive, values, 0.0), axis=0), np.nan)
+        return np.where(has_value, reduce(np.where(has_value, values, 0.0), axis=0), np.nan)

@@ -160,15 +160,22 @@ def _clusters(codes: tuple[Tree, ...], w: ndarray | None, weights: Weights | Non
         )
     code = np.asarray(labels)
     times = np.ones(len(code)) if w is None else w
-    alive = np.unique(code[times > 0])
-    if len(alive) < 2:
-        raise ValueError(f"a cluster bootstrap needs at least two clusters; got {len(alive)}")
-    unit = np.searchsorted(alive, code)
+    drawn_clusters = np.unique(code[times > 0])
+    if len(drawn_clusters) < 2:
+        raise ValueError(
+            f"a cluster bootstrap needs at least two clusters; got {len(drawn_clusters)}"
+        )
+    unit = np.searchsorted(drawn_clusters, code)
     return Plan(
         "cluster",
         "frequency" if weights is None else weights.kind,
         len(code),
-        partial(_spread, unit=np.minimum(unit, len(alive) - 1), times=times, units=len(alive)),
+        partial(
+            _spread,
+            unit=np.minimum(unit, len(drawn_clusters) - 1),
+            times=times,
+            units=len(drawn_clusters),
+        ),
     )
 
 

@@ -213,23 +213,23 @@ def _panel(
     fall there.
     """
     t = np.linspace(-DOUBLE_EXPONENTIAL_REACH, DOUBLE_EXPONENTIAL_REACH, nodes + 1)
-    bend = 0.5 * math.pi * np.sinh(t)
+    half_sinh = 0.5 * math.pi * np.sinh(t)
     log_speed = np.log(0.5 * math.pi * np.cosh(t))
     if math.isinf(a) or math.isinf(b):
         scale = _scale(p, b if math.isinf(a) else a, inner)
-        step = scale * np.exp(bend)
+        step = scale * np.exp(half_sinh)
         y = b - step if math.isinf(a) else a + step
-        log_width = math.log(scale) + bend + log_speed
+        log_width = math.log(scale) + half_sinh + log_speed
         far = True
     else:
         # The distance to the closer end keeps its digits if that end is 0.
-        share = scipy.special.expit(2 * bend)
-        y = np.where(t < 0, a + (b - a) * share, b - (b - a) * scipy.special.expit(-2 * bend))
+        share = scipy.special.expit(2 * half_sinh)
+        y = np.where(t < 0, a + (b - a) * share, b - (b - a) * scipy.special.expit(-2 * half_sinh))
         log_width = (
             math.log(2 * (b - a))
             + log_speed
-            - np.logaddexp(0, 2 * bend)
-            - np.logaddexp(0, -2 * bend)
+            - np.logaddexp(0, 2 * half_sinh)
+            - np.logaddexp(0, -2 * half_sinh)
         )
         far = False
     usable = np.isfinite(y) & (y != a) & (y != b)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
+from jax.extend.core import JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, Function, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.codes import called
@@ -111,7 +111,7 @@ def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
     table: dict[Tree, Known] = {jaxpr.invars[0]: x}
 
     def read(atom: Atom) -> Known:
-        if hasattr(atom, "val"):
+        if isinstance(atom, Literal):
             return constants(atom.val)
         if atom not in table:
             table[atom] = constants(values[atom])
@@ -120,7 +120,7 @@ def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
     operations = zip(jaxpr.eqns, program.rules, strict=True)
     for number, (equation, of_call) in enumerate(operations, start=1):
         moves = any(
-            not hasattr(a, "val") and a in table and a not in values for a in equation.invars
+            not isinstance(a, Literal) and a in table and a not in values for a in equation.invars
         )
         if not moves:
             continue

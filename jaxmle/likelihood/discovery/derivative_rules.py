@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Foreign, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
@@ -42,7 +42,7 @@ STEP_OF_THE_VALUES = 0.1  # in standard errors along the direction: ℓ falls by
 # of the fall that the score predicts; Simpson's rule is accurate to 1e-6 here, and an adjoint
 # solved with a loose tolerance is not a wrong rule
 SHARE_OF_FALL = 0.01
-ROUNDINGS = 64.0  # of Σ|terms|, sixteen times the noise of ℓ assumed elsewhere
+ROUNDING_FACTOR = 64.0  # of Σ|terms|, sixteen times the noise of ℓ assumed elsewhere
 
 
 class Comparison(NamedTuple):
@@ -85,7 +85,7 @@ def _rules(jaxpr: Jaxpr, moving: set[Tree]) -> Iterator[str]:
     """
     moving = set(moving)
     for equation in jaxpr.eqns:
-        if not any(not hasattr(atom, "val") and atom in moving for atom in equation.invars):
+        if not any(not isinstance(atom, Literal) and atom in moving for atom in equation.invars):
             continue
         moving.update(equation.outvars)
         name = equation.primitive.name
@@ -130,8 +130,8 @@ def _caller_of_stop(equation: JaxprEqn) -> str | None:
 def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison:
     """The comparison at x (p,); no error if the Hessian is already computed by differences."""
     point = sums(loglik, layout, x, data)
-    bend = jnp.abs(jnp.diagonal(point.hessian))
-    unit = jnp.where(bend > 0, jax.lax.rsqrt(bend), jnp.maximum(jnp.abs(x), 1.0))
+    curvature = jnp.abs(jnp.diagonal(point.hessian))
+    unit = jnp.where(curvature > 0, jax.lax.rsqrt(curvature), jnp.maximum(jnp.abs(x), 1.0))
     direction = unit * _spread(layout.p).astype(x.dtype)
 
     def pass_at(t: Array) -> Accumulated:
@@ -166,7 +166,7 @@ def _unforeseen(pass_at: Tree, direction: Array, step: Array) -> Array:
     before, after = (slope[i] + 4 * slope[i + 1] + slope[i + 2] for i in (0, 2))
     foreseen = step / 6 * jnp.stack([before, after])
     change = jnp.stack([value[2] - value[0], value[4] - value[2]])
-    noise = ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.max(absolute)
+    noise = ROUNDING_FACTOR * jnp.finfo(value.dtype).eps * jnp.max(absolute)
     size = jnp.maximum(jnp.abs(change), jnp.abs(foreseen))
     off = jnp.maximum(jnp.abs(change - foreseen) - noise, 0.0)
     return jnp.max(off / jnp.maximum(size, jnp.finfo(value.dtype).tiny))

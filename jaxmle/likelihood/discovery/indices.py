@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, Loglik, Slice, Tree, ndarray
 from jaxmle.closures.program_digest import program_digest
@@ -313,7 +313,9 @@ def _fixed_indices(
     """
 
     def read(atom: Atom) -> int | None:
-        return cast("int | None", literal(atom).known) if hasattr(atom, "val") else known.get(atom)
+        if isinstance(atom, Literal):
+            return cast("int | None", literal(atom).known)
+        return known.get(atom)
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
@@ -324,7 +326,7 @@ def _fixed_indices(
         if inner is not None:
             given = dict(zip(inner.jaxpr.invars, ins, strict=True))
             yield from _fixed_indices(inner.jaxpr, given, place)
-            outs = [given.get(out) for out in inner.jaxpr.outvars if not hasattr(out, "val")]
+            outs = [given.get(out) for out in inner.jaxpr.outvars if not isinstance(out, Literal)]
             if len(outs) == len(equation.outvars):
                 known.update(zip(equation.outvars, outs, strict=True))
             continue

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, Foreign, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
@@ -30,18 +30,18 @@ from jaxmle.runtime.calls import aval_of, value_of
 from jaxmle.runtime.compile import remembered, tracing
 
 OF_JAX, OF_THIS_PACKAGE = TRUSTED
-BENDING = frozenset(
+KINKED_OPERATIONS = frozenset(
     [
         *("abs", "clamp", "cummax", "cummin", "max", "min"),
         *("reduce_max", "reduce_min", "sign", "sort", "top_k"),
     ]
 )
 CHOOSING = frozenset(["cond", "select_n"])  # by their first operand
-BENDING_IN_THIS_PACKAGE = frozenset(["sign"])
+KINKED_IN_THIS_PACKAGE = frozenset(["sign"])
 SPECIAL_FUNCTIONS_OF_JAX = tuple(
     f"{OF_JAX}_src{os.sep}{room}{os.sep}special.py" for room in ("lax", "ops", "scipy")
 )
-BENDING_RULES = frozenset(["relu"])  # functions of jax that have a rule and are kinked
+KINKED_RULES = frozenset(["relu"])  # functions of jax that have a rule and are kinked
 
 
 class Known(NamedTuple):
@@ -87,7 +87,7 @@ def _results(
     table = dict(zip(jaxpr.invars, arguments, strict=True))
 
     def read(atom: Atom) -> Known:
-        return _literal(atom) if hasattr(atom, "val") else table.get(atom, FIXED)
+        return _literal(atom) if isinstance(atom, Literal) else table.get(atom, FIXED)
 
     for equation in jaxpr.eqns:
         known = _applied(equation, [read(atom) for atom in equation.invars], counted)
@@ -106,9 +106,9 @@ def _applied(equation: JaxprEqn, ins: list[Known], counted: frozenset[str] | Non
     if name == "stop_gradient" or not any(known.moves for known in ins):
         return [Known(is_infinite=any(known.is_infinite for known in ins))] * count
     is_kinked = any(known.is_kinked for known in ins)
-    if name in BENDING or name in CHOOSING:
-        bending = _counted(equation) if counted is None else counted
-        is_kinked |= _bends(name, ins) and name in bending
+    if name in KINKED_OPERATIONS or name in CHOOSING:
+        kinked_here = _counted(equation) if counted is None else counted
+        is_kinked |= _may_kink(name, ins) and name in kinked_here
     programs = [] if _has_smooth_rule(equation) else list(_programs(equation))
     if len(programs) == 1 and len(programs[0].invars) == len(ins):
         return _called(programs[0], equation, ins, counted)
@@ -141,7 +141,7 @@ def _called(
     return outs
 
 
-def _bends(name: str, ins: list[Known]) -> bool:
+def _may_kink(name: str, ins: list[Known]) -> bool:
     """Whether such an operation is kinked: a choice is if it depends on parameters and is between
     two finite values.
     """
@@ -156,7 +156,7 @@ def _has_smooth_rule(equation: JaxprEqn) -> bool:
         return False
     source = _source(next(_programs(equation), None))
     place = getattr(source, "func_filename", None) or ""
-    return place.startswith(TRUSTED) and getattr(source, "func_name", None) not in BENDING_RULES
+    return place.startswith(TRUSTED) and getattr(source, "func_name", None) not in KINKED_RULES
 
 
 def _programs(equation: JaxprEqn) -> Iterator[Jaxpr]:
@@ -192,7 +192,7 @@ def _counted(equation: JaxprEqn) -> frozenset[str]:
         if frame.file_name.startswith(SPECIAL_FUNCTIONS_OF_JAX):
             return frozenset()
         if frame.file_name.startswith(OF_THIS_PACKAGE):
-            return BENDING_IN_THIS_PACKAGE
+            return KINKED_IN_THIS_PACKAGE
         if not frame.file_name.startswith(OF_JAX):
             break
-    return BENDING | CHOOSING
+    return KINKED_OPERATIONS | CHOOSING

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Function, Loglik, Tree, TreeDef
 from jaxmle.closures.kinds import unwrapped
@@ -33,7 +33,7 @@ from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import ById, LikelihoodTree, Opaque
 
 ROWS_OF_SECOND_TRACE = 24  # rows of the second trace
-MOST = 8  # scalar predictors; the program is traced for each pair of them
+MAX_SCALAR_PREDICTORS = 8  # scalar predictors; the program is traced for each pair of them
 # number of parameters if there is no product to gain from: five parameters and 81 rows take half
 # the time of the general method
 MAX_SCALARS_WITHOUT_PRODUCT = 6
@@ -197,7 +197,7 @@ def _products(program: ClosedJaxpr, leaves: int) -> list[tuple[Tree, Product]]:
     products = []
     for equation in program.jaxpr.eqns:
         if equation.primitive.name != "dot_general" or any(
-            hasattr(atom, "val") for atom in equation.invars
+            isinstance(atom, Literal) for atom in equation.invars
         ):
             continue
         left, right = (places.get(atom, -1) for atom in equation.invars)
@@ -251,7 +251,9 @@ def _parted(program: ClosedJaxpr, leaves: int) -> TracedPredictors:
         for equation in program.jaxpr.eqns
         if dict(products).keys().isdisjoint(equation.outvars)
     ]
-    used = {atom for equation in others for atom in equation.invars if not hasattr(atom, "val")}
+    used = {
+        atom for equation in others for atom in equation.invars if not isinstance(atom, Literal)
+    }
     constants = tuple(i for i, var in enumerate(program.jaxpr.invars[:leaves]) if var in used)
     return TracedPredictors(
         tuple(dict.fromkeys(product for _, product in products if product.param not in constants)),
@@ -276,7 +278,7 @@ def _is_worth_it(predictors: TracedPredictors, layout: Layout) -> bool:
     return (
         plain
         and (wide or small)
-        and sum(scalars) <= MOST
+        and sum(scalars) <= MAX_SCALAR_PREDICTORS
         and all(len(leaves[i].shape) <= wide for i in predictors.constants)
     )
 
@@ -302,7 +304,7 @@ def _same_operation(a: JaxprEqn, b: JaxprEqn, n: int | None) -> bool:
         if hasattr(a.params.get(name), "consts")
     ]
     numbers = [
-        [np.asarray(atom.val).tobytes() for atom in equation.invars if hasattr(atom, "val")]
+        [np.asarray(atom.val).tobytes() for atom in equation.invars if isinstance(atom, Literal)]
         for equation in (a, b)
     ]
     shapes = [

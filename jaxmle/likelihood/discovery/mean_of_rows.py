@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.likelihood.codes import called
@@ -144,7 +144,7 @@ def _scope(
 
 
 def _in(atom: Atom, variables: set[Atom]) -> bool:
-    return not hasattr(atom, "val") and atom in variables
+    return not isinstance(atom, Literal) and atom in variables
 
 
 def _inside(
@@ -430,7 +430,7 @@ def _constant(scope: _Scope, atom: Atom, depth: int = 0) -> ndarray | None:
     """The value of an array that depends neither on data nor on parameters, if it is computed from
     constants by a few operations.
     """
-    if hasattr(atom, "val"):
+    if isinstance(atom, Literal):
         return np.asarray(atom.val)
     if atom in scope.constants:
         value = np.asarray(scope.constants[atom])
@@ -459,7 +459,7 @@ def _constant(scope: _Scope, atom: Atom, depth: int = 0) -> ndarray | None:
 def _is_count(scope: _Scope, atom: Atom) -> bool:
     """Whether a number is the sum of truth values, or of a leaf of the data such as weights."""
     summed = False
-    while not hasattr(atom, "val"):
+    while not isinstance(atom, Literal):
         if summed and aval_of(atom).dtype == bool:
             return True
         equation = scope.maker.get(atom)

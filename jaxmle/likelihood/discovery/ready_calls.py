@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
@@ -196,7 +196,7 @@ def _run(
     met: Met = {}
 
     def read(atom: Atom) -> Tree:
-        return atom.val if hasattr(atom, "val") else table[atom]
+        return atom.val if isinstance(atom, Literal) else table[atom]
 
     for place, equation in enumerate(jaxpr.eqns):
         ins = [read(atom) for atom in equation.invars]

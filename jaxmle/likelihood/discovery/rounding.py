@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import scipy
 from jax.core import eval_jaxpr
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Atom, Function, FunctionTo, Shape, Tree, ndarray
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS
@@ -94,7 +94,9 @@ def _run(
     known |= zip(jaxpr.invars, map(np.asarray, arguments), strict=True)
 
     def read(atom: Atom) -> ndarray:
-        return np.asarray(atom.val, aval_of(atom).dtype) if hasattr(atom, "val") else known[atom]
+        return (
+            np.asarray(atom.val, aval_of(atom).dtype) if isinstance(atom, Literal) else known[atom]
+        )
 
     for equation in jaxpr.eqns:
         results = _results(equation, [read(atom) for atom in equation.invars], jitter)
@@ -134,7 +136,7 @@ def _by_jax(equation: JaxprEqn, values: Values) -> Values:
     given = {
         atom: value
         for atom, value in zip(equation.invars, values, strict=True)
-        if not hasattr(atom, "val")
+        if not isinstance(atom, Literal)
     }
     alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
         invars=list(given),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Foreign, Function, Loglik, Tree
 from jaxmle.likelihood.combinators import Pool
@@ -161,7 +161,7 @@ def _alike(first: Tree, second: Tree, n: int, m: int) -> bool:
 
 
 def _same_step(x: JaxprEqn, y: JaxprEqn, n: int, m: int) -> bool:
-    numbers = [[atom.val for atom in step.invars if hasattr(atom, "val")] for step in (x, y)]
+    numbers = [[atom.val for atom in step.invars if isinstance(atom, Literal)] for step in (x, y)]
     if x.primitive is not y.primitive or not _equal(*numbers):
         return False
     if x.params.keys() != y.params.keys() or not all(

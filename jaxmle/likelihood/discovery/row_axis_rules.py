@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Atom, Tree
 from jaxmle.runtime.calls import aval_of
@@ -97,7 +97,7 @@ def follow(program: ClosedJaxpr, arguments: list[Axis], rows: int) -> list[Axis]
     known |= dict.fromkeys(jaxpr.constvars)
 
     def read(atom: Atom) -> Axis:
-        return None if hasattr(atom, "val") else known[atom]  # a number of the program
+        return None if isinstance(atom, Literal) else known[atom]  # a number of the program
 
     for equation in jaxpr.eqns:
         try:

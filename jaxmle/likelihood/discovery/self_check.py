@@ -265,10 +265,10 @@ def _gap_of_counts(
     return ""
 
 
-Road = tuple[Loglik, Tree, Array]  # a likelihood, its rows, and weights on them
+Weighted = tuple[Loglik, Tree, Array]  # a likelihood, its rows, and weights on them
 
 
-def _gap(general: Road, other: Road, layout: Layout, base: ndarray) -> str:
+def _gap(general: Weighted, other: Weighted, layout: Layout, base: ndarray) -> str:
     """How two methods for the same likelihood differ by more than rounding, in words; "" if they do
     not.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.scipy.special import log_ndtr
 
 from jaxmle._types import Array, Atom, Function, FunctionTo, Loglik, Tree, TreeDef, ndarray
@@ -84,7 +84,7 @@ def straight_program(
     moving = {flat.jaxpr.invars[0]}
     fixed = [*flat.jaxpr.constvars, *flat.jaxpr.invars[1:]]
     for equation in flat.jaxpr.eqns:
-        if any(not hasattr(atom, "val") and atom in moving for atom in equation.invars):
+        if any(not isinstance(atom, Literal) and atom in moving for atom in equation.invars):
             moving.update(equation.outvars)
         else:
             fixed += equation.outvars
@@ -93,8 +93,8 @@ def straight_program(
         for equation in flat.jaxpr.eqns
         if not moving.isdisjoint(equation.outvars)
         for atom in equation.invars
-        if not hasattr(atom, "val")
-    } | {atom for atom in flat.jaxpr.outvars if not hasattr(atom, "val")}
+        if not isinstance(atom, Literal)
+    } | {atom for atom in flat.jaxpr.outvars if not isinstance(atom, Literal)}
     fixed = [var for var in fixed if var in used and var not in moving]
     return Program(flat, tuple(fixed), tuple(map(_rule_of_call, flat.jaxpr.eqns)))
 
@@ -105,14 +105,14 @@ def fixed_values(program: Program, data: Sequence[Array]) -> list[Array]:
     table = dict(zip(jaxpr.constvars, program.jaxpr.consts, strict=True))
     table |= dict(zip(jaxpr.invars[1:], data, strict=True))
     for equation in jaxpr.eqns:
-        if all(hasattr(atom, "val") or atom in table for atom in equation.invars):
+        if all(isinstance(atom, Literal) or atom in table for atom in equation.invars):
             table |= dict(zip(equation.outvars, _bound(equation, table), strict=True))
     return [jnp.asarray(table[var]) for var in program.fixed]
 
 
 def _bound(equation: JaxprEqn, table: dict[Tree, Tree]) -> list[Tree]:
     """The results of one operation."""
-    given = {atom: table[atom] for atom in equation.invars if not hasattr(atom, "val")}
+    given = {atom: table[atom] for atom in equation.invars if not isinstance(atom, Literal)}
     alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
         invars=list(given),
         eqns=[equation],
@@ -130,7 +130,7 @@ def _without_calls(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Arr
     table |= dict(zip(program.jaxpr.invars, arguments, strict=True))
 
     def read(atom: Atom) -> Tree:
-        return atom.val if hasattr(atom, "val") else table[atom]
+        return atom.val if isinstance(atom, Literal) else table[atom]
 
     for equation in program.jaxpr.eqns:
         inner = called(equation)

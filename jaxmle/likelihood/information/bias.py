@@ -19,7 +19,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Prior, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, handed_on, need_terms, terms_of
-from jaxmle.likelihood.derivatives import bend_along, first_that_exists
+from jaxmle.likelihood.derivatives import curvature_along, first_that_exists
 from jaxmle.likelihood.designs import gradient
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression
@@ -181,7 +181,7 @@ def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root:
     def terms(x: Array) -> Array:
         return need_terms(terms_of(loglik, layout.unravel(x), data), "the bias")
 
-    trace = bend_along(terms, x, root.T)
+    trace = curvature_along(terms, x, root.T)
     return (jnp.sum((scores @ root) ** 2, axis=1) + trace)[:, None] * scores
 
 
@@ -288,5 +288,7 @@ def _by_moments(
         def eta(x: Array) -> Array:
             return loglik.predictors(layout, x, data).values
 
-        adjusted += 0.5 * jnp.einsum("an,acn->cn", bend_along(eta, x, root.T), information(values))
+        adjusted += 0.5 * jnp.einsum(
+            "an,acn->cn", curvature_along(eta, x, root.T), information(values)
+        )
     return gradient(columns, adjusted if weights is None else weights[None, :] * adjusted, layout.p)
