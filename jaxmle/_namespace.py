@@ -127,7 +127,9 @@ FOR_NUMBERS = {
     "zeros_like": _zeros_like,
 }
 HOST: Tree = types.ModuleType("host", "NumPy, and quick with numbers.")
-HOST.__dict__.update({name: getattr(np, name) for name in np.__all__} | FOR_NUMBERS)
+# ``np.f2py`` and the like are imported when they are first used: by us never
+HOST.__dict__.update({name: vars(np)[name] for name in np.__all__ if name in vars(np)})
+HOST.__dict__.update(FOR_NUMBERS)
 
 
 # ---------------------------------------------------------------- which of the two

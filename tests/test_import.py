@@ -55,6 +55,20 @@ def test_jaxmle_alone_imports_no_optional_package():
         assert name not in loaded
 
 
+def test_a_first_fit_and_a_first_batch_import_only_what_they_use():
+    """The symptom: scipy.special, optax and numpy.f2py took a tenth of the time to a first answer."""
+    loaded = run(
+        "import json, sys, numpy as np, jaxmle as jm\n"
+        "def loglik(p, d): return -0.5 * (d['y'] - p['m']) ** 2\n"
+        "y = np.random.default_rng(0).normal(size=(20, 30))\n"
+        "jm.fit(loglik, {'m': 0.0}, {'y': y[0]})\n"
+        "fits = jm.fit_batch(loglik, {'m': 0.0}, {'y': y}, progress=False)\n"
+        "assert fits.converged.all()\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    assert not {"optax", "scipy.special", "scipy.optimize", "numpy.f2py", "pandas"} & set(loaded)
+
+
 def test_import_changes_no_configuration_and_creates_no_array():
     changed, arrays, backends = run(
         "import jax, optax, json; before = dict(jax.config.values); import jaxmle;"

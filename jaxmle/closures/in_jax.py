@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 import types
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.special
 
 from jaxmle._types import Foreign
 
@@ -77,7 +77,8 @@ def _path_of(held: object) -> str | None:
         module = str(getattr(held, "__module__", None) or type(held).__module__)
         name = str(getattr(held, "__name__", None) or getattr(held, "name", ""))
         if isinstance(held, np.ufunc):
-            is_special = getattr(scipy.special, name, None) is held
+            special = sys.modules.get("scipy.special")  # who holds one of it has imported it
+            is_special = getattr(special, name, None) is held
             module = "scipy.special" if is_special else "numpy"
         if module.startswith("scipy."):  # without the private module that it is written in
             module = ".".join(module.split(".")[:2])

@@ -155,6 +155,25 @@ def count(loglik: Loglik, data: Tree, terms: Callable[[], float]) -> Array:
     return jnp.sum(times)
 
 
+def counts_of(loglik: Loglik, data: Tree) -> ndarray | None:
+    """``count`` of members whose weights are NumPy's, their rows last, (...); None where it takes
+    more than these.
+    """
+    times = np.ones(())
+    part = loglik
+    while parts_of(part):
+        if isinstance(part, Pool):
+            return None
+        if isinstance(part, Weight):
+            w = np.asarray(part.weights.values)
+            times = times * (w if part.weights.kind == "frequency" else (w > 0))
+        part = parts_of(part)[0]
+    if times.ndim:
+        return np.sum(times, axis=-1)
+    rows = data_length(data)
+    return np.asarray(float(rows)) if rows else None
+
+
 def _rows(loglik: Loglik, data: Tree) -> int:
     return rows_of(loglik, data) or 1
 

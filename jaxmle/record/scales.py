@@ -37,12 +37,13 @@ def _normal_density(z: Array) -> Array:
     return np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
 
 
-# Only on the host, from SciPy: the scales of models with these links.
+# Only on the host, from SciPy: the scales of models with these links. ``scipy.special`` is imported
+# when the first of them is asked for.
 HOST_LINK_SCALES = {
     "probit": Scale(
-        scipy.special.ndtri,
+        lambda p: scipy.special.ndtri(p),
         lambda p: 1.0 / _normal_density(scipy.special.ndtri(p)),
-        scipy.special.ndtr,
+        lambda z: scipy.special.ndtr(z),
     ),
     "cloglog": Scale(
         lambda p: np.log(-np.log1p(-p)),

@@ -1,15 +1,16 @@
 """First-order methods that approach a maximum: optax transformations, run unchanged, and Newton's
 direction as an optax transformation.
+
+optax is imported by whoever uses it: that takes a tenth as long as all of jax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Array, Tree
@@ -18,6 +19,9 @@ from jaxmle.solvers.methods import LBFGS, Optax, Solver
 from jaxmle.solvers.newton_step import newton_step
 from jaxmle.solvers.state import Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
+
+if TYPE_CHECKING:
+    import optax
 
 DECREMENT_OF_QUADRATIC_RANGE = (
     1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
@@ -63,6 +67,8 @@ def ascend(
     ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
     transformations that read them; what a transformation does not read is never computed.
     """
+    import optax
+
     transformation, every = _transformation_of(solver)
 
     def loss(
@@ -143,6 +149,8 @@ def _transformation_of(
     """The optax transformation of a solver, and the number of steps between two looks at the
     decrement; None if the transformation reports its own decrement.
     """
+    import optax
+
     if isinstance(solver, LBFGS):
         return optax.lbfgs(memory_size=solver.memory), None
     given = cast(Optax, solver)
@@ -165,6 +173,8 @@ def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: 
 
 
 def _direction(name: str, source: str) -> optax.GradientTransformationExtraArgs:
+    import optax
+
     def update(updates: Tree, state: Tree, params: Tree = None, **extra: Tree) -> tuple[Tree, Tree]:
         if extra.get(source) is None:
             raise ValueError(

@@ -59,6 +59,18 @@ def test_a_first_batch_compiles_its_likelihood_and_no_state_machine(members):
     assert 1 <= len(programs) <= MAX_PROGRAMS
 
 
+def test_the_rows_of_stacked_members_are_counted_without_a_program():
+    """The symptom: a program that returned the number of rows took a seventh of the first answer."""
+
+    def loglik(p, d):
+        return -0.5 * (d["y"] - p["mean"]) ** 2
+
+    with compiled_programs() as programs:
+        fits = jm.fit_batch(loglik, {"mean": 0.0}, {"y": sample(5)["y"]}, progress=False)
+    assert np.all(fits.n == 60)
+    assert len(programs) <= 2  # one of the likelihood, one of its check
+
+
 def test_a_second_batch_of_other_members_compiles_nothing():
     def loglik(p, d):
         eta = d["x"] @ p["beta"]

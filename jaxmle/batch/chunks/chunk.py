@@ -28,6 +28,7 @@ from jaxmle.families.family import Family
 from jaxmle.fitting.ending import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, needs_pass
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
+from jaxmle.likelihood.structure import counts_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.device import (
@@ -205,7 +206,7 @@ class Chunk:
         programs = self.programs
         neutral = programs.problem.neutral
         machine = programs.machine
-        n = self.run("counted", self.active)
+        n = self._counted() if machine.in_numpy else self.run("counted", self.active)
         judged = solver.judged(neutral, self.base, state, limit, machine)
         family = family_of(programs.problem.loglik, programs.problem.kind)
         if family is not None and limit is not None and limit.kink is not None:
@@ -218,6 +219,26 @@ class Chunk:
         fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, machine)
         fit = members_first(programs.named(fit))
         return fit if limit is None else self._with_rows(fit, state)
+
+    def _counted(self) -> Array:
+        """n of each slot, (slots,): in NumPy, and by a pass where shapes and weights do not tell
+        it.
+        """
+        shapes = single(self.parts[0], 2)
+        by_columns = self.form.designs(shapes, self.common)
+        alone: list[Tree] = [
+            jax.ShapeDtypeStruct(leaf.shape[::-1], leaf.dtype) if i in by_columns else leaf
+            for i, leaf in enumerate(shapes)
+        ]
+        data = self.form.member(alone, self.common).data
+        counts = []
+        for part in self.parts:
+            members = self.form.member([np.asarray(leaf) for leaf in part], self.common)
+            n = counts_of(members.loglik, data)
+            if n is None:
+                return self.run("counted", self.active)
+            counts.append(np.broadcast_to(n, part[0].shape[:2]).reshape(-1))
+        return np.concatenate(counts)[: len(self.active)].astype(self.base.dtype)
 
     def _with_rows(self, fit: Fit, state: State) -> Fit:
         """The records, each failed one with the row that made it fail."""

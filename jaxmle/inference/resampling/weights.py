@@ -22,7 +22,8 @@ from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_count
 from jaxmle.runtime.compile import precision
 
-CACHED_NUMBERS = 2**17  # float64 numbers in a core's cache of 1 MB
+CACHED_NUMBERS = 2**15  # float64 numbers of replicates that are drawn together
+MAX_DRAWN_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,10 @@ def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: i
 
     if jax.default_backend() != "cpu":
         return jax.vmap(draw)(index)
-    return jax.lax.map(draw, index, batch_size=int(np.clip(CACHED_NUMBERS // width, 1, 128)))
+    together = int(np.clip(CACHED_NUMBERS // width, 1, MAX_DRAWN_TOGETHER))
+    # a remainder would be drawn by a second program
+    whole = jnp.pad(index, (0, -len(index) % together), mode="edge")
+    return jax.lax.map(draw, whole, batch_size=together)[: len(index)]
 
 
 @partial(jax.jit, static_argnames="units")
