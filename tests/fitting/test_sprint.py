@@ -175,7 +175,7 @@ def test_a_run_killed_between_the_decision_and_the_first_piece_ran_it_again_with
     """The decision was made from the first chunk, and then changed that chunk itself."""
     monkeypatch.setattr(plan, "CHUNK_SIZES", (16,))
     monkeypatch.setattr(plan, "MEMBERS_A_PIECE", 16)
-    data, asked, plain = {"x": X, "y": Y}, [], chunk.Chunk.climb
+    data, asked, plain = {"x": X, "y": Y}, [], chunk.Chunk.ascend
 
     def watched(self, rounds, enough):
         asked.append(rounds)
@@ -184,7 +184,7 @@ def test_a_run_killed_between_the_decision_and_the_first_piece_ran_it_again_with
     def killed(self, piece, arrays):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chunk.Chunk, "climb", watched)
+    monkeypatch.setattr(chunk.Chunk, "ascend", watched)
     whole = jm.fit_batch(logistic, START, data, checkpoint=tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(run.Checkpoint, "save", killed)
