@@ -313,3 +313,20 @@ def test_hinges_that_separate_leave_the_estimate_open():
         lambda t, d: -jnp.maximum(0.0, 1.0 - d[1] * d[0] * t[0]), np.array([0.1]), (x, sign)
     )
     assert fit.verdict.name != "CONVERGED"
+
+
+def test_a_declared_median_regression_stalled_in_a_batch():
+    """Its designs are stored by columns there; asked with those, its program showed no kink."""
+    rng = np.random.default_rng(1)
+    x = np.stack([np.ones((4, 21)), rng.normal(size=(4, 21))], axis=2)
+    y = x @ [1.0, 2.0] + rng.laplace(size=(4, 21))
+    median = jm.regression(
+        lambda eta, row: -jnp.abs(row["y"] - eta["m"]) - jnp.log(2.0),
+        {"m": jm.linear("x", "beta")},
+    )
+    start = {"beta": np.zeros(2)}
+    fits = jm.fit_batch(median, start, {"x": x, "y": y})
+    for member in range(4):
+        alone = jm.fit(median, start, {"x": x[member], "y": y[member]})
+        assert fits[member].verdict == alone.verdict == jm.Status.CONVERGED
+        assert_allclose(fits[member].x, alone.x, rtol=1e-12)

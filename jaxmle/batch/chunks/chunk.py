@@ -127,12 +127,24 @@ class Chunk:
         return self.part_size * len(self.parts)
 
     @property
+    def _shapes_of_one(self) -> list[Tree]:
+        """Shapes and dtypes of the leaves of one member as the likelihood takes them, its designs
+        by rows.
+        """
+        shapes = single(self.parts[0], 2)
+        by_columns = self.form.designs(shapes, self.common)
+        return [
+            jax.ShapeDtypeStruct(leaf.shape[::-1], leaf.dtype) if i in by_columns else leaf
+            for i, leaf in enumerate(shapes)
+        ]
+
+    @property
     def may_have_kinks(self) -> bool:
         """Whether the program of the likelihood shows that ℓ may have kinks."""
         key = ("may have kinks", self.form)
         loaded = self.programs.loaded
         if key not in loaded:
-            member = self.form.member(single(self.parts[0], 2), self.common)
+            member = self.form.member(self._shapes_of_one, self.common)
             layout = self.programs.problem.layout
             loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
         return loaded[key]
@@ -224,13 +236,7 @@ class Chunk:
         """n of each slot, (slots,): in NumPy, and by a pass where shapes and weights do not tell
         it.
         """
-        shapes = single(self.parts[0], 2)
-        by_columns = self.form.designs(shapes, self.common)
-        alone: list[Tree] = [
-            jax.ShapeDtypeStruct(leaf.shape[::-1], leaf.dtype) if i in by_columns else leaf
-            for i, leaf in enumerate(shapes)
-        ]
-        data = self.form.member(alone, self.common).data
+        data = self.form.member(self._shapes_of_one, self.common).data
         counts = []
         for part in self.parts:
             members = self.form.member([np.asarray(leaf) for leaf in part], self.common)
