@@ -350,7 +350,7 @@ def written(name, form):
     return None if unnatural else FORMS[form](LIKELIHOODS[name])
 
 
-def decompose_information(name, forms=tuple(FORMS), roads=tuple(ROADS), starts=3):
+def faults_of(name, forms=tuple(FORMS), roads=tuple(ROADS), starts=3):
     """The faults of one likelihood: {(form, road): [fault of each start]}, right ones left out."""
     from .many_limits import LIKELIHOODS
 

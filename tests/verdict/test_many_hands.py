@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from .answers import two_derivatives
-from .many_hands import FORMS, decompose_information, table, written
+from .many_hands import FORMS, faults_of, table, written
 from .many_limits import LIKELIHOODS
 
 # One of each kind, in the two forms that most people write, from one start on the host.
@@ -36,20 +36,20 @@ def test_there_are_thirty_likelihoods_of_eight_kinds_in_six_forms():
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_a_likelihood_of_each_kind_is_right_declared_and_inside(name):
-    faults = decompose_information(name, forms=("declared", "inside"), roads=("alone",), starts=1)
+    faults = faults_of(name, forms=("declared", "inside"), roads=("alone",), starts=1)
     assert not faults, "\n" + table(faults)
 
 
 def test_equal_values_as_a_quotient_were_climbed_to_the_limit_of_steps():
     """Mean and deviation bend away from one another: a step follows them a hundredth of the way."""
-    faults = decompose_information("equal_values", forms=("quotient",), roads=("alone",))
+    faults = faults_of("equal_values", forms=("quotient",), roads=("alone",))
     assert not faults, "\n" + table(faults)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_likelihood_is_the_same_in_every_form_alone_and_in_a_batch(name):
-    faults = decompose_information(name, roads=("alone", "batch"))
+    faults = faults_of(name, roads=("alone", "batch"))
     assert not faults, "\n" + table(faults)
 
 
@@ -57,7 +57,7 @@ def test_a_likelihood_is_the_same_in_every_form_alone_and_in_a_batch(name):
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_likelihood_is_the_same_under_jit_of_vmap(name):
     """In the forms that most people write: each program takes seconds to compile, and the other forms differ by their likelihood only."""
-    faults = decompose_information(name, forms=("declared", "inside"), roads=("traced",))
+    faults = faults_of(name, forms=("declared", "inside"), roads=("traced",))
     assert not faults, "\n" + table(faults)
 
 
