@@ -173,6 +173,7 @@ def _looped(indices: list[Index]) -> list[Index]:
 
 
 def program_in(closed: ClosedJaxpr) -> Tree:
+    """The equations of a program that an operation holds, with or without its constants."""
     return getattr(closed, "jaxpr", closed)
 
 

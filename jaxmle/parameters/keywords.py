@@ -22,8 +22,8 @@ WORDS_FOR_KEYWORD: dict[str, tuple[str, str]] = {
     "params0": (
         "params0={'mu': 0.0, 'sigma': 1.0}, the start values",
         "x0 p0 theta0 beta0 start starts init inits initial params param start_params "
-        "initial_params "
-        "initial_values init_params starting_values startvals guess initial_guess parameters",
+        "initial_params initial_values init_params starting_values startvals guess "
+        "initial_guess parameters",
     ),
     "data": (
         "data=…: a table, or all arrays as one tree, {'x': x, 'y': y}",
@@ -42,8 +42,7 @@ WORDS_FOR_KEYWORD: dict[str, tuple[str, str]] = {
     "vcov": (
         "vcov='HC1', or another of 'observed', 'expected', 'opg', 'cluster', 'hac'",
         "cov_type cov_kwds cov cov_estimator covariance covariance_type robust use_robust "
-        "se se_type "
-        "vce stderr std_errors standard_errors hessian_type heteroskedasticity",
+        "se se_type vce stderr std_errors standard_errors hessian_type heteroskedasticity",
     ),
     "clusters": (
         "clusters=labels, one label for each row",
@@ -66,8 +65,7 @@ WORDS_FOR_KEYWORD: dict[str, tuple[str, str]] = {
     "max_steps": (
         "max_steps=…, the most evaluations of the likelihood",
         "maxiter max_iter maxit maxfun maxfev maxeval iterations n_iter niter num_steps "
-        "nsteps steps "
-        "num_iterations max_iterations max_evaluations",
+        "nsteps steps num_iterations max_iterations max_evaluations",
     ),
     "epochs": ("epochs=…", "n_epochs num_epochs maxiter max_iter n_iter niter num_steps steps"),
     "batch_size": ("batch_size=…", "batch minibatch minibatch_size chunk_size block_rows"),
@@ -95,15 +93,14 @@ WORDS_FOR_KEYWORD: dict[str, tuple[str, str]] = {
     "replicates": (
         "replicates=…",
         "n_boot nboot n_bootstrap n_bootstraps B R reps n_reps n_rep num_samples n_samples "
-        "n_resamples "
-        "resamples nsim n_sim draws iterations n_iter number samples",
+        "n_resamples resamples nsim n_sim draws iterations n_iter number samples",
     ),
     "draws": ("draws=…", "n_draws samples n_samples num_samples nsim replicates size"),
     "number": ("number=…, how many starts", "n n_starts nstarts num_starts restarts n_init"),
     "level": (
         "level=0.95, the coverage of the intervals",
         "alpha ci conf conf_level confidence confidence_level coverage prob cl signif "
-        "level_ percent",
+        "percent",
     ),
     "statistic": ("statistic=lambda fit: …", "func function stat fun estimator"),
     "which": ("which=['mu'], the names of parameters", "name names param params parameter parm"),

@@ -291,4 +291,5 @@ def test_coefficients_of_shape_k_1_made_a_column_of_the_mean():
 def test_pairs_that_are_written_out_are_no_mistake(form):
     with jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
         warnings.simplefilter("error", jm.BroadcastWarning)
-        jm.fit(PAIRS_ON_PURPOSE[form], 0.0, COLUMN)
+        fit = jm.fit(PAIRS_ON_PURPOSE[form], 0.0, COLUMN)
+    assert np.isfinite(fit.loglik)
