@@ -12,6 +12,7 @@ copied.
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy as shallow
 import enum
 import functools
@@ -213,9 +214,12 @@ class _Copies:
 
     def slot(self, member: types.MemberDescriptorType, value: Foreign, fresh: Foreign) -> None:
         try:
-            member.__set__(fresh, self.of(member.__get__(value)))
-        except (AttributeError, TypeError):
-            pass  # an empty slot, or one that only C writes
+            held = member.__get__(value)
+        except AttributeError:  # an empty slot
+            return
+        copied = self.of(held)
+        with contextlib.suppress(AttributeError, TypeError):  # of a slot that only C writes
+            member.__set__(fresh, copied)
 
     def of_class(self, kind: type, fresh: Foreign) -> dict[str, Foreign]:
         """The members of a user's class that have to be copied, by name, as attributes for an
@@ -269,9 +273,10 @@ class _Copies:
         )
         for new, old in zip(cells, value.__closure__ or (), strict=True):
             try:
-                new.cell_contents = self.of(old.cell_contents)
-            except ValueError:
-                pass  # a name not bound yet stays unbound
+                held = old.cell_contents
+            except ValueError:  # a name not bound yet stays unbound
+                continue
+            new.cell_contents = self.of(held)
         return fresh
 
     def scope(self, value: types.FunctionType) -> dict[str, Foreign]:

@@ -11,6 +11,7 @@ from jaxmle._types import Foreign, Label, Tree, ndarray
 from jaxmle.data.formula import ROWWISE, Terms
 from jaxmle.data.table import NAMES_LISTED, Column, needed
 from jaxmle.models.common.columns import collinear_columns
+from jaxmle.parameters.arguments import first_line
 
 INTERCEPT = "Intercept"
 
@@ -159,10 +160,7 @@ def _formulaic(spec: Foreign, table: Tree) -> Foreign:
         try:
             return spec.get_model_matrix(table, context=dict(ROWWISE))
         except Exception as error:  # formulaic wraps errors of its transforms in its own classes
-            raise ValueError(
-                "the formula cannot be coded: "
-                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-            ) from error
+            raise ValueError(f"the formula cannot be coded: {first_line(error)}") from error
 
 
 def _check_kinds(

@@ -282,7 +282,7 @@ class GroupFits:
         if not len(failed):
             return f"{headline}\n{self.fits!r}"
         lines = [
-            _first_line(f"{self._lost_line(i)}: {self._reason(i)}")
+            _shortened(f"{self._lost_line(i)}: {self._reason(i)}")
             for i in failed[:FAILED_GROUPS_SHOWN]
         ]
         more = (
@@ -356,7 +356,7 @@ def _free_name(name: str, taken: list[str]) -> str:
     return name
 
 
-def _first_line(sentence: str) -> str:
+def _shortened(sentence: str) -> str:
     first, *rest = textwrap.wrap(sentence, DIGEST_COLUMNS - 2)
     return first + (" …" if rest else "")
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import ndarray
+from jaxmle.parameters.arguments import first_line
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def lost_peers_named() -> Iterator[None]:
             raise
         # jax would wait for the lost process at exit, and then abort this one.
         atexit.register(_leave)
-        reason = message.strip().splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise PeerLostError(
             f"process {jax.process_index()} of {jax.process_count()} lost another one: "
             f"{reason}. It will exit with code {EXIT_TRY_AGAIN}; restart all processes, "

@@ -19,11 +19,11 @@ from jaxmle.families.inverse import solve
 from jaxmle.families.moments import EULER_GAMMA, moments, quantiles
 from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.stirling import HALF_LOG_2PI
 from jaxmle.special.student import scaled_log, shrunk
 
 LOG_2 = math.log(2)
 LOG_PI = math.log(math.pi)
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 PI_SQUARED = math.pi**2
 
 

@@ -17,10 +17,10 @@ from jaxmle.families.moments import EULER_GAMMA, moments, positive_moments, valu
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.incomplete_gamma import gamma_tail
 from jaxmle.special.normal import log_mills
+from jaxmle.special.stirling import HALF_LOG_2PI
 
 Pointwise = Callable[[NamedParams, Array], Array]
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 PI_SQUARED = math.pi**2
 
 

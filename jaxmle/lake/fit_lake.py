@@ -18,13 +18,13 @@ from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.lake.compile_cache import compile_cache
 from jaxmle.lake.gathering import Gathering
 from jaxmle.lake.outputs import Folder, folder_of, open_folder, refuse_own_source
-from jaxmle.lake.partitions import Partition, Source, first_line, source_of
+from jaxmle.lake.partitions import Partition, Source, source_of
 from jaxmle.lake.record import LakeFits
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import refuse_absent
 from jaxmle.lake.worker import Failed, Work, fit_partition
 from jaxmle.likelihood.combinators import Weights
-from jaxmle.parameters.arguments import check_flag
+from jaxmle.parameters.arguments import check_flag, first_line
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.progress import Progress

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from jaxmle._types import Foreign, Tree
 from jaxmle.data.table import needed
-from jaxmle.lake.partitions import Partition, first_line
-from jaxmle.parameters.arguments import shown
+from jaxmle.lake.partitions import Partition
+from jaxmle.parameters.arguments import first_line, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

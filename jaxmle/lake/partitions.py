@@ -11,7 +11,7 @@ import xxhash
 
 from jaxmle._types import Foreign, Tree
 from jaxmle.data.table import needed
-from jaxmle.parameters.arguments import check_count, shown
+from jaxmle.parameters.arguments import check_count, first_line, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,11 +105,6 @@ def _dataset(source: Foreign) -> Tree:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, without the trace that some append."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _facts(paths: list[str], filesystem: fs.FileSystem) -> list[tuple[int, int]]:

@@ -14,9 +14,10 @@ from jaxmle.lake.compile_cache import compile_cache
 from jaxmle.lake.fit_table import Fitted, fitted
 from jaxmle.lake.key_index import hashes_of
 from jaxmle.lake.outputs import Folder, write_fits
-from jaxmle.lake.partitions import Partition, first_line
+from jaxmle.lake.partitions import Partition
 from jaxmle.lake.request import Request
 from jaxmle.lake.tables import key_table, key_type, refuse_absent
+from jaxmle.parameters.arguments import first_line
 from jaxmle.workers.engine import end_with_parent
 from jaxmle.workers.payload import unpacked
 

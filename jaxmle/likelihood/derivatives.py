@@ -23,6 +23,7 @@ import numpy as np
 from jax.extend.core import Jaxpr
 
 from jaxmle._types import Array, Foreign, Function, Tree
+from jaxmle.parameters.arguments import first_line
 from jaxmle.runtime.modes import no_mode
 
 FORWARD_OVER_REVERSE = "forward over reverse"
@@ -112,9 +113,8 @@ def first_that_exists(
 def _refusal(error: BaseException, function: Function, *args: Tree) -> str:
     names = sorted(set(_custom_rules(function, *args)))
     parts = ", ".join(names) if names else "a part of it"
-    reason = str(error).splitlines()[0].rstrip(".")
     return (
-        f"{REFUSAL} as is needed here: {parts} has no rule for it ({reason}). Give a "
+        f"{REFUSAL} as is needed here: {parts} has no rule for it ({first_line(error)}). Give a "
         "function outside jax (pure_callback) a reverse rule with jax.custom_vjp; write "
         "a rule that must itself be differentiated with functions that jax can "
         "differentiate; or write a loop with lax.scan, or its result by the implicit "

@@ -20,10 +20,11 @@ from jaxmle.models.common.log_differences import log_ndtr, log_ndtr_diff
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw, uniform
+from jaxmle.models.common.response_laws import PredictiveLaw, uniform
 from jaxmle.models.common.start_values import column, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.normal import ndtri
+from jaxmle.special.stirling import HALF_LOG_2PI
 
 MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
 

@@ -18,13 +18,12 @@ from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.exponential import exp_excess
 from jaxmle.special.gamma import trigamma
 from jaxmle.special.logistic import bernoulli_divergence, log_sigmoid, sigmoid
-from jaxmle.special.stirling import stirling_error
+from jaxmle.special.stirling import HALF_LOG_2PI, stirling_error
 
 # ---------------------------------------------------------------- normal
 

@@ -13,10 +13,11 @@ from jaxmle._types import Array, Tree
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw
+from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.constraints import interval, positive
 from jaxmle.special.normal import ndtri
+from jaxmle.special.stirling import HALF_LOG_2PI
 
 # ---------------------------------------------------------------- AR(1)
 

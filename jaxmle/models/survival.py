@@ -26,7 +26,7 @@ from jaxmle.models.common.log_differences import (
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw, uniform
+from jaxmle.models.common.response_laws import PredictiveLaw, uniform
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import positive
@@ -34,6 +34,7 @@ from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import ndtri
+from jaxmle.special.stirling import HALF_LOG_2PI
 
 
 class Error(NamedTuple):

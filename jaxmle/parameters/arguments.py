@@ -21,6 +21,11 @@ LARGEST_ALPHA = 0.1  # what is called alpha elsewhere: the probability outside a
 CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error, without the trace that some append."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def shown(value: object) -> str:
     """A value as shown in a message: short ones as written, arrays and long ones by their kind."""
     if hasattr(value, "shape"):

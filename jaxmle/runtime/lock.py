@@ -12,6 +12,7 @@ from pathlib import Path
 
 LOCK = ".lock"
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 LOCKED_BYTE = 2**20  # the byte that Windows locks: beyond the text, which others may then read
 
@@ -36,14 +37,14 @@ class FolderLock:
             handle = self._opened()
             if handle is None:
                 return
-            if not _locked(handle):
-                holder = _holder(handle)
-                os.close(handle)
-                raise ValueError(holder)
-            if _is_file_at(handle, self.path):
-                self.handle = handle
-            else:  # its last holder has just removed it: another file, or none, has that name now
-                os.close(handle)
+            try:
+                if not _locked(handle):
+                    raise ValueError(_holder(handle))
+                if _is_file_at(handle, self.path):
+                    self.handle = handle
+            finally:  # its last holder may just have removed it, and another file has that name now
+                if self.handle is None:
+                    os.close(handle)
         _write(self.handle, f"{os.getpid()} {platform.node()}\n")
 
     def release(self) -> None:
@@ -87,6 +88,8 @@ def _locked(handle: int) -> bool:
     except ImportError:  # a system without locks of files
         return True
     except OSError as error:
+        if error.errno not in HELD_BY_ANOTHER + NO_LOCKS:
+            raise
         return error.errno in NO_LOCKS
     return True
 

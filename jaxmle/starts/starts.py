@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from jaxmle.fitting.options import Options, check_has_start
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.structure import chart_of, roots_of, substituted
-from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.arguments import first_line, shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import portable_tree, to_numpy
 from jaxmle.runtime.opaque import Opaque
@@ -96,7 +98,7 @@ def _are_many(
             raise ValueError(
                 "all leaves of starts must have the same leading axis over starts; got "
                 f"shapes {shapes}. They cannot be a single start either: "
-                f"{_first_line(alone)}"
+                f"{first_line(alone)}"
             )
         return False  # where it does not run, the error is that of the likelihood
     apart = _complaint(loglik, _first(params), data, constraints, groups)
@@ -104,8 +106,8 @@ def _are_many(
         raise alone  # it does not depend on how starts are read
     if alone is not None and apart is not None:
         raise ValueError(
-            f"the likelihood accepts starts neither as one start ({_first_line(alone)}) "
-            f"nor as {shapes[0][0]} of them ({_first_line(apart)})"
+            f"the likelihood accepts starts neither as one start ({first_line(alone)}) "
+            f"nor as {shapes[0][0]} of them ({first_line(apart)})"
         )
     if alone is None and apart is None:
         raise ValueError(
@@ -121,20 +123,15 @@ def _complaint(
     """What is wrong with ``params`` as one start, by shapes, bounds and symmetric groups; None
     where nothing is.
     """
+    terms = partial(terms_of, portable_tree(loglik))
     try:
         layout = layout_of(params, constraints)
-        jax.eval_shape(
-            lambda params, data: terms_of(portable_tree(loglik), params, data), params, data
-        )
+        jax.eval_shape(terms, params, data)
         check_start(layout, params)
         blocks_of(layout, groups)
     except START_ERRORS as error:
         return error
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def _keys(key: Array, number: int) -> Array:
@@ -160,10 +157,10 @@ def _sampled(sampler: Tree, key: Array, number: int) -> Tree:
 
     try:
         drawn = jax.vmap(watched)(keys)
-        if traced and all(traced):
-            return to_numpy(drawn)
     except Exception:  # a sampler that cannot be traced may raise anything
-        pass  # if it cannot be called either, the next line says why
+        traced = []  # if it cannot be called either, the last line says why
+    if traced and all(traced):
+        return to_numpy(drawn)
     return _stacked([jax.tree.map(np.asarray, sampler(keys[i])) for i in range(number)])
 
 

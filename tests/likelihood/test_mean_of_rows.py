@@ -72,7 +72,7 @@ SUMS = {
     "statistics": (lambda p, d: coin(p, jnp.sum(d > 0), jnp.sum(d <= 0)), Y),
     "n times means of statistics": (lambda p, d: len(d) * coin(p, jnp.mean(d > 0), jnp.mean(d <= 0)), Y),
     "over a variance": (lambda p, d: -0.5 * jnp.sum((d - p["m"]) ** 2) / jnp.var(d) - p["s"] ** 2, Y),
-    "quadrature over 20 nodes": (lambda p, d: jnp.sum(jnp.log(norm.pdf(d[:, None], jnp.arange(20.0) * p["m"], p["s"]) @ SHARE)), Y),
+    "quadrature over 20 nodes": (lambda p, d: jnp.sum(jnp.log(norm.pdf(d[:, None], jnp.arange(20.0)[None] * p["m"], p["s"]) @ SHARE)), Y),
     "a loop": (lambda p, d: running(p, d, lambda term: term), Y),
     "constant added": (lambda p, d: jnp.sum(terms(p, d)) - jnp.mean(d**2), Y),
 }  # fmt: skip

@@ -119,10 +119,11 @@ def _fits(loglik: Loglik, params: Params, constraints: Tree, source: Stacked | R
     """Whether a member's likelihood accepts these start values: it returns terms of the right shape
     and raises no error.
     """
+    data = data_of(source, largest_of(source))
+    terms = partial(terms_of, portable_tree(loglik))
     try:
-        data = data_of(source, largest_of(source))
         layout_of(params, constraints)
-        jax.eval_shape(partial(terms_of, portable_tree(loglik)), params, data)
+        jax.eval_shape(terms, params, data)
     except (ValueError, TypeError, IndexError, AttributeError, KeyError):
         return False  # what is wrong is said where the members are read
     return True

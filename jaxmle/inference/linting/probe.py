@@ -18,6 +18,7 @@ from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, WithResponse
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.response import Enumeration, Simulation
 from jaxmle.likelihood.structure import has, parts_of
+from jaxmle.parameters.arguments import first_line
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, path_name
 from jaxmle.runtime.compile import compiled, to_numpy
@@ -211,7 +212,7 @@ def with_points(probe: Probe) -> Probe:
         # The terms were evaluated above, so this error is about derivatives and is reported by that
         # check.
         first = None
-        trouble = _first_line(error)
+        trouble = f"{type(error).__name__}: {first_line(error)[:160]}"
     unit = (
         0.1 * np.where(z == 0, 1.0, np.abs(z))
         if first is None
@@ -235,10 +236,6 @@ def with_points(probe: Probe) -> Probe:
     return replace(
         probe, noise=min(_roughness(probe, candidate) for candidate in probe.generic[:3])
     )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
 
 
 def is_finite(point: Point) -> bool:

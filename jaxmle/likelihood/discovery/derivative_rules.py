@@ -66,12 +66,9 @@ def written_rules(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tu
     """The names of the functions in a likelihood's program that have a rule written by a user."""
 
     def find(loglik: Loglik) -> tuple[str, ...]:
-        try:
-            program = jax.make_jaxpr(lambda x, data: terms_of(loglik, layout.unravel(x), data))(
-                base, data
-            )
-        except Exception:  # an error of the function is raised when it is evaluated
-            return ()
+        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+            base, data
+        )
         return tuple(sorted(set(_rules(program.jaxpr, {program.jaxpr.invars[0]}))))
 
     if tracing():

@@ -137,7 +137,7 @@ def check_indices(
     check_fixed_indices(loglik, layout, base, data)
     try:
         program = program_of_terms(loglik, layout, base, data)
-    except Exception:  # of the function, or of a pool with priors, whose terms are those of parts
+    except ValueError:  # a pool of parts that return one number: errors of a part are raised above
         return
     leaves = jax.tree.leaves(data)
     holds_integers = any(jnp.issubdtype(value.dtype, jnp.integer) for value in program.consts)

@@ -57,17 +57,15 @@ FIXED = Known()
 
 def may_have_kinks(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> bool:
     """Whether the program of a likelihood has operations by which ℓ may have kinks in the
-    parameters. Only shapes and dtypes of arrays are needed.
+    parameters. Only shapes and dtypes of arrays are needed, those of an evaluation: an error of
+    this trace would be raised there too.
     """
 
     def find(loglik: Loglik) -> bool:
         def terms(x: Array, loglik: Loglik, data: Tree) -> Array:
             return terms_of(loglik, layout.unravel(x), data)
 
-        try:
-            program = jax.make_jaxpr(terms)(base, loglik, data)
-        except Exception:  # an error of the function is raised when it is evaluated
-            return False
+        program = jax.make_jaxpr(terms)(base, loglik, data)
         arguments = [Known(moves=True)] + [FIXED] * (len(program.jaxpr.invars) - 1)
         return any(known.is_kinked for known in _results(program.jaxpr, arguments, None))
 

@@ -230,10 +230,10 @@ def _traced_predictors(
     fewer = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((ROWS_OF_SECOND_TRACE, *leaf.shape[1:]), leaf.dtype), data
     )
+    whole = _program(function, params, data)
     try:
-        whole = _program(function, params, data)
         part = _program(function, params, fewer)
-    except Exception:  # an error of the function itself is raised where it is summed
+    except Exception:  # a function of the number of rows may raise anything at another
         return None
     predictors = _parted(whole, len(layout.leaves))
     return (

@@ -42,7 +42,7 @@ SUMS = frozenset({"add", "sub", "add_any"})
 
 def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
     """Whether all parts of a scalar log-likelihood that depend on the data are divided by the
-    number of rows. False if the program cannot be traced.
+    number of rows.
 
     Args:
         layout: of the parameters.
@@ -59,10 +59,7 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
         x = jax.ShapeDtypeStruct((layout.p,), jax.numpy.zeros(()).dtype)
         return jax.make_jaxpr(value)(x, jax.tree.map(shape, data))
 
-    try:
-        once = program(1)
-    except Exception:  # an error of the function itself is raised where it is summed
-        return False
+    once = program(1)
     rows = data_length(data)
     try:
         twice = program(2) if rows else None

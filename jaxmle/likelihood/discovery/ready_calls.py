@@ -154,12 +154,9 @@ def calls_in(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Calls |
 
     def find(loglik: Loglik) -> Calls | None:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
-        try:
-            program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
-                base, shapes
-            )
-        except Exception:  # an error of the function itself is raised where it is summed
-            return None
+        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+            base, shapes
+        )
         return _calls(program) if any(True for _ in numbers_in(program.jaxpr)) else None
 
     return remembered(loglik, ("ready calls", layout, *shapes_of(data)), find)

@@ -7,7 +7,6 @@ Each is a function of arrays (n,), with its own argument first: ``cdf(y, *natura
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -18,8 +17,6 @@ from jaxmle._types import Array, Function, Tree
 from jaxmle.families import bounded, compound, counts, location_scale, positive
 from jaxmle.families.family import Family
 from jaxmle.special.normal import ndtri
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
