@@ -16,8 +16,7 @@ from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import LBFGS, Optax, Solver
-from jaxmle.solvers.state import DONE
-from jaxmle.solvers.trust_region import begin, step
+from jaxmle.solvers.trust_region import begin, is_running, step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +105,7 @@ def _steps_of(passes: Passes) -> tuple[ndarray, ndarray]:
     problem = passes.problem
     state = begin(passes.evaluate, problem.chart.to_free(passes.base))
     points = [state.point]
-    while state.phase != DONE and state.steps <= problem.max_steps:
+    while is_running(state, problem.max_steps):
         state = step(passes.evaluate, state)
         points.append(state.point)
     z = np.stack([point.z for point in points])

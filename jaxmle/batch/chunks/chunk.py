@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Function, Tree, ndarray
+from jaxmle.batch.chunks import programs as passes
 from jaxmle.batch.chunks import solver
 from jaxmle.batch.chunks.compilation import Programs
 from jaxmle.batch.chunks.machine import members_first, members_last
@@ -77,9 +78,9 @@ class Chunk:
     data_id: ndarray  # (2, slots)
     active: ndarray  # (slots,) whether a slot holds a member of its own
 
-    def run(self, name: str, active: Array, *args: Tree) -> Tree:
+    def run(self, over_members: Function, active: Array, *args: Tree) -> Tree:
         """One pass over the data, for the active slots."""
-        program = self.programs.get(name, self.form)
+        program = self.programs.get(over_members, self.form)
         if len(self.parts) == 1:
             return self._run_part(program, self.parts[0], active, args)
         size = self.part_size
@@ -163,7 +164,7 @@ class Chunk:
         z = self._z_at_start()
         warm = WarmStart(np.zeros(slots, np.int32), np.zeros(slots, bool))
         if isinstance(programs.problem.solver, LBFGS | Optax):
-            z, steps = self.run("approached", self.active, z)
+            z, steps = self.run(passes.approached, self.active, z)
             warm = warm._replace(steps=steps)
         elif rounds:
             approach = self._float32_start(z, rounds)
@@ -196,7 +197,7 @@ class Chunk:
         single_precision = replace(self, parts=parts)
 
         def evaluate(z: Array, active: Array) -> Point:
-            return single_precision.run("evaluate_in_float32", active, z)
+            return single_precision.run(passes.evaluate_in_float32, active, z)
 
         machine = self.programs.machine
         try:
@@ -218,7 +219,7 @@ class Chunk:
         programs = self.programs
         neutral = programs.problem.neutral
         machine = programs.machine
-        n = self._counted() if machine.in_numpy else self.run("counted", self.active)
+        n = self._counted() if machine.in_numpy else self.run(passes.counted, self.active)
         judged = solver.judged(neutral, self.base, state, limit, machine)
         family = family_of(programs.problem.loglik, programs.problem.kind)
         if family is not None and limit is not None and limit.kink is not None:
@@ -226,7 +227,7 @@ class Chunk:
             judged = machine.run_compiled(by_family_information, static, judged, n)
         elif needs_pass(programs.problem.kind):
             verdict = judged.verdict
-            parts = self.run("covariance_parts", self.active, verdict.point, verdict)
+            parts = self.run(passes.covariance_parts, self.active, verdict.point, verdict)
             judged = judged._replace(extra=parts)
         fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, machine)
         fit = members_first(programs.named(fit))
@@ -242,19 +243,20 @@ class Chunk:
             members = self.form.member([np.asarray(leaf) for leaf in part], self.common)
             n = counts_of(members.loglik, data)
             if n is None:
-                return self.run("counted", self.active)
+                return self.run(passes.counted, self.active)
             counts.append(np.broadcast_to(n, part[0].shape[:2]).reshape(-1))
         return np.concatenate(counts)[: len(self.active)].astype(self.base.dtype)
 
     def _with_rows(self, fit: Fit, state: State) -> Fit:
         """The records, each failed one with the row that made it fail."""
-        for status, name in ((Status.NONFINITE, "first_rough"), (Status.UNBOUNDED, "first_bad")):
+        first = {Status.NONFINITE: passes.first_rough, Status.UNBOUNDED: passes.first_bad}
+        for status, first_row in first.items():
             failed = np.asarray(fit.status) == int(status)
             if not np.any(failed & self.active):
                 continue
             ended_at_nan = ~np.isnan(state.nan_point[:1]) & (status == Status.NONFINITE)
             z = np.where(ended_at_nan, state.nan_point, state.point.z)
-            rows = np.asarray(self.run(name, failed & self.active, z))
+            rows = np.asarray(self.run(first_row, failed & self.active, z))
             witness = fit.witness
             row = np.where(failed, rows, np.asarray(witness.row)).astype(witness.row.dtype)
             fit = replace(fit, witness=replace(witness, row=row))
@@ -346,7 +348,7 @@ class Evaluation:
     chunk: Chunk
 
     def __call__(self, z: Array, active: Array) -> Point:
-        return self.chunk.run("evaluate", active, z)
+        return self.chunk.run(passes.evaluate, active, z)
 
     def of_lanes(self, lanes: ndarray) -> Function:
         """The evaluation of the members in these slots, in NumPy. A few of many members are moved

@@ -9,11 +9,10 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Device, Function, Tree, ndarray
-from jaxmle.batch.chunks import programs as passes
 from jaxmle.batch.chunks.machine import Machine, machine_for, members_first, members_last
 from jaxmle.batch.chunks.pieces import Piece
 from jaxmle.batch.chunks.plan import Schedule
-from jaxmle.batch.chunks.programs import Form, single
+from jaxmle.batch.chunks.programs import Form, covariance_parts, single
 from jaxmle.fitting.passes import Problem
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
@@ -39,17 +38,17 @@ class Programs:
     def mesh(self) -> Tree:
         return self.machine.mesh
 
-    def get(self, name: str, form: Form) -> Function:
-        """A pass over the data of a chunk, compiled."""
-        if (name, form) not in self.loaded:
-            self.loaded[name, form] = self._compiled(name, form)
-        return self.loaded[name, form]
+    def get(self, over_members: Function, form: Form) -> Function:
+        """A pass over the data of a chunk, one of those in ``programs.py``, compiled."""
+        if (over_members, form) not in self.loaded:
+            self.loaded[over_members, form] = self._compiled(over_members, form)
+        return self.loaded[over_members, form]
 
-    def _compiled(self, name: str, form: Form) -> Function:
+    def _compiled(self, over_members: Function, form: Form) -> Function:
         """The program of a pass. It is stored on the user's function and must hold no reference to
         it.
         """
-        needs_kind = name == "covariance_parts"
+        needs_kind = over_members is covariance_parts
         bare = self.problem.bare if needs_kind else self.problem.neutral
         mesh = self.mesh
         skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
@@ -57,7 +56,7 @@ class Programs:
 
         def make(portable: Tree) -> Function:
             member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
-            run = partial(getattr(passes, name), bare, member_form)
+            run = partial(over_members, bare, member_form)
             if mesh is not None:
                 axis = jax.sharding.PartitionSpec("member")
                 whole = jax.sharding.PartitionSpec()
@@ -70,7 +69,7 @@ class Programs:
             return partial(_members_last_in, run)
 
         ids = tuple(device.id for device in self.devices)
-        key = ("batch", name, bare, form.shared, jax.tree.structure(others), ids)
+        key = ("batch", over_members, bare, form.shared, jax.tree.structure(others), ids)
         return compiled(skeleton.loglik, key, make)
 
     def named(self, fit: Fit) -> Fit:
