@@ -104,6 +104,7 @@ NOT_NAMES = frozenset(
         "elsewhere",
         "here",
         "kept",
+        "once",
         "one",
         "outset",
         "own",
@@ -111,6 +112,7 @@ NOT_NAMES = frozenset(
         "seat",
         "seats",
         "told",
+        "twice",
         "way",
     ]
 )

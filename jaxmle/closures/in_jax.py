@@ -37,22 +37,22 @@ def foreign_calls(text: str, names: Mapping[str, Foreign]) -> list[tuple[str, st
     calls = []
     for match in re.finditer(r"([A-Za-z_]\w*)((?:\.\w+)*)\s*\(", text):
         head = match[1]
-        tail = match[2]
+        attributes = match[2]
         held = names.get(head)
         if held is None:
             continue
-        instead = _instead(held, tail)
+        instead = _instead(held, attributes)
         if instead is not None:
-            calls.append((f"{head}{tail}()", instead))
+            calls.append((f"{head}{attributes}()", instead))
     return calls
 
 
-def _instead(held: object, tail: str) -> str | None:
+def _instead(held: object, attributes: str) -> str | None:
     """What stands in jax for a function of NumPy, SciPy or math."""
     path = _path_of(held)
-    if path is None or (isinstance(held, types.ModuleType) and not tail):
+    if path is None or (isinstance(held, types.ModuleType) and not attributes):
         return None
-    library, _, name = f"{path}{tail}".partition(".")
+    library, _, name = f"{path}{attributes}".partition(".")
     if library == "math":
         name = IN_JAX_OF_MATH.get(name, f"jnp.{name}")
         return name if name.startswith("jax") or _exists("jax.numpy", name[4:]) else IN_WORDS

@@ -296,8 +296,10 @@ def slopes_of(model: Foreign, fitted: Fit, leaves: Tree) -> ndarray:
         data = host_data(leaves, fitted.dtype, nan=True)
         slopes = np.asarray(jax.jacfwd(flat)(finite_point(fitted), data))  # (n, K, p)
     differences = slopes[:, :, None] - slopes[:, None]
-    beyond = np.eye(layout.p) - slopes[:, :, None]
-    return np.concatenate([part.reshape(-1, layout.p) for part in (slopes, differences, beyond)])
+    complements = np.eye(layout.p) - slopes[:, :, None]
+    return np.concatenate(
+        [part.reshape(-1, layout.p) for part in (slopes, differences, complements)]
+    )
 
 
 def _reasons(value: ndarray, lost: ndarray) -> dict[str, ndarray]:

@@ -22,7 +22,7 @@ from jaxmle.streams.totals import Clusters
 Arrays = tuple[Array, ...]
 
 
-class Found(NamedTuple):
+class ScreenedRows(NamedTuple):
     """The first bad row, and the row with the highest level."""
 
     bad: int | None
@@ -107,7 +107,7 @@ class ShardRunner:
         wrap = _searched if name in SEARCHES else _summed
         rows = (self.rows.arrays, self.rows.present)
         result = on_host(self._program(name, (), wrap)(rows, *given))
-        return self._row_found(*result) if name in SEARCHES else result
+        return self._screened(*result) if name in SEARCHES else result
 
     def _program(self, name: str, more: tuple[Tree, ...], wrap: FunctionTo[Function]) -> Function:
         placement = self.rows.placement
@@ -123,11 +123,11 @@ class ShardRunner:
         columns = on_host(program(rows, *args))
         return Clusters([], columns[:, :-1], columns[:, -1] > 0)
 
-    def _row_found(self, bad: ndarray, level: ndarray, top: ndarray) -> Found:
+    def _screened(self, bad: ndarray, level: ndarray, top: ndarray) -> ScreenedRows:
         """The indices of the rows; None in place of the number of all rows."""
         of_all = self.rows.length
         first, highest = (None if row == of_all else int(row) for row in (bad, top))
-        return Found(first, highest, float(level))
+        return ScreenedRows(first, highest, float(level))
 
     def row(self, place: Integer) -> int:
         """The index of a row in the arrays; −1 for None."""

@@ -139,15 +139,15 @@ def _ends(family: Coded, known: NamedParams) -> Ends:
     """The ends of the support if they do not depend on the parameters; otherwise infinite."""
     if not known:
         return _ends_of(family)
-    return _found_ends(family, {name: np.asarray(value) for name, value in known.items()})
+    return _support_ends(family, {name: np.asarray(value) for name, value in known.items()})
 
 
 @functools.lru_cache(maxsize=256)
 def _ends_of(family: Coded) -> Ends:
-    return _found_ends(family, {})
+    return _support_ends(family, {})
 
 
-def _found_ends(family: Coded, known: NamedParams) -> Ends:
+def _support_ends(family: Coded, known: NamedParams) -> Ends:
     nowhere = (-math.inf, math.inf)
     constants = {**family.known, **known}
     if tracing() or any(value is None for value in constants.values()):

@@ -60,7 +60,7 @@ def _with_zeros(family: Family, what: str, law: Law) -> Family:
     )
 
 
-def _beyond_zero(
+def _quantile_with_zeros(
     p: NamedParams, q: Array, quantile: Callable[[NamedParams, Array], Array]
 ) -> Array:
     """The quantile q of a mixture of zeros, with probability ``zero``, and a distribution with the
@@ -96,7 +96,7 @@ def zero_inflated(family: Family) -> Family:
         log_cdf=law.log_cdf and partial(_inflated_log_cdf, law),
         log_sf=law.log_sf
         and (lambda p, y: jnp.where(y < 0, 0.0, jnp.log1p(-p["zero"]) + law.log_sf(p, y))),
-        quantile=law.quantile and (lambda p, q: _beyond_zero(p, q, law.quantile)),
+        quantile=law.quantile and (lambda p, q: _quantile_with_zeros(p, q, law.quantile)),
         sample=law.sample and partial(_inflated_sample, law),
         mean=lambda p: (1 - p["zero"]) * law.mean(p),
         variance=lambda p: (1 - p["zero"]) * (law.variance(p) + p["zero"] * law.mean(p) ** 2),
@@ -152,7 +152,7 @@ def hurdle(family: Family) -> Family:
         log_cdf=law.log_cdf and partial(_hurdle_log_cdf, law),
         log_sf=law.log_sf and partial(_hurdle_log_sf, law),
         quantile=law.quantile
-        and (lambda p, q: _beyond_zero(p, q, partial(_positive_quantile, law))),
+        and (lambda p, q: _quantile_with_zeros(p, q, partial(_positive_quantile, law))),
         sample=law.quantile and partial(_hurdle_sample, law),
         mean=lambda p: (1 - p["zero"]) * _positive_moment(law, p, law.mean(p)),
         variance=partial(_hurdle_variance, law),

@@ -176,21 +176,21 @@ def _gev_w(p: NamedParams, y: Array) -> tuple[Array, Array]:
     """
     far = _far(*jax.lax.stop_gradient((p, y)))
     z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
-    beyond = far | (1 + p["shape"] * z <= 0)
-    return _w(jnp.where(beyond, 0.0, z), p["shape"]), beyond
+    outside = far | (1 + p["shape"] * z <= 0)
+    return _w(jnp.where(outside, 0.0, z), p["shape"]), outside
 
 
 def _gev_log_prob(p: NamedParams, y: Array) -> Array:
-    w, beyond = _gev_w(p, y)
+    w, outside = _gev_w(p, y)
     value = -(1 + p["shape"]) * w - special.held_exp(-w) - jnp.log(p["scale"])
-    return jnp.where(beyond, -jnp.inf, value)
+    return jnp.where(outside, -jnp.inf, value)
 
 
 def _gev_log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
-    w, beyond = _gev_w(p, y)
+    w, outside = _gev_w(p, y)
     under = y < p["loc"]
-    below = jnp.where(beyond, jnp.where(under, -jnp.inf, 0.0), -special.held_exp(-w))
-    above = jnp.where(beyond, jnp.where(under, 0.0, -jnp.inf), special.log_cloglog(-w))
+    below = jnp.where(outside, jnp.where(under, -jnp.inf, 0.0), -special.held_exp(-w))
+    above = jnp.where(outside, jnp.where(under, 0.0, -jnp.inf), special.log_cloglog(-w))
     return below, above
 
 
@@ -346,12 +346,12 @@ def _gpd_information(p: NamedParams) -> dict[tuple[str, str], Array]:
     # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications;
     # for ξ > −1/2.
     shape = jnp.where(p["shape"] > -0.5, p["shape"], jnp.nan)
-    once = 1 + shape
-    twice = 1 + 2 * shape
+    one_shape = 1 + shape
+    two_shapes = 1 + 2 * shape
     return {
-        ("scale", "scale"): 1 / (p["scale"] ** 2 * twice),
-        ("scale", "shape"): 1 / (p["scale"] * once * twice),
-        ("shape", "shape"): 2 / (once * twice),
+        ("scale", "scale"): 1 / (p["scale"] ** 2 * two_shapes),
+        ("scale", "shape"): 1 / (p["scale"] * one_shape * two_shapes),
+        ("shape", "shape"): 2 / (one_shape * two_shapes),
     }
 
 

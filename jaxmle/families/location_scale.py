@@ -34,7 +34,7 @@ class Standard:
 
     ``heavy`` if the log density falls like log |z|, so that a value may lie 1e100 scales out.
     ``information`` gives the entries (loc, loc), (loc, scale), (scale, scale) for scale 1, and
-    ``beyond`` those of further parameters.
+    ``shape_information`` those of further parameters.
     """
 
     log_prob: Callable[[NamedParams, Array], Array]
@@ -46,7 +46,7 @@ class Standard:
     variance: Callable[[NamedParams], Array] = lambda p: jnp.ones(())
     heavy: bool = False
     information: Tree = None
-    beyond: Callable[[NamedParams], dict[tuple[str, str], Array]] = lambda p: {}
+    shape_information: Callable[[NamedParams], dict[tuple[str, str], Array]] = lambda p: {}
 
 
 LOG_SHARE_OF_LARGEST = (
@@ -72,9 +72,9 @@ def _standardised(
     distance = jax.lax.stop_gradient(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
     log_scale = jnp.log(jax.lax.stop_gradient(p["scale"]))
     reach = log_scale + largest_argument + (0.0 if heavy else jnp.minimum(log_scale, 0.0))
-    beyond = jnp.isinf(y) | (jnp.log(jnp.abs(distance)) > reach)
-    z = (jnp.where(beyond, p["loc"], y) - p["loc"]) / p["scale"]
-    return jnp.where(beyond, jnp.where(y < p["loc"], below, above), inside(z))
+    outside = jnp.isinf(y) | (jnp.log(jnp.abs(distance)) > reach)
+    z = (jnp.where(outside, p["loc"], y) - p["loc"]) / p["scale"]
+    return jnp.where(outside, jnp.where(y < p["loc"], below, above), inside(z))
 
 
 def location_scale(
@@ -112,7 +112,7 @@ def location_scale(
             ("loc", "scale"): cross / squared,
             ("scale", "scale"): scale / squared,
         }
-        return entries | standard.beyond(p)
+        return entries | standard.shape_information(p)
 
     def log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
         """F at z and at −z, when Z and −Z have the same distribution."""
@@ -198,7 +198,7 @@ def _student_information(p: NamedParams) -> tuple[Array, float, Array]:
     return (df + 1) / (df + 3), 0.0, 2 * df / (df + 3)
 
 
-def _student_beyond(p: NamedParams) -> dict[tuple[str, str], Array]:
+def _student_df_information(p: NamedParams) -> dict[tuple[str, str], Array]:
     df = p["df"]
     df_entry = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (
         2 * df * (df + 1) * (df + 3)
@@ -234,7 +234,7 @@ student_t = location_scale(
         mean=lambda p: jnp.where(p["df"] > 1, 0.0, jnp.nan),
         variance=_student_variance,
         information=_student_information,
-        beyond=_student_beyond,
+        shape_information=_student_df_information,
     ),
     _student_guess,
     df=positive,

@@ -336,9 +336,9 @@ def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
         far = _inverse_gaussian_parts({"mean": mean, "shape": shape}, y)[1]
         most = 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max)
         near = far / jnp.minimum(jnp.minimum(1.0, mean), shape) < most
-        beyond = ~near & ~jnp.isnan(y)
-        value = function(p, jnp.where(beyond, mean, y))
-        return jnp.where(beyond, jnp.where(y < mean, below, above), value)
+        outside = ~near & ~jnp.isnan(y)
+        value = function(p, jnp.where(outside, mean, y))
+        return jnp.where(outside, jnp.where(y < mean, below, above), value)
 
     return of
 

@@ -58,6 +58,6 @@ class KeyIndex:
         self.files = np.concatenate(owners)[order]
         self.waiting = []
         self.count_waiting = 0
-        twice = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
-        pairs = np.stack([self.files[twice], self.files[twice + 1]], axis=1)
+        repeated = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
+        pairs = np.stack([self.files[repeated], self.files[repeated + 1]], axis=1)
         return [tuple(sorted(pair)) for pair in np.unique(pairs, axis=0).tolist()]

@@ -34,8 +34,8 @@ class Partition:
     @property
     def output(self) -> str:
         """The name of the file of its fits: readable, and unique to the path."""
-        tail = re.sub(r"\.(parquet|parq|pq)$", "", "/".join(self.path.split("/")[-2:]))
-        plain = re.sub(r"[^\w=.-]+", "-", tail)[-CHARACTERS_OF_A_NAME:].lstrip("-._")
+        last_names = re.sub(r"\.(parquet|parq|pq)$", "", "/".join(self.path.split("/")[-2:]))
+        plain = re.sub(r"[^\w=.-]+", "-", last_names)[-CHARACTERS_OF_A_NAME:].lstrip("-._")
         return f"{plain}-{xxhash.xxh3_64_hexdigest(self.path.encode())}.parquet"
 
     @property

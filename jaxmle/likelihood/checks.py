@@ -329,14 +329,14 @@ def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree 
 
 def _outside(loglik: Loglik, layout: Layout) -> Tree:
     """Names and values that ``fix`` holds, not strictly inside their bounds (low, high)."""
-    beyond = []
+    outside = []
     if isinstance(loglik, Fix):
         for name, value in zip(loglik.names, loglik.values, strict=True):
             held = np.asarray(value, dtype=float)
             for low, high in (layout.bounds[j] for j in layout.find(name)):
                 if not np.all(np.isfinite(held) & (held > low) & (held < high)):
-                    beyond.append((name, value, low, high))
-    return beyond + [held for part in parts_of(loglik) for held in _outside(part, layout)]
+                    outside.append((name, value, low, high))
+    return outside + [held for part in parts_of(loglik) for held in _outside(part, layout)]
 
 
 def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:

@@ -144,8 +144,8 @@ def _changed(equation: JaxprEqn, ins: list[Seen], values: list[Array], change: i
     else:
         places = numbers.scatter_dims_to_operand_dims
         most = [shape[axis] - 1 for axis in places]
-    beyond = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
-    out = jnp.any((code < 0) | beyond, axis=-1)
+    too_large = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
+    out = jnp.any((code < 0) | too_large, axis=-1)
     if (
         primitive.name != "gather" and change == 1
     ):  # bincount counts negative codes in the first entry

@@ -25,7 +25,7 @@ from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import marked
-from jaxmle.runtime.cse import once
+from jaxmle.runtime.cse import without_repeats
 from jaxmle.runtime.opaque import LikelihoodTree
 from jaxmle.runtime.user_code import explained
 
@@ -296,14 +296,14 @@ class Regression(LikelihoodTree):
 
         etas = self._parted(self._values(params, data)[0], values)
         if isinstance(self.density, OfRows):
-            return once(
+            return without_repeats(
                 lambda etas, data: derivatives_by_rows(
                     lambda etas: self._terms(etas, data), etas, self._axes
                 )
             )(etas, data)
-        terms, slope, curvature = once(jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1))(
-            etas, data
-        )
+        terms, slope, curvature = without_repeats(
+            jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1)
+        )(etas, data)
         hessian = []
         for part, column in zip(slope, curvature, strict=True):
             hessian += (

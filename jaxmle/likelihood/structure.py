@@ -82,10 +82,10 @@ def roots_of(loglik: Loglik, layout: Layout) -> ndarray:
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
             inner = loglik.roots(layout)
-            twice = np.flatnonzero((inner < 0) & (roots < 0))
-            if twice.size:
+            again = np.flatnonzero((inner < 0) & (roots < 0))
+            if again.size:
                 raise ValueError(
-                    f"{layout.names[twice[0]]!r} is fixed twice, by two nested calls: fix it once"
+                    f"{layout.names[again[0]]!r} is fixed twice, by two nested calls: fix it once"
                 )
             roots = np.where(inner >= 0, roots[inner], -1)
         loglik = parts_of(loglik)[0]

@@ -240,16 +240,20 @@ def _with_dispersion(
     xp = namespace(y)
     alpha = dispersion(y, mu)
     error = xp.sqrt(2 * xp.maximum(xp.sum(mu**2, axis=-1), 1e-3))
-    doubt = xp.abs(xp.sum((y - mu) ** 2 - mu, axis=-1)) < _DOUBTFUL_DISPERSION * error
+    doubtful = xp.abs(xp.sum((y - mu) ** 2 - mu, axis=-1)) < _DOUBTFUL_DISPERSION * error
     if xp is not HOST:
         better, inside = _best_dispersion(y, x, shift, beta, alpha)
-        return xp.where(doubt[..., None], better, beta), xp.where(doubt, inside, alpha)
-    if doubt.any():
+        return xp.where(doubtful[..., None], better, beta), xp.where(doubtful, inside, alpha)
+    if doubtful.any():
         shared = x.ndim == 2
         shift = np.broadcast_to(shift, y.shape)
         beta, alpha = np.array(beta), np.array(alpha)
-        beta[doubt], alpha[doubt] = _best_dispersion(
-            y[doubt], x if shared else x[doubt], shift[doubt], beta[doubt], alpha[doubt]
+        beta[doubtful], alpha[doubtful] = _best_dispersion(
+            y[doubtful],
+            x if shared else x[doubtful],
+            shift[doubtful],
+            beta[doubtful],
+            alpha[doubtful],
         )
     return beta, alpha
 

@@ -69,8 +69,8 @@ class Interval:
             return upper - xp.exp(-z)
         # From whichever end is nearer, so that a value beside a bound keeps its digits.
         width = upper - lower
-        tail = 1.0 / (1.0 + xp.exp(xp.abs(z)))
-        return xp.where(z < 0, lower + width * tail, upper - width * tail)
+        share = 1.0 / (1.0 + xp.exp(xp.abs(z)))
+        return xp.where(z < 0, lower + width * share, upper - width * share)
 
     def slope(self, z: Array) -> Array:
         """The derivative of ``to_user`` at z, entry by entry."""
@@ -81,8 +81,8 @@ class Interval:
             return xp.exp(z)
         if math.isinf(self.lower):
             return xp.exp(-z)
-        tail = 1.0 / (1.0 + xp.exp(xp.abs(z)))
-        return (self.upper - self.lower) * tail * (1.0 - tail)
+        share = 1.0 / (1.0 + xp.exp(xp.abs(z)))
+        return (self.upper - self.lower) * share * (1.0 - share)
 
     def to_free(self, v: Array, shape: Shape) -> Array:
         xp = namespace(v)

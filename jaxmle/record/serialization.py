@@ -236,9 +236,9 @@ def _agree(
 
 def _check_names(names: Sequence[str], layout: Layout) -> None:
     """Raise unless each entry has its own name, which is not the position of another entry."""
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"two of its parameters have the name {twice[0]!r}")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"two of its parameters have the name {repeated[0]!r}")
     if tuple(names) != layout.places and set(names) == set(layout.places):
         raise ValueError("the names of its parameters are not in the order of its parameters")
 

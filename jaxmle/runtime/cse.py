@@ -17,7 +17,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 from jaxmle._types import Atom, Function, Tree
 
 
-def once(function: Function) -> Function:
+def without_repeats(function: Function) -> Function:
     """``function`` of trees of arrays, its operations on the same arguments done once. For use
     under a trace: it is traced at each call.
     """

@@ -30,10 +30,10 @@ def without_second_derivative(function: Callable[[Tree], Tree]) -> Callable[[Tre
     further one.
     """
 
-    def once(tree: Tree) -> Tree:
+    def once_differentiable(tree: Tree) -> Tree:
         return (_reverse_once if _has_reverse(function, tree) else _forward_once)(function)(tree)
 
-    return once
+    return once_differentiable
 
 
 def _has_reverse(function: Callable[[Tree], Tree], tree: Tree) -> bool:
@@ -50,7 +50,7 @@ def _has_reverse(function: Callable[[Tree], Tree], tree: Tree) -> bool:
 
 def _reverse_once(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     @jax.custom_vjp
-    def once(tree: Tree) -> Tree:
+    def once_differentiable(tree: Tree) -> Tree:
         return function(tree)
 
     def forward(tree: Tree) -> tuple[Tree, Tree]:
@@ -59,17 +59,17 @@ def _reverse_once(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     def backward(pull_back: Tree, slope: Tree) -> Tree:
         return pull_back(slope)
 
-    once.defvjp(forward, backward)
-    return once
+    once_differentiable.defvjp(forward, backward)
+    return once_differentiable
 
 
 def _forward_once(function: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     @jax.custom_jvp
-    def once(tree: Tree) -> Tree:
+    def once_differentiable(tree: Tree) -> Tree:
         return function(tree)
 
-    @once.defjvp
+    @once_differentiable.defjvp
     def forward(primals: Tree, tangents: Tree) -> Tree:
         return jax.jvp(function, (_identity(primals[0]),), tangents)
 
-    return once
+    return once_differentiable

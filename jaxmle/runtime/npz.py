@@ -115,9 +115,9 @@ def _raw(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise _Refused(f"it holds {twice[0]!r} twice")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise _Refused(f"it holds {repeated[0]!r} twice")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise _Refused("its arrays are compressed, but jaxmle never writes compressed arrays")
         if sum(entry.file_size for entry in entries) > len(content):

@@ -165,7 +165,7 @@ class Row(NamedTuple):
     row: int
 
 
-class Found(NamedTuple):
+class ScreenedRows(NamedTuple):
     """The first bad row, and the row with the highest level."""
 
     bad: Row | None
@@ -177,7 +177,7 @@ class RowSearch:
     """The search for the first bad row, and for the row with the highest level."""
 
     def __init__(self) -> None:
-        self.value = Found(None, None, -np.inf)
+        self.value = ScreenedRows(None, None, -np.inf)
 
     def take(self, chunk: Chunk, out: tuple[Array, Array]) -> None:
         """Process a chunk: whether each row is bad (n,), and its level (n,)."""
@@ -186,11 +186,11 @@ class RowSearch:
         known = np.where(np.isnan(level), -np.inf, level)
         highest = int(np.argmax(known))
         top = Row(chunk.file, chunk.first + highest)
-        self.add(Found(first, top, float(known[highest])))
+        self.add(ScreenedRows(first, top, float(known[highest])))
 
-    def add(self, later: Found) -> None:
+    def add(self, later: ScreenedRows) -> None:
         """Add the results for later rows."""
         bad = self.value.bad or later.bad
         higher = later.level > self.value.level
         top, level = (later.top, later.level) if higher else (self.value.top, self.value.level)
-        self.value = Found(bad, top, level)
+        self.value = ScreenedRows(bad, top, level)

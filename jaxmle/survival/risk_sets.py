@@ -183,10 +183,10 @@ def _sums_from(columns: ndarray, key: ndarray, wanted: ndarray, span: int) -> nd
     order = np.argsort(key, kind="stable")
     sorted_key = key[order]
     values = columns[order]
-    tail = np.zeros((len(order) + 1, columns.shape[1]))
+    sums = np.zeros((len(order) + 1, columns.shape[1]))
     for low, high in _segments(sorted_key // span):
-        tail[low:high] = np.cumsum(values[low:high][::-1], axis=0)[::-1]
+        sums[low:high] = np.cumsum(values[low:high][::-1], axis=0)[::-1]
     place = np.searchsorted(sorted_key, wanted, "left")
     inside = place < len(order)
     inside[inside] = sorted_key[place[inside]] // span == wanted[inside] // span
-    return np.where(inside[:, None], tail[place], 0.0)
+    return np.where(inside[:, None], sums[place], 0.0)

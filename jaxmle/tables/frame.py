@@ -62,16 +62,16 @@ def installed(backend: str | None) -> str:
     """
     if backend is not None:
         check_choice("backend", backend, BACKENDS)
-    backend_found = next(
+    chosen = next(
         (name for name in BACKENDS if backend in (None, name) and find_spec(name) is not None), None
     )
-    if backend_found is None:
+    if chosen is None:
         wanted = backend or f"one of {', '.join(BACKENDS)}"
         raise ImportError(
             f"a data frame needs {wanted}, which is not installed: {INSTALL_FRAME}"
             + f" or pip install {backend}" * bool(backend)
         )
-    return backend_found
+    return chosen
 
 
 def columns(fit: Record, view: View) -> dict[str, Tree]:

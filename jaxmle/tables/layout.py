@@ -169,8 +169,8 @@ def elided(names: Sequence[str], room: int) -> list[str]:
 def _elide(name: str, room: int) -> str:
     if columns_of(name) <= room:
         return name
-    tail = _cut(name[::-1], (room - len(ELLIPSIS)) // 2)[::-1]
-    return _cut(name, room - len(ELLIPSIS) - columns_of(tail)) + ELLIPSIS + tail
+    ending = _cut(name[::-1], (room - len(ELLIPSIS)) // 2)[::-1]
+    return _cut(name, room - len(ELLIPSIS) - columns_of(ending)) + ELLIPSIS + ending
 
 
 def _head(name: str, room: int, ending: str) -> str:

@@ -173,9 +173,9 @@ def aligned(cells: Sequence[str]) -> tuple[str, ...]:
     ('-1.25', '10.5 ', '  n/a')
     """
     parts = [cell.partition(".") for cell in cells]
-    tail = max((len(dot + fraction) for _, dot, fraction in parts), default=0)
+    decimals = max((len(dot + fraction) for _, dot, fraction in parts), default=0)
     padded = [
-        cell if _is_word(cell) else cell + " " * (tail - len(dot + fraction))
+        cell if _is_word(cell) else cell + " " * (decimals - len(dot + fraction))
         for cell, (_, dot, fraction) in zip(cells, parts, strict=True)
     ]
     width = max(map(len, padded), default=0)

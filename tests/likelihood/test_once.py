@@ -7,12 +7,15 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from jaxmle.likelihood.designs import MAX_NARROW_COLUMNS, Column, gradient, gram
-from jaxmle.runtime.cse import once
+from jaxmle.runtime.cse import without_repeats
 from jaxmle.runtime.device import to_device, to_float32
 
 
 def operations(function, *args):
-    return [equation.primitive.name for equation in jax.make_jaxpr(once(function))(*args).eqns]
+    return [
+        equation.primitive.name
+        for equation in jax.make_jaxpr(without_repeats(function))(*args).eqns
+    ]
 
 
 def test_what_is_the_same_is_done_once():
@@ -25,7 +28,7 @@ def test_what_is_the_same_is_done_once():
     x, y = np.linspace(-1, 1, 5, dtype=np.float32), np.float32(0.3)
     names = operations(wasteful, x, y)
     assert names.count("exp") == 2  # y + x is not seen to be x + y
-    found, plain = jax.jit(once(wasteful))(x, y), jax.jit(wasteful)(x, y)
+    found, plain = jax.jit(without_repeats(wasteful))(x, y), jax.jit(wasteful)(x, y)
     assert jax.tree.structure(found) == jax.tree.structure(plain)
     jax.tree.map(assert_array_equal, found, plain)
 
@@ -48,7 +51,7 @@ def test_numbers_that_differ_in_their_sign_alone_are_not_the_same():
     def divided(x):
         return (x / 0.0, x / -0.0)
 
-    assert_array_equal(jax.jit(once(divided))(np.float32(1.0)), [np.inf, -np.inf])
+    assert_array_equal(jax.jit(without_repeats(divided))(np.float32(1.0)), [np.inf, -np.inf])
 
 
 def test_it_is_differentiated_like_the_function():
@@ -57,7 +60,9 @@ def test_it_is_differentiated_like_the_function():
 
     x = np.linspace(-2, 2, 4, dtype=np.float32)
     for derivative in (jax.grad, jax.hessian):
-        np.testing.assert_allclose(derivative(once(curved))(x), derivative(curved)(x), rtol=1e-6)
+        np.testing.assert_allclose(
+            derivative(without_repeats(curved))(x), derivative(curved)(x), rtol=1e-6
+        )
 
 
 PLACES = {

@@ -70,10 +70,10 @@ def deviance_residuals(
     """
     named = _arrays(y=y, mean=mean, terms=terms, saturated=saturated)
     xp, (response, center, fitted, best) = named
-    twice = 2 * (best - fitted)
-    noise = 16 * xp.finfo(twice.dtype).eps * (1 + xp.abs(fitted))
+    square = 2 * (best - fitted)
+    noise = 16 * xp.finfo(square.dtype).eps * (1 + xp.abs(fitted))
     return xp.sign(response - center) * xp.sqrt(
-        xp.where(twice >= 0, twice, xp.where(twice >= -noise, 0.0, xp.nan))
+        xp.where(square >= 0, square, xp.where(square >= -noise, 0.0, xp.nan))
     )
 
 

@@ -137,7 +137,7 @@ def _reasons(
     other_bound = xp.any(
         on_bound if j is None else on_bound & (np.arange(len(full.names)) != j), axis=-1
     )
-    stopped = xp.stack([~found_supremum(fit) for fit in (restricted, full)])
+    stopped = xp.stack([~has_supremum(fit) for fit in (restricted, full)])
     return [
         (Reason.PENALISED, restricted.mode != "ML" or full.mode != "ML"),
         (Reason.SAMPLING, "sampling" in (restricted.weighting, full.weighting)),
@@ -149,7 +149,7 @@ def _reasons(
     ]
 
 
-def found_supremum(fit: Fit) -> Array:
+def has_supremum(fit: Fit) -> Array:
     """Whether the log-likelihood of a fit is the supremum of its model."""
     xp = namespace(fit.loglik)
     return xp.any(

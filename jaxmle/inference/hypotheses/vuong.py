@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Axes, Loglik, Tree
 from jaxmle.inference.again import Again, again
-from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, same_data
+from jaxmle.inference.hypotheses.likelihood_ratio import has_supremum, same_data
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
@@ -92,7 +92,7 @@ def vuong_test(
     ]
     alike = variance <= noise
     z = (n * mean - penalty) / xp.sqrt(n * xp.where(alike, 1.0, variance))
-    stopped = ~(found_supremum(fit1) & found_supremum(fit2))
+    stopped = ~(has_supremum(fit1) & has_supremum(fit2))
     code = xp.where(
         (fit1.mode, fit2.mode) != ("ML", "ML"),
         int(Reason.PENALISED),

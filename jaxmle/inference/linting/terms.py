@@ -103,7 +103,7 @@ def _not_finite(probe: Probe, z: ndarray) -> list[tuple[str, str]]:
     ]
 
 
-def _twice(data: Tree) -> Tree:
+def _doubled(data: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), data)
 
 
@@ -117,9 +117,9 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
         return Finding(
             "sum", None, "not checked: the likelihood closes over its rows; pass them as data"
         )
-    once = member.terms(x, member.data)
+    terms = member.terms(x, member.data)
     try:
-        doubled = member.terms(x, _twice(member.data))
+        doubled = member.terms(x, _doubled(member.data))
     except (
         TypeError,
         ValueError,
@@ -129,14 +129,14 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
             None,
             "not checked: it fails for data of another length, so it closes over an array",
         )
-    doubled = doubled if once.ndim == 0 else doubled[:n]
+    doubled = doubled if terms.ndim == 0 else doubled[:n]
     close = 1e-8 + 100 * probe.noise
 
     def fits(factor: Tree) -> bool:
-        return bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))
+        return bool(np.all(np.abs(doubled - factor * terms) <= close * (1 + np.abs(terms))))
 
-    evidence = {"ratio": float(np.sum(doubled) / np.sum(once))}
-    return _sum_of_terms(fits, evidence) if once.ndim else _sum_of_scalar(fits, evidence)
+    evidence = {"ratio": float(np.sum(doubled) / np.sum(terms))}
+    return _sum_of_terms(fits, evidence) if terms.ndim else _sum_of_scalar(fits, evidence)
 
 
 def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Tree]) -> Finding:

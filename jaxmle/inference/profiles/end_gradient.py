@@ -130,13 +130,13 @@ def _end(
     tree: Loglik,
     chart: Chart,
     top: Array,
-    found_end: Array,
+    end_point: Array,
     entry: int,
     data: Tree,
     cut: float,
     method: str,
 ) -> jax.Array:
-    if not np.all(np.isfinite(np.concatenate([top, found_end]))):
+    if not np.all(np.isfinite(np.concatenate([top, end_point]))):
         return jnp.asarray(jnp.nan)
     base = jnp.asarray(top)
 
@@ -148,7 +148,7 @@ def _end(
 
     k = chart.k
     best = jnp.asarray(chart.to_free(top))
-    end = jnp.asarray(chart.to_free(found_end))
+    end = jnp.asarray(chart.to_free(end_point))
     score = jax.jacfwd(loglik) if method == FORWARD_OVER_FORWARD else jax.grad(loglik)
     slope = jax.lax.stop_gradient(score(end))
     psi_gradient = jax.grad(psi)(end)

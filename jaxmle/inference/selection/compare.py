@@ -13,7 +13,7 @@ import numpy as np
 from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Axes, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
-from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, lr_test, same_data
+from jaxmle.inference.hypotheses.likelihood_ratio import has_supremum, lr_test, same_data
 from jaxmle.inference.hypotheses.record import Test
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.evaluate import sums
@@ -229,7 +229,7 @@ def compare(
     def stack(values: Tree) -> Tree:
         return xp.stack([xp.asarray(value) for value in values], axis=-1)
 
-    sound = stack([found_supremum(fit) for fit in fits])
+    sound = stack([has_supremum(fit) for fit in fits])
     criteria = {
         name: xp.where(sound, stack([getattr(fit, name) for fit in fits]), xp.nan)
         for name in MODEL_CRITERIA

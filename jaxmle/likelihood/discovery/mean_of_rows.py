@@ -59,14 +59,14 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
         x = jax.ShapeDtypeStruct((layout.p,), jax.numpy.zeros(()).dtype)
         return jax.make_jaxpr(value)(x, jax.tree.map(shape, data))
 
-    once = program(1)
+    single = program(1)
     rows = data_length(data)
     try:
-        twice = program(2) if rows else None
+        doubled = program(2) if rows else None
     except Exception:  # it may close over arrays that belong to its rows
-        twice = None
-    scope = _outermost(once, twice, data_is_captured=rows is None)
-    start = _Part(scope, once.jaxpr.outvars[0], 0.0, (), True)
+        doubled = None
+    scope = _outermost(single, doubled, data_is_captured=rows is None)
+    start = _Part(scope, single.jaxpr.outvars[0], 0.0, (), True)
     powers = list(_powers(start, rows))
     return bool(powers) and all(power > 1 - RELATIVE_ROUNDING for power in powers)
 
@@ -97,7 +97,7 @@ class _Scope:
         )
 
 
-def _outermost(once: ClosedJaxpr, twice: ClosedJaxpr | None, data_is_captured: bool) -> _Scope:
+def _outermost(single: ClosedJaxpr, doubled: ClosedJaxpr | None, data_is_captured: bool) -> _Scope:
     def made(closed: ClosedJaxpr, counterpart: _Scope | None) -> _Scope:
         x, *leaves = closed.jaxpr.invars
         constants: dict[Atom, Tree] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
@@ -107,7 +107,7 @@ def _outermost(once: ClosedJaxpr, twice: ClosedJaxpr | None, data_is_captured: b
             closed.jaxpr, lambda var: None, constants, data, {x}, frozenset(), counterpart
         )
 
-    return made(once, None if twice is None else made(twice, None))
+    return made(single, None if doubled is None else made(doubled, None))
 
 
 def _scope(
@@ -416,10 +416,10 @@ def _doublings(value: ndarray | None, double: ndarray | None) -> float:
     """
     if value is None or double is None or not value.size or not double.size:
         return 0.0
-    single, twice = (abs(float(np.mean(v, dtype=float))) for v in (value, double))
-    if not (0 < single < math.inf and 0 < twice < math.inf):
+    single, doubled = (abs(float(np.mean(v, dtype=float))) for v in (value, double))
+    if not (0 < single < math.inf and 0 < doubled < math.inf):
         return 0.0
-    halves = 2 * math.log2(twice / single)
+    halves = 2 * math.log2(doubled / single)
     return round(halves) / 2 if abs(halves - round(halves)) < RELATIVE_ROUNDING else 0.0
 
 

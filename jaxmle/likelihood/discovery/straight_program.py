@@ -23,7 +23,7 @@ from jaxmle.likelihood.discovery.curvature_rules import concave_increasing, conv
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import aval_of, value_of
-from jaxmle.runtime.cse import once
+from jaxmle.runtime.cse import without_repeats
 from jaxmle.special.logistic import softplus
 
 MAX_UNROLLED_PASSES = 512  # of a loop over the rows
@@ -79,7 +79,7 @@ def straight_program(
     def terms(x: Array, *leaves: Array) -> Array:
         return terms_of(loglik, layout.unravel(x), jax.tree.unflatten(treedef, leaves))
 
-    whole = jax.make_jaxpr(once(terms))(x, *leaves)
+    whole = jax.make_jaxpr(without_repeats(terms))(x, *leaves)
     flat = jax.make_jaxpr(lambda *args: _without_calls(whole, args))(x, *leaves)
     moving = {flat.jaxpr.invars[0]}
     fixed = [*flat.jaxpr.constvars, *flat.jaxpr.invars[1:]]
