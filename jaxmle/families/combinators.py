@@ -157,6 +157,16 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
     low, high = (check_end(name, value) for name, value in (("low", low), ("high", high)))
     if not low < high:
         raise ValueError(f"truncated needs low < high; got ({low}, {high})")
+    return dataclasses.replace(
+        family,
+        name=f"truncated {family.name}",
+        law=_truncated_law(family),
+        known={**family.known, "low": float(low), "high": float(high)},
+    )
+
+
+def _truncated_law(family: Family) -> Law:
+    """The law of Y given that low < Y ≤ high, with the ends among its parameters."""
     law = family.law
 
     def mass(p: NamedParams) -> Array:
@@ -194,7 +204,7 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         first = jnp.floor(p["low"]) + 1 if family.discrete else p["low"]
         return jnp.maximum(least, first), jnp.minimum(most, p["high"])
 
-    truncated_law = Law(
+    return Law(
         log_prob=log_prob,
         log_cdf=log_cdf,
         log_sf=log_sf,
@@ -202,12 +212,6 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         sample=law.quantile and by_quantile(quantile),
         support=support,
         guess=law.guess,
-    )
-    return dataclasses.replace(
-        family,
-        name=f"truncated {family.name}",
-        law=truncated_law,
-        known={**family.known, "low": float(low), "high": float(high)},
     )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._namespace import is_traced
-from jaxmle._types import Array, Function, NamedParams, Tree
+from jaxmle._types import Array, NamedParams, Tree
 from jaxmle.families.family import Family, Law, document
 from jaxmle.families.inverse import Tail, smallest_count
 from jaxmle.families.moments import moments, values
@@ -29,6 +29,21 @@ PROBABILITY = interval(0.0, 1.0)
 def not_whole(y: Array, high: Array) -> Array:
     """Where y is not an integer from 0 to high. NaN does not count: it stays NaN."""
     return (y < 0) | (y > high) | jnp.isinf(y) | ((y != jnp.floor(y)) & ~jnp.isnan(y))
+
+
+def _counts_within(y: Array, high: Array) -> tuple[Array, Array, Array]:
+    """Whether y is below 0, or at ``high`` or above; and ⌊y⌋, or 0 in either case."""
+    under = y < 0
+    over = (y >= high) | jnp.isposinf(y)
+    return under, over, jnp.where(under | over, 0.0, jnp.floor(y))
+
+
+def _step_function(
+    function: Pointwise, high: OfParams, below: float, above: float, p: NamedParams, y: Array
+) -> Array:
+    """``function`` at ⌊y⌋ within 0 and ``high``; constants below and above."""
+    under, over, count = _counts_within(y, high(p))
+    return jnp.where(under, below, jnp.where(over, above, function(p, count)))
 
 
 def counting(
@@ -54,29 +69,12 @@ def counting(
         outside = not_whole(y, high(p))
         return jnp.where(outside, -jnp.inf, log_prob(p, jnp.where(outside, 0.0, y)))
 
-    def steps(function: Pointwise | None, below: float, above: float) -> Function | None:
-        if function is None:
-            return None
-
-        def stepped(p: NamedParams, y: Array) -> Array:
-            under = y < 0
-            over = (y >= high(p)) | jnp.isposinf(y)
-            return jnp.where(
-                under,
-                below,
-                jnp.where(over, above, function(p, jnp.where(under | over, 0.0, jnp.floor(y)))),
-            )
-
-        return stepped
-
-    cdf = steps(log_cdf, -jnp.inf, 0.0)
-    sf = steps(log_sf, 0.0, -jnp.inf)
+    cdf = log_cdf and partial(_step_function, log_cdf, high, -jnp.inf, 0.0)
+    sf = log_sf and partial(_step_function, log_sf, high, 0.0, -jnp.inf)
 
     def tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
-        under = y < 0
-        over = (y >= high(p)) | jnp.isposinf(y)
-        inner = jnp.where(under | over, 0.0, jnp.floor(y))
-        below, above = log_tails(p, inner)  # type: ignore[misc]
+        under, over, count = _counts_within(y, high(p))
+        below, above = log_tails(p, count)  # type: ignore[misc]
         return (
             jnp.where(under, -jnp.inf, jnp.where(over, 0.0, below)),
             jnp.where(under, 0.0, jnp.where(over, -jnp.inf, above)),

@@ -77,6 +77,43 @@ def _standardised(
     return jnp.where(outside, jnp.where(y < p["loc"], below, above), inside(z))
 
 
+def _at_standardised(
+    heavy: bool,
+    function: Callable[[NamedParams, Array], Array],
+    below: float,
+    above: float,
+) -> Callable[[NamedParams, Array], Array]:
+    """``function`` of (p, z) as one of (p, y)."""
+    return lambda p, y: _standardised(p, y, lambda z: function(p, z), below, above, heavy=heavy)
+
+
+def _symmetric_log_tails(standard: Standard, p: NamedParams, y: Array) -> tuple[Array, Array]:
+    """log F at z and at −z, where Z and −Z have the same distribution."""
+    standardised = partial(_at_standardised, standard.heavy)
+
+    def of_side(side: Array) -> Array:
+        return standardised(lambda p, z: standard.log_cdf(p, side * z), 0.0, 0.0)(p, y)
+
+    both = jax.vmap(of_side)(jnp.array([1, -1]))
+    outer = standardised(lambda p, z: jnp.zeros_like(z), -1.0, 1.0)(p, y)
+    return (
+        jnp.where(outer < 0, -jnp.inf, jnp.where(outer > 0, 0.0, both[0])),
+        jnp.where(outer < 0, 0.0, jnp.where(outer > 0, -jnp.inf, both[1])),
+    )
+
+
+def _information(standard: Standard, p: NamedParams) -> dict[tuple[str, str], Array]:
+    """The expected information of one observation, entry by entry."""
+    loc, cross, scale = standard.information(p)
+    squared = p["scale"] ** 2
+    entries = {
+        ("loc", "loc"): loc / squared,
+        ("loc", "scale"): cross / squared,
+        ("scale", "scale"): scale / squared,
+    }
+    return entries | standard.shape_information(p)
+
+
 def location_scale(
     name: str,
     standard: Standard,
@@ -87,15 +124,11 @@ def location_scale(
     sf = standard.log_sf or (lambda p, z: standard.log_cdf(p, -z))
     inverse = standard.quantile or partial(solve, standard.log_prob, standard.log_cdf, sf, "line")
 
-    def standardised(
-        function: Callable[[NamedParams, Array], Array], below: float, above: float
-    ) -> Callable[[NamedParams, Array], Array]:
-        return lambda p, y: _standardised(
-            p, y, lambda z: function(p, z), below, above, heavy=standard.heavy
-        )
+    standardised = partial(_at_standardised, standard.heavy)
+    log_density = standardised(standard.log_prob, -jnp.inf, -jnp.inf)
 
     def log_prob(p: NamedParams, y: Array) -> Array:
-        return standardised(standard.log_prob, -jnp.inf, -jnp.inf)(p, y) - jnp.log(p["scale"])
+        return log_density(p, y) - jnp.log(p["scale"])
 
     def quantile(p: NamedParams, q: Array) -> Array:
         return p["loc"] + p["scale"] * inverse({key: p[key] for key in shapes}, q)
@@ -104,41 +137,18 @@ def location_scale(
         draw = standard.sample or by_quantile(inverse)
         return p["loc"] + p["scale"] * draw({key: p[key] for key in shapes}, key, shape)
 
-    def information(p: NamedParams) -> dict[tuple[str, str], Array]:
-        loc, cross, scale = standard.information(p)
-        squared = p["scale"] ** 2
-        entries = {
-            ("loc", "loc"): loc / squared,
-            ("loc", "scale"): cross / squared,
-            ("scale", "scale"): scale / squared,
-        }
-        return entries | standard.shape_information(p)
-
-    def log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
-        """F at z and at −z, when Z and −Z have the same distribution."""
-
-        def of_side(side: Array) -> Array:
-            return standardised(lambda p, z: standard.log_cdf(p, side * z), 0.0, 0.0)(p, y)
-
-        both = jax.vmap(of_side)(jnp.array([1, -1]))
-        outer = standardised(lambda p, z: jnp.zeros_like(z), -1.0, 1.0)(p, y)
-        return (
-            jnp.where(outer < 0, -jnp.inf, jnp.where(outer > 0, 0.0, both[0])),
-            jnp.where(outer < 0, 0.0, jnp.where(outer > 0, -jnp.inf, both[1])),
-        )
-
     law = Law(
         log_prob=log_prob,
         log_cdf=standardised(standard.log_cdf, -jnp.inf, 0.0),
         log_sf=standardised(sf, 0.0, -jnp.inf),
-        log_tails=None if standard.log_sf else log_tails,
+        log_tails=None if standard.log_sf else partial(_symmetric_log_tails, standard),
         quantile=quantile,
         sample=sample,
         mean=lambda p: p["loc"] + p["scale"] * standard.mean(p),
         variance=lambda p: p["scale"] ** 2 * standard.variance(p),
         support=lambda p: (-jnp.inf, jnp.inf),
         guess=guess,
-        information=None if standard.information is None else information,
+        information=standard.information and partial(_information, standard),
     )
     return Family(name, {"loc": free, "scale": positive, **shapes}, law)
 

@@ -114,24 +114,7 @@ def host_data(data: Tree, dtype: DTypeLike, nan: bool = False) -> Tree:
         # one in single precision.
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()
         kind = np.dtype(value.dtype).kind
-        if kind in "USO":
-            raise TypeError(_no_numbers(name, value, kind))
-        if value.dtype.names:
-            columns = ", ".join(f"{n!r}: a[{n!r}]" for n in value.dtype.names[:2])
-            raise TypeError(
-                f"{name} is a structured array: pass a dictionary of its fields, "
-                f"{{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array "
-                "a"
-            )
-        if kind in "mM":
-            raise TypeError(
-                f"{name} holds times (dtype {value.dtype}), whose unit is not clear: pass "
-                f"numbers, such as ({name} - start) / numpy.timedelta64(1, 'D') in days"
-            )
-        if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
-            raise TypeError(
-                f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans"
-            )
+        _refuse_kind(name, value, kind)
         if kind in "iu":
             return _integers(name, value, np.int64 if np.dtype(dtype).itemsize == 8 else np.int32)
         if kind in "fV":
@@ -143,6 +126,27 @@ def host_data(data: Tree, dtype: DTypeLike, nan: bool = False) -> Tree:
     if isinstance(data, Iterator):
         raise TypeError(_not_read("data", data))
     return _mapped(convert, data, "data")
+
+
+def _refuse_kind(name: str, value: Tree, kind: str) -> None:
+    """Refuse an array of anything but real numbers, integers and booleans."""
+    if kind in "USO":
+        raise TypeError(_no_numbers(name, value, kind))
+    if value.dtype.names:
+        columns = ", ".join(f"{n!r}: a[{n!r}]" for n in value.dtype.names[:2])
+        raise TypeError(
+            f"{name} is a structured array: pass a dictionary of its fields, "
+            f"{{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array a"
+        )
+    if kind in "mM":
+        raise TypeError(
+            f"{name} holds times (dtype {value.dtype}), whose unit is not clear: pass "
+            f"numbers, such as ({name} - start) / numpy.timedelta64(1, 'D') in days"
+        )
+    if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
+        raise TypeError(
+            f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans"
+        )
 
 
 def _one_value(name: str, leaf: Tree, path: Tree) -> str:

@@ -219,7 +219,6 @@ class MixtureOf:
         del strength  # refused by ``em``
         n = data_length(data) or 0
         s = len(starts)
-        k = self.components
         w = np.ones(n) if weights is None else weights
         e_step = _e_step(self)
         weight = np.stack([start["weights"] for start in starts])
@@ -247,28 +246,35 @@ class MixtureOf:
             before = np.where(go, gain, before)
             if not go.any() or step + 1 == max_steps:
                 break
-            rows = (r * w[None, None, :])[go].reshape(-1, n)
-            member = np.repeat(go, k)
-            fits = self._fits(
-                jax.tree.map(lambda leaf, member=member: leaf[member], parts), data, rows
-            )
-            fine = np.zeros(s * k, bool)
-            fine[member] = np.isin(fits.status, USABLE_COMPONENT_STATUSES) & _finite(fits.params)
-            unbounded = np.zeros(s * k, bool)
-            unbounded[member] = fits.status == Status.UNBOUNDED
-            lost = unbounded.reshape(s, k)
+            shares = r * w[None, None, :]
+            parts, go, lost = self._m_step(parts, data, shares, go)
             collapsed = np.where(lost.any(axis=1), lost.argmax(axis=1), collapsed)
-            go &= fine.reshape(s, k).all(axis=1)
-            moves = np.repeat(go, k) & member
-            parts = jax.tree.map(
-                lambda old, new, member=member, moves=moves: _replaced(old, new, member, moves),
-                parts,
-                fits.params,
-            )
-            mass = (r * w[None, None, :]).sum(axis=2)
+            mass = shares.sum(axis=2)
             weight = np.where(go[:, None], mass / mass.sum(axis=1, keepdims=True), weight)
         params = [{"weights": weight[i], "components": self._split(parts, i)} for i in range(s)]
         return Path(params, logliks, steps, collapsed)
+
+    def _m_step(
+        self, parts: Tree, data: Tree, shares: ndarray, go: ndarray
+    ) -> tuple[Tree, ndarray, ndarray]:
+        """The components fitted with their shares of the rows (s, k, n), for the starts in ``go``
+        (s,); which of these starts may go on (s,); and which components are unbounded (s, k).
+        """
+        s, k, n = shares.shape
+        member = np.repeat(go, k)
+        fits = self._fits(
+            jax.tree.map(lambda leaf: leaf[member], parts), data, shares[go].reshape(-1, n)
+        )
+        fine = np.zeros(s * k, bool)
+        fine[member] = np.isin(fits.status, USABLE_COMPONENT_STATUSES) & _finite(fits.params)
+        unbounded = np.zeros(s * k, bool)
+        unbounded[member] = fits.status == Status.UNBOUNDED
+        go = go & fine.reshape(s, k).all(axis=1)
+        moves = np.repeat(go, k) & member
+        parts = jax.tree.map(
+            lambda old, new: _replaced(old, new, member, moves), parts, fits.params
+        )
+        return parts, go, unbounded.reshape(s, k)
 
     def ordered(self, params: Tree) -> Tree:
         """The mixture with its components in the order of their weights, the largest first."""

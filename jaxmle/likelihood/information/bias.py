@@ -9,7 +9,9 @@ s_i + tr V ∂²ℓ_i) s_i}. The first-order bias of the maximum is −V A (Cox 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import jax
@@ -223,6 +225,24 @@ def _by_law(
     raise ValueError(NO_LAW)
 
 
+def _slope(information: Callable[[Array], Array], values: Array, c: int) -> Array:
+    """The derivative of the information of each row in its own predictor c, (a, b, n), at the
+    predictors ``values`` (m, n).
+    """
+
+    def moved(step: Array) -> Array:
+        return information(jnp.asarray(values).at[c].add(step))
+
+    def total(step: Array) -> Array:
+        return jnp.sum(moved(step), axis=-1)
+
+    step = jnp.zeros(values.shape[1], values.dtype)
+    by_sums = partial(jax.jacrev(total), step)
+    by_forward = lambda: jax.jvp(moved, (step,), (jnp.ones_like(step),))[1]  # noqa: E731
+    # Newer versions of jax report a missing forward mode only when compiling.
+    return first_that_exists((by_sums, by_forward), moved, step)
+
+
 def _by_moments(
     loglik: Regression,
     law: Exact,
@@ -247,7 +267,6 @@ def _by_moments(
             "with_response(loglik, simulation(sampler, key=…))"
         )
     values, columns, curved = loglik.predictors(layout, x, data)
-    m = values.shape[0]
     params = layout.unravel(x)
     along = jnp.stack(
         [
@@ -262,23 +281,7 @@ def _by_moments(
     def information(values: Tree) -> Array:
         return loglik.expected_curvature(params, values, data)
 
-    def slope(c: int) -> Array:
-        """The derivative of the information of each row in its own predictor c, (a, b, n)."""
-
-        def moved(step: Array) -> Array:
-            return information(jnp.asarray(values).at[c].add(step))
-
-        step = jnp.zeros(values.shape[1], values.dtype)
-
-        def by_sums() -> Array:
-            total = lambda step: jnp.sum(moved(step), axis=-1)  # noqa: E731
-            return jax.jacrev(total)(step)
-
-        by_forward = lambda: jax.jvp(moved, (step,), (jnp.ones_like(step),))[1]  # noqa: E731
-        # Newer versions of jax report a missing forward mode only when compiling.
-        return first_that_exists((by_sums, by_forward), moved, step)
-
-    slopes = jnp.stack([slope(c) for c in range(m)], axis=2)
+    slopes = jnp.stack([_slope(information, values, c) for c in range(len(values))], axis=2)
     cross = loglik.cross_moments(params, values, data)
     adjusted = 0.5 * jnp.einsum(
         "abn,abcn->cn", spread, slopes - 2 * jnp.swapaxes(cross, 1, 2) + cross
