@@ -36,7 +36,7 @@ CONDITIONS = (
 )
 
 
-def same(ours, numpys):
+def assert_same(ours, numpys):
     """Equal values to the last bit, NaN and the sign of zero included, in the same type."""
     assert ours.dtype == numpys.dtype
     assert np.shape(ours) == np.shape(numpys)
@@ -46,35 +46,35 @@ def same(ours, numpys):
 @pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 def test_where_is_numpys(condition):
     for a, b in itertools.product((*NUMBERS, *VECTORS), repeat=2):
-        same(HOST.where(condition, a, b), np.where(condition, a, b))
+        assert_same(HOST.where(condition, a, b), np.where(condition, a, b))
 
 
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
 def test_the_larger_and_the_smaller_of_two_are_numpys(name):
     for a, b in itertools.product((*NUMBERS, *VECTORS), repeat=2):
-        same(getattr(HOST, name)(a, b), getattr(np, name)(a, b))
+        assert_same(getattr(HOST, name)(a, b), getattr(np, name)(a, b))
 
 
 @pytest.mark.parametrize("name", ["any", "all", "sum", "max", "min"])
 def test_reductions_are_numpys(name):
     ours, numpys = getattr(HOST, name), getattr(np, name)
     for x in (*VECTORS, *(number for number in NUMBERS if isinstance(number, np.generic))):
-        same(ours(x), numpys(x))
+        assert_same(ours(x), numpys(x))
     matrix = np.arange(12.0).reshape(3, 4)
     for axis, keepdims in itertools.product((0, 1, (0, 1), None), (False, True)):
-        same(ours(matrix, axis, keepdims), numpys(matrix, axis=axis, keepdims=keepdims))
+        assert_same(ours(matrix, axis, keepdims), numpys(matrix, axis=axis, keepdims=keepdims))
         batch = matrix > 4
-        same(ours(batch, axis, keepdims), numpys(batch, axis=axis, keepdims=keepdims))
+        assert_same(ours(batch, axis, keepdims), numpys(batch, axis=axis, keepdims=keepdims))
 
 
 def test_what_is_new_has_the_types_of_numpys():
     for like in (*VECTORS, np.float32(2.0), np.int32(4), np.zeros((2, 0))):
-        same(HOST.zeros_like(like), np.zeros_like(like))
+        assert_same(HOST.zeros_like(like), np.zeros_like(like))
     for shape, dtype in itertools.product(((), (3,), (2, 0)), (float, bool, np.float32, np.int32)):
-        same(HOST.zeros(shape, dtype), np.zeros(shape, dtype))
-        same(HOST.ones(shape, dtype), np.ones(shape, dtype))
+        assert_same(HOST.zeros(shape, dtype), np.zeros(shape, dtype))
+        assert_same(HOST.ones(shape, dtype), np.ones(shape, dtype))
     for x in (*VECTORS[:3], np.float64(7.0), np.float64("nan")):
-        same(HOST.clip(x, -1.0, 1.0), np.clip(x, -1.0, 1.0))
+        assert_same(HOST.clip(x, -1.0, 1.0), np.clip(x, -1.0, 1.0))
     assert HOST.finfo(np.dtype(np.float32)).eps == np.finfo(np.float32).eps
 
 

@@ -19,7 +19,7 @@ COUNTS = RNG.poisson(np.exp(0.3 + X @ [0.6, -0.4]))
 BINARY = np.where(RNG.random(80) < 1 / (1 + np.exp(-X[:, 0])), "yes", "no")
 
 
-def passes(estimator):
+def assert_passes_the_checks(estimator):
     """Every check of scikit-learn but those that it skips itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the checks fit to rows that are fitted exactly
@@ -30,11 +30,11 @@ def passes(estimator):
 
 @pytest.mark.thorough
 def test_the_classifier_passes_the_checks_of_scikit_learn():
-    passes(MLEClassifier())
+    assert_passes_the_checks(MLEClassifier())
 
 
 def test_the_regressor_passes_the_checks_of_scikit_learn():
-    passes(MLERegressor())
+    assert_passes_the_checks(MLERegressor())
 
 
 def test_a_normal_regression_is_least_squares():
@@ -54,9 +54,9 @@ def test_a_poisson_regression_is_that_of_scikit_learn_without_its_penalty():
 
 
 def test_weights_of_whole_numbers_count_rows_and_others_are_sampling_weights():
-    twice = MLERegressor("poisson").fit(X, COUNTS, sample_weight=np.full(80, 2.0))
+    doubled = MLERegressor("poisson").fit(X, COUNTS, sample_weight=np.full(80, 2.0))
     again = MLERegressor("poisson").fit(np.tile(X, (2, 1)), np.tile(COUNTS, 2))
-    assert_allclose(twice.fit_.se, again.fit_.se, rtol=1e-8)
+    assert_allclose(doubled.fit_.se, again.fit_.se, rtol=1e-8)
     halves = MLERegressor("poisson").fit(X, COUNTS, sample_weight=np.full(80, 0.5))
     assert halves.fit_.weighting == "sampling" and halves.fit_.vcov_kind == "HC0"
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numpy.testing import assert_allclose
 
 import jaxmle as jm
 
@@ -103,9 +104,9 @@ def test_every_planted_mistake_is_found_and_nothing_else(found):
     assert sorted(error for error in errors if error[1] not in UNKNOWN) == planted
 
 
-def test_the_users_script_runs():
+def test_the_users_script_runs_and_its_rates_are_one_over_the_means():
     fit = user.one_fit()
-    user.many_fits()
-    user.inference(fit)
-    user.ready_models()
-    user.formulas()
+    assert_allclose(fit.params["rate"], 6 / 16.5, rtol=1e-8)
+    assert_allclose(user.many_fits().params["rate"], [6 / 16.5, 3 / 16.5], rtol=1e-8)
+    for part in (lambda: user.inference(fit), user.ready_models, user.formulas):
+        assert part() is None  # it raises nothing; its types are the checker's
