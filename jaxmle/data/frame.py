@@ -171,7 +171,7 @@ class Frame:
         *,
         constraints: Tree = None,
         solver: Solver | None = None,
-        vcov: Tree = "auto",
+        vcov: str | None = "auto",
         dtype: DTypeLike = None,
         max_steps: int = MAX_STEPS,
         block_rows: int | None = None,

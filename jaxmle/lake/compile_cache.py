@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxmle._types import Foreign, Tree
+from jaxmle._types import PathLike, Tree
 from jaxmle.parameters.arguments import check_path
 
 # Every program is kept, however small: a fit consists of about twenty that each compile in 0.1 to 1
@@ -21,7 +21,7 @@ FOLDER_SETTING = "jax_compilation_cache_dir"
 
 
 @contextlib.contextmanager
-def compile_cache(folder: Foreign) -> Iterator[None]:
+def compile_cache(folder: PathLike | None) -> Iterator[None]:
     """A context in which compiled programs are kept in ``folder``, and loaded from there.
 
     It is jax's persistent cache, switched on for the block and put back as it was afterwards. A

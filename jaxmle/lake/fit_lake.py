@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
-from jaxmle._types import DTypeLike, Foreign, Loglik, Tree
+from jaxmle._types import DTypeLike, Foreign, Loglik, PathLike, Tree
 from jaxmle.closures.program_digest import value_digest
 from jaxmle.data.rows import MissingRowsWarning
 from jaxmle.fitting.options import MAX_STEPS
@@ -41,7 +41,7 @@ def fit_lake(
     source: Foreign,
     *,
     by: str | Sequence[str],
-    out: Foreign,
+    out: PathLike,
     formula: str | None = None,
     params0: Tree = None,
     also: Mapping[str, str] | None = None,
@@ -55,8 +55,8 @@ def fit_lake(
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
     engine: Executor | None = None,
-    cache: Foreign = None,
-    part: Foreign = None,
+    cache: PathLike | None = None,
+    part: tuple[int, int] | None = None,
     progress: bool | None = None,
 ) -> LakeFits:
     """Maximise one log-likelihood on every group of a data set of Parquet files.
@@ -145,7 +145,7 @@ def _fitted_files(
     files: Source,
     folder: Folder,
     engine: Executor | None,
-    cache: Foreign,
+    cache: PathLike | None,
     progress: bool | None,
 ) -> LakeFits:
     """Skip the files already fitted, fit the rest, and check all keys together."""

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxmle._types import Foreign, Tree
+from jaxmle._types import PathLike, Tree
 from jaxmle.data.table import needed
 from jaxmle.lake.partitions import Partition
 from jaxmle.parameters.arguments import first_line, shown
@@ -73,7 +73,7 @@ class Folder:
                 self.remove(info.path)
 
 
-def folder_of(out: Foreign) -> Folder:
+def folder_of(out: PathLike) -> Folder:
     """The folder that ``out`` names: a path, or an address such as ``s3://bucket/fits``."""
     fs = needed("pyarrow.fs")
     if not isinstance(out, str | os.PathLike) or not str(out):

@@ -55,7 +55,7 @@ class Source:
     others: tuple[Partition, ...]
 
 
-def source_of(source: Foreign, part: Foreign) -> Source:
+def source_of(source: Foreign, part: tuple[int, int] | None) -> Source:
     """The files of a source, or of one part of it.
 
     Raises:
@@ -113,7 +113,7 @@ def _facts(paths: list[str], filesystem: fs.FileSystem) -> list[tuple[int, int]]
     return [(info.size or 0, info.mtime_ns or 0) for info in infos]
 
 
-def _part(part: Foreign) -> tuple[int, int]:
+def _part(part: tuple[int, int] | None) -> tuple[int, int]:
     """Which of how many parts, from ``part=(i, n)``."""
     if part is None:
         return 0, 1

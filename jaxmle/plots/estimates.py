@@ -5,7 +5,7 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below t
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
 
+Drawn: TypeAlias = Fit | Profile
+
+
 class Row(NamedTuple):
     """The estimate of one parameter with its interval."""
 
@@ -35,7 +38,7 @@ class Row(NamedTuple):
 
 
 def forest(
-    fits: Tree,
+    fits: Drawn | Sequence[Drawn] | Mapping[str, Drawn],
     names: Sequence[str] | None = None,
     level: float = 0.95,
     *,
@@ -156,7 +159,7 @@ def scale_of(transform: Function | None, edges: tuple[float, float]) -> Scale:
     return Scale(transform, getattr(transform, "__name__", "transform"), edges)
 
 
-def _labelled(fits: Tree) -> dict[str, Fit | Profile]:
+def _labelled(fits: Tree) -> dict[str, Drawn]:
     """The fits by label, checked."""
     if isinstance(fits, Fit | Profile):
         fits = {"": fits}
@@ -179,7 +182,7 @@ def _labelled(fits: Tree) -> dict[str, Fit | Profile]:
     return {str(label): item for label, item in fits.items()}
 
 
-def _names(items: dict[str, Fit | Profile], names: str | Sequence[str] | None) -> tuple[str, ...]:
+def _names(items: dict[str, Drawn], names: str | Sequence[str] | None) -> tuple[str, ...]:
     known = tuple(dict.fromkeys(name for item in items.values() for name in item.names))
     if names is None:
         return known
@@ -188,7 +191,7 @@ def _names(items: dict[str, Fit | Profile], names: str | Sequence[str] | None) -
     return tuple(dict.fromkeys(full for name in names for full in _full(items, name, known)))
 
 
-def _full(items: dict[str, Fit | Profile], name: str, known: tuple[str, ...]) -> list[str]:
+def _full(items: dict[str, Drawn], name: str, known: tuple[str, ...]) -> list[str]:
     """The parameters that a name means, short or full: ``age``, or all levels of ``race``."""
     if name in known:
         return [name]
@@ -202,7 +205,7 @@ def _full(items: dict[str, Fit | Profile], name: str, known: tuple[str, ...]) ->
     raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
 
 
-def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
+def _row(item: Drawn, name: str, level: float) -> Row | None:
     if name not in item.names:
         return None
     j = item.names.index(name)
@@ -211,7 +214,7 @@ def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
     return Row(float(estimate), float(ends[j, 0]), float(ends[j, 1]))
 
 
-def _axis(items: dict[str, Fit | Profile], level: float) -> str:
+def _axis(items: dict[str, Drawn], level: float) -> str:
     kinds = [
         f"{percent(level)} Wald"
         if isinstance(item, Fit)

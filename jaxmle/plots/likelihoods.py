@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Function, Loglik, Tree, ndarray
+from jaxmle._types import Array, ArrayLike, Function, Loglik, Tree, ndarray
 from jaxmle.inference.again import again
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights
@@ -231,10 +232,10 @@ def likelihood_surface(
     fit: Fit,
     data: Tree,
     pair: tuple[str, str],
-    path: Tree = None,
+    path: SearchPath | ArrayLike | None = None,
     width: float = 4.0,
     *,
-    span: Tree = None,
+    span: Sequence[tuple[float, float]] | None = None,
     points: int = POINTS_OF_A_SIDE,
     weights: Weights | None = None,
     ax: Axes | None = None,

@@ -31,7 +31,7 @@ SPREAD_OF_POINTS = 0.12  # of the distance between two groups, over which their 
 
 
 def predictions(
-    over: Tree,
+    over: ArrayLike,
     predicted: Tree,
     *,
     by: ArrayLike | None = None,
@@ -154,8 +154,8 @@ def _points(
 
 
 def residuals(
-    residual: Tree,
-    against: Tree,
+    residual: ArrayLike,
+    against: ArrayLike,
     *,
     xlabel: str = "fitted value",
     ylabel: str = "residual",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmle._types import Foreign, Loglik, Tree, ndarray
+from jaxmle._types import ArrayLike, Foreign, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options, read
 from jaxmle.fitting.passes import Passes, problem_of
 from jaxmle.likelihood.combinators import Weights
@@ -113,7 +113,11 @@ def _steps_of(passes: Passes) -> tuple[ndarray, ndarray]:
 
 
 def trace(
-    path: Tree, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
+    path: SearchPath | ArrayLike,
+    top: float | None = None,
+    *,
+    label: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """The distance of each step below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 

@@ -27,7 +27,7 @@ LABEL_OF_QUANTITY = {
 
 
 def survival(
-    curves: Tree,
+    curves: StepCurve | Curve | Mapping[str, StepCurve | Curve],
     *,
     bands: bool = True,
     censored: bool = True,

@@ -158,9 +158,10 @@ def _sampled(sampler: Tree, key: Array, number: int) -> Tree:
     try:
         drawn = jax.vmap(watched)(keys)
     except Exception:  # a sampler that cannot be traced may raise anything
-        traced = []  # if it cannot be called either, the last line says why
-    if traced and all(traced):
-        return to_numpy(drawn)
+        pass  # if it cannot be called either, the last line says why
+    else:
+        if traced and all(traced):
+            return to_numpy(drawn)
     return _stacked([jax.tree.map(np.asarray, sampler(keys[i])) for i in range(number)])
 
 

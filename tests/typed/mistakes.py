@@ -15,6 +15,7 @@ def mistakes(fit: jm.Fit) -> None:
     jm.fit(exponential, {"rate": 1.0}, Y, constraint={"rate": jm.positive})  # reportCallIssue
     jm.fit(np.ones(3))  # reportArgumentType
     jm.profile(exponential, Y, fit)  # reportArgumentType
+    jm.fit_lake(exponential, "sales", by="shop", out="fits", part=3)  # reportArgumentType
     fit.df = 3  # reportAttributeAccessIssue
     jm.profile(exponential, fit, Y, wich="rate")  # reportCallIssue
     jm.models.poisson().strat(Y)  # reportAttributeAccessIssue
