@@ -27,18 +27,16 @@ def logit(params, data):
 PENALISED = jm.penalize(logit, jm.ridge(RIDGE))
 
 
+@pytest.fixture(scope="module")
 def newton():
-    """The ridge's maximum and its covariance by Newton's steps in NumPy."""
+    """The ridge's maximum, its covariance and standard errors by Newton's steps in NumPy."""
     beta = np.zeros(K)
     for _ in range(12):
         p = 1 / (1 + np.exp(-X @ beta))
         information = X.T @ (X * (p * (1 - p))[:, None]) + RIDGE * np.eye(K)
         beta = beta + np.linalg.solve(information, X.T @ (Y - p) - RIDGE * beta)
-    return beta, np.linalg.inv(information)
-
-
-BETA, COVARIANCE = newton()
-ERROR = np.sqrt(np.diag(COVARIANCE))
+    covariance = np.linalg.inv(information)
+    return beta, covariance, np.sqrt(np.diag(covariance))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +44,12 @@ def stationary():
     return jm.fit(PENALISED, START, DATA)
 
 
-def test_lbfgs_ends_at_the_maximum_without_a_hessian_and_is_not_called_converged(stationary):
+def test_lbfgs_ends_at_the_maximum_without_a_hessian_and_is_not_called_converged(
+    stationary, newton
+):
+    beta, _, errors = newton
     assert stationary.verdict is jm.Status.STATIONARY and not stationary.converged
-    assert np.max(np.abs(stationary.x - BETA) / ERROR) < 1e-3
+    assert np.max(np.abs(stationary.x - beta) / errors) < 1e-3
     assert np.all(np.isnan(stationary.se)) and np.isnan(stationary.pvalues).all()
     assert stationary.vcov.strides == stationary.hessian.strides == (0, 0)  # no memory of p²
     sentence = stationary.explain()
@@ -58,13 +59,16 @@ def test_lbfgs_ends_at_the_maximum_without_a_hessian_and_is_not_called_converged
         stationary.check()
 
 
-def test_conjugate_gradients_give_the_standard_errors_of_the_inverse_information(stationary):
+def test_conjugate_gradients_give_the_standard_errors_of_the_inverse_information(
+    stationary, newton
+):
+    _, covariance, errors = newton
     some = jm.stderr_by_cg(PENALISED, stationary, DATA, ["beta[3]", "beta[500]"])
     chosen = [3, 500]
     assert some.names == ("beta[3]", "beta[500]") and not some.reason
     # the curvature is taken at the end of L-BFGS, some 1e-4 standard errors off the maximum
-    assert_allclose(some.vcov, COVARIANCE[np.ix_(chosen, chosen)], rtol=1e-4, atol=1e-6)
-    assert_allclose(some.stderr, ERROR[chosen], rtol=1e-4)
+    assert_allclose(some.vcov, covariance[np.ix_(chosen, chosen)], rtol=1e-4, atol=1e-6)
+    assert_allclose(some.stderr, errors[chosen], rtol=1e-4)
 
 
 def test_a_record_without_curvature_is_stored_and_read_again(stationary, tmp_path):
@@ -75,10 +79,10 @@ def test_a_record_without_curvature_is_stored_and_read_again(stationary, tmp_pat
 
 
 @pytest.mark.thorough
-def test_a_covariance_that_is_asked_for_takes_the_hessian():
+def test_a_covariance_that_is_asked_for_takes_the_hessian(newton):
     fit = jm.fit(PENALISED, START, DATA, vcov="observed")
     assert fit.converged
-    assert_allclose(fit.se, ERROR, rtol=1e-6)
+    assert_allclose(fit.se, newton[2], rtol=1e-6)
 
 
 def test_too_few_steps_say_how_far_it_is(stationary, capsys):

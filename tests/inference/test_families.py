@@ -10,39 +10,46 @@ from jaxmle.families import binomial, exponential, gamma, lognormal, normal, poi
 from jaxmle.inference.selection.best_family import best_family
 
 Y = np.random.default_rng(4).gamma(1.5, 2.0, size=60)
-RANKING = best_family(
-    Y, [normal, gamma, exponential, lognormal], key=jax.random.key(0), replicates=99
-)
-BY_NAME = {candidate.family.name: candidate for candidate in RANKING.candidates}
 
 
-def test_criteria_and_distances_are_those_of_scipy():
+@pytest.fixture(scope="module")
+def ranking():
+    families = [normal, gamma, exponential, lognormal]
+    return best_family(Y, families, key=jax.random.key(0), replicates=99)
+
+
+@pytest.fixture(scope="module")
+def by_name(ranking):
+    return {candidate.family.name: candidate for candidate in ranking.candidates}
+
+
+def test_criteria_and_distances_are_those_of_scipy(by_name):
     shape, _, scale = stats.gamma.fit(Y, floc=0)
     loglik = stats.gamma.logpdf(Y, shape, scale=scale).sum()
-    assert_allclose(BY_NAME["gamma"].aicc, -2 * loglik + 4 + 12 / 57, rtol=1e-7)
+    assert_allclose(by_name["gamma"].aicc, -2 * loglik + 4 + 12 / 57, rtol=1e-7)
     assert_allclose(
-        BY_NAME["gamma"].distance,
+        by_name["gamma"].distance,
         stats.cramervonmises(Y, "gamma", (shape, 0, scale)).statistic,
         rtol=1e-5,
     )
     assert_allclose(
-        BY_NAME["normal"].distance,
+        by_name["normal"].distance,
         stats.cramervonmises(Y, "norm", (Y.mean(), Y.std())).statistic,
         rtol=1e-9,
     )
     assert_allclose(
-        BY_NAME["exponential"].tic,
+        by_name["exponential"].tic,
         2 * len(Y) * (1 + np.log(Y.mean())) + 2 * Y.var() / Y.mean() ** 2,
         rtol=1e-9,
     )
 
 
-def test_the_order_is_that_of_the_criterion_and_a_wrong_family_is_refused():
-    values = [candidate.aicc for candidate in RANKING.candidates]
+def test_the_order_is_that_of_the_criterion_and_a_wrong_family_is_refused(ranking):
+    values = [candidate.aicc for candidate in ranking.candidates]
     assert values == sorted(values)
-    assert RANKING.best is RANKING.candidates[0].family
-    assert "gamma" in str(RANKING)
-    assert "AICc" in str(RANKING)
+    assert ranking.best is ranking.candidates[0].family
+    assert "gamma" in str(ranking)
+    assert "AICc" in str(ranking)
 
 
 def fit_gamma(y):
@@ -55,9 +62,9 @@ def fit_normal(y):
 
 
 @pytest.mark.parametrize(("name", "estimate"), [("gamma", fit_gamma), ("normal", fit_normal)])
-def test_a_p_value_is_that_of_a_bootstrap_by_scipy(name, estimate):
+def test_a_p_value_is_that_of_a_bootstrap_by_scipy(name, estimate, by_name):
     """Both are shares of samples from the estimate whose distance, with the parameters estimated again, is as large."""
-    replicates = BY_NAME[name].replicates
+    replicates = by_name[name].replicates
     assert replicates == 99
     rng = np.random.default_rng(6)
     law = estimate(Y)
@@ -67,8 +74,8 @@ def test_a_p_value_is_that_of_a_bootstrap_by_scipy(name, estimate):
     pvalue = exceeded / (1 + replicates)
     # Two independent shares of 99: four standard errors of their difference, with one exceedance more than either saw.
     share = max(pvalue, 2 / replicates)
-    assert abs(BY_NAME[name].pvalue - pvalue) < 4 * np.sqrt(2 * share * (1 - share) / replicates)
-    assert (BY_NAME[name].pvalue < 0.05) == (name == "normal")
+    assert abs(by_name[name].pvalue - pvalue) < 4 * np.sqrt(2 * share * (1 - share) / replicates)
+    assert (by_name[name].pvalue < 0.05) == (name == "normal")
 
 
 @pytest.mark.thorough
