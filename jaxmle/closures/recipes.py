@@ -77,13 +77,13 @@ def remade(
     it is compiled once.
     """
     try:
-        return _once(make, args, options)
+        return _cached(make, args, options)
     except TypeError:  # arguments without a hash, or a refusal, which is then raised again
         return make(*args, **dict(options))
 
 
 @functools.lru_cache(maxsize=COPIES_HELD)
-def _once(
+def _cached(
     make: FunctionTo[Foreign], args: tuple[Foreign, ...], options: tuple[Foreign, ...]
 ) -> Foreign:
     return make(*args, **dict(options))

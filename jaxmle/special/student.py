@@ -195,7 +195,7 @@ class _Jet(NamedTuple):
     dfdf: jax.Array
 
 
-def _twice(
+def _derivatives(
     function: Callable[[jax.Array], jax.Array], nu: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A function with its first and second derivative."""
@@ -257,7 +257,7 @@ def _upper(z: jax.Array, nu: jax.Array, constant: tuple[jax.Array, jax.Array, ja
 
 def _slopes_in_w(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two derivatives in w of the log density at x, but for those of its constant."""
-    log, first, second = _twice(lambda w: scaled_log(x, w), w)
+    log, first, second = _derivatives(lambda w: scaled_log(x, w), w)
     return -0.5 * (log + (1 + w) * first), -0.5 * (2 * first + (1 + w) * second)
 
 
@@ -312,7 +312,7 @@ def _moments(
             factor = -factor * power * (nu + k) / (k + 1)
         return jnp.exp(-nu * (s - LOG_2 - log_cosh)) * total
 
-    tail = _twice(rest, jnp.where(flat, nu, 1.0))
+    tail = _derivatives(rest, jnp.where(flat, nu, 1.0))
     return tuple(
         m + jnp.where(flat, sign * r, 0.0)
         for m, sign, r in zip(integrals, (1, -1, 1), tail, strict=True)
@@ -354,7 +354,7 @@ def _jet(z: jax.Array, df: jax.Array) -> _Jet:
     size = jnp.abs(z)
     nu = jnp.minimum(df, huge)
     w = 1 / nu
-    constant = _twice(_constant, w)
+    constant = _derivatives(_constant, w)
     tail = _upper(size, nu, constant)
     near = size * jnp.sqrt(1 + w) < _MAX_NEAR_ARGUMENT
     mass, *in_w = _middle(jnp.where(near, size, 0.0), w, constant)
