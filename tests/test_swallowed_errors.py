@@ -1,8 +1,6 @@
 """An error inside the package is raised, and is never taken for an answer such as "there is none"."""
 
 import errno
-import fcntl
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -84,8 +82,9 @@ def test_an_error_in_copying_what_is_in_a_slot_is_not_an_empty_slot(monkeypatch)
         jm.fit(Slotted(), {"m": 0.0}, {"x": Y})
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks are those of msvcrt")
 def test_a_lock_that_the_disk_refuses_is_not_held_by_another_run(monkeypatch, tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="locks are those of msvcrt")
+
     def broken(handle, operation):
         raise OSError(errno.EIO, "broken disk")
 
