@@ -329,12 +329,25 @@ def test_every_public_function_and_record_has_an_example_that_runs(name, value):
 
 
 def asserts(node):
-    """Whether a statement holds an assertion, by the keyword or by a function named so."""
+    """Whether a statement holds an assertion: by the keyword, by pytest, or by a function named so."""
+    words = re.compile(r"assert|\b(raises|warns|fail)$")
     return any(
         isinstance(inner, ast.Assert)
-        or (isinstance(inner, ast.Call) and "assert" in ast.unparse(inner.func))
+        or (isinstance(inner, ast.Call) and words.search(ast.unparse(inner.func)) is not None)
         for inner in ast.walk(node)
     )
+
+
+def test_every_test_asserts_something_that_can_be_seen_in_it():
+    silent = [
+        f"{path.name}:{function.lineno}"
+        for path in TESTS
+        for function in ast.walk(tree(path))
+        if isinstance(function, ast.FunctionDef)
+        and function.name.startswith("test_")
+        and not asserts(function)
+    ]
+    assert not silent
 
 
 def test_no_assertion_of_a_test_stands_under_the_condition_that_a_fit_converged():

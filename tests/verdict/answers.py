@@ -13,7 +13,7 @@ POSITION_IN_STDERR = 1e-5  # of estimates against oracles that stop at 1e-7 stan
 RELATIVE_STDERR = 1e-4  # of standard errors against differences of SciPy's functions
 
 
-def expect(fit, *names, x=None, se=None, loglik=None, atol=1e-5):
+def assert_fit(fit, *names, x=None, se=None, loglik=None, atol=1e-5):
     """Status, estimates (NaN: not compared), standard errors (NaN: there is none) and log-likelihood of a fit."""
     assert fit.verdict.name in names, f"{fit.verdict.name}: {fit.explain()}"
     if x is not None:

@@ -11,7 +11,7 @@ from scipy import optimize
 
 import jaxmle as jm
 from jaxmle import families
-from tests.verdict.answers import expect
+from tests.verdict.answers import assert_fit
 
 TO_THE_ORACLE = (
     1e-9  # of a standard error: kinks are found to rounding, the linear program to 1e-10
@@ -51,7 +51,7 @@ def test_the_laplace_family_has_its_median_in_any_unit(unit, n):
     y = sample(5, n, unit)
     median, scale = moments(y)
     fit = jm.fit(families.laplace, data=y)
-    expect(fit, "CONVERGED", se=np.full(2, scale / np.sqrt(n)))
+    assert_fit(fit, "CONVERGED", se=np.full(2, scale / np.sqrt(n)))
     assert_allclose(fit.x, [median, scale], rtol=0, atol=TO_THE_ORACLE * scale / np.sqrt(n))
     assert "kink" in fit.explain()
     assert ("flat between two kinks" in fit.explain()) == (n == 30)
@@ -70,7 +70,7 @@ def test_a_laplace_law_of_ones_own_has_its_median_in_any_form(form, n):
     y = sample(1, n)
     median, scale = moments(y)
     fit = jm.fit(FORMS[form], np.array([y[0], 0.0]), y)
-    expect(fit, "CONVERGED", se=[np.nan, n**-0.5])
+    assert_fit(fit, "CONVERGED", se=[np.nan, n**-0.5])
     assert_allclose(fit.x, [median, np.log(scale)], rtol=0, atol=TO_THE_ORACLE * n**-0.5)
     assert "no standard error" in fit.explain()
 
@@ -79,7 +79,7 @@ def test_tied_data_have_their_median():
     y = np.round(sample(0, 31))
     median, scale = moments(y)
     fit = jm.fit(laplace, np.array([0.3, 0.0]), y)
-    expect(fit, "CONVERGED", x=[median, np.log(scale)], atol=1e-9)
+    assert_fit(fit, "CONVERGED", x=[median, np.log(scale)], atol=1e-9)
 
 
 def test_a_batch_and_a_trace_find_the_same_kinks():
@@ -160,9 +160,9 @@ def test_regression_quantiles_are_the_vertices_of_the_linear_program(columns, le
         return -check_loss(d[1] - d[0] @ t[:-1], level) / jnp.exp(t[-1]) - t[-1]
 
     fit = jm.fit(bare, np.zeros(columns), (design, y))
-    expect(fit, "CONVERGED", x=right, loglik=-loss, atol=1e-9)
+    assert_fit(fit, "CONVERGED", x=right, loglik=-loss, atol=1e-9)
     fit = jm.fit(with_scale, np.zeros(columns + 1), (design, y))
-    expect(fit, "CONVERGED", x=[*right, np.log(loss / 61)], atol=1e-9)
+    assert_fit(fit, "CONVERGED", x=[*right, np.log(loss / 61)], atol=1e-9)
     assert_allclose(fit.se[-1], 61**-0.5, rtol=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_a_line_of_a_curved_median_passes_through_data():
         return np.sum(np.abs(y - np.exp(t[0] + t[1] * x)))
 
     fit = jm.fit(lambda t, d: -jnp.abs(d[1] - jnp.exp(t[0] + t[1] * d[0])), np.zeros(2), (x, y))
-    expect(fit, "CONVERGED")
+    assert_fit(fit, "CONVERGED")
     assert np.sum(np.abs(y - np.exp(fit.x[0] + fit.x[1] * x)) < 1e-8) == 2
     starts = np.random.default_rng(0).normal([0.3, 0.8], 0.3, size=(20, 2))
     options = {"xatol": 1e-10, "fatol": 1e-12}
@@ -211,7 +211,7 @@ def test_censored_laplace_observations():
         return jnp.where(d[1], -jnp.abs(z) - t[1] - jnp.log(2.0), tail)
 
     fit = jm.fit(terms, np.array([30.0, 3.0]), (y, seen))
-    expect(fit, "CONVERGED", x=[best, right.x], loglik=-right.fun)
+    assert_fit(fit, "CONVERGED", x=[best, right.x], loglik=-right.fun)
 
 
 def test_the_hinge_of_a_support_vector_machine():
@@ -234,7 +234,7 @@ def test_the_hinge_of_a_support_vector_machine():
         return -jnp.sum(hinge) - 0.5 * jnp.sum(t**2)
 
     fit = jm.fit(loglik, np.zeros(3), (design, sign))
-    expect(fit, "CONVERGED", x=design.T @ (found.x * sign), atol=1e-7)
+    assert_fit(fit, "CONVERGED", x=design.T @ (found.x * sign), atol=1e-7)
 
 
 def test_a_lasso_that_holds_a_coefficient_at_zero():
@@ -250,7 +250,7 @@ def test_a_lasso_that_holds_a_coefficient_at_zero():
         return -0.5 * jnp.sum((d[1] - d[0] @ t) ** 2) - 1.5 * jnp.sum(jnp.abs(t))
 
     fit = jm.fit(loglik, np.full(3, 0.2), (design, y))
-    expect(fit, "CONVERGED", x=right, se=np.where(right == 0, np.nan, 1.0), atol=1e-9)
+    assert_fit(fit, "CONVERGED", x=right, se=np.where(right == 0, np.nan, 1.0), atol=1e-9)
 
 
 def least_maximum(design, y):

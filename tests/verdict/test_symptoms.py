@@ -13,7 +13,7 @@ from scipy import optimize, special, stats
 
 import jaxmle as jm
 
-from .answers import expect, highest, members, negative_binomial
+from .answers import assert_fit, highest, members, negative_binomial
 
 NONE = np.nan
 
@@ -47,7 +47,7 @@ def test_1_amplitude_and_origin_of_a_decay_are_unidentified_and_its_rate_keeps_i
     residual = RIDGE_Y - mean(RIDGE_X, *optimize.curve_fit(mean, RIDGE_X, RIDGE_Y, p0=[2, 0.8])[0])
     for start in ([1.0, 1.0, 0.0], [3.0, 0.5, 1.0], [0.5, 0.3, -0.4]):
         fit = jm.fit(amplitude_and_origin, np.array(start), (RIDGE_X, RIDGE_Y))
-        expect(fit, "UNIDENTIFIED", x=[NONE, rate, NONE])
+        assert_fit(fit, "UNIDENTIFIED", x=[NONE, rate, NONE])
         assert np.isnan(fit.se[[0, 2]]).all()
         # The observed information differs from the expected by the residuals, a few per cent.
         right = np.sqrt(vcov[1, 1]) * 0.05 / np.sqrt(np.sum(residual**2) / (20 - 2))
@@ -64,7 +64,7 @@ def test_1_occupancy_times_detection_of_one_visit_is_unidentified(start):
 
     data = np.array([[13.0, 27.0], [9.0, 31.0], [11.0, 29.0]])
     fit = jm.fit(seen, {"psi": start[0], "p": start[1]}, data, constraints=jm.interval(0.0, 1.0))
-    expect(fit, "UNIDENTIFIED", se=[NONE, NONE])
+    assert_fit(fit, "UNIDENTIFIED", se=[NONE, NONE])
     assert_allclose(np.prod(fit.x), 33 / 120, rtol=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_1_power_and_scale_of_a_rate_that_enter_by_their_product_are_unidentifie
         beta = beta + np.linalg.solve(design.T @ (design * mean[:, None]), design.T @ (y - mean))
     error = np.sqrt(np.linalg.inv(design.T @ (design * mean[:, None]))[1, 1])
     fit = jm.fit(rate, np.array(start), (x, y))
-    expect(fit, "UNIDENTIFIED", x=[NONE, NONE, beta[1]], se=[NONE, NONE, error])
+    assert_fit(fit, "UNIDENTIFIED", x=[NONE, NONE, beta[1]], se=[NONE, NONE, error])
 
 
 def two_factors(t, y):
@@ -101,11 +101,11 @@ def test_1_loadings_that_may_be_turned_have_no_standard_error_and_specific_varia
     y = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5)) + 0.5 * rng.normal(size=(200, 5))
     start = np.concatenate([0.3 * rng.normal(size=10), np.zeros(5)])
     fit = jm.fit(two_factors, start, y)
-    expect(fit, "UNIDENTIFIED")
+    assert_fit(fit, "UNIDENTIFIED")
     assert np.isnan(fit.se[:10]).all()
     # With one loading held at zero they cannot be turned.
     held = jm.fit(jm.fix(two_factors, {"theta[1]": 0.0}), start, y)
-    expect(held, "CONVERGED", loglik=fit.loglik)
+    assert_fit(held, "CONVERGED", loglik=fit.loglik)
     assert_allclose(fit.x[10:], held.x[10:], atol=1e-6)
     assert_allclose(fit.se[10:], held.se[10:], rtol=1e-5)
 
@@ -135,7 +135,7 @@ def test_2_a_skew_normal_is_not_converged_at_the_inflection_alpha_zero(alpha):
     right, top = skew_normal_oracle()
     start = np.array([SKEWED.mean(), np.log(SKEWED.std()), alpha])
     fit = jm.fit(skew_normal, start, SKEWED)
-    expect(fit, "CONVERGED", x=right, loglik=top)
+    assert_fit(fit, "CONVERGED", x=right, loglik=top)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.05, 1.0])
@@ -146,7 +146,7 @@ def test_2_a_skew_normal_whose_alpha_is_infinite_says_so_or_that_it_stopped_on_t
     top = 60 * np.log(2) + stats.norm.logpdf(HALF_NORMAL, loc, scale).sum()
     start = np.array([HALF_NORMAL.mean(), np.log(HALF_NORMAL.std()), alpha])
     fit = jm.fit(skew_normal, start, HALF_NORMAL)
-    expect(fit, "SEPARATED", "IMPRECISE", loglik=top)
+    assert_fit(fit, "SEPARATED", "IMPRECISE", loglik=top)
     assert np.isnan(fit.se[2])
 
 
@@ -158,7 +158,7 @@ def test_2_a_cubic_inflection_in_a_scalar_is_left_behind(start):
         {"t": start},
         np.full(10, 5.0),
     )
-    expect(fit, "CONVERGED", x=[1.0], se=[50**-0.5])
+    assert_fit(fit, "CONVERGED", x=[1.0], se=[50**-0.5])
 
 
 def frontier(t, d):
@@ -182,7 +182,7 @@ def test_2_a_frontier_model_is_not_converged_at_lambda_zero():
     variance = np.mean((y - level - slope * x) ** 2)
     for ratio in (0.0, 0.1, 1.0):
         fit = jm.fit(frontier, np.array([level, slope, np.log(variance), ratio]), (x, y))
-        expect(fit, "CONVERGED", x=right, loglik=top)
+        assert_fit(fit, "CONVERGED", x=right, loglik=top)
 
 
 # ---------------------------------------------------------------- 3: a slow or curved ridge to infinity was CONVERGED
@@ -205,7 +205,7 @@ def test_3_a_truncated_normal_with_sd_beyond_its_mean_is_not_converged(seed, uni
     )
     # The ridge is slow: ℓ is within 1e-2 of its supremum, or the fit says that it stopped on the way, where
     # ℓ has an error of 1e-9, which its derivatives far out are below.
-    expect(fit, "SEPARATED", "IMPRECISE")
+    assert_fit(fit, "SEPARATED", "IMPRECISE")
     if fit.verdict.name == "SEPARATED":
         assert_array_equal(fit.x, [-np.inf, np.inf])
     assert np.isnan(fit.se).all()
@@ -224,7 +224,7 @@ def test_3_saturation_of_a_straight_line_goes_to_infinity(start):
 
     top = stats.norm.logpdf(y, slope * x, 0.2).sum()
     fit = jm.fit(curve, np.array(start), (x, y))
-    expect(fit, "SEPARATED", x=[np.inf, -np.inf])
+    assert_fit(fit, "SEPARATED", x=[np.inf, -np.inf])
     assert_allclose(fit.loglik, top, atol=1e-3)
 
 
@@ -250,7 +250,7 @@ def test_3_a_frontier_of_the_wrong_skewness_has_no_inefficiency():
         )
 
     fit = jm.fit(normal_half_normal, np.array([*beta, -0.3, -0.7]), (x, y))
-    expect(
+    assert_fit(
         fit,
         "SEPARATED",
         x=[*beta, np.log(variance) / 2, -np.inf],
@@ -276,7 +276,7 @@ def test_4_a_constant_computed_with_rounding_is_unidentified(name, scalar):
     y = np.array([3.0, 1.0, 2.0])
     loglik = (lambda t, y: jnp.sum(terms(t, y))) if scalar else terms
     for start in (0.1, 1.3, -0.7):
-        expect(jm.fit(loglik, np.array([start]), y), "UNIDENTIFIED", se=[NONE])
+        assert_fit(jm.fit(loglik, np.array([start]), y), "UNIDENTIFIED", se=[NONE])
 
 
 @pytest.mark.thorough
@@ -298,7 +298,7 @@ def test_5_the_size_of_underdispersed_counts_is_plus_infinity_whatever_comes_fir
     fit = jm.fit(
         lambda t, y: negative_binomial(jnp.exp(t[1]), jnp.exp(t[0]), y), np.array([1.0, 1.0]), EVEN
     )
-    expect(fit, "SEPARATED", loglik=stats.poisson.logpmf(EVEN, EVEN.mean()).sum(), **right)
+    assert_fit(fit, "SEPARATED", loglik=stats.poisson.logpmf(EVEN, EVEN.mean()).sum(), **right)
 
 
 def test_5_a_cure_model_without_cures_keeps_the_shape_of_its_weibull():
@@ -313,7 +313,7 @@ def test_5_a_cure_model_without_cures_keeps_the_shape_of_its_weibull():
     shape, _, scale = stats.weibull_min.fit(y, floc=0)
     fit = jm.fit(cure, np.array([0.0, 1.0, -1.0]), y)
     # SciPy's fit stops at 1e-5 of its parameters.
-    expect(fit, "SEPARATED", x=[np.log(shape), np.log(scale), -np.inf], atol=1e-4)
+    assert_fit(fit, "SEPARATED", x=[np.log(shape), np.log(scale), -np.inf], atol=1e-4)
     assert np.isfinite(fit.se[:2]).all()
 
 
@@ -330,7 +330,7 @@ def test_5_inflation_that_is_absent_leaves_the_binomial_its_estimate():
 
     fit = jm.fit(inflated, np.array([-0.5, 0.0]), y)
     se = 1 / np.sqrt(500 * p * (1 - p))
-    expect(fit, "SEPARATED", x=[-np.inf, special.logit(p)], se=[NONE, se])
+    assert_fit(fit, "SEPARATED", x=[-np.inf, special.logit(p)], se=[NONE, se])
 
 
 def test_5_a_variance_between_groups_of_zero_leaves_the_variance_within():
@@ -347,4 +347,4 @@ def test_5_a_variance_between_groups_of_zero_leaves_the_variance_within():
 
     fit = jm.fit(groups, np.array([0.0, -1.0, 1.5]), table)
     right = [np.log(table.var()), -np.inf, table.mean()]
-    expect(fit, "SEPARATED", x=right, se=[np.sqrt(2 / 15), NONE, np.sqrt(table.var() / 15)])
+    assert_fit(fit, "SEPARATED", x=right, se=[np.sqrt(2 / 15), NONE, np.sqrt(table.var() / 15)])

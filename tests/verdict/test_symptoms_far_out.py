@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle.special import gammaln
 
-from .answers import POSITION_IN_STDERR, expect
+from .answers import POSITION_IN_STDERR, assert_fit
 
 # ---------------------------------------------------------------- 1: all standard errors were lost beside a ridge
 
@@ -36,7 +36,7 @@ def test_1_beside_a_product_of_declared_probabilities_the_others_keep_their_stan
     """Three cells and three combinations: φ₁ = a + b/λ and p₂ = a/φ₁ of the observed shares a, b and λ, with their covariance."""
     start = {"phi": np.full(2, 0.5), "p": np.full(2, 0.5)}
     fit = jm.fit(recapture, start, SEEN, constraints=jm.interval(0, 1))
-    expect(fit, "UNIDENTIFIED")
+    assert_fit(fit, "UNIDENTIFIED")
     a, b, last = SEEN / RELEASED[[0, 0, 1]]
     phi = a + b / last
     shares = np.zeros((3, 3))
@@ -71,7 +71,7 @@ def test_10_growth_that_does_not_level_off_is_at_infinity_in_a_raw_vector(steps)
 
     start = np.array([60.0, 0.1, 0.0, 1.0])
     fit = jm.fit(growth, start, (age, length), max_steps=steps, progress=False)
-    expect(fit, "SEPARATED")
+    assert_fit(fit, "SEPARATED")
     assert fit.x[0] == np.inf
     assert_allclose(fit.loglik, supremum, atol=1e-3)
 
@@ -85,7 +85,7 @@ def test_10_a_regular_climb_that_has_spent_its_steps_says_so():
         return d[1] * (t[0] + t[1] * d[0]) - jnp.logaddexp(0.0, t[0] + t[1] * d[0])
 
     fit = jm.fit(logistic, np.array([1.0, 1.0]), (x, y), max_steps=3)
-    expect(fit, "MAX_STEPS")
+    assert_fit(fit, "MAX_STEPS")
 
 
 @pytest.mark.parametrize("start", [[-1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [-0.5, -1.0, 0.5]])
@@ -105,7 +105,7 @@ def test_10_cuts_by_the_logarithm_of_their_distance_recede_with_the_slope_that_s
         return jnp.where(d[1] == 1, middle, ends)
 
     fit = jm.fit(ordered, np.array(start), (x, y))
-    expect(fit, "SEPARATED", x=[-np.inf, np.inf, np.inf], loglik=0.0)
+    assert_fit(fit, "SEPARATED", x=[-np.inf, np.inf, np.inf], loglik=0.0)
 
 
 # ---------------------------------------------------------------- 17: a climb was led on by rounding
@@ -174,8 +174,8 @@ def test_8_an_amplitude_that_the_noise_left_behind_is_taken_up_again(unit):
 
     right = jm.fit(decay, np.array([np.log(2.0), -0.2, -2.3]), (x, y))
     fit = jm.fit(decay, np.zeros(3), (x, y * unit))
-    expect(right, "CONVERGED")
-    expect(fit, "CONVERGED")
+    assert_fit(right, "CONVERGED")
+    assert_fit(fit, "CONVERGED")
     shift = np.log(unit) * np.array([1.0, 0.0, 1.0])
     assert_allclose((fit.x - shift - right.x) / right.se, 0, atol=POSITION_IN_STDERR)
     assert jax.tree.leaves(fit.stderr)[0].shape == (3,)
@@ -218,7 +218,7 @@ def test_a_dispersion_that_a_first_step_sent_to_its_bound_was_unidentified(zeros
     fit = jm.fit(model, data=counts, progress=False)
     mean = 3.92069039  # of the zero-truncated Poisson law: m/(1 − e⁻ᵐ) = 4
     assert_allclose(mean / -np.expm1(-mean), 4.0, rtol=1e-8)
-    expect(fit, "BOUNDARY", x=[0.0, mean, zeros / (zeros + 1)])
+    assert_fit(fit, "BOUNDARY", x=[0.0, mean, zeros / (zeros + 1)])
 
 
 # ---------------------------------------------------------------- maxima of high order were at infinity, or not identified
@@ -238,7 +238,7 @@ def test_a_maximum_of_high_order_was_at_infinity_or_not_identified(make, size, o
     """ℓ is level to within rounding for (1e-16)^(1/order) about one: there the estimate is, without a standard error."""
     y = np.random.default_rng(0).normal(size=20)
     fit = jm.fit(make(order), np.zeros(size), y, progress=False)
-    expect(fit, "SINGULAR")
+    assert_fit(fit, "SINGULAR")
     assert abs(fit.params[0] - 1.0) <= 1e-16 ** (1.0 / order)
     assert np.isnan(fit.se[0])
     if size == 2:
@@ -258,7 +258,7 @@ def test_a_climb_without_bound_that_overflows_was_not_finite(ties):
         return -t[1] - jnp.log1p(((y - t[0]) / jnp.exp(t[1])) ** 2)
 
     fit = jm.fit(law, np.array([0.0, -4.0]), y, progress=False)
-    expect(fit, "UNBOUNDED")
+    assert_fit(fit, "UNBOUNDED")
 
 
 def test_a_logarithmic_rise_of_the_wrong_sign_was_not_finite():
@@ -268,7 +268,7 @@ def test_a_logarithmic_rise_of_the_wrong_sign_was_not_finite():
         return t[1] + jnp.log1p(((y - t[0]) / jnp.exp(t[1])) ** 2)
 
     fit = jm.fit(wrong, np.zeros(2), y, progress=False)
-    expect(fit, "UNBOUNDED")
+    assert_fit(fit, "UNBOUNDED")
     assert "heck the sign" in fit.explain()
 
 

@@ -13,7 +13,7 @@ from scipy import optimize, special, stats
 import jaxmle as jm
 from jaxmle import families, models
 
-from .answers import expect, highest, negative_binomial
+from .answers import assert_fit, highest, negative_binomial
 
 NONE = np.nan
 
@@ -36,7 +36,7 @@ PRODUCTS = {
 def test_11_a_product_of_parameters_is_the_fault_of_the_model(name):
     loglik, start = PRODUCTS[name]
     fit = jm.fit(loglik, np.array(start), np.array([1.0, 2.0, 1.5, 2.5]))
-    expect(fit, "UNIDENTIFIED", se=[NONE, NONE])
+    assert_fit(fit, "UNIDENTIFIED", se=[NONE, NONE])
     assert "The cause is in these data" not in fit.explain()
     assert "other order" not in fit.explain()
 
@@ -45,7 +45,7 @@ def test_11_a_column_twice_another_is_the_fault_of_the_data():
     x = np.column_stack([np.ones(12), np.arange(12.0), 2 * np.arange(12.0)])
     y = np.random.default_rng(0).normal(size=12)
     fit = jm.fit(lambda t, d: -0.5 * (d[1] - d[0] @ t) ** 2, np.zeros(3), (x, y))
-    expect(fit, "UNIDENTIFIED")
+    assert_fit(fit, "UNIDENTIFIED")
     assert "It is the model" not in fit.explain()
 
 
@@ -68,7 +68,7 @@ def test_12_a_dispersion_on_its_bound_has_no_higher_maximum_inside(seed, size, p
     fit = jm.fit(models.negative_binomial(), data={"x": x, "y": y})
     start = np.append(np.asarray(fit.params["beta"]), 0.0)
     inside = optimize.minimize(negative_binomial_minus, start, args=(x, y), method="BFGS")
-    expect(fit, "BOUNDARY", "CONVERGED")
+    assert_fit(fit, "BOUNDARY", "CONVERGED")
     # BFGS by differences stops within 1e-4 of the top.
     assert fit.loglik >= -inside.fun - 1e-4
 
@@ -76,7 +76,7 @@ def test_12_a_dispersion_on_its_bound_has_no_higher_maximum_inside(seed, size, p
 @pytest.mark.parametrize("model", ["negative_binomial", "poisson"])
 def test_12_counts_that_are_all_zero_have_an_intercept_of_minus_infinity(model):
     fit = jm.fit(getattr(models, model)(), data={"x": intercept(20), "y": np.zeros(20, int)})
-    expect(fit, "SEPARATED", "BOUNDARY", loglik=0.0)
+    assert_fit(fit, "SEPARATED", "BOUNDARY", loglik=0.0)
     assert fit.params["beta"][0] == -np.inf
 
 
@@ -89,14 +89,14 @@ def zero_counts(t, y):
 @pytest.mark.parametrize("start", [(0.0, 0.0), (2.0, -3.0), (-1.0, 1.0)])
 def test_12_zero_counts_of_a_function_of_ones_own_are_at_infinity_too(start):
     fit = jm.fit(zero_counts, np.array(start), np.zeros(20))
-    expect(fit, "SEPARATED", loglik=0.0)
+    assert_fit(fit, "SEPARATED", loglik=0.0)
     assert fit.x[0] == -np.inf or fit.x[1] == np.inf
     assert np.isnan(fit.se).all()
 
 
 def test_12_a_likelihood_that_is_zero_everywhere_is_not_at_infinity():
     fit = jm.fit(lambda t, y: 0.0 * t[0] * y, np.array([1.0]), np.zeros(20))
-    expect(fit, "UNIDENTIFIED")
+    assert_fit(fit, "UNIDENTIFIED")
 
 
 # ---------------------------------------------------------------- 13: kinks
@@ -120,7 +120,7 @@ def test_13_a_laplace_sample_converges_at_its_median(seed):
     median = np.median(y)
     scale = np.mean(np.abs(y - median))
     fit = jm.fit(families.laplace, data=y)
-    expect(fit, "CONVERGED", x=[median, scale], se=np.full(2, scale / np.sqrt(31)))
+    assert_fit(fit, "CONVERGED", x=[median, scale], se=np.full(2, scale / np.sqrt(31)))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -129,7 +129,7 @@ def test_13_a_laplace_law_of_ones_own_converges_at_its_median(seed):
     y = laplace_sample(seed)
     median = np.median(y)
     fit = jm.fit(laplace, np.array([y.mean(), 0.0]), y)
-    expect(fit, "CONVERGED", x=[median, np.log(np.mean(np.abs(y - median)))])
+    assert_fit(fit, "CONVERGED", x=[median, np.log(np.mean(np.abs(y - median)))])
     assert_allclose(fit.se[1], 31**-0.5, rtol=1e-4)
 
 
@@ -144,7 +144,7 @@ def test_13_least_absolute_deviations_converge_at_the_linear_program():
     found = optimize.linprog(cost, A_eq=equal, b_eq=y)
     right = found.x[:2] - found.x[2:4]
     fit = jm.fit(lambda t, d: -jnp.abs(d[1] - t[0] - t[1] * d[0]), np.array([0.0, 1.0]), (x, y))
-    expect(fit, "CONVERGED", x=right, loglik=-found.fun)
+    assert_fit(fit, "CONVERGED", x=right, loglik=-found.fun)
 
 
 # ---------------------------------------------------------------- 14: a ridge of merged exponentials
@@ -172,7 +172,7 @@ def test_14_three_exponentials_are_not_stopped_where_two_merge(start, deviation)
         return -0.5 * ((d[1] - mean - b[4] * jnp.exp(-b[5] * d[0])) / deviation) ** 2
 
     fit = jm.fit(loglik, np.array(STARTS[start]), (DECAY_X, LANCZOS3))
-    expect(fit, "CONVERGED")
+    assert_fit(fit, "CONVERGED")
     pairs = sorted(zip(fit.x[1::2], fit.x[::2], strict=True))
     assert_allclose(np.ravel([[a, b] for b, a in pairs]), CERTIFIED, rtol=1e-5)
 
@@ -202,7 +202,7 @@ def test_15_a_logistic_regression_on_a_column_far_from_zero_is_bounded(seed, shi
         (x, y),
     )
     for fit in (ready, bare):
-        expect(fit, "CONVERGED", "IMPRECISE")
+        assert_fit(fit, "CONVERGED", "IMPRECISE")
         assert_allclose(fit.loglik, top, atol=1e-3)
         assert_allclose(fit.x[1], beta[1], rtol=1e-2)
 
@@ -232,7 +232,7 @@ def test_16_a_covariate_that_is_the_same_for_all_alternatives_leaves_the_other_i
     mean = (special.softmax(right.x * first, axis=1) * first).sum(1, keepdims=True)
     spread = (special.softmax(right.x * first, axis=1) * (first - mean) ** 2).sum()
     fit = jm.fit(choice, np.zeros(2), {"x": x, "y": y})
-    expect(fit, "UNIDENTIFIED", x=[right.x, NONE], se=[spread**-0.5, NONE], loglik=-right.fun)
+    assert_fit(fit, "UNIDENTIFIED", x=[right.x, NONE], se=[spread**-0.5, NONE], loglik=-right.fun)
 
 
 @pytest.mark.parametrize("common", [-1.0, 0.3, 2.0])
@@ -244,7 +244,7 @@ def test_16_a_shift_of_all_logits_is_unidentified_and_their_difference_is_not(co
 
     y = np.repeat([1.0, 0.0], [13, 7])
     fit = jm.fit(loglik, np.array([0.0, common]), y)
-    expect(fit, "UNIDENTIFIED", x=[np.log(13 / 7), NONE], se=[np.sqrt(1 / 13 + 1 / 7), NONE])
+    assert_fit(fit, "UNIDENTIFIED", x=[np.log(13 / 7), NONE], se=[np.sqrt(1 / 13 + 1 / 7), NONE])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -256,7 +256,7 @@ def test_16_a_factor_that_cancels_but_for_rounding_is_unidentified(seed):
         y,
     )
     se = [y.std() / np.sqrt(40), 80**-0.5, NONE]
-    expect(fit, "UNIDENTIFIED", x=[y.mean(), np.log(y.std()), NONE], se=se)
+    assert_fit(fit, "UNIDENTIFIED", x=[y.mean(), np.log(y.std()), NONE], se=se)
 
 
 # ---------------------------------------------------------------- 17: cancellation inside a term
@@ -350,7 +350,7 @@ def test_18_a_zero_inflated_model_without_zeros_is_the_poisson_regression(design
         information = x.T @ (x * mean[:, None])
         beta = beta + np.linalg.solve(information, x.T @ (y - mean))
     fit = jm.fit(models.zero_inflated(zero="z"), data=data)
-    expect(fit, "SEPARATED")
+    assert_fit(fit, "SEPARATED")
     assert_allclose(fit.params["beta"], beta, rtol=0, atol=1e-6)
     assert_allclose(fit.stderr["beta"], np.sqrt(np.diag(np.linalg.inv(information))), rtol=1e-5)
     assert not np.isfinite(fit.params["gamma"]).any()
@@ -368,7 +368,7 @@ def test_18_a_hurdle_model_without_zeros_is_the_truncated_poisson_regression(des
 
     right, _ = highest(minus, [[np.log(y.mean()), 0.0][: x.shape[1]]])
     fit = jm.fit(models.hurdle(cross="z"), data=data)
-    expect(fit, "SEPARATED")
+    assert_fit(fit, "SEPARATED")
     assert_allclose(fit.params["beta"], right, rtol=0, atol=1e-5)
     assert np.isfinite(fit.stderr["beta"]).all()
     assert not np.isfinite(fit.params["gamma"]).any()
@@ -388,7 +388,7 @@ def test_19_a_signal_of_zero_over_a_known_background_is_on_its_bound(background,
         return on + d[:, 1] * jnp.log(2 * p["b"]) - 2 * p["b"]
 
     fit = jm.fit(loglik, {"s": start, "b": 1.5}, data, constraints=jm.positive)
-    expect(fit, "BOUNDARY", x=[background, 0.0], se=[np.sqrt(background / 3), NONE])
+    assert_fit(fit, "BOUNDARY", x=[background, 0.0], se=[np.sqrt(background / 3), NONE])
 
 
 def test_19_a_zero_inflated_negative_binomial_of_zeros_only_is_at_infinity():
@@ -396,7 +396,7 @@ def test_19_a_zero_inflated_negative_binomial_of_zeros_only_is_at_infinity():
         models.zero_inflated("negative_binomial", zero="z"),
         data={"x": intercept(30), "z": intercept(30), "y": np.zeros(30, int)},
     )
-    expect(fit, "SEPARATED", "BOUNDARY", loglik=0.0)
+    assert_fit(fit, "SEPARATED", "BOUNDARY", loglik=0.0)
     assert np.isnan(fit.se).all()
 
 
@@ -425,7 +425,7 @@ def test_19_an_arch_coefficient_of_zero_is_on_its_bound():
 
     for start in (0.1, 0.5):
         fit = jm.fit(arch, {"omega": 1.0, "alpha": start}, pairs, constraints=jm.positive)
-        expect(fit, "BOUNDARY", x=[0.0, omega], se=[NONE, omega * np.sqrt(2 / 19)])
+        assert_fit(fit, "BOUNDARY", x=[0.0, omega], se=[NONE, omega * np.sqrt(2 / 19)])
 
 
 # ---------------------------------------------------------------- 20: very large numbers
@@ -447,7 +447,7 @@ def test_20_a_normal_sample_in_very_small_units_converges_from_zero_and_one(unit
     else:
         fit = jm.fit(lambda t, y: norm.logpdf(y, t[0], jnp.exp(t[1])), np.array([0.0, 0.0]), y)
         right, se = [mean, np.log(scale)], [scale / 5, 50**-0.5]
-    expect(fit, "CONVERGED", x=right, se=se)
+    assert_fit(fit, "CONVERGED", x=right, se=se)
 
 
 @pytest.mark.parametrize("shift", [1e8, 1e10, 1e12])
@@ -456,7 +456,7 @@ def test_20_a_normal_sample_far_from_zero_is_bounded_from_zero_and_one(shift):
     y = shift + np.random.default_rng(3).normal(size=25)
     rest = y - y[0]
     fit = jm.fit(lambda t, y: norm.logpdf(y, t[0], jnp.exp(t[1])), np.array([0.0, 0.0]), y)
-    expect(fit, "CONVERGED", "IMPRECISE")
+    assert_fit(fit, "CONVERGED", "IMPRECISE")
     assert_allclose(fit.x[0] - y[0], rest.mean(), atol=1e-3)
     assert_allclose(fit.x[1], np.log(rest.std()), atol=1e-3)
 
@@ -474,7 +474,7 @@ def test_21_a_direction_of_the_sentence_names_no_dust():
         return -0.5 * (d[1] - mean) ** 2
 
     fit = jm.fit(loglik, np.array([0.1, 0.2, 0.3, 0.4]), (x, rng.normal(size=30)))
-    expect(fit, "UNIDENTIFIED")
+    assert_fit(fit, "UNIDENTIFIED")
     for dust in ("e-1", "e-2", "theta[0]", "theta[1]"):
         assert dust not in fit.explain()
 
@@ -490,7 +490,7 @@ def test_21_parameters_that_recede_together_get_their_signs(scalar):
     y = np.array([1.0, 2.0, 4.0, 5.0])
     loglik = (lambda t, d: jnp.sum(terms(t, d))) if scalar else terms
     fit = jm.fit(loglik, np.zeros(3), y)
-    expect(fit, "SEPARATED", x=[-np.inf, np.inf, 3.0], se=[NONE, NONE, 0.5])
+    assert_fit(fit, "SEPARATED", x=[-np.inf, np.inf, 3.0], se=[NONE, NONE, 0.5])
     sentence = fit.explain()
     assert "theta[0] → −∞" in sentence
     assert "theta[1] → +∞" in sentence
@@ -508,7 +508,7 @@ def test_21_a_branch_whose_derivative_is_nan_is_nonfinite_and_names_its_row(row)
         return -0.5 * (2 * d - curve - t[2]) ** 2
 
     fit = jm.fit(loglik, np.array([1.0, 0.5, 0.0]), x)
-    expect(fit, "NONFINITE")
+    assert_fit(fit, "NONFINITE")
     assert f"row {row}" in fit.explain()
     assert "make the argument safe" in fit.explain()
 
@@ -530,12 +530,12 @@ def test_21_a_probability_that_rounds_to_one_on_the_way_is_not_finite_at_its_row
 
     data = {"x": SEPARATED_X, "y": (SEPARATED_X > 0) * 1.0}
     fit = jm.fit(naive, np.zeros(2), data)
-    expect(fit, "NONFINITE")
+    assert_fit(fit, "NONFINITE")
     assert data["y"][int(fit.witness.row)] == 1.0
     assert np.abs(data["x"][int(fit.witness.row)]) == 3.0
     assert "xlogy" in fit.explain()
     batch = jm.fit_batch(naive, np.zeros(2), {k: v[None] for k, v in data.items()}, progress=False)
-    expect(batch[0], "NONFINITE")
+    assert_fit(batch[0], "NONFINITE")
     assert int(batch[0].witness.row) == int(fit.witness.row)
 
 
@@ -543,6 +543,6 @@ def test_21_the_edge_of_a_uniform_law_is_no_wall_of_rounding():
     """ℓ is −∞ beyond the largest observation, which is a value and no failure of arithmetic."""
     y = np.random.default_rng(17).uniform(0, 3, 40)
     fit = jm.fit(lambda t, y: jnp.where(y <= t[0], -jnp.log(t[0]), -jnp.inf), np.array([5.0]), y)
-    expect(fit, "STALLED", loglik=-40 * np.log(y.max()))
+    assert_fit(fit, "STALLED", loglik=-40 * np.log(y.max()))
     assert np.isnan(fit.se).all()
     assert "edge of its support" in fit.explain()
