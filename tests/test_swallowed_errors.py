@@ -17,6 +17,7 @@ from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.mean_of_rows import is_mean_of_rows
 from jaxmle.likelihood.discovery.ready_calls import calls_in
 from jaxmle.parameters.tree import layout_of
+from jaxmle.runtime.jax_state import precision
 from jaxmle.runtime.lock import FolderLock
 
 Y = np.array([1.0, 2.0, 4.0])
@@ -45,7 +46,7 @@ READERS = {
 
 @pytest.mark.parametrize("reader", READERS)
 def test_what_reads_a_program_raises_the_error_of_its_trace(reader):
-    with pytest.raises(TypeError, match=PLANTED):
+    with precision(np.float64), pytest.raises(TypeError, match=PLANTED):
         READERS[reader](as_tree(lambda params, data: fails()), DATA)
 
 
@@ -53,7 +54,8 @@ def test_what_reads_a_program_raises_the_error_of_its_trace(reader):
 def test_a_design_that_arrives_transposed_is_seen(reader):
     """Such a design was "without kinks", and a declared median regression stalled in a batch."""
     transposed = {"x": DATA["x"].T, "y": Y}
-    with pytest.raises(ValueError, match="must share the leading observation axis"):
+    refusal = pytest.raises(ValueError, match="must share the leading observation axis")
+    with precision(np.float64), refusal:
         READERS[reader](as_tree(normal), transposed)
 
 
