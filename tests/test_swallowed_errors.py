@@ -59,6 +59,16 @@ def test_a_design_that_arrives_transposed_is_seen(reader):
         READERS[reader](as_tree(normal), transposed)
 
 
+def test_a_pool_of_penalised_parts_has_no_terms_of_its_own_and_is_fitted():
+    part = jm.penalize(normal, jm.ridge(1.0))
+    start = {"b": np.zeros(2)}
+    fit = jm.fit(jm.pool(part, part), start, (DATA, DATA))
+    right = np.linalg.solve(DATA["x"].T @ DATA["x"] + np.eye(2), DATA["x"].T @ Y)
+    np.testing.assert_allclose(fit.x, right, rtol=1e-8)
+    for reader in ("kinks", "rules", "calls"):
+        assert not READERS[reader](as_tree(jm.pool(part, part)), (DATA, DATA))
+
+
 def test_an_error_in_copying_what_is_in_a_closure_is_not_an_unbound_name(monkeypatch):
     def planted(leaf):
         raise ValueError(PLANTED)
