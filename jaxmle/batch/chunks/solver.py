@@ -21,6 +21,7 @@ from jaxmle.fitting.ending import CovarianceParts, finish, observed_covariance
 from jaxmle.fitting.objective import with_user_scale
 from jaxmle.fitting.passes import Problem, verdict_of
 from jaxmle.record.fit import Fit
+from jaxmle.solvers.faint_information import to_verify, verify
 from jaxmle.solvers.leading_axes import (
     loop_over_active,
     symmetric,
@@ -33,6 +34,7 @@ from jaxmle.solvers.state import (
     NOT_FINITE,
     POLISHING,
     PRECISION_REACHED,
+    VERIFYING,
     Point,
     State,
     select,
@@ -214,7 +216,7 @@ def _approached(state: State, z: Array) -> Approach:
     near = state.phase == POLISHING
     close = near | (state.full & (state.newton.decrement <= DECREMENT_OF_UNSEEN_STEP))
     end = state.point.z.astype(z.dtype) + xp.where(close, state.move, 0.0).astype(z.dtype)
-    is_sound = (state.phase != DONE) & (state.signature.information >= RECEDING_INFORMATION)
+    is_sound = (state.phase < VERIFYING) & (state.signature.information >= RECEDING_INFORMATION)
     return Approach(xp.where(is_sound, end, z), state.steps, is_sound)
 
 
@@ -272,6 +274,27 @@ def is_open(
     if may_have_kinks:
         doubtful = doubtful | may_be_kinked(state)
     return is_running(state, max_steps) | doubtful | failed
+
+
+def verified(evaluate: Evaluate, state: State, active: ndarray, machine: Machine) -> State:
+    """The ends of the ascents, after their faint information was verified."""
+    now = machine.run(_to_verify, (), state, active)
+    if machine.in_numpy:
+        return loop_over_active(evaluate, _verify, (), now).state
+    while np.any(machine.fetched(now.active)):
+        now = machine.run(_verify, (), now, evaluate(now.trial, now.active))
+    return now.state
+
+
+def _to_verify(state: State, active: Array) -> Ascent:
+    state = to_verify(state)
+    verifies = active & (state.phase == VERIFYING)
+    return Ascent(state, _trial(state), verifies, verifies)
+
+
+def _verify(now: Ascent, point: Point) -> Ascent:
+    state = _where_active(now.active, verify, (), now.state, point)
+    return Ascent(state, _trial(state), now.active & (state.phase == VERIFYING), now.active)
 
 
 def explore(
