@@ -20,10 +20,10 @@ from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import drop_user_scale, with_user_scale
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import EndPoint
-from jaxmle.solvers.faint_information import to_verify, verify
+from jaxmle.solvers.end_of_ascent import examine, is_examined, to_examine
 from jaxmle.solvers.outcome import Reading
 from jaxmle.solvers.rare_branches import any_member
-from jaxmle.solvers.state import VERIFYING, Point, State, Tail, select, start
+from jaxmle.solvers.state import Point, State, Tail, select, start
 from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.trust_region import accepted, is_running, proposed, read
 from jaxmle.verdict.doubt import Doubt, remember_rise
@@ -36,7 +36,7 @@ from jaxmle.verdict.profile_path import ProfilePath
 from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
-ASCENT, VERIFY, FOLLOW, LOOK, LAST = range(5)
+ASCENT, EXAMINE, FOLLOW, LOOK, LAST = range(5)
 Evaluate = Callable[[Array], Point]
 
 
@@ -53,7 +53,7 @@ class Search(NamedTuple):
     """A search so far. All members of a ``vmap`` are in the same stage."""
 
     goes_on: Array  # () some member's search does
-    stage: Array  # () ASCENT, VERIFY, FOLLOW, LOOK, LAST
+    stage: Array  # () ASCENT, EXAMINE, FOLLOW, LOOK, LAST
     is_open: Array  # () this member's search goes on
     origin: Start
     state: State
@@ -168,9 +168,9 @@ def _runs(problem: Problem, search: Search) -> Array:
     return search.is_open & is_running(search.state, problem.max_steps)
 
 
-def _is_verified(search: Search) -> Array:
-    """Whether faint information at this member's end is verified."""
-    return search.is_open & (search.state.phase == VERIFYING)
+def _is_examined(search: Search) -> Array:
+    """Whether the end of this member's ascent is being looked at."""
+    return search.is_open & is_examined(search.state)
 
 
 def _changed(
@@ -201,9 +201,9 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
         after = accepted(search.state, reading)
         return (select(_runs(problem, search), after, search.state),)
 
-    def verification(search: Search) -> tuple[State]:
-        new = verify(search.state, point)
-        return (select(_is_verified(search), new, search.state),)
+    def examination(search: Search) -> tuple[State]:
+        new = examine(search.state, point)
+        return (select(_is_examined(search), new, search.state),)
 
     def to_the_limit(search: Search) -> tuple[Excursion]:
         new = follow(_explored(search), search.far, point)
@@ -216,7 +216,7 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
     reading = _apart(stage == ASCENT, lambda: read(search.state, point), blanks.reading)
     search = _changed("state", stage == ASCENT, ascend, search)
     search = _changed("state", stage == ASCENT, lambda now: (proposed(now.state),), search)
-    search = _changed("state", stage == VERIFY, verification, search)
+    search = _changed("state", stage == EXAMINE, examination, search)
     search = _changed("far", stage == FOLLOW, to_the_limit, search)
     search = _changed("path", stage == LOOK, along_the_profile, search)
     if search.point is None:
@@ -241,10 +241,12 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
         return LOOK, why, begin_path(state, why, why.asked & search.is_open)
 
     ends = (search.stage == ASCENT) & ~any_member(_runs(problem, search))
-    search = _changed("stage state", ends, lambda now: (VERIFY, to_verify(now.state)), search)
-    ends = (search.stage == VERIFY) & ~any_member(_is_verified(search))
-    goes_on = ends & any_member(_runs(problem, search))
-    search = search._replace(stage=jnp.where(goes_on, ASCENT, search.stage))
+    ends = ends | ((search.stage == EXAMINE) & ~any_member(_is_examined(search)))
+    search = _changed("state", ends, lambda now: (to_examine(now.state),), search)
+    examines = any_member(_is_examined(search))
+    goes_on = examines | any_member(_runs(problem, search))
+    stage = jnp.where(ends, jnp.where(examines, EXAMINE, ASCENT), search.stage)
+    search = search._replace(stage=stage)
     search = _changed("stage state kink far", ends & ~goes_on, to_follow, search)
     ends = (search.stage == FOLLOW) & ~any_member(search.far.active)
     search = _changed("stage why path", ends, to_look, search)

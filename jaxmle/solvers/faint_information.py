@@ -8,40 +8,28 @@ believed, and the ascent goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from jaxmle._namespace import is_nowhere, namespace
+from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column, diagonal
 from jaxmle.solvers.state import (
     ASCENDING,
     DONE,
     RUNNING,
-    SETTLED,
-    STUCK,
     VERIFYING,
     Point,
     State,
 )
-from jaxmle.solvers.trust_region import is_running, step
 
 VERIFYING_OFFSET = 0.5  # of a standard error, the other coordinates held
 MAX_RATIO_TO_PARABOLA = 3.0  # of fall and curvature, either way
 
 
-def to_verify(state: State) -> State:
-    """The state, about to evaluate its end again if information was left out there."""
-    xp = namespace(state.point.z)
-    settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
-    due = settled & (state.verified < 0) & xp.any(diagonal(state.point.hessian) == 0, axis=0)
-    if is_nowhere(due):
-        return state
-    return state._replace(
-        phase=xp.where(due, VERIFYING, state.phase).astype(state.phase.dtype),
-        move=xp.where(due, 0.0, state.move),
-    )
+def needs_verification(state: State) -> Array:
+    """Whether information was left out at the end of an ascent, and not verified yet."""
+    left_out = namespace(state.point.z).any(diagonal(state.point.hessian) == 0, axis=0)
+    return left_out & (state.verified < 0)
 
 
 def _is_alike(found: Array, expected: Array | float) -> Array:
@@ -85,13 +73,3 @@ def verify(state: State, point: Point) -> State:
         believed=believed,
         verified=following.astype(state.verified.dtype),
     )
-
-
-def verified(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
-    """The end of one ascent on the host, after its faint information was verified."""
-    state = to_verify(state)
-    while state.phase == VERIFYING:
-        state = verify(state, evaluate(state.point.z + state.move))
-    while is_running(state, max_steps):
-        state = step(evaluate, state)
-    return state

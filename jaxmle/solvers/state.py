@@ -24,7 +24,7 @@ from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep
 from jaxmle.solvers.rare_branches import rarely
 
-ASCENDING, POLISHING, VERIFYING, DONE = range(4)
+ASCENDING, POLISHING, MIRRORING, VERIFYING, DONE = range(5)
 RUNNING, SETTLED, STUCK, NOT_FINITE, PRECISION_REACHED, DIVERGING, SLOW_ASCENT = range(7)
 GAIN_BEYOND_ROUNDING = 1e4  # times the rounding error of ℓ, which no step along rounding promises
 MAX_ROUNDING = 1e-8  # rounding of ℓ beyond which it is far off, not flat
@@ -97,6 +97,7 @@ class State(NamedTuple):
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
     nan_point: Array
     origin: Array  # (k, ...) where the ascent set out
+    mirrored: Array  # the coordinate that was mirrored alone; −1 for all, −2 before that
     faint: Array  # (k, ...) information to verify, zero where there is none
     believed: Array  # (k, ...) it was verified
     verified: Array  # the coordinate whose faint information is verified; −1 before the first
@@ -237,6 +238,7 @@ def start(z: Array, like: Point) -> State:
         rough=~yes,
         nan_point=flat + xp.nan,
         origin=z,
+        mirrored=count - 2,
         faint=flat,
         believed=flat > 0,
         verified=count - 1,
