@@ -20,6 +20,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import drop_user_scale, with_user_scale
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import EndPoint
+from jaxmle.solvers.end_of_ascent import examine, is_examined, to_examine
 from jaxmle.solvers.outcome import Reading
 from jaxmle.solvers.rare_branches import any_member
 from jaxmle.solvers.state import Point, State, Tail, select, start
@@ -35,7 +36,7 @@ from jaxmle.verdict.profile_path import ProfilePath
 from jaxmle.verdict.profile_steps import begin_path, look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
-ASCENT, FOLLOW, LOOK, LAST = range(4)
+ASCENT, EXAMINE, FOLLOW, LOOK, LAST = range(5)
 Evaluate = Callable[[Array], Point]
 
 
@@ -52,7 +53,7 @@ class Search(NamedTuple):
     """A search so far. All members of a ``vmap`` are in the same stage."""
 
     goes_on: Array  # () some member's search does
-    stage: Array  # () CLIMB, FOLLOW, LOOK, LAST
+    stage: Array  # () ASCENT, EXAMINE, FOLLOW, LOOK, LAST
     is_open: Array  # () this member's search goes on
     origin: Start
     state: State
@@ -158,13 +159,18 @@ def _trial(search: Search) -> Array:
     """The point (k,) at which the present stage needs an evaluation."""
     onward = search.state.point.z + search.state.move
     return jax.lax.select_n(
-        search.stage, onward, search.far.trial, search.path.trial, search.limit.point.z
+        search.stage, onward, onward, search.far.trial, search.path.trial, search.limit.point.z
     )
 
 
 def _runs(problem: Problem, search: Search) -> Array:
     """Whether this member's ascent goes on."""
     return search.is_open & is_running(search.state, problem.max_steps)
+
+
+def _is_examined(search: Search) -> Array:
+    """Whether the end of this member's ascent is being looked at."""
+    return search.is_open & is_examined(search.state)
 
 
 def _changed(
@@ -195,6 +201,10 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
         after = accepted(search.state, reading)
         return (select(_runs(problem, search), after, search.state),)
 
+    def examination(search: Search) -> tuple[State]:
+        new = examine(search.state, point)
+        return (select(_is_examined(search), new, search.state),)
+
     def to_the_limit(search: Search) -> tuple[Excursion]:
         new = follow(_explored(search), search.far, point)
         return (select(search.far.active, new, search.far),)
@@ -206,6 +216,7 @@ def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Po
     reading = _apart(stage == ASCENT, lambda: read(search.state, point), blanks.reading)
     search = _changed("state", stage == ASCENT, ascend, search)
     search = _changed("state", stage == ASCENT, lambda now: (proposed(now.state),), search)
+    search = _changed("state", stage == EXAMINE, examination, search)
     search = _changed("far", stage == FOLLOW, to_the_limit, search)
     search = _changed("path", stage == LOOK, along_the_profile, search)
     if search.point is None:
@@ -230,7 +241,13 @@ def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search
         return LOOK, why, begin_path(state, why, why.asked & search.is_open)
 
     ends = (search.stage == ASCENT) & ~any_member(_runs(problem, search))
-    search = _changed("stage state kink far", ends, to_follow, search)
+    ends = ends | ((search.stage == EXAMINE) & ~any_member(_is_examined(search)))
+    search = _changed("state", ends, lambda now: (to_examine(now.state),), search)
+    examines = any_member(_is_examined(search))
+    goes_on = examines | any_member(_runs(problem, search))
+    stage = jnp.where(ends, jnp.where(examines, EXAMINE, ASCENT), search.stage)
+    search = search._replace(stage=stage)
+    search = _changed("stage state kink far", ends & ~goes_on, to_follow, search)
     ends = (search.stage == FOLLOW) & ~any_member(search.far.active)
     search = _changed("stage why path", ends, to_look, search)
     ends = (search.stage == LOOK) & ~any_member(search.path.active)

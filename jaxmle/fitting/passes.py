@@ -36,6 +36,7 @@ from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import placed
 from jaxmle.solvers.bfgs import Slope
+from jaxmle.solvers.end_of_ascent import examined
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.state import Point, State
 from jaxmle.solvers.status import is_one_of
@@ -410,7 +411,7 @@ def search(
     chart = problem.chart
 
     def ascended(z: Array, before: State | None = None) -> tuple[State, Limit]:
-        state = ascend(evaluate, z, problem.max_steps)
+        state = examined(evaluate, ascend(evaluate, z, problem.max_steps), problem.max_steps)
         if before is not None:
             state = remember_rise(state, before)
         if not may_be_kinked(state) or not may_have_kinks():

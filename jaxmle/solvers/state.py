@@ -24,9 +24,7 @@ from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.newton_step import NewtonStep
 from jaxmle.solvers.rare_branches import rarely
 
-ASCENDING = 0
-POLISHING = 1
-DONE = 2
+ASCENDING, POLISHING, MIRRORING, VERIFYING, DONE = range(5)
 RUNNING, SETTLED, STUCK, NOT_FINITE, PRECISION_REACHED, DIVERGING, SLOW_ASCENT = range(7)
 GAIN_BEYOND_ROUNDING = 1e4  # times the rounding error of ℓ, which no step along rounding promises
 MAX_ROUNDING = 1e-8  # rounding of ℓ beyond which it is far off, not flat
@@ -99,6 +97,10 @@ class State(NamedTuple):
     # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
     nan_point: Array
     origin: Array  # (k, ...) where the ascent set out
+    mirrored: Array  # the coordinate that was mirrored alone; −1 for all, −2 before that
+    faint: Array  # (k, ...) information to verify, zero where there is none
+    believed: Array  # (k, ...) it was verified
+    verified: Array  # the coordinate whose faint information is verified; −1 before the first
 
 
 def noise_of(point: Point) -> Array:
@@ -106,15 +108,15 @@ def noise_of(point: Point) -> Array:
     return 4 * namespace(point.value).finfo(point.value.dtype).eps * point.absolute
 
 
-def without_rounding(point: Point) -> Point:
+def without_rounding(point: Point, believed: Array) -> Point:
     """The point, with score and Hessian set to zero in each coordinate in which they are only
     rounding error: so small that a step as long as the coordinate (or one) changes ℓ by less than
-    its rounding error.
+    its rounding error. Coordinates that are ``believed`` (k, ...) stay as they are.
     """
     xp = namespace(point.z)
     noise = xp.minimum(noise_of(point), MAX_ROUNDING)
     length = xp.maximum(1.0, xp.abs(point.z))
-    little = xp.abs(point.score) * length <= noise
+    little = (xp.abs(point.score) * length <= noise) & ~believed
     if is_nowhere(little):
         return point
     own_curvature = xp.abs(diagonal(point.hessian))
@@ -236,6 +238,10 @@ def start(z: Array, like: Point) -> State:
         rough=~yes,
         nan_point=flat + xp.nan,
         origin=z,
+        mirrored=count - 2,
+        faint=flat,
+        believed=flat > 0,
+        verified=count - 1,
     )
 
 

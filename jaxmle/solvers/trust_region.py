@@ -164,7 +164,7 @@ def read(state: State, trial: Point) -> Reading:
     finite = is_finite(trial)
     at_nan = ~(finite | (trial.value == -xp.inf))
     nan_point = xp.where(at_nan, trial.z, xp.nan)
-    trial = without_rounding(trial)
+    trial = without_rounding(trial, state.believed)
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)

@@ -190,7 +190,7 @@ def _perturbed(z: Array, turn: int | Array) -> Array:
 def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
     """What follows from one evaluation."""
     xp = namespace(point.z)
-    point = without_rounding(point)
+    point = without_rounding(point, state.believed)
     stage = path.stage
     measures_noise = (stage == NOISE) | (stage == CHECK)
     path = path._replace(steps=(path.steps + 1).astype(xp.int32))

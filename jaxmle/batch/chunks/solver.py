@@ -21,6 +21,7 @@ from jaxmle.fitting.ending import CovarianceParts, finish, observed_covariance
 from jaxmle.fitting.objective import with_user_scale
 from jaxmle.fitting.passes import Problem, verdict_of
 from jaxmle.record.fit import Fit
+from jaxmle.solvers.end_of_ascent import examine, is_examined, to_examine
 from jaxmle.solvers.leading_axes import (
     loop_over_active,
     symmetric,
@@ -30,6 +31,7 @@ from jaxmle.solvers.state import (
     ASCENDING,
     DIVERGING,
     DONE,
+    MIRRORING,
     NOT_FINITE,
     POLISHING,
     PRECISION_REACHED,
@@ -214,7 +216,7 @@ def _approached(state: State, z: Array) -> Approach:
     near = state.phase == POLISHING
     close = near | (state.full & (state.newton.decrement <= DECREMENT_OF_UNSEEN_STEP))
     end = state.point.z.astype(z.dtype) + xp.where(close, state.move, 0.0).astype(z.dtype)
-    is_sound = (state.phase != DONE) & (state.signature.information >= RECEDING_INFORMATION)
+    is_sound = (state.phase < MIRRORING) & (state.signature.information >= RECEDING_INFORMATION)
     return Approach(xp.where(is_sound, end, z), state.steps, is_sound)
 
 
@@ -271,7 +273,29 @@ def is_open(
     doubtful = needs_excursion(nonlinear, state)
     if may_have_kinks:
         doubtful = doubtful | may_be_kinked(state)
-    return is_running(state, max_steps) | doubtful | failed
+    looks_on = is_examined(to_examine(state))
+    return is_running(state, max_steps) | doubtful | failed | looks_on
+
+
+def examined(evaluate: Evaluate, state: State, active: ndarray, machine: Machine) -> State:
+    """The ends of the ascents, after they were looked at."""
+    now = machine.run(_to_examine, (), state, active)
+    if machine.in_numpy:
+        return loop_over_active(evaluate, _look_at_end, (), now).state
+    while np.any(machine.fetched(now.active)):
+        now = machine.run(_look_at_end, (), now, evaluate(now.trial, now.active))
+    return now.state
+
+
+def _to_examine(state: State, active: Array) -> Ascent:
+    state = to_examine(state)
+    looks_on = active & is_examined(state)
+    return Ascent(state, _trial(state), looks_on, looks_on)
+
+
+def _look_at_end(now: Ascent, point: Point) -> Ascent:
+    state = to_examine(_where_active(now.active, examine, (), now.state, point))
+    return Ascent(state, _trial(state), now.active & is_examined(state), now.active)
 
 
 def explore(
