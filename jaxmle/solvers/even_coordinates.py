@@ -15,7 +15,7 @@ from jaxmle.solvers.leading_axes import column, norm, outer
 from jaxmle.solvers.state import DONE, MIRRORING, Point, State, noise_of, select
 
 MAX_MIRRORED_ALONE = 3  # coordinates whose sign is turned alone: each costs an evaluation
-ALL_AT_ONCE, NOT_MIRRORED = -1, -2
+NOT_MIRRORED = -2  # before all coordinates at once, which count as −1
 
 
 def _has_crossed(state: State) -> Array:

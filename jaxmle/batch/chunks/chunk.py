@@ -285,8 +285,9 @@ class Chunk:
 
     def _examined(self, state: State) -> State:
         """The states after the ends of the ascents were looked at."""
-        state = solver.examined(self.evaluate, state, self.active, self.programs.machine)
-        return self.resume_ascent(state, to_the_end)
+        machine = self.programs.machine
+        state, looked = solver.examined(self.evaluate, state, self.active, machine)
+        return self.resume_ascent(state, to_the_end) if looked else state
 
     def _explored(self, state: State, active: ndarray) -> Limit:
         programs = self.programs

@@ -277,14 +277,19 @@ def is_open(
     return is_running(state, max_steps) | doubtful | failed | looks_on
 
 
-def examined(evaluate: Evaluate, state: State, active: ndarray, machine: Machine) -> State:
-    """The ends of the ascents, after they were looked at."""
+def examined(
+    evaluate: Evaluate, state: State, active: ndarray, machine: Machine
+) -> tuple[State, bool]:
+    """The ends of the ascents, after they were looked at; and whether there was anything to see."""
     now = machine.run(_to_examine, (), state, active)
+    looks_on = bool(np.any(machine.fetched(now.active)))
     if machine.in_numpy:
-        return loop_over_active(evaluate, _look_at_end, (), now).state
-    while np.any(machine.fetched(now.active)):
+        return loop_over_active(evaluate, _look_at_end, (), now).state, looks_on
+    left = looks_on
+    while left:
         now = machine.run(_look_at_end, (), now, evaluate(now.trial, now.active))
-    return now.state
+        left = bool(np.any(machine.fetched(now.active)))
+    return now.state, looks_on
 
 
 def _to_examine(state: State, active: Array) -> Ascent:
