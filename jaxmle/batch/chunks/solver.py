@@ -273,8 +273,8 @@ def is_open(
     doubtful = needs_excursion(nonlinear, state)
     if may_have_kinks:
         doubtful = doubtful | may_be_kinked(state)
-    looks_on = is_examined(to_examine(state))
-    return is_running(state, max_steps) | doubtful | failed | looks_on
+    unexamined = is_examined(to_examine(state))
+    return is_running(state, max_steps) | doubtful | failed | unexamined
 
 
 def examined(
@@ -282,23 +282,23 @@ def examined(
 ) -> tuple[State, bool]:
     """The ends of the ascents, after they were looked at; and whether there was anything to see."""
     now = machine.run(_to_examine, (), state, active)
-    looks_on = bool(np.any(machine.fetched(now.active)))
+    any_due = bool(np.any(machine.fetched(now.active)))
     if machine.in_numpy:
-        return loop_over_active(evaluate, _look_at_end, (), now).state, looks_on
-    left = looks_on
-    while left:
-        now = machine.run(_look_at_end, (), now, evaluate(now.trial, now.active))
-        left = bool(np.any(machine.fetched(now.active)))
-    return now.state, looks_on
+        return loop_over_active(evaluate, _examine, (), now).state, any_due
+    goes_on = any_due
+    while goes_on:
+        now = machine.run(_examine, (), now, evaluate(now.trial, now.active))
+        goes_on = bool(np.any(machine.fetched(now.active)))
+    return now.state, any_due
 
 
 def _to_examine(state: State, active: Array) -> Ascent:
     state = to_examine(state)
-    looks_on = active & is_examined(state)
-    return Ascent(state, _trial(state), looks_on, looks_on)
+    due = active & is_examined(state)
+    return Ascent(state, _trial(state), due, due)
 
 
-def _look_at_end(now: Ascent, point: Point) -> Ascent:
+def _examine(now: Ascent, point: Point) -> Ascent:
     state = to_examine(_where_active(now.active, examine, (), now.state, point))
     return Ascent(state, _trial(state), now.active & is_examined(state), now.active)
 
