@@ -59,10 +59,18 @@ def test_a_design_that_arrives_transposed_is_seen(reader):
         READERS[reader](as_tree(normal), transposed)
 
 
-def test_a_pool_of_penalised_parts_has_no_terms_of_its_own_and_is_fitted():
+def test_a_pool_of_penalised_parts_has_no_terms_of_its_own_and_is_fitted_under_a_trace_too():
+    """Under `jit` it was refused for not having one term per observation, and its kinks were not seen."""
     part = jm.penalize(normal, jm.ridge(1.0))
     start = {"b": np.zeros(2)}
-    fit = jm.fit(jm.pool(part, part), start, (DATA, DATA))
+    pooled = jm.pool(part, part)
+    fit = jm.fit(pooled, start, (DATA, DATA))
+    with jax.enable_x64(True):
+        traced = jax.jit(lambda data: jm.fit(pooled, start, data))((DATA, DATA))
+    np.testing.assert_allclose(traced.x, fit.x, rtol=1e-10)
+    with precision(np.float64):
+        absolute = jm.penalize(lambda p, d: -jnp.abs(d["y"] - d["x"] @ p["b"]), jm.ridge(1.0))
+        assert READERS["kinks"](as_tree(jm.pool(part, absolute)), (DATA, DATA))
     right = np.linalg.solve(DATA["x"].T @ DATA["x"] + np.eye(2), DATA["x"].T @ Y)
     np.testing.assert_allclose(fit.x, right, rtol=1e-8)
     for reader in ("kinks", "rules", "calls"):

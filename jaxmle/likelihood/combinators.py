@@ -171,18 +171,20 @@ def _prior_value(prior: Prior, params: Tree) -> Tree:
 @partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
 @dataclass(frozen=True)
 class Pool(LikelihoodTree):
-    """Several likelihoods of the same parameters, each with its own data (``data`` is a tuple)."""
+    """Several likelihoods of the same parameters, each with its own data (``data`` is a tuple). It
+    returns the terms of all (n,), or their sum () if a member returns one number.
+    """
 
     members: tuple[Loglik, ...]
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         self.check(data)
-        return jnp.concatenate(
-            [
-                jnp.atleast_1d(terms_of(member, params, part))
-                for member, part in zip(self.members, data, strict=True)
-            ]
-        )
+        terms = [
+            terms_of(member, params, part) for member, part in zip(self.members, data, strict=True)
+        ]
+        if all(part.ndim for part in terms):
+            return jnp.concatenate(terms)
+        return jnp.sum(jnp.stack([jnp.sum(part) for part in terms]))
 
     def rows(self, data: Tree) -> int | None:
         self.check(data)

@@ -23,11 +23,10 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Foreign, Loglik, Tree
-from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import central_differences
 from jaxmle.likelihood.evaluate import Accumulated, sums
-from jaxmle.likelihood.structure import has, shapes_of
+from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, contradict, remembered, tracing
 
@@ -67,14 +66,9 @@ def written_rules(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> tu
     """The names of the functions in a likelihood's program that have a rule written by a user."""
 
     def find(loglik: Loglik) -> tuple[str, ...]:
-        try:
-            program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
-                base, data
-            )
-        except ValueError:  # a pool of parts that return one number has no terms of its own
-            if not has(loglik, Pool):
-                raise
-            return ()
+        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+            base, data
+        )
         return tuple(sorted(set(_rules(program.jaxpr, {program.jaxpr.invars[0]}))))
 
     if tracing():

@@ -21,11 +21,10 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Array, Atom, Foreign, Loglik, Tree
-from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.derivative_rules import TRUSTED
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
-from jaxmle.likelihood.structure import has, shapes_of
+from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import aval_of, value_of
 from jaxmle.runtime.compile import remembered, tracing
@@ -66,12 +65,7 @@ def may_have_kinks(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> b
         def terms(x: Array, loglik: Loglik, data: Tree) -> Array:
             return terms_of(loglik, layout.unravel(x), data)
 
-        try:
-            program = jax.make_jaxpr(terms)(base, loglik, data)
-        except ValueError:  # a pool of parts that return one number has no terms of its own
-            if not has(loglik, Pool):
-                raise
-            return False
+        program = jax.make_jaxpr(terms)(base, loglik, data)
         arguments = [Known(moves=True)] + [FIXED] * (len(program.jaxpr.invars) - 1)
         return any(known.is_kinked for known in _results(program.jaxpr, arguments, None))
 

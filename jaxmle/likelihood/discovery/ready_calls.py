@@ -22,11 +22,10 @@ from jaxmle._types import Array, Atom, FunctionTo, Loglik, Tree, ndarray
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.codes import called
-from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.likelihood.regression import Regression
-from jaxmle.likelihood.structure import has, parts_of, shapes_of
+from jaxmle.likelihood.structure import parts_of, shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import call_of, number_of, numbers_in
 from jaxmle.runtime.compile import remembered
@@ -155,14 +154,9 @@ def calls_in(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Calls |
 
     def find(loglik: Loglik) -> Calls | None:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
-        try:
-            program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
-                base, shapes
-            )
-        except ValueError:  # a pool of parts that return one number has no terms of its own
-            if not has(loglik, Pool):
-                raise
-            return None
+        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+            base, shapes
+        )
         return _calls(program) if any(True for _ in numbers_in(program.jaxpr)) else None
 
     return remembered(loglik, ("ready calls", layout, *shapes_of(data)), find)
