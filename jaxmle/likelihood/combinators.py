@@ -179,9 +179,8 @@ class Pool(LikelihoodTree):
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         self.check(data)
-        terms = [
-            terms_of(member, params, part) for member, part in zip(self.members, data, strict=True)
-        ]
+        pairs = zip(self.members, data, strict=True)
+        terms = [terms_of(member, params, part) for member, part in pairs]
         if all(part.ndim for part in terms):
             return jnp.concatenate(terms)
         return jnp.sum(jnp.stack([jnp.sum(part) for part in terms]))
