@@ -82,7 +82,7 @@ def test_and_so_it_is_in_a_batch_and_under_a_trace(unit):
 @pytest.mark.parametrize("unit", UNITS)
 def test_two_correlated_means_in_a_large_unit_keep_their_covariance(unit):
     def loglik(t, y):
-        u = (y - t) / unit
+        u = (y - t[None, :]) / unit
         return -0.5 * (jnp.sum(u * u, axis=1) - 1.6 * u[:, 0] * u[:, 1]) / (1 - 0.8**2)
 
     y = centred(unit, columns=2)

@@ -286,8 +286,8 @@ class Chunk:
     def _examined(self, state: State) -> State:
         """The states after the ends of the ascents were looked at."""
         machine = self.programs.machine
-        state, looked = solver.examined(self.evaluate, state, self.active, machine)
-        return self.resume_ascent(state, to_the_end) if looked else state
+        state, goes_on = solver.examined(self.evaluate, state, self.active, machine)
+        return self.resume_ascent(state, to_the_end) if goes_on else state
 
     def _explored(self, state: State, active: ndarray) -> Limit:
         programs = self.programs

@@ -280,27 +280,33 @@ def is_open(
 def examined(
     evaluate: Evaluate, state: State, active: ndarray, machine: Machine
 ) -> tuple[State, bool]:
-    """The ends of the ascents, after they were looked at; and whether there was anything to see."""
+    """The ends of the ascents, after they were looked at; and whether any ascent goes on."""
     now = machine.run(_to_examine, (), state, active)
-    any_due = bool(np.any(machine.fetched(now.active)))
     if machine.in_numpy:
-        return loop_over_active(evaluate, _examine, (), now).state, any_due
-    goes_on = any_due
-    while goes_on:
-        now = machine.run(_examine, (), now, evaluate(now.trial, now.active))
-        goes_on = bool(np.any(machine.fetched(now.active)))
-    return now.state, any_due
+        now = loop_over_active(evaluate, _examine, (), now)
+        return now.state, bool(np.any(now.before))
+    while True:
+        goes_on, due = machine.fetched((now.before, now.active))
+        if not np.any(due):
+            return now.state, bool(np.any(goes_on))
+        for _ in range(machine.steps_a_look):
+            now = machine.run(_examine, (), now, evaluate(now.trial, now.active))
 
 
 def _to_examine(state: State, active: Array) -> Ascent:
     state = to_examine(state)
-    due = active & is_examined(state)
-    return Ascent(state, _trial(state), due, due)
+    return _examination(state, active & is_examined(state), active & False)
 
 
 def _examine(now: Ascent, point: Point) -> Ascent:
     state = to_examine(_where_active(now.active, examine, (), now.state, point))
-    return Ascent(state, _trial(state), now.active & is_examined(state), now.active)
+    goes_on = now.before | (now.active & (state.phase == ASCENDING))
+    return _examination(state, now.active & is_examined(state), goes_on)
+
+
+def _examination(state: State, due: Array, goes_on: Array) -> Ascent:
+    """The ends of ascents of which some are ``due`` to be looked at."""
+    return Ascent(state, _trial(state), active=due, before=goes_on)
 
 
 def explore(
