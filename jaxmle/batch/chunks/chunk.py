@@ -266,7 +266,7 @@ class Chunk:
         """Ascend to the end, explore, judge; where ℓ is seen to rise a finite way off, ascend again
         from there.
         """
-        state = self._examined(self._ended(state))
+        state = self._ended(state)
         limit = self._explored(state, self.active)
         for _ in range(MAX_RISES):
             rises = (np.asarray(limit.shape) == int(Shape.RISES)) & self.active
@@ -274,20 +274,13 @@ class Chunk:
                 break
             machine = self.programs.machine
             restart = machine.run(start, (), limit.point.z, state.point)
-            others = replace(self, active=rises)
-            ascended = others._examined(others._ended(restart))
+            ascended = replace(self, active=rises)._ended(restart)
             ascended = machine.run(remember_rise, (), ascended, state)
             explored = self._explored(ascended, rises)
             before = np.where(rises, np.asarray(state.steps) + np.asarray(limit.steps), 0)
             explored = explored._replace(steps=np.asarray(explored.steps) + before)
             state, limit = _where(rises, (ascended, explored), (state, limit))
         return self.conclude(state, limit, steps)
-
-    def _examined(self, state: State) -> State:
-        """The states after the ends of the ascents were looked at."""
-        machine = self.programs.machine
-        state, goes_on = solver.examined(self.evaluate, state, self.active, machine)
-        return self.resume_ascent(state, to_the_end) if goes_on else state
 
     def _explored(self, state: State, active: ndarray) -> Limit:
         programs = self.programs

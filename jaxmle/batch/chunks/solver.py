@@ -38,6 +38,7 @@ from jaxmle.solvers.state import (
     Point,
     State,
     select,
+    select_lazily,
     start,
 )
 from jaxmle.solvers.tails import RECEDING_INFORMATION
@@ -105,13 +106,21 @@ def _where_active(
     return select(active, body(*given, now, _idle(trial, active)), now)
 
 
+def _advanced(state: State, trial: Point) -> State:
+    """The state after one evaluation of an ascent, or of what is looked at where it has ended."""
+    after = select_lazily(
+        is_examined(state), lambda: examine(state, trial), lambda: advance(state, trial)
+    )
+    return to_examine(after)
+
+
 def _step(state: State, trial: Point, running: Array, cap: Array) -> Ascent:
     before = state
     if not isinstance(running, np.ndarray):
         before = state._replace(phase=jnp.where(running, state.phase, DONE))
         if state.point.curvature is not None:
             before = before._replace(point=_idle(state.point, running))
-    moved = _where_active(running, advance, (), before, trial)
+    moved = _where_active(running, _advanced, (), before, trial)
     state = moved if before is state else select(running, moved, state)
     return Ascent(state, state.point.z + state.move, running & is_running(state, cap), running)
 
@@ -273,40 +282,7 @@ def is_open(
     doubtful = needs_excursion(nonlinear, state)
     if may_have_kinks:
         doubtful = doubtful | may_be_kinked(state)
-    unexamined = is_examined(to_examine(state))
-    return is_running(state, max_steps) | doubtful | failed | unexamined
-
-
-def examined(
-    evaluate: Evaluate, state: State, active: ndarray, machine: Machine
-) -> tuple[State, bool]:
-    """The ends of the ascents, after they were looked at; and whether any ascent goes on."""
-    now = machine.run(_to_examine, (), state, active)
-    if machine.in_numpy:
-        now = loop_over_active(evaluate, _examine, (), now)
-        return now.state, bool(np.any(now.before))
-    while True:
-        goes_on, due = machine.fetched((now.before, now.active))
-        if not np.any(due):
-            return now.state, bool(np.any(goes_on))
-        for _ in range(machine.steps_a_look):
-            now = machine.run(_examine, (), now, evaluate(now.trial, now.active))
-
-
-def _to_examine(state: State, active: Array) -> Ascent:
-    state = to_examine(state)
-    return _examination(state, active & is_examined(state), active & False)
-
-
-def _examine(now: Ascent, point: Point) -> Ascent:
-    state = to_examine(_where_active(now.active, examine, (), now.state, point))
-    goes_on = now.before | (now.active & (state.phase == ASCENDING))
-    return _examination(state, now.active & is_examined(state), goes_on)
-
-
-def _examination(state: State, due: Array, goes_on: Array) -> Ascent:
-    """The ends of ascents of which some are ``due`` to be looked at."""
-    return Ascent(state, _trial(state), active=due, before=goes_on)
+    return is_running(state, max_steps) | doubtful | failed
 
 
 def explore(
