@@ -72,6 +72,7 @@ BRANCH_RULE = (
     "jax.scipy.stats.norm.logcdf), and 0·log 0 as jax.scipy.special.xlogy."
 )
 MIN_RELATIVE_PART = 1e-6  # of a direction, below which an entry is not named
+MAX_NAMED_COORDINATES = 6  # of a point in a sentence
 COEFFICIENT_OF_ONE = 5e-4  # distance from one: such a coefficient is not printed
 
 
@@ -104,7 +105,7 @@ def explain(fit: Record) -> str:
     sentence = meaning.format(**words)
     if status == Status.NONFINITE:
         empty = "there are no rows: none were given, or all have missing values."
-        sentence = sentence + BRANCH_RULE if float(fit.n) else empty
+        sentence = sentence + _how_far(fit) + BRANCH_RULE if float(fit.n) else empty
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
     if status == Status.UNIDENTIFIED:
@@ -120,6 +121,20 @@ def explain(fit: Record) -> str:
     if status == Status.CONVERGED:  # for a failure a table has room only for the sentence
         sentence += _evaluation(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
+
+
+def _how_far(fit: Record) -> str:
+    """The point that a search reached before ℓ was not finite, a sentence; "" at the start."""
+    point = np.asarray(fit.witness.point, dtype=float)
+    if not int(fit.steps) or not np.all(np.isfinite(point)):
+        return ""
+    named = [f"{printed(name)} = {value:.4g}" for name, value in zip(fit.names, point, strict=True)]
+    shown = ", ".join(named[:MAX_NAMED_COORDINATES])
+    rest = ", …" if len(named) > MAX_NAMED_COORDINATES else ""
+    return (
+        f" The search had come to {shown}{rest}. A parameter that was growing there may have an "
+        "infinite estimate, as with separated data."
+    )
 
 
 def _second_derivatives(fit: Record) -> str:

@@ -24,6 +24,7 @@ from jaxmle.solvers.state import (
     has_risen,
 )
 from jaxmle.solvers.tails import (
+    DECREMENT_OF_A_PROVED_TAIL,
     DECREMENT_TO_END_A_TAIL,
     RECEDING_INFORMATION,
     STEPS_OF_A_TAIL,
@@ -99,6 +100,16 @@ def _is_slow(noted: State, reading: Reading) -> Array:
     return reading.accept & late & near & (reading.trial.curvature is None)
 
 
+def _is_stopped_on_tail(state: State, reading: Reading) -> Array:
+    """Whether an ascent along a proved tail comes to where ℓ or a derivative is NaN, such as
+    (1 − y) log(1 − p) where p rounds to one. Shorter steps would only creep up to that point.
+    """
+    proved = (state.receding_steps >= STEPS_OF_A_TAIL) & (
+        state.tail.decrement <= DECREMENT_OF_A_PROVED_TAIL
+    )
+    return reading.at_nan & state.full & proved
+
+
 def outcome_of(state: State, noted: State, reading: Reading) -> Array:
     """The outcome of the ascent after this trial; RUNNING if it goes on."""
     trial = reading.trial
@@ -124,5 +135,5 @@ def outcome_of(state: State, noted: State, reading: Reading) -> Array:
     outcome = xp.where((noted.idle >= patience) | (noted.refused >= MAX_REJECTIONS), STUCK, outcome)
     ends = (~accept & ~(state.extrapolation > 0)) | (accept & slow)
     outcome = xp.where(state.phase == POLISHING, xp.where(ends, SETTLED, RUNNING), outcome)
-    outcome = xp.where(reading.inconsistent, SETTLED, outcome)
+    outcome = xp.where(reading.inconsistent | _is_stopped_on_tail(state, reading), SETTLED, outcome)
     return xp.where(first & ~reading.finite, NOT_FINITE, outcome)

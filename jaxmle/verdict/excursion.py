@@ -42,6 +42,7 @@ RISE_TO_OVERFLOW = 30.0
 STEADY_RISE_TO_OVERFLOW = (
     5.0  # the same where many steps have gained alike, as at a variance of zero
 )
+STEPS_TO_NAN = 8  # of a tail that ends where ℓ is NaN: its information has fallen by e⁻⁸
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # Distances, in last steps, at which the look back along a recession evaluates ℓ, for a maximum that
@@ -116,6 +117,15 @@ def receding(z: Array, move: Array) -> Array:
     xp = namespace(z)
     moves = xp.abs(move) > RECEDING_SHARE * (1.0 + xp.abs(z))
     return xp.where(moves | ~xp.any(moves, axis=0), move, 0.0)
+
+
+def receding_nearby(z: Array, move: Array) -> Array:
+    """``receding`` for a tail that could not be followed far: what still moves towards zero may
+    stop there, and is left out.
+    """
+    xp = namespace(z)
+    outward = xp.where(z * move > 0, move, 0.0)
+    return receding(z, xp.where(xp.any(outward != 0, axis=0), outward, move))
 
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
@@ -205,14 +215,17 @@ def rest_of(state: State, point: Point) -> NewtonStep:
 
 def has_receded(state: State, far: Excursion) -> Array:
     """Whether the ascent was on a recession that could be followed to its limit, (...)."""
+    xp = namespace(state.point.z)
     suspect = is_suspect(state)[0]
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.
     inner = is_ahead(state, far) & state.newton.definite & ~state.rough
     inner = inner & (state.signature.information >= RECEDING_INFORMATION)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
-    # likelihood from going there.
-    return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
+    # likelihood from going there, or NaN beyond a tail that is as long already.
+    steps = xp.maximum(state.tail.length, state.receding_steps)
+    excused = state.rough | (met_nan(state) & (steps >= STEPS_TO_NAN))
+    return suspect & far.arrived & ~inner & ((far.tries <= 2) | excused)
 
 
 def is_ahead(state: State, far: Excursion) -> Array:

@@ -231,7 +231,8 @@ def _is_unbounded(
     rises = is_one_of(limit.shape, Shape.RISES)
     doubled = (state.growing_steps >= DOUBLING_STEPS_OF_DIVERGENCE) & (rises | ~settled)
     growth = (signature.decrement >= 0.9) & (signature.step >= 0.9)
-    growth = growth & (signature.information < RECEDING_INFORMATION)
+    # Where NaN has stopped the ascent, the signature is that of a step long before.
+    growth = growth & (signature.information < RECEDING_INFORMATION) & ~met_nan(state)
     collapsed = (state.outcome == PRECISION_REACHED) & (state.rise > -0.5 * xp.log(kind.eps))
     return (
         (state.outcome == DIVERGING)

@@ -34,6 +34,7 @@ from jaxmle.solvers.state import (
     SLOW_ASCENT,
     Point,
     State,
+    Tail,
     noise_of,
     null_cut,
     select,
@@ -52,6 +53,7 @@ from jaxmle.verdict.excursion import (
     is_ahead,
     is_suspect,
     receding,
+    receding_nearby,
     rest_of,
     to_limit,
 )
@@ -295,21 +297,30 @@ def arrived(
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
     # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
     weakness = xp.where(level, 2.0 * why.curvature / xp.maximum(unit**2, 1.0 * why.curvature), 0.0)
+    short = carried & (far.tries > 0)
     return Limit(
         point=point,
         scale=state.scale,
         recedes=recedes,
-        move=xp.where(carried | stands, receding(state.tail.z, state.tail.move), seen.move),
+        move=xp.where(carried | stands, _move_along_tail(state.tail, short), seen.move),
         shape=seen.shape,
         weakness=weakness,
         decrement=decrement,
-        short=carried & (far.tries > 0),
+        short=short,
         steps=xp.zeros_like(path.steps),
         hidden=_hidden(why, seen.shape),
         sharp=seen.sharp,
         blurred=seen.blurred,
         noise=seen.noise,
     )
+
+
+def _move_along_tail(tail: Tail, short: Array) -> Array:
+    """The way (k, ...) in which a tail recedes, which may have been followed only a short way."""
+    move = receding(tail.z, tail.move)
+    if is_nowhere(short):
+        return move
+    return namespace(move).where(short, receding_nearby(tail.z, tail.move), move)
 
 
 def _has_vanished(state: State, shape: Array) -> Array:
