@@ -118,19 +118,29 @@ def complete(
     if family is not None and verdict.kink is not None:
         verdict, vcov = by_family(family, problem.layout, verdict, point, n, parts.vcov)
         parts = parts._replace(vcov=vcov)
-    failed = is_one_of(verdict.status, Status.NONFINITE, Status.UNBOUNDED)
-    if not isinstance(point.z, np.ndarray):
-        parts = parts._replace(row=_row_where(failed, passes, point.aux.x, parts.row))
-    elif failed:
-        nonfinite = is_one_of(verdict.status, Status.NONFINITE)
-        search_row = passes.first_rough if nonfinite else passes.first_bad
-        ended_at_nan = nonfinite and not np.isnan(verdict.nan_point[0])
-        x = problem.chart.to_user(verdict.nan_point, passes.base) if ended_at_nan else point.aux.x
-        row: Array = search_row(x)
-        if row < 0 and not nonfinite:
-            row = passes.sharpest(point.aux.x)
-        parts = parts._replace(row=row)
+    if isinstance(point.z, np.ndarray):
+        row = _failing_row(passes, verdict, point, parts.row)
+    else:
+        failed = is_one_of(verdict.status, Status.NONFINITE, Status.UNBOUNDED)
+        row = _row_where(failed, passes, point.aux.x, parts.row)
+    parts = parts._replace(row=row)
     return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
+
+
+def _failing_row(passes: Passes, verdict: Verdict, point: Point, row: Array) -> Array:
+    """On the host, the row at which a search failed or at which its tail was NaN further out, else
+    ``row``.
+    """
+    nonfinite = is_one_of(verdict.status, Status.NONFINITE)
+    met_nan = not np.isnan(verdict.nan_point[0])
+    if met_nan and (nonfinite or is_one_of(verdict.status, Status.SEPARATED)):
+        return passes.first_rough(passes.problem.chart.to_user(verdict.nan_point, passes.base))
+    if nonfinite:
+        return passes.first_rough(point.aux.x)
+    if not is_one_of(verdict.status, Status.UNBOUNDED):
+        return row
+    grown = passes.first_bad(point.aux.x)
+    return grown if grown >= 0 else passes.sharpest(point.aux.x)
 
 
 def _row_where(failed: Array, passes: Passes, x: Array, row: Array) -> Array:

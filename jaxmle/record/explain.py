@@ -71,6 +71,10 @@ BRANCH_RULE = (
     "rounds to 0 or 1, write the logarithm in a stable form (jax.nn.log_sigmoid, "
     "jax.scipy.stats.norm.logcdf), and 0·log 0 as jax.scipy.special.xlogy."
 )
+NAN_FURTHER_OUT = (
+    " The log-likelihood was followed up to where it or a derivative is NaN at {place}, and its "
+    "limit is that close."
+)
 MIN_RELATIVE_PART = 1e-6  # of a direction, below which an entry is not named
 MAX_NAMED_COORDINATES = 6  # of a point in a sentence
 COEFFICIENT_OF_ONE = 5e-4  # distance from one: such a coefficient is not printed
@@ -113,6 +117,9 @@ def explain(fit: Record) -> str:
     if status == Status.SEPARATED:
         sentence = _infinite(fit) + sentence + _undetermined(fit)
         sentence += SEEN_LOCALLY if not int(w.certificate) else ""
+        # of a robust covariance, the row is one of leverage one
+        is_nan = has_row and fit.vcov_kind == "observed"
+        sentence += NAN_FURTHER_OUT.format(place=place) + BRANCH_RULE if is_nan else ""
     if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
@@ -132,8 +139,9 @@ def _how_far(fit: Record) -> str:
     shown = ", ".join(named[:MAX_NAMED_COORDINATES])
     rest = ", …" if len(named) > MAX_NAMED_COORDINATES else ""
     return (
-        f" The search had come to {shown}{rest}. A parameter that was growing there may have an "
-        "infinite estimate, as with separated data."
+        f" The search had come to {shown}{rest}. If a parameter cannot go beyond that point, "
+        "declare its range (constraints); if it was growing, its estimate may be infinite, as "
+        "with separated data."
     )
 
 

@@ -43,7 +43,8 @@ class Witness:
     """
 
     # ()      row of the data that gave a value that is not finite, whose term grows without bound,
-    # or of leverage one (the first of such a cluster); −1
+    # or of leverage one (the first of such a cluster), or that is NaN beyond where the limit of a
+    # separated fit was followed to; −1
     row: Array
     term: Array  # ()     its term; −1
     direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards

@@ -76,6 +76,11 @@ class StatusCode(np.int32):
 
     __hash__ = np.int32.__hash__
 
+    @property
+    def name(self) -> str:
+        """The name, as of a member of ``Status``."""
+        return _name(self)
+
     def __str__(self) -> str:
         return _name(self)
 

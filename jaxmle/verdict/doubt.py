@@ -25,6 +25,8 @@ WIDE_STDERR = 1.5  # standard error, in units of the coordinate or of one, from 
 LARGE_COORDINATE = (
     1e3  # coordinates beyond may have run there: a standard error of three times that is wide
 )
+# standard error of a coordinate that is zero within it, up to which its curvature may be rounding
+SHARP_STDERR = 1e-6
 FAR_LOGARITHM = 16.0  # a logarithm of 1e7 or 1e-7
 MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further
 CLEAN_DECREMENT_RATIO = 0.05  # of the last full Newton step: converging faster than linearly
@@ -113,6 +115,8 @@ def _suspicion(logarithms: tuple[bool, ...], state: State) -> Suspicion:
         width = xp.where(curved, 1.0, width)
         far = xp.where(curved, size / FAR_LOGARITHM, 0.0)
     degree = xp.maximum(xp.maximum(vif / MAX_VIF, stderr / (WIDE_STDERR * width)), far)
+    sharp = (stderr <= SHARP_STDERR) & (size <= stderr)
+    degree = xp.where(sharp, xp.maximum(degree, 1.0), degree)
     return Suspicion(scale, vif, stderr, curved, degree, sound)
 
 

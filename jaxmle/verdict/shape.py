@@ -302,7 +302,8 @@ def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> 
     fits = (changes <= -parabola / FALL_RATIO) & (changes >= -parabola * FALL_RATIO)
     parabolic = xp.all(xp.any(shows, axis=1) & xp.all(~shows | fits, axis=1), axis=0)
     # a side that ends where ℓ or a derivative does
-    cut_off = xp.any(sides.last < OFFSETS.index(TEST_OFFSET), axis=0)
+    short = sides.last < OFFSETS.index(TEST_OFFSET)
+    cut_off = xp.any(short, axis=0) & ~xp.any(short & path.unsolved, axis=0)
     falls = xp.all(sides.falls, axis=0)
     seen = xp.all(xp.any(shows & fits, axis=1), axis=0)
     hidden = falls & ~(why.curvature > 0) & _is_quadratic(changes, sides.bars)

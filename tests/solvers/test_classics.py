@@ -73,6 +73,11 @@ PROBLEMS = {
 }
 
 
+# The profile of Box's second rate, 10 ± 33, falls by at most .0756 above it, where the parabola of
+# that standard error promises as much at .39 of it: it does not describe ℓ and is not given.
+WITHOUT_STDERR = {"box": [1]}
+
+
 def loglik_of(residuals):
     return lambda params, data: -data * jnp.sum(residuals(params["x"]) ** 2)
 
@@ -83,6 +88,13 @@ def errors_of(residuals, maximum):
     return np.sqrt(np.diag(np.linalg.inv(2 * j.T @ j)))
 
 
+def given(name, errors):
+    """The standard errors that a fit gives, NaN where there is none."""
+    errors = errors.copy()
+    errors[WITHOUT_STDERR.get(name, [])] = np.nan
+    return errors
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_classic_problem_is_solved_to_a_millionth_of_a_standard_error(name):
     residuals, start, maximum = PROBLEMS[name]
@@ -90,7 +102,7 @@ def test_a_classic_problem_is_solved_to_a_millionth_of_a_standard_error(name):
     errors = errors_of(residuals, maximum)
     assert fit.converged, fit.explain()
     assert np.max(np.abs(fit.params["x"] - maximum) / errors) < 1e-6
-    assert_allclose(fit.stderr["x"], errors, rtol=1e-6)
+    assert_allclose(fit.stderr["x"], given(name, errors), rtol=1e-6)
     assert_allclose(fit.loglik, 0.0, atol=1e-12)
     assert fit.steps < 100
 
@@ -113,7 +125,7 @@ def test_steps_do_not_depend_on_units(name):
     assert abs(int(other.steps) - int(plain.steps)) <= max(2, 0.1 * int(plain.steps))
     errors = errors_of(residuals, maximum)
     assert np.max(np.abs(other.params["x"] * scale - plain.params["x"]) / errors) < 1e-6
-    assert_allclose(other.stderr["x"] * scale, errors, rtol=1e-6)
+    assert_allclose(other.stderr["x"] * scale, given(name, errors), rtol=1e-6)
 
 
 def test_powell_singular_function_is_singular():

@@ -90,3 +90,10 @@ def test_separated_data_with_a_row_far_out_that_is_nan_soon_were_called_unbounde
     assert fit.status == "NONFINITE"
     assert "The search had come to theta[0] = " in fit.explain()
     assert "as with separated data" in fit.explain()
+
+
+def test_a_separated_fit_that_is_nan_further_out_names_the_row_and_the_remedy():
+    fit = jm.fit(written(sigmoid, logs), np.zeros(2), QUASI)
+    assert np.abs(QUASI["x"][int(fit.witness.row)]) == 2.0
+    for words in ("NaN at row", "log_sigmoid", "theta[1] → +∞"):
+        assert words in fit.explain()

@@ -9,6 +9,7 @@ import pytest
 from jax.scipy.special import log_ndtr
 from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
+from scipy import stats
 
 import jaxmle as jm
 from jaxmle.special import gammaln
@@ -291,3 +292,45 @@ def test_a_rise_that_is_all_rounding_was_without_bound():
 
     fit = jm.fit(hawkes, np.array([0.0, -1.0, 0.0]), times, progress=False)
     assert fit.verdict.name not in ("CONVERGED", "UNBOUNDED"), fit.explain()
+
+
+def test_a_standard_error_that_no_profile_could_reach_was_printed():
+    """An Ornstein–Uhlenbeck process fitted to a drift: its rate is nearly zero and its mean far off,
+    along mean ∝ 1/rate. The parabola of log rate ± 36 falls by ⅛ at half a standard error, where the
+    limit, a random walk with drift, is only 4e-4 below.
+    """
+    y = np.cumsum(np.abs(np.random.default_rng(39).normal(size=60)))
+
+    def loglik(t, d):
+        rate, sd = jnp.exp(t[0]), jnp.exp(t[2])
+        decay = jnp.exp(-rate)
+        return norm.logpdf(
+            d["after"],
+            t[1] + (d["before"] - t[1]) * decay,
+            sd * jnp.sqrt((1 - decay**2) / (2 * rate)),
+        )
+
+    fit = jm.fit(loglik, np.zeros(3), {"before": y[:-1], "after": y[1:]})
+    step = np.diff(y)
+    limit = stats.norm.logpdf(step, step.mean(), step.std()).sum()
+    assert 0 < fit.loglik - limit < 1e-3
+    # Rounding decides whether the last step counts as clean.
+    assert_fit(fit, "CONVERGED", "SINGULAR")
+    assert np.isnan(fit.se[:2]).all()
+
+
+@pytest.mark.parametrize("start", [[0.5, 1.0], [0.2, 3.0]])
+def test_a_curvature_that_is_rounding_at_an_edge_of_the_support_gave_a_standard_error(start):
+    """A hurdle model of counts that are all one: the rate goes to its edge, zero, where differences
+    of large numbers gave a curvature of 5e17, an SE of 1.4e-9 and a clear conscience.
+    """
+    y = np.repeat([0.0, 1.0], [21, 39])
+
+    def loglik(t, y):
+        positive = y * jnp.log(t[1]) - t[1] - jnp.log(-jnp.expm1(-t[1]))
+        return jnp.where(y == 0, jnp.log(t[0]), jnp.log1p(-t[0]) + positive)
+
+    fit = jm.fit(loglik, np.array(start), y)
+    assert not fit.converged
+    assert np.isnan(fit.se[1])
+    assert_allclose(fit.x, [0.35, 0.0], atol=1e-6)

@@ -522,7 +522,10 @@ NAIVE = {
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_21_a_probability_that_rounds_to_one_on_the_way_is_not_finite_at_its_row(name):
-    """0·log 0 of separated data: it was STALLED, and its likelihood called rough."""
+    """0·log 0 of separated data: it was STALLED, and its likelihood called rough. The logit comes near
+    enough to its limit before, the probit does not.
+    """
+    status = {"logit": "SEPARATED", "probit": "NONFINITE"}[name]
 
     def naive(t, d):
         p = NAIVE[name](t[0] + t[1] * d["x"])
@@ -530,12 +533,12 @@ def test_21_a_probability_that_rounds_to_one_on_the_way_is_not_finite_at_its_row
 
     data = {"x": SEPARATED_X, "y": (SEPARATED_X > 0) * 1.0}
     fit = jm.fit(naive, np.zeros(2), data)
-    assert_fit(fit, "NONFINITE")
+    assert_fit(fit, status)
     assert data["y"][int(fit.witness.row)] == 1.0
     assert np.abs(data["x"][int(fit.witness.row)]) == 3.0
     assert "xlogy" in fit.explain()
     batch = jm.fit_batch(naive, np.zeros(2), {k: v[None] for k, v in data.items()}, progress=False)
-    assert_fit(batch[0], "NONFINITE")
+    assert_fit(batch[0], status)
     assert int(batch[0].witness.row) == int(fit.witness.row)
 
 

@@ -248,14 +248,21 @@ class Chunk:
         return np.concatenate(counts)[: len(self.active)].astype(self.base.dtype)
 
     def _with_rows(self, fit: Fit, state: State) -> Fit:
-        """The records, each failed one with the row that made it fail."""
-        first = {Status.NONFINITE: passes.first_rough, Status.UNBOUNDED: passes.first_bad}
-        for status, first_row in first.items():
-            failed = np.asarray(fit.status) == int(status)
+        """The records, each failed one with the row that made it fail, each separated one with the
+        row that is NaN further out.
+        """
+        met_nan = ~np.isnan(state.nan_point[0])
+        first = {
+            Status.NONFINITE: (passes.first_rough, True),
+            Status.UNBOUNDED: (passes.first_bad, True),
+            Status.SEPARATED: (passes.first_rough, met_nan),
+        }
+        for status, (first_row, asked) in first.items():
+            failed = (np.asarray(fit.status) == int(status)) & asked
             if not np.any(failed & self.active):
                 continue
-            ended_at_nan = ~np.isnan(state.nan_point[:1]) & (status == Status.NONFINITE)
-            z = np.where(ended_at_nan, state.nan_point, state.point.z)
+            at_nan = met_nan & (status != Status.UNBOUNDED)
+            z = np.where(at_nan, state.nan_point, state.point.z)
             rows = np.asarray(self.run(first_row, failed & self.active, z))
             witness = fit.witness
             row = np.where(failed, rows, np.asarray(witness.row)).astype(witness.row.dtype)
