@@ -70,6 +70,9 @@ def of_a_fit(do):
 
 MISTAKES = {
     "arguments swapped in the likelihood": (fit(swapped), ["'y' is an entry of data", "(params, data), in this order"]),
+    "arguments swapped over an array": (fit(lambda d, p: -((d - p["mu"]) ** 2), data=Y), ["params has", "(params, data), in this order"]),
+    "a name asked of an array": (fit(lambda p, d: -((d["y"] - p["mu"]) ** 2), data=Y), ["An array has no entry 'y'", "dictionaries"]),
+    "a frame grouped by pandas": (lambda: jm.fit_batch(normal, START, TABLE.groupby("g")), ["grouped already", "fit_groups"]),
     "params unpacked": (fit(unpacked), ["gives its names", "params['mu']"]),
     "data by number": (fit(by_number), ["data has no entry 0", "'y'"]),
     "a list of terms": (fit(with_a_list), ["got list", "jnp.stack"]),

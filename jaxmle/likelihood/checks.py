@@ -110,6 +110,11 @@ def host_data(data: Tree, dtype: DTypeLike, nan: bool = False) -> Tree:
                 "frame.columns}, or frame.to_numpy() as a matrix"
             )
         _refuse_remote(name, leaf)
+        if type(leaf).__name__.endswith("GroupBy"):  # of pandas and polars
+            raise TypeError(
+                f"{name} is grouped already: give the frame itself, "
+                "jaxmle.fit_groups(loglik, params0, frame, by='column')"
+            )
         # A view: jax knows an array by its identity, and a trace that failed may have known this
         # one in single precision.
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()

@@ -242,8 +242,8 @@ def _withheld(fit: Record) -> str:
     return (
         f" No standard error is given for {listed}: half a standard error away from the "
         "estimate, the profile log-likelihood does not fall as the curvature at the "
-        "maximum predicts, so a standard error would be misleading. Use a profile "
-        "interval (jaxmle.profile)."
+        "maximum predicts, or has ended before, so a standard error would be misleading. Use a "
+        "profile interval (jaxmle.profile)."
     )
 
 

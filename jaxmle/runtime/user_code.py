@@ -264,6 +264,9 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
             f"{place.words}. {whose} is a {by_name[1]}, which has no names: give dictionaries, "
             "such as {'mu': 0.0} and {'x': x, 'y': y}, or index by number"
         )
+    by_name = re.search(r"string indexing; got idx='(.*)'", text)
+    if by_name:
+        return f"{place.words}. {_array_indexed_by_name(by_name[1], params, data)}"
     if "does not support item assignment" in text or "JAX arrays are immutable" in text:
         return (
             f"{place.words}. A jax array cannot be changed in place: write x = x.at[i].set(value)"
@@ -286,6 +289,19 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
     if re.search(r"shape|dimension|broadcast", text):
         return f"{place.words}. The shapes do not match: {text.splitlines()[0]}"
     return None
+
+
+def _array_indexed_by_name(name: str, params: Tree, data: Tree) -> str:
+    """A sentence for an array from which an entry was asked by its name."""
+    if isinstance(params, dict) and name in params and not isinstance(data, dict):
+        return (
+            f"An array has no entry {name!r}, but params has: a likelihood is a function of "
+            "(params, data), in this order"
+        )
+    return (
+        f"An array has no entry {name!r}: give dictionaries, such as {{'mu': 0.0}} and "
+        "{'x': x, 'y': y}, or index by number"
+    )
 
 
 def _is_row(tree: Tree) -> bool:

@@ -14,13 +14,14 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.leading_axes import column, outer, transposed
+from jaxmle.solvers.leading_axes import column, outer, times, transposed
 from jaxmle.solvers.linalg import inverse_factor, metric_of
 from jaxmle.solvers.state import State, Tail, select
 from jaxmle.solvers.tails import STEPS_OF_A_TAIL
 
 TEST_OFFSET = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
+SHARE_OF_VARIANCE = 0.5  # of a coordinate, from which its standard error is that of another one
 WIDE_STDERR = 1.5  # standard error, in units of the coordinate or of one, from which it has to
 LARGE_COORDINATE = (
     1e3  # coordinates beyond may have run there: a standard error of three times that is wide
@@ -47,7 +48,7 @@ class Doubt(NamedTuple):
     unit: Array  # (...) its standard error, cut where the coordinate is a logarithm
     curvature: Array  # (...) of the profile per unit², (unit/SE)²; zero where there is none
     is_logarithm: Array  # (...)
-    correlated: Array  # (...) other standard errors depend on this one
+    correlated: Array  # (k, ...) it makes most of the variance of these coordinates, too
     is_noisy: Array  # (...) the ascent met rounding noise, or went where there may be some
 
 
@@ -61,7 +62,7 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     """
     xp = namespace(state.point.z)
     k = state.point.z.shape[0]
-    scale, vif, stderr, curved, suspicion, sound = _suspicion(logarithms, state)
+    scale, vif, root, stderr, curved, suspicion, sound = _suspicion(logarithms, state)
     size = xp.abs(state.point.z)
     suspicion = xp.where(singular, xp.abs(null), suspicion)
     last = xp.abs(scale * state.last)
@@ -81,7 +82,9 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     unit = xp.where(is_logarithm, xp.minimum(se, MAX_STEP_OF_A_LOGARITHM / TEST_OFFSET), se)
     curvature = xp.where(singular, 0.0, (unit / se) ** 2)
     asked = singular | (sound & (strange | ~is_clean(state)))
-    correlated = xp.sum(coordinate * vif, axis=0) >= MAX_VIF
+    covariance = times(transposed(root), times(root, coordinate))
+    shared = covariance**2 / (vif * xp.sum(coordinate * vif, axis=0))
+    correlated = sound & (shared >= SHARE_OF_VARIANCE)
     far_out = xp.any(curved & (size >= FAR_LOGARITHM), axis=0)
     is_noisy = state.rough | (state.tail.length >= STEPS_OF_A_TAIL) | far_out
     return Doubt(asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy)
@@ -94,6 +97,7 @@ class Suspicion(NamedTuple):
 
     scale: Array  # D (k, ...)
     vif: Array  # (k, ...)
+    root: Array  # (k, k, ...) F with R⁻¹ = F'F
     stderr: Array  # (k, ...)
     curved: Array  # (k, ...) the coordinate is a logarithm
     degree: Array  # (k, ...) from one on the coordinate is in doubt
@@ -103,7 +107,8 @@ class Suspicion(NamedTuple):
 def _suspicion(logarithms: tuple[bool, ...], state: State) -> Suspicion:
     xp = namespace(state.point.z)
     scale = metric_of(state.point.hessian, state.point.score)
-    vif = _inflation(state, scale)
+    root = _root_of_inverse(state, scale)
+    vif = namespace(root).sum(root**2, axis=0)
     sound = xp.all(xp.isfinite(vif), axis=0)
     vif = xp.where(sound, vif, 1.0)
     stderr = xp.sqrt(vif) / scale
@@ -117,7 +122,7 @@ def _suspicion(logarithms: tuple[bool, ...], state: State) -> Suspicion:
     degree = xp.maximum(xp.maximum(vif / MAX_VIF, stderr / (WIDE_STDERR * width)), far)
     sharp = (stderr <= SHARP_STDERR) & (size <= stderr)
     degree = xp.where(sharp, xp.maximum(degree, 1.0), degree)
-    return Suspicion(scale, vif, stderr, curved, degree, sound)
+    return Suspicion(scale, vif, root, stderr, curved, degree, sound)
 
 
 def is_doubtful(logarithms: tuple[bool, ...], state: State, singular: Array) -> Array:
@@ -131,11 +136,10 @@ def _is_strange(state: State, degree: Array, sound: Array) -> Array:
     return sound & (strange | ~is_clean(state))
 
 
-def _inflation(state: State, scale: Array) -> Array:
-    """The variance inflation factors (k, ...): the diagonal of R⁻¹."""
+def _root_of_inverse(state: State, scale: Array) -> Array:
+    """F (k, k, ...) with R⁻¹ = F'F, whose diagonal are the variance inflation factors."""
     hessian = state.point.hessian
-    r = -0.5 * (hessian + transposed(hessian)) / outer(scale, scale)
-    return namespace(r).sum(inverse_factor(r) ** 2, axis=0)
+    return inverse_factor(-0.5 * (hessian + transposed(hessian)) / outer(scale, scale))
 
 
 def is_clean(state: State) -> Array:

@@ -55,7 +55,6 @@ class ProfilePath(NamedTuple):
     hessian_noise: Array  # how much their scaled Hessians differ
     false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
     falling: Array  # (2, ...) points a little below the end of the ascent
-    unsolved: Array  # (2, ...) the side ended because the rest could not be solved any more
     highest: Point
     near: Point  # the end of the ascent with the rest solved again
     level: Point  # the outermost point within noise of the end of the ascent

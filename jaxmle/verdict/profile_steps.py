@@ -105,7 +105,6 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         nothing,
         xp.zeros(members, bool),
         xp.zeros((2, *members), dtype=xp.int32),
-        xp.zeros((2, *members), dtype=bool),
         state.point,
         state.point,
         state.point,
@@ -330,8 +329,6 @@ def _arrive(
     following = path.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (path.place == PLACE_OF_ROUNDING))
     ends = ~retreats & (last | fallen | ~solved)
-    lost = ends & ~solved & is_finite(point) & (column(np.arange(2), path.tests) == path.side)
-    path = path._replace(unsolved=path.unsolved | lost)
 
     def onward() -> ProfilePath:
         keeps = solved & ~retreats

@@ -68,7 +68,7 @@ class Shape(IntEnum):
     TAIL = 3  # it stays level, or rises to a limit, one way without end
     LEVEL = 4  # both ways
     ENDLESS = 5  # it rises for ever
-    PEAK = 6  # it falls both ways, as its parabola says near by, not at ±½
+    PEAK = 6  # it falls both ways, as its parabola says near by, but not as far as ±½
     VANISHING = 7  # it falls both ways, nowhere as its parabola says
     UNKNOWN = 8  # the rest could not be solved again, or noise hides it
 
@@ -300,15 +300,10 @@ def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> 
     parabola = 0.5 * why.curvature * offsets**2
     shows = sides.known & (parabola >= 20 * sides.bars) & (offsets <= TEST_OFFSET)
     fits = (changes <= -parabola / FALL_RATIO) & (changes >= -parabola * FALL_RATIO)
-    parabolic = xp.all(xp.any(shows, axis=1) & xp.all(~shows | fits, axis=1), axis=0)
-    # a side that ends where ℓ or a derivative does
-    short = sides.last < OFFSETS.index(TEST_OFFSET)
-    cut_off = xp.any(short, axis=0) & ~xp.any(short & path.unsolved, axis=0)
     falls = xp.all(sides.falls, axis=0)
     seen = xp.all(xp.any(shows & fits, axis=1), axis=0)
     hidden = falls & ~(why.curvature > 0) & _is_quadratic(changes, sides.bars)
     return (
-        (parabolic & cut_off, Shape.PARABOLA),
         (hidden, Shape.UNKNOWN),
         (falls & ~amplified & seen, Shape.PEAK),
         (falls & ~amplified, Shape.VANISHING),
