@@ -45,6 +45,7 @@ from jaxmle.likelihood.discovery.self_check import HEAD_START, evaluation_of, ve
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
+from jaxmle.likelihood.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import call_of, identity, with_response_id
@@ -87,6 +88,7 @@ def fit_on_host(posed: Posed, options: Options, model: str) -> Fit:
     problem = problem_of(posed.loglik, posed.chart, options)
     base = posed.base
     check_rows(problem, base, posed.data)
+    keep_log_gamma_to_its_domain(problem.loglik, problem.layout, base, posed.data)
     problem = with_structure(problem, base, posed)
     placed = left_on_device(posed.given, posed.data)
     passes = Passes.on_host(problem, base, posed.data, codes, placed)

@@ -7,11 +7,11 @@ of inner functions whoever traces them, and costs nothing once compiled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import jax
-from jax.core import ShapedArray
+from jax.core import ShapedArray, eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Atom, Foreign, FunctionTo, Tree, TreeDef
@@ -52,6 +52,22 @@ def number_of(equation: JaxprEqn) -> int | None:
     """The number of the mark that an operation of a program is; None for any other operation."""
     name = str(equation.params.get("name", ""))
     return int(name[len(MARK) :]) if name.startswith(MARK) else None
+
+
+def results_of(equation: JaxprEqn, values: Sequence[Tree]) -> list[Tree]:
+    """The results of one operation of a program, given the values of its operands."""
+    given = {
+        atom: value
+        for atom, value in zip(equation.invars, values, strict=True)
+        if not isinstance(atom, Literal)
+    }
+    alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
+        invars=list(given),
+        eqns=[equation],
+        outvars=list(equation.outvars),
+        effects=equation.effects,
+    )
+    return eval_jaxpr(alone, [], *given.values())
 
 
 def aval_of(atom: Atom) -> ShapedArray:

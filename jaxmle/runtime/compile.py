@@ -82,6 +82,8 @@ class Memo:
     copies: dict[Foreign, Foreign] = field(default_factory=dict)  # one for each precision
     pieces: dict[Foreign, Foreign] = field(default_factory=dict)
     contradicted: bool = False  # its second derivatives by jax are not those of its score
+    rewritten: FunctionTo[Function] | None = None  # how its copies are changed before they compile
+    rewrites: dict[Foreign, Foreign] = field(default_factory=dict)  # the changed copies
     timed: set[int] = field(default_factory=set)  # identities of pieces whose first call was timed
     seconds: float = 0.0  # that first calls took, where it cannot be watched
     called: set[int] = field(default_factory=set)  # identities of pieces that were called
@@ -99,6 +101,16 @@ class Memo:
         if real not in self.copies:
             self.copies[real] = portable(function, look(function, self.seen.names))
         return self.copies[real]
+
+    def copy_to_compile(self, function: Function) -> Tree:
+        """The portable copy, changed where that was asked for."""
+        copy = self.copy(function)
+        if self.rewritten is None:
+            return copy
+        real = jax.dtypes.canonicalize_dtype(np.float64)
+        if real not in self.rewrites:
+            self.rewrites[real] = self.rewritten(copy)
+        return self.rewrites[real]
 
     def learn(self, function: Function) -> None:
         """Take what the function depends on now for known."""
@@ -212,6 +224,23 @@ def contradict(loglik: Tree) -> None:
         _memo(function).contradicted = True
 
 
+def rewrite(loglik: Tree, change: FunctionTo[Function]) -> None:
+    """Compile ``change(f)`` for each function f of this likelihood from now on."""
+    for function in functions_of(loglik):
+        _memo(function).rewritten = change
+
+
+def is_rewritten(loglik: Tree) -> bool:
+    """Whether ``rewrite`` was called of a function in the likelihood as it is now."""
+    return any(_memo(function).rewritten is not None for function in functions_of(loglik))
+
+
+def _to_compile(held: Held) -> Tree:
+    pairs = zip(held.functions, held.memos, strict=True)
+    copies = iter([memo.copy_to_compile(function) for function, memo in pairs])
+    return map_functions(held.loglik, lambda _: next(copies))
+
+
 def is_contradicted(loglik: Tree) -> bool:
     """Whether ``contradict`` was called of a function in the likelihood as it is now."""
     return any(_memo(function).contradicted for function in functions_of(loglik))
@@ -291,8 +320,10 @@ def _piece(held: Held, key: Tree, make: Callable[[Tree], Function]) -> tuple[Fun
     """
     leaves = held.leaves
     treedef = held.structure
-    if any(memo.contradicted for memo in held.memos):
-        leaves, treedef = jax.tree.flatten(_once_differentiable(held.portable))
+    contradicted = any(memo.contradicted for memo in held.memos)
+    if contradicted or any(memo.rewritten is not None for memo in held.memos):
+        tree = _to_compile(held)
+        leaves, treedef = jax.tree.flatten(_once_differentiable(tree) if contradicted else tree)
     pieces = held.pieces
     if (key, treedef) not in pieces:
 

@@ -36,6 +36,7 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.discovery.indices import Members, check_fixed_indices, check_indices
 from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
+from jaxmle.likelihood.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.likelihood.structure import parts_of, substituted
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.compile import precision
@@ -117,7 +118,7 @@ def read_batch(
     layout, base = _layout_and_base(tree, params, constraints, source.members, batched)
     start = base[0] if batched else base
     with precision(dtype):
-        _check_indices(tree, layout, start, source)
+        _check_program(tree, layout, start, source)
     unpadded = ""
     if isinstance(source, Ragged):
         data = data_of(source, largest_of(source))
@@ -150,8 +151,8 @@ def _layout_and_base(
     return layout, np.asarray(jax.vmap(put_in)(base) if batched else put_in(base))
 
 
-def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacked | Ragged) -> None:
-    """Refuse codes that index parameters out of range, in any member."""
+def _check_program(loglik: Loglik, layout: Layout, base: ndarray, source: Stacked | Ragged) -> None:
+    """Refuse codes that index parameters out of range, in any member; keep log Γ to its domain."""
     flags = source.shared[: source.data_leaves]
     leaves = jax.tree.leaves(source.rows[0])
 
@@ -172,6 +173,7 @@ def _check_indices(loglik: Loglik, layout: Layout, base: ndarray, source: Stacke
         shared = jax.tree.unflatten(jax.tree.structure(first), flags)
         check_stacked_calls(loglik, layout, base, first, source.rows[0], shared)
     check_indices(loglik, layout, base, first, members)
+    keep_log_gamma_to_its_domain(loglik, layout, base, first)
 
 
 def _check_ragged_calls(loglik: Loglik, layout: Layout, base: ndarray, source: Ragged) -> None:

@@ -14,12 +14,11 @@ from functools import partial
 import jax
 import numpy as np
 import scipy
-from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Atom, Function, FunctionTo, Shape, Tree, ndarray
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS
-from jaxmle.runtime.calls import aval_of
+from jaxmle.runtime.calls import aval_of, results_of
 
 Values = list[Tree]
 Settings = Mapping[str, Tree]  # of an operation of a program, by name
@@ -133,18 +132,7 @@ def _results(equation: JaxprEqn, values: Values, jitter: Jitter | None) -> Value
 
 def _by_jax(equation: JaxprEqn, values: Values) -> Values:
     """The results of an operation that is computed by jax instead of NumPy."""
-    given = {
-        atom: value
-        for atom, value in zip(equation.invars, values, strict=True)
-        if not isinstance(atom, Literal)
-    }
-    alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
-        invars=list(given),
-        eqns=[equation],
-        outvars=list(equation.outvars),
-        effects=equation.effects,
-    )
-    return [np.asarray(value) for value in eval_jaxpr(alone, [], *given.values())]
+    return [np.asarray(value) for value in results_of(equation, values)]
 
 
 # ---------------------------------------------------------------- branches and loops

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.scipy.special import log_ndtr
 
@@ -22,7 +21,7 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.curvature_rules import concave_increasing, convex_increasing
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.calls import aval_of, value_of
+from jaxmle.runtime.calls import aval_of, results_of, value_of
 from jaxmle.runtime.cse import without_repeats
 from jaxmle.special.logistic import softplus
 
@@ -106,20 +105,9 @@ def fixed_values(program: Program, data: Sequence[Array]) -> list[Array]:
     table |= dict(zip(jaxpr.invars[1:], data, strict=True))
     for equation in jaxpr.eqns:
         if all(isinstance(atom, Literal) or atom in table for atom in equation.invars):
-            table |= dict(zip(equation.outvars, _bound(equation, table), strict=True))
+            values = [value_of(a) if isinstance(a, Literal) else table[a] for a in equation.invars]
+            table |= dict(zip(equation.outvars, results_of(equation, values), strict=True))
     return [jnp.asarray(table[var]) for var in program.fixed]
-
-
-def _bound(equation: JaxprEqn, table: dict[Tree, Tree]) -> list[Tree]:
-    """The results of one operation."""
-    given = {atom: table[atom] for atom in equation.invars if not isinstance(atom, Literal)}
-    alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
-        invars=list(given),
-        eqns=[equation],
-        outvars=list(equation.outvars),
-        effects=equation.effects,
-    )
-    return eval_jaxpr(alone, [], *given.values())
 
 
 def _without_calls(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
@@ -139,7 +127,7 @@ def _without_calls(program: ClosedJaxpr, arguments: Sequence[Array]) -> list[Arr
         elif inner is not None and _rule_of_call(equation) is None:
             outs = _without_calls(inner, [read(atom) for atom in equation.invars])
         else:
-            outs = _bound(equation, table)
+            outs = results_of(equation, [read(atom) for atom in equation.invars])
         table |= dict(zip(equation.outvars, outs, strict=True))
     return [read(atom) for atom in program.jaxpr.outvars]
 
