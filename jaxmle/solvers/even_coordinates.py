@@ -39,7 +39,9 @@ def mirror(state: State, point: Point) -> State:
     xp = namespace(state.point.z)
     z = state.point.z
     k = len(z)
-    sign = xp.where(state.move != 0, -1.0, 1.0).astype(z.dtype)
+    turned = state.move != 0
+    is_only_one = (state.mirrored == NOT_MIRRORED) & (xp.sum(turned, axis=0) == 1)
+    sign = xp.where(turned, -1.0, 1.0).astype(z.dtype)
     noise = noise_of(point)
     difference = sign * point.score - state.point.score
     is_even = xp.abs(point.value - state.point.value) <= noise
@@ -56,7 +58,7 @@ def mirror(state: State, point: Point) -> State:
     place = column(np.arange(k), z)
     following = xp.min(xp.where(crossed & (place > state.mirrored), place, k), axis=0)
     few = xp.sum(xp.where(crossed, 1, 0), axis=0) <= MAX_MIRRORED_ALONE
-    following = xp.where(few, following, k)
+    following = xp.where(few & ~is_only_one, following, k)
     return state._replace(
         phase=xp.where(following == k, DONE, MIRRORING).astype(state.phase.dtype),
         move=xp.where(place == following, -2.0 * state.point.z, 0.0),
