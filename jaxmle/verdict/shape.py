@@ -19,6 +19,7 @@ from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.solvers.status import is_one_of
+from jaxmle.solvers.tails import is_receding
 from jaxmle.verdict.doubt import (
     TEST_OFFSET,
     Doubt,
@@ -27,7 +28,6 @@ from jaxmle.verdict.doubt import (
     is_collapse,
     is_steady,
 )
-from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.profile_path import (
     CLEAR_FALL,
     FALL_RATIO,
@@ -173,7 +173,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     point = select(is_one_of(shape, Shape.TAIL), end, point)
     move = end.z - path.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
-    move = xp.where(xp.abs(move) > RECEDING_SHARE * (1 + xp.abs(end.z)), move, 0.0)
+    move = xp.where(is_receding(end.z, move), move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
     high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
     onward = rises & xp.any(high, axis=0)
