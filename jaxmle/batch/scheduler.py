@@ -182,19 +182,28 @@ class Scheduler:
     def with_cones(self, fits: Fit) -> Fit:
         """The records; separated members with the signs of their infinite estimates."""
         roots = self.problem.roots
-        leaves = list(jax.tree.leaves(fits))
+        leaves = jax.tree.leaves(fits)
         for length, members in self.buckets:
             rows = sum(length)
             asked = wants_cone(fits, roots, rows) | wants_signs(fits)
-            for member in members[asked[members]]:
+            size = self._schedule_of(length).members_a_piece
+            for part in _parts(members[asked[members]], size):
                 with self._context():
-                    alone = flat_members(self.inputs, np.array([member]), length).first
-                    fit = with_signs(
-                        fits[member], alone.loglik, roots, alone.base, alone.data, rows
-                    )
-                for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
-                    whole[member] = leaf
+                    flat = flat_members(self.inputs, part, length)
+                    for place, member in enumerate(part):
+                        alone = flat.member(place)
+                        before = fits[member]
+                        after = with_signs(
+                            before, alone.loglik, roots, alone.base, alone.data, rows
+                        )
+                        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+                        for whole, (old, new) in zip(leaves, pairs, strict=True):
+                            if new is not old:
+                                whole[member] = new
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)
+
+    def _schedule_of(self, length: tuple[int, ...]) -> Schedule:
+        return next(piece.schedule for piece in self.pieces if piece.length == length)
 
     # ------------------------------------------------------------ the rounds
 
@@ -409,7 +418,7 @@ class Scheduler:
         pieces: list[Piece] = []
         for place in np.unique(bucket):
             length = self.buckets[place][0]
-            schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
+            schedule = self._schedule_of(length)
             for part in _parts(index[bucket == place], schedule.members_a_piece):
                 fewer = replace(schedule, slots=min(SLOTS_FOR_THE_LAST, schedule.slots))
                 few = self.programs.mesh is None and len(part) <= SLOTS_FOR_THE_LAST
