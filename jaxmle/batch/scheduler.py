@@ -77,7 +77,7 @@ class Scheduler:
         self.inputs = inputs
         self.block = block
         self.devices = _devices(devices)
-        self.programs = Programs(problem, tuple(self.devices), inputs.source.members)
+        self.programs = Programs(problem, tuple(self.devices))
         self.free = (
             free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
         )
