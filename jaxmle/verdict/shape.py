@@ -37,6 +37,7 @@ from jaxmle.verdict.profile_path import (
     bar_at,
     bar_of,
     is_amplified,
+    is_clear,
     passes,
     was_followed,
 )
@@ -154,7 +155,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     amplified = is_amplified(state, path)
     cases = (
         (~was_followed(path), Shape.NOT_ASKED),
-        (_is_sound(why, path, sides), Shape.PARABOLA),
+        (_is_sound(why, state, path), Shape.PARABOLA),
         *_rising(why, state, path, sides, top, rises, amplified),
         *_level(why, state, path, sides, amplified),
         *_falling(why, path, sides, amplified),
@@ -203,13 +204,12 @@ def _is_hidden_by_rounding(state: State, path: ProfilePath) -> Array:
 Cases = tuple[tuple[Array, Shape], ...]
 
 
-def _is_sound(why: Doubt, path: ProfilePath, sides: _Sides) -> Array:
+def _is_sound(why: Doubt, state: State, path: ProfilePath) -> Array:
     """Whether ℓ falls at ±½ as its parabola predicts; if there was noise, far more than that."""
     xp = namespace(path.trial)
-    at_half = path.changes[:, OFFSETS.index(TEST_OFFSET)]
-    clear = 0.5 * why.curvature * TEST_OFFSET**2 >= 10 * sides.bar
-    noisy = clear & xp.all(passes(why, at_half), axis=0)
-    return xp.where(why.is_noisy, noisy, xp.all(passes(why, path.tests), axis=0))
+    at_half = xp.all(passes(why, path.changes[:, OFFSETS.index(TEST_OFFSET)]), axis=0)
+    tested = xp.all(passes(why, path.tests), axis=0)
+    return xp.where(why.is_noisy, is_clear(why, state, path) & (tested | at_half), tested)
 
 
 def _rising(
