@@ -38,8 +38,9 @@ from jaxmle.batch.chunks.solver import STEPS_TO_GATHER, half_done, is_open
 from jaxmle.batch.members.read import Inputs
 from jaxmle.batch.members.sources import Ragged, buckets
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
+from jaxmle.batch.separated import with_signs_of_members
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import wants_signs, with_signs
+from jaxmle.fitting.recession import wants_signs
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -189,17 +190,11 @@ class Scheduler:
             size = self._schedule_of(length).members_a_piece
             for part in _parts(members[asked[members]], size):
                 with self._context():
-                    flat = flat_members(self.inputs, part, length)
-                    for place, member in enumerate(part):
-                        alone = flat.member(place)
-                        before = fits[member]
-                        after = with_signs(
-                            before, alone.loglik, roots, alone.base, alone.data, rows
-                        )
-                        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-                        for whole, (old, new) in zip(leaves, pairs, strict=True):
-                            if new is not old:
-                                whole[member] = new
+                    pairs = with_signs_of_members(fits, self.inputs, roots, part, length)
+                for member, pair in zip(part, pairs, strict=True):
+                    for whole, old, new in zip(leaves, *map(jax.tree.leaves, pair), strict=True):
+                        if new is not old:
+                            whole[member] = new
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)
 
     def _schedule_of(self, length: tuple[int, ...]) -> Schedule:

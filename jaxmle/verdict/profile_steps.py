@@ -159,7 +159,9 @@ def k_times_eps(z: Array) -> Array:
     return z.shape[0] * namespace(z).finfo(z.dtype).eps
 
 
-def _predicted_point(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) -> Array:
+def _predicted_point(
+    why: Doubt, anchor: Array, tangent: Array, start: Array | float, end: Array | float
+) -> Array:
     return anchor + (end - start) * why.unit * tangent
 
 
@@ -293,12 +295,9 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
 
 def _to_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     """The state at the start of the tests."""
-    zero = namespace(path.trial).zeros_like(path.offset)
-    half = TEST_OFFSET + zero
-    return path._replace(
-        stage=zero.astype(path.stage.dtype) + TESTS,
-        trial=_predicted_point(why, state.point.z, path.first_tangent, zero, half),
-    )
+    xp = namespace(path.trial)
+    trial = _predicted_point(why, state.point.z, path.first_tangent, 0.0, TEST_OFFSET)
+    return path._replace(stage=xp.full_like(path.stage, TESTS), trial=trial)
 
 
 def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:

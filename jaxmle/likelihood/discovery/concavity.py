@@ -79,7 +79,7 @@ def is_concave(loglik: Loglik, layout: Layout, x: Array, free: Array, data: Tree
     moves = np.asarray(free, bool)
     key = (layout, treedef, shapes, str(x.dtype))
     # held values are leaves of the likelihood and may differ from call to call
-    is_kept = not isinstance(loglik, Fix | Tie)
+    is_remembered = not isinstance(loglik, Fix | Tie)
 
     def find(portable: Loglik) -> Program:
         return straight_program(portable, layout, x, leaves, treedef)
@@ -92,7 +92,7 @@ def is_concave(loglik: Loglik, layout: Layout, x: Array, free: Array, data: Tree
         return lambda data: fixed_values(program, data)
 
     try:
-        if is_kept:
+        if is_remembered:
             program = remembered(loglik, ("terms without calls", *key), find)
             fact = ("concave", tuple(moves.tolist()), *key)
             if remembered(loglik, fact, whatever_the_data):
@@ -171,7 +171,8 @@ def _result(
     if (name == "mul" and same) or (name == "integer_pow" and equation.params["y"] == 2):
         return [square(ins[0])]
     if name == "dot_general":
-        return [matrix_product(*ins, shapes[0])]
+        left, right = ins
+        return [matrix_product(left, right, shapes[0])]
     if of_call is not None:
         plain = np.all(np.broadcast_arrays(*(part.is_plain for part in ins)), axis=0)
         return [with_flags(np.broadcast_to(np.where(plain, of_call(*ins), NOTHING), shapes[0]))]

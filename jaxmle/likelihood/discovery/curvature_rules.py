@@ -278,12 +278,10 @@ def _running(claims: int) -> FunctionTo[Known]:
 
 def matrix_product(a: Known, b: Known, shape: tuple[int, ...]) -> Known:
     """A matrix of constants times values with the same flags."""
-    if is_constant(a):
-        moving, fixed = b, a.value
-    elif is_constant(b):
-        moving, fixed = a, b.value
-    else:
+    if not (is_constant(a) or is_constant(b)):
         return unknown(shape)
+    moving = b if is_constant(a) else a
+    fixed = a.value if is_constant(a) else b.value
     flags = int(np.bitwise_and.reduce(moving.flags, axis=None)) & AFFINE
     if not np.all(moving.is_plain) or (flags != AFFINE and not np.all(fixed >= 0)):
         flags = NOTHING
