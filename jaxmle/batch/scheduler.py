@@ -38,8 +38,9 @@ from jaxmle.batch.chunks.solver import STEPS_TO_GATHER, half_done, is_open
 from jaxmle.batch.members.read import Inputs
 from jaxmle.batch.members.sources import Ragged, buckets
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
+from jaxmle.batch.separated import with_signs_of_members
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import wants_signs, with_signs
+from jaxmle.fitting.recession import wants_signs
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -77,7 +78,7 @@ class Scheduler:
         self.inputs = inputs
         self.block = block
         self.devices = _devices(devices)
-        self.programs = Programs(problem, tuple(self.devices), inputs.source.members)
+        self.programs = Programs(problem, tuple(self.devices))
         self.free = (
             free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
         )
@@ -182,19 +183,22 @@ class Scheduler:
     def with_cones(self, fits: Fit) -> Fit:
         """The records; separated members with the signs of their infinite estimates."""
         roots = self.problem.roots
-        leaves = list(jax.tree.leaves(fits))
+        leaves = jax.tree.leaves(fits)
         for length, members in self.buckets:
             rows = sum(length)
             asked = wants_cone(fits, roots, rows) | wants_signs(fits)
-            for member in members[asked[members]]:
+            size = self._schedule_of(length).members_a_piece
+            for part in _parts(members[asked[members]], size):
                 with self._context():
-                    alone = flat_members(self.inputs, np.array([member]), length).first
-                    fit = with_signs(
-                        fits[member], alone.loglik, roots, alone.base, alone.data, rows
-                    )
-                for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
-                    whole[member] = leaf
+                    pairs = with_signs_of_members(fits, self.inputs, roots, part, length)
+                for member, pair in zip(part, pairs, strict=True):
+                    for whole, old, new in zip(leaves, *map(jax.tree.leaves, pair), strict=True):
+                        if new is not old:
+                            whole[member] = new
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)
+
+    def _schedule_of(self, length: tuple[int, ...]) -> Schedule:
+        return next(piece.schedule for piece in self.pieces if piece.length == length)
 
     # ------------------------------------------------------------ the rounds
 
@@ -409,7 +413,7 @@ class Scheduler:
         pieces: list[Piece] = []
         for place in np.unique(bucket):
             length = self.buckets[place][0]
-            schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
+            schedule = self._schedule_of(length)
             for part in _parts(index[bucket == place], schedule.members_a_piece):
                 fewer = replace(schedule, slots=min(SLOTS_FOR_THE_LAST, schedule.slots))
                 few = self.programs.mesh is None and len(part) <= SLOTS_FOR_THE_LAST

@@ -4,17 +4,19 @@ of the likelihood is known to be concave, otherwise by which parameters the limi
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Data, Function, Loglik, ndarray
+from jaxmle._types import Array, Data, Function, Loglik, Tree, ndarray
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.concavity import is_concave
 from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.recession import RecessionTypes, is_exact, scores_at, straight, ways
+from jaxmle.likelihood.recession import is_exact, scores_at, straight, ways
 from jaxmle.likelihood.structure import roots_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
@@ -24,13 +26,17 @@ from jaxmle.verdict.limit import DECREMENT_USABLE
 from jaxmle.verdict.recession_cone import cone_of, distinct, farthest, generators
 from jaxmle.verdict.separation import (
     LOCAL_CERTIFICATE,
-    POINTS_AT_ONCE,
     gaps,
     wants_cone,
     with_recession_cone,
 )
 
 MAX_ASKED = 256  # quantities whose signs in the cone are looked for, a millisecond each
+
+
+# The record of one fit, after it was sent what it needs of its likelihood: ``computed`` at the
+# points that it yields.
+Steps = Generator[ndarray, Tree, Fit]
 
 
 def with_cone(
@@ -49,6 +55,18 @@ def with_cone(
         data: as the passes read them.
         rows: how many there are; None where that is not known.
     """
+    return _at_once(cone_in_steps(fit, loglik, roots, base, data, rows), loglik, fit.layout, data)
+
+
+def cone_in_steps(
+    fit: Fit,
+    loglik: Loglik,
+    roots: tuple[int, ...],
+    base: Array,
+    data: Data,
+    rows: int | None,
+) -> Steps:
+    """``with_cone`` for a caller that computes what it yields, of many fits at once."""
     layout = fit.layout
     loglik = uncounted(loglik)
     if not wants_cone(fit, roots, rows) or not term_shape(loglik, layout, base, data):
@@ -61,14 +79,33 @@ def with_cone(
     concave = is_concave(loglik, layout, held, free, data)
     if not (concave or exact):
         return fit
-    gradients = _ways(loglik, layout, held, data)
+    gradients = yield held
     if not (concave or bool(gradients.concave)):
         return fit
+    return (yield from with_recession_cone(fit, roots, gradients, held, exact))
 
-    def further(points: ndarray) -> ndarray:
-        return _scores_at(loglik, layout, points.astype(base.dtype), data)
 
-    return with_recession_cone(fit, roots, gradients, held, exact, further)
+def computed(loglik: Loglik, layout: Layout, points: Array, data: Data) -> Tree:
+    """What ``Steps`` need, under a trace: the recession types at a point (p,), the scores of the
+    terms at several (q, p).
+    """
+    look = ways if points.ndim == 1 else scores_at
+    return look(uncounted(loglik), layout, points, data)
+
+
+def _computed_of(layout: Layout, loglik: Loglik) -> Function:
+    return lambda points, data: computed(loglik, layout, points, data)
+
+
+def _at_once(steps: Steps, loglik: Loglik, layout: Layout, data: Data) -> Fit:
+    """The record at the end of its steps."""
+    try:
+        points = next(steps)
+        program = compiled(loglik, ("recession", layout), partial(_computed_of, layout))
+        while True:
+            points = steps.send(to_numpy(program(points, data)))
+    except StopIteration as end:
+        return end.value
 
 
 def wants_signs(fit: Fit) -> Array:
@@ -95,7 +132,19 @@ def with_signs(
 
     Args: as of ``with_cone``.
     """
-    fit = with_cone(fit, loglik, roots, base, data, rows)
+    return _at_once(signs_in_steps(fit, loglik, roots, base, data, rows), loglik, fit.layout, data)
+
+
+def signs_in_steps(
+    fit: Fit,
+    loglik: Loglik,
+    roots: tuple[int, ...],
+    base: Array,
+    data: Data,
+    rows: int | None,
+) -> Steps:
+    """``with_signs`` for a caller that computes what it yields, of many fits at once."""
+    fit = yield from cone_in_steps(fit, loglik, roots, base, data, rows)
     point = np.asarray(fit.witness.point)
     if not wants_signs(fit) or not np.all(np.isfinite(point)):
         return fit
@@ -133,9 +182,10 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> nda
     point = np.asarray(fit.witness.point)
     if not np.all(np.isfinite(point)):
         return None
-    ways = _ways(loglik, layout, point.astype(fit.dtype), data)
-    slopes, _ = generators(np.asarray(ways.gradients, float), np.asarray(ways.has_weight), columns)
-    if not (bool(ways.concave) and len(slopes)):
+    program = compiled(loglik, ("recession", layout), partial(_computed_of, layout))
+    types = to_numpy(program(point.astype(fit.dtype), data))
+    slopes, _ = generators(np.asarray(types.gradients, float), types.has_weight, columns)
+    if not (bool(types.concave) and len(slopes)):
         return None
     slopes = distinct(np.concatenate([slopes, gaps(layout)[:, columns]]))
     cone = cone_of(slopes)
@@ -147,13 +197,6 @@ def recession_rays(fit: Fit, loglik: Loglik, data: Data, toward: ndarray) -> nda
     return np.take(whole, np.where(roots >= 0, roots, np.arange(layout.p)), axis=1)
 
 
-def _ways(loglik: Loglik, layout: Layout, x: Array, data: Data) -> RecessionTypes:
-    def make(loglik: Loglik) -> Function:
-        return lambda x, data: ways(loglik, layout, x, data)
-
-    return to_numpy(compiled(loglik, ("ways", layout), make)(x, data))
-
-
 def _values(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:
     """ℓ (q,) at the points (q, p)."""
 
@@ -162,14 +205,3 @@ def _values(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndar
 
     program = compiled(loglik, ("value", layout), make)
     return np.array([float(program(point, data)) for point in points])
-
-
-def _scores_at(loglik: Loglik, layout: Layout, points: ndarray, data: Data) -> ndarray:
-    """The score of each term at the points (q, p), at most ``POINTS_AT_ONCE``, (q, n, p)."""
-
-    def make(loglik: Loglik) -> Function:
-        return lambda points, data: scores_at(loglik, layout, points, data)
-
-    whole = np.pad(points, ((0, POINTS_AT_ONCE - len(points)), (0, 0)), mode="edge")
-    program = compiled(loglik, ("scores at", layout), make)
-    return np.asarray(program(whole, data), float)[: len(points)]

@@ -28,6 +28,8 @@ def to_examine(state: State) -> State:
     """The state, about to evaluate what is to be looked at next, if there is anything."""
     xp = namespace(state.point.z)
     settled = (state.phase == DONE) & ((state.outcome == SETTLED) | (state.outcome == STUCK))
+    if is_nowhere(settled):
+        return state
     mirrors = settled & needs_mirror(state)
     verifies = settled & ~mirrors & needs_verification(state)
     if is_nowhere(mirrors | verifies):

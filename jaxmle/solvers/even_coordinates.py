@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column, norm, outer
-from jaxmle.solvers.state import DONE, MIRRORING, Point, State, noise_of, select
+from jaxmle.solvers.state import DONE, MIRRORING, Point, State, noise_of, select_lazily
 
 MAX_MIRRORED_ALONE = 3  # coordinates whose sign is turned alone: each costs an evaluation
 NOT_MIRRORED = -2  # before all coordinates at once, which count as −1
@@ -34,29 +34,37 @@ def mirroring_move(state: State) -> Array:
     return namespace(state.point.z).where(_has_crossed(state), -2.0 * state.point.z, 0.0)
 
 
+def _image(state: State, point: Point, sign: Array) -> State:
+    """The state at the mirror image (z and ℓ from ``point``), with the signs (k, ...) turned."""
+    old = state.point
+    tail = state.tail
+    return state._replace(
+        point=point._replace(score=sign * old.score, hessian=old.hessian * outer(sign, sign)),
+        newton=state.newton._replace(step=sign * state.newton.step),
+        tail=tail._replace(z=sign * tail.z, move=sign * tail.move),
+        last=sign * state.last,
+    )
+
+
 def mirror(state: State, point: Point) -> State:
     """The state after the evaluation at a mirror image, and the next one to look at."""
     xp = namespace(state.point.z)
     z = state.point.z
     k = len(z)
-    sign = xp.where(state.move != 0, -1.0, 1.0).astype(z.dtype)
+    turned = state.move != 0
+    is_only_one = (state.mirrored == NOT_MIRRORED) & (xp.sum(turned, axis=0) == 1)
+    sign = xp.where(turned, -1.0, 1.0).astype(z.dtype)
     noise = noise_of(point)
     difference = sign * point.score - state.point.score
     is_even = xp.abs(point.value - state.point.value) <= noise
     is_even = is_even & (norm(difference / state.scale) <= xp.sqrt(noise))
-    sign = xp.where(is_even, sign, 1.0)
-    old = state.point
-    image = point._replace(score=sign * old.score, hessian=old.hessian * outer(sign, sign))
-    newton = state.newton._replace(step=sign * state.newton.step)
-    tail = state.tail._replace(z=sign * state.tail.z, move=sign * state.tail.move)
-    state = state._replace(
-        point=select(is_even, image, old), newton=newton, tail=tail, last=sign * state.last
-    )
+    before = state
+    state = select_lazily(is_even, lambda: _image(before, point, sign), lambda: before)
     crossed = _has_crossed(state)
     place = column(np.arange(k), z)
     following = xp.min(xp.where(crossed & (place > state.mirrored), place, k), axis=0)
     few = xp.sum(xp.where(crossed, 1, 0), axis=0) <= MAX_MIRRORED_ALONE
-    following = xp.where(few, following, k)
+    following = xp.where(few & ~is_only_one, following, k)
     return state._replace(
         phase=xp.where(following == k, DONE, MIRRORING).astype(state.phase.dtype),
         move=xp.where(place == following, -2.0 * state.point.z, 0.0),

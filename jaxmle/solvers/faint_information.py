@@ -21,15 +21,23 @@ from jaxmle.solvers.state import (
     Point,
     State,
 )
+from jaxmle.solvers.tails import STEPS_OF_A_TAIL, is_receding
 
 VERIFYING_OFFSET = 0.5  # of a standard error, the other coordinates held
 MAX_RATIO_TO_PARABOLA = 3.0  # of fall and curvature, either way
 
 
+def _is_left_out(state: State) -> Array:
+    """The coordinates (k, ...) whose information was taken for rounding error. Along a recession
+    information vanishes, and there is nothing to verify.
+    """
+    recedes = (state.tail.length >= STEPS_OF_A_TAIL) & is_receding(state.tail.z, state.tail.move)
+    return (diagonal(state.point.hessian) == 0) & ~recedes
+
+
 def needs_verification(state: State) -> Array:
     """Whether information was left out at the end of an ascent, and not verified yet."""
-    left_out = namespace(state.point.z).any(diagonal(state.point.hessian) == 0, axis=0)
-    return left_out & (state.verified < 0)
+    return namespace(state.point.z).any(_is_left_out(state), axis=0) & (state.verified < 0)
 
 
 def _is_alike(found: Array, expected: Array | float) -> Array:
@@ -45,7 +53,7 @@ def verify(state: State, point: Point) -> State:
     xp = namespace(state.point.z)
     k = len(point.z)
     at_end = state.verified < 0
-    left_out = at_end & (diagonal(state.point.hessian) == 0)
+    left_out = at_end & _is_left_out(state)
     faint = xp.where(left_out, xp.maximum(-diagonal(point.hessian), 0.0), state.faint)
     parabola = 0.5 * VERIFYING_OFFSET**2
     is_parabola = _is_alike(state.point.value - point.value, parabola)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
@@ -37,6 +39,7 @@ MAX_SQUARED_MISMATCH_OF_SMALL_STEPS = 25.0  # for a small predicted gain: these 
 MIN_DECREMENT_OF_A_DIRECTION = 1e-10
 # decrement down to which an ascent with vanishing information is followed
 DECREMENT_TO_END_A_TAIL = 1e-14
+RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
 STEPS_OF_A_TAIL = 4  # receding steps in a row that make a recession
 # decrement below which a tail counts as a recession, and several of its steps are taken at once
 DECREMENT_OF_A_PROVED_TAIL = 1e-5
@@ -51,6 +54,14 @@ MIN_SHRINKAGE = 0.01
 MAX_CHANGE_OF_SHRINKAGE = 0.01
 # decrement after a step, relative to that before it, at which the step has reached the maximum
 MAX_DECREMENT_RATIO_AT_MAXIMUM = 1e-6
+
+
+def is_receding(z: Array, move: Array) -> Array:
+    """Which coordinates (k, ...) recede by a step along a tail to z; others converge, and their
+    steps get shorter.
+    """
+    xp = namespace(z)
+    return xp.abs(move) > RECEDING_SHARE * (1.0 + xp.abs(z))
 
 
 class PathCurvature(NamedTuple):
@@ -265,8 +276,9 @@ def extrapolate(state: State, whole: Array) -> tuple[Array, Array]:
     Along a tail e⁻ᵗ each step is d = v + c. The part v is the same in all steps. The part c, of the
     coordinates that do not recede, is of second order and shrinks by q², the square of the
     information ratio, each time. So the latest two steps determine both, and m steps together are
-    mv + c(1 + q² + q⁴ + …). If an extrapolation does not end where such a tail would be, it is
-    refused and no other is tried; single steps then show whether this is a recession.
+    mv + c(1 + q² + q⁴ + …). They are not tried before information and decrement fall by e⁻¹ at
+    each. If an extrapolation does not end where such a tail would be, it is refused and no other is
+    tried; single steps then show whether this is a recession.
     """
     xp = namespace(state.point.z)
     step = state.newton.step
@@ -281,7 +293,8 @@ def extrapolate(state: State, whole: Array) -> tuple[Array, Array]:
     )
     if is_nowhere(proved):
         return xp.zeros_like(decrement), step
-    square = xp.clip(state.signature.information, 0.1, RECEDING_INFORMATION) ** 2
+    information = xp.clip(state.signature.information, 0.1, RECEDING_INFORMATION)
+    square = information**2
     c = (state.last - step) * square / (1 - square)
     end = xp.where(
         decrement > 100 * MIN_DECREMENT_OF_A_DIRECTION,
@@ -289,7 +302,11 @@ def extrapolate(state: State, whole: Array) -> tuple[Array, Array]:
         DECREMENT_TO_END_A_TAIL,
     )  # the first end leaves room for sharp steps
     number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / DECREMENT_TO_END_A_TAIL))
-    may_extrapolate = whole & proved & (number >= 2.0) & (state.point.curvature is None)
+    # how far m steps like the latest one would miss e⁻ᵐ, as a logarithm
+    ratios = xp.stack([information, xp.clip(state.signature.decrement, 0.1, 1.0)])
+    deviation = number * xp.sum(xp.abs(1.0 + xp.log(ratios)), axis=0)
+    near = deviation <= np.log(EXTRAPOLATION_SLOPE_TOLERANCE)
+    may_extrapolate = whole & proved & near & (number >= 2.0) & (state.point.curvature is None)
     return xp.where(may_extrapolate, number, 0.0), xp.where(
         may_extrapolate, number * (step - c) + c / (1 - square), step
     )

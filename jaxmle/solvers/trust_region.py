@@ -41,6 +41,7 @@ from jaxmle.solvers.state import (
     without_rounding,
 )
 from jaxmle.solvers.tails import (
+    DECREMENT_TO_END_A_TAIL,
     MIN_PREDICTED_GAIN,
     curvature_along,
     extrapolate,
@@ -303,14 +304,14 @@ def _radius_after(state: State, reading: Reading) -> Array:
 
 def _gains_nothing(state: State, reading: Reading) -> Array:
     """Whether an accepted step neither raised ℓ above its noise nor halved δ, or a refused one
-    predicted no gain above the noise.
+    predicted no gain above the noise, or none that a tail is followed for.
     """
+    xp = namespace(state.predicted)
     little = reading.gain <= reading.noise
     halved = reading.newton.decrement < 0.5 * state.newton.decrement
-    nothing_predicted = state.predicted <= noise_of(state.point)
-    return (state.steps > 0) & namespace(little).where(
-        reading.accept, little & ~halved, nothing_predicted
-    )
+    least = xp.maximum(noise_of(state.point), DECREMENT_TO_END_A_TAIL)
+    nothing_predicted = state.predicted <= least
+    return (state.steps > 0) & xp.where(reading.accept, little & ~halved, nothing_predicted)
 
 
 def _grows_steadily(state: State, reading: Reading) -> Array:

@@ -33,10 +33,10 @@ from jaxmle.solvers.tails import (
     DECREMENT_OF_A_PROVED_TAIL,
     RECEDING_INFORMATION,
     STEPS_OF_A_TAIL,
+    is_receding,
 )
 
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
-RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
 # times ℓ at the start, and one, where an ascent that curves upwards overflows
 RISE_TO_OVERFLOW = 30.0
 STEADY_RISE_TO_OVERFLOW = (
@@ -115,7 +115,7 @@ def receding(z: Array, move: Array) -> Array:
     get shorter, are left out.
     """
     xp = namespace(z)
-    moves = xp.abs(move) > RECEDING_SHARE * (1.0 + xp.abs(z))
+    moves = is_receding(z, move)
     return xp.where(moves | ~xp.any(moves, axis=0), move, 0.0)
 
 

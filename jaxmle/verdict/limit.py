@@ -40,10 +40,9 @@ from jaxmle.solvers.state import (
     select,
 )
 from jaxmle.solvers.status import is_one_of
-from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, STEPS_OF_A_TAIL
+from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, STEPS_OF_A_TAIL, is_receding
 from jaxmle.verdict.doubt import Doubt, doubt, is_doubtful, is_restart
 from jaxmle.verdict.excursion import (
-    RECEDING_SHARE,
     Excursion,
     _is_settled,
     follow,
@@ -328,7 +327,7 @@ def _has_vanished(state: State, shape: Array) -> Array:
     that are all zero or failure times that are all censored: no probability can exceed one.
     """
     xp = namespace(state.point.z)
-    moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
+    moves = is_receding(state.point.z, state.last)
     gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
     nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
     return gone & xp.any(moves, axis=0) & nowhere

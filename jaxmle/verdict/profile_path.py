@@ -90,6 +90,11 @@ def passes(why: Doubt, tests: Array) -> Array:
     return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
 
 
+def is_clear(why: Doubt, state: State, path: ProfilePath) -> Array:
+    """Whether the fall at ±½ that the parabola predicts is far above noise."""
+    return 0.5 * why.curvature * TEST_OFFSET**2 >= 10 * bar_of(state, path)
+
+
 def is_sound_but_unclean(why: Doubt, state: State, path: ProfilePath) -> Array:
     """Whether both sides passed although the ascent did not converge faster than linearly: the
     cause is then in another coordinate.

@@ -57,6 +57,7 @@ from jaxmle.verdict.profile_path import (
     bar_at,
     bar_of,
     is_amplified,
+    is_clear,
     is_credible,
     is_sound_but_unclean,
     passes,
@@ -158,7 +159,9 @@ def k_times_eps(z: Array) -> Array:
     return z.shape[0] * namespace(z).finfo(z.dtype).eps
 
 
-def _predicted_point(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) -> Array:
+def _predicted_point(
+    why: Doubt, anchor: Array, tangent: Array, start: Array | float, end: Array | float
+) -> Array:
     return anchor + (end - start) * why.unit * tangent
 
 
@@ -279,12 +282,22 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
         why, state, path._replace(stage=xp.asarray(PROFILE), side=xp.asarray(-1))
     )
     over = path._replace(stage=xp.asarray(OVER), active=xp.zeros_like(path.active))
-    ended = select(checks, over, along_profile)
+    # where noise was only feared, and is not there, the tests are as good as ever
+    is_quiet = why.is_noisy & (why.curvature > 0) & ~state.rough & ~is_amplified(state, path)
+    ended = select(is_quiet, _to_tests(why, state, path), along_profile)
+    ended = select(checks, over, ended)
     return select(
         again,
         path._replace(trial=_perturbed(near.z, turn), corrections=turn),
         ended._replace(corrections=xp.where(again, turn, 0)),
     )
+
+
+def _to_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
+    """The state at the start of the tests."""
+    xp = namespace(path.trial)
+    trial = _predicted_point(why, state.point.z, path.first_tangent, 0.0, TEST_OFFSET)
+    return path._replace(stage=xp.full_like(path.stage, TESTS), trial=trial)
 
 
 def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
@@ -447,15 +460,19 @@ def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
             why, state.point.z, path.first_tangent, zero, -TEST_OFFSET * xp.ones_like(zero)
         ),
     )
-    done = xp.all(passes(why, path.tests), axis=0)
-    probes = is_sound_but_unclean(why, state, path)
+    noisy = why.is_noisy
+    done = xp.all(passes(why, path.tests), axis=0) & (~noisy | is_clear(why, state, path))
+    probes = noisy | is_sound_but_unclean(why, state, path)
     to_noise = path._replace(
         stage=xp.where(done, xp.where(probes, PROBE, OVER), NOISE),
         active=path.active & (~done | probes),
         corrections=xp.zeros_like(path.corrections),
         trial=_perturbed(state.point.z, 0),
     )
-    return select(first, other, to_noise)
+    along_profile = _next_side(
+        why, state, path._replace(stage=xp.full_like(path.stage, PROFILE), side=path.side - 2)
+    )
+    return select(first, other, select(noisy & ~done, along_profile, to_noise))
 
 
 def _next_side(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:

@@ -10,7 +10,7 @@ for any other likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import replace
 
 import jax
@@ -57,13 +57,8 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
 
 
 def with_recession_cone(
-    fit: Fit,
-    roots: tuple[int, ...] | ndarray,
-    ways: RecessionTypes,
-    start: Array,
-    exact: bool,
-    further: Callable[[ndarray], ndarray],
-) -> Fit:
+    fit: Fit, roots: tuple[int, ...] | ndarray, ways: RecessionTypes, start: Array, exact: bool
+) -> Generator[ndarray, ndarray, Fit]:
     """One separated fit of concave terms, with the signs from its recession cone; unchanged if the
     cone does not contain the direction of the ascent.
 
@@ -72,8 +67,10 @@ def with_recession_cone(
         ways: gradients of the terms at many points.
         start: (p,) where the terms are looked at first, not far out.
         exact: whether these gradients determine the cone exactly.
-        further: the gradients (q, n, p) of the terms at other points (q, p), at most
-            ``POINTS_AT_ONCE`` of them.
+
+    Yields:
+        Other points (``POINTS_AT_ONCE``, p), for which the gradients (q, n, p) of the terms have to
+        be sent.
     """
     roots = np.asarray(roots)
     p = len(fit.names)
@@ -88,9 +85,7 @@ def with_recession_cone(
         usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[has_weight]
         end = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
         starts = np.stack([start, end])
-        cone = _cut(
-            starts, cone, rows, ordered, columns, lambda x: further(x)[:, has_weight], usual
-        )
+        cone = yield from _cut(starts, cone, rows, ordered, columns, has_weight, usual)
     follow = np.where(roots >= 0, roots, np.arange(p))
     signs = np.asarray(fit.witness.sign)[columns]
     opposite = (signs != 0) & (~cone.touched | (cone.signs == -signs))
@@ -130,9 +125,9 @@ def _cut(
     rows: ndarray,
     ordered: Array,
     columns: Array,
-    further: Callable[[ndarray], ndarray],
+    has_weight: ndarray,
     usual: ndarray,
-) -> Cone:
+) -> Generator[ndarray, ndarray, Cone]:
     """The cone without the directions along which some term eventually falls.
 
     A concave term that still rises far out along d has not fallen before. So the terms are
@@ -157,7 +152,11 @@ def _cut(
         falling = []
         for first in range(0, len(points), POINTS_AT_ONCE):
             part = slice(first, first + POINTS_AT_ONCE)
-            gradients = further(points[part])[..., columns]  # (64, n, k) or fewer
+            few = POINTS_AT_ONCE - len(ways[part])
+            whole = np.pad(points[part], ((0, few), (0, 0)), mode="edge")
+            scores = yield whole
+            gradients = np.asarray(scores[: len(ways[part])], float)  # (64, n, p) or fewer
+            gradients = gradients[:, has_weight][..., columns]
             size = np.linalg.norm(gradients, axis=-1)
             slope = np.einsum("qnk,qk->qn", gradients, ways[part])
             bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(ways[part], axis=1)[:, None]

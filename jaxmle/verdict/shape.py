@@ -19,6 +19,7 @@ from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.solvers.status import is_one_of
+from jaxmle.solvers.tails import is_receding
 from jaxmle.verdict.doubt import (
     TEST_OFFSET,
     Doubt,
@@ -27,7 +28,6 @@ from jaxmle.verdict.doubt import (
     is_collapse,
     is_steady,
 )
-from jaxmle.verdict.excursion import RECEDING_SHARE
 from jaxmle.verdict.profile_path import (
     CLEAR_FALL,
     FALL_RATIO,
@@ -37,6 +37,7 @@ from jaxmle.verdict.profile_path import (
     bar_at,
     bar_of,
     is_amplified,
+    is_clear,
     passes,
     was_followed,
 )
@@ -154,7 +155,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     amplified = is_amplified(state, path)
     cases = (
         (~was_followed(path), Shape.NOT_ASKED),
-        (_is_sound(why, path, sides), Shape.PARABOLA),
+        (_is_sound(why, state, path), Shape.PARABOLA),
         *_rising(why, state, path, sides, top, rises, amplified),
         *_level(why, state, path, sides, amplified),
         *_falling(why, path, sides, amplified),
@@ -173,7 +174,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     point = select(is_one_of(shape, Shape.TAIL), end, point)
     move = end.z - path.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
-    move = xp.where(xp.abs(move) > RECEDING_SHARE * (1 + xp.abs(end.z)), move, 0.0)
+    move = xp.where(is_receding(end.z, move), move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
     high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
     onward = rises & xp.any(high, axis=0)
@@ -203,13 +204,12 @@ def _is_hidden_by_rounding(state: State, path: ProfilePath) -> Array:
 Cases = tuple[tuple[Array, Shape], ...]
 
 
-def _is_sound(why: Doubt, path: ProfilePath, sides: _Sides) -> Array:
+def _is_sound(why: Doubt, state: State, path: ProfilePath) -> Array:
     """Whether ℓ falls at ±½ as its parabola predicts; if there was noise, far more than that."""
     xp = namespace(path.trial)
-    at_half = path.changes[:, OFFSETS.index(TEST_OFFSET)]
-    clear = 0.5 * why.curvature * TEST_OFFSET**2 >= 10 * sides.bar
-    noisy = clear & xp.all(passes(why, at_half), axis=0)
-    return xp.where(why.is_noisy, noisy, xp.all(passes(why, path.tests), axis=0))
+    at_half = xp.all(passes(why, path.changes[:, OFFSETS.index(TEST_OFFSET)]), axis=0)
+    tested = xp.all(passes(why, path.tests), axis=0)
+    return xp.where(why.is_noisy, is_clear(why, state, path) & (tested | at_half), tested)
 
 
 def _rising(

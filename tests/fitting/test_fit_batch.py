@@ -18,7 +18,8 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.batch.chunks import chunk, machine, plan
+from jaxmle.batch.chunks import chunk, compilation, plan
+from jaxmle.batch.chunks.machine import Machine
 from jaxmle.batch.chunks.solver import Counts, half_done
 from jaxmle.batch.members.sources import MAX_PADDED_ROWS_FOR_ONE_LENGTH, Table, buckets
 from tests.likelihoods import normal_regression_kernel
@@ -539,8 +540,8 @@ def test_a_round_is_left_when_half_are_done_and_few_would_end():
     assert half_done(Counts(2048, 2048, 20))
 
 
-@pytest.mark.parametrize("members_to_compile", [1000, pytest.param(1, marks=pytest.mark.thorough)])
-def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch, members_to_compile):
+@pytest.mark.parametrize("in_numpy", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch, in_numpy):
     """Sixty-four of 140 members are separated; the last of them go on in few seats, and end as they would have."""
     rng = np.random.default_rng(8)
     x, y = rng.normal(size=(140, 20)), (rng.random((140, 20)) < 0.5).astype(float)
@@ -553,7 +554,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch, members_to_comp
     def run():
         return jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)
 
-    monkeypatch.setattr(machine, "MIN_MEMBERS_TO_COMPILE", members_to_compile)
+    monkeypatch.setattr(compilation, "machine_for", lambda devices: Machine(in_numpy))
     monkeypatch.setattr(plan, "CHUNK_SIZES", (256,))
     monkeypatch.setattr(chunk, "MIN_MEMBERS_TO_MOVE", 1000)
     whole, taken = run(), []
@@ -566,7 +567,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch, members_to_comp
         lambda self, *args, own=chunk.Chunk.taken: taken.append(args) or own(self, *args),
     )
     late = run()
-    most = 8 if members_to_compile == 1 else 140 // 2
+    most = 140 // 2 if in_numpy else 8
     assert taken and all(0 < np.sum(active) <= most for _, active in taken)
     assert np.sum(whole.status == Status.SEPARATED) == 64
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(late), strict=True):

@@ -43,7 +43,7 @@ def members():
 
 
 def fits(monkeypatch, loglik, data, machine):
-    monkeypatch.setattr(compilation, "machine_for", lambda devices, members: machine)
+    monkeypatch.setattr(compilation, "machine_for", lambda devices: machine)
     return jm.fit_batch(loglik, {"level": 0.1, "slope": 0.0}, data, progress=False)
 
 

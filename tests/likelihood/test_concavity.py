@@ -49,6 +49,12 @@ CONCAVE = {
     "poisson": (lambda t, d: poisson.logpmf(d[1], jnp.exp(line(t, d[0]))), (X, COUNTS)),
     "rows_in_a_loop": (by_rows, (X, SIGNS)),
     "zero_inflated_without_zeros": (zero_inflated, COUNTS),
+    "a_convex_function_times_negative_data": (lambda t, d: d * jnp.exp(line(t, X)), -COUNTS),
+    "less_a_matrix_of_positive_data": (
+        lambda t, d: -(d @ jnp.exp(t)),
+        np.outer(COUNTS, [1.0, 2.0]),
+    ),
+    "a_convex_function_divided_by_negative_data": (lambda t, d: jnp.exp(line(t, X)) / d, -COUNTS),
 }
 NOT_CONCAVE = {
     "zero_inflated_with_zeros": (zero_inflated, COUNTS - 1),
@@ -56,6 +62,15 @@ NOT_CONCAVE = {
     "normal_with_log_deviation": (lambda t, d: norm.logpdf(d, t[0], jnp.exp(t[1])), X),
     "a_convex_term": (lambda t, d: t[0] ** 2 - t[1] ** 2 + d, X),
     "a_product": (lambda t, d: -((d - t[0] * t[1]) ** 2), X),
+    "a_convex_function_times_data_of_both_signs": (lambda t, d: d * jnp.exp(line(t, X)), SIGNS),
+    "a_matrix_of_data_of_both_signs": (
+        lambda t, d: d @ jnp.exp(t),
+        np.outer(COUNTS, [-1.0, 1.0]),
+    ),
+    "a_convex_function_divided_by_data_of_both_signs": (
+        lambda t, d: jnp.exp(line(t, X)) / d,
+        SIGNS,
+    ),
 }
 
 

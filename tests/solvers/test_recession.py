@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import jaxmle as jm
 from jaxmle.solvers import tails
 from jaxmle.solvers.state import DONE, SETTLED, Point
 from jaxmle.solvers.trust_region import maximise
@@ -108,3 +109,37 @@ def test_slower_tails_are_followed_step_by_step(monkeypatch):
     assert state.outcome == slow.outcome
     assert_allclose(state.point.z, slow.point.z)
     assert len(seen) <= len(plain) + 1
+
+
+def test_a_tail_whose_terms_have_lost_their_digits_ends_without_forty_refusals():
+    """The symptom: t − log(1 + eᵗ) is 0 or 7e-15 at t = 33, and an ascent that was taken there by
+    several steps at once was refused forty times.
+    """
+    fit = jm.fit(lambda t, y: y * t - jm.special.softplus(t), 0.0, np.ones(6))
+    assert fit.verdict.name == "SEPARATED"
+    assert fit.x[0] == np.inf
+    assert fit.steps < 30
+
+
+def test_steps_are_not_taken_at_once_before_the_tail_is_one(monkeypatch):
+    """The symptom: −e⁻²ᵗ − e⁻ᵗ/100 changes from one tail to another where the first try was made.
+    That was refused, and none was made any more.
+    """
+
+    def changing(seen):
+        def value(t):
+            return -np.exp(-2 * t) - 0.01 * np.exp(-t)
+
+        def slope(t):
+            return 2 * np.exp(-2 * t) + 0.01 * np.exp(-t)
+
+        def bend(t):
+            return -4 * np.exp(-2 * t) - 0.01 * np.exp(-t)
+
+        return evaluator(value, slope, bend, seen)
+
+    at_once, one_by_one = [], []
+    state = climb(changing(at_once))
+    climb(changing(one_by_one), monkeypatch)
+    assert state.may_extrapolate
+    assert len(at_once) <= len(one_by_one) - 8

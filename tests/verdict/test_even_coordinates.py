@@ -97,3 +97,16 @@ def test_the_scale_of_a_student_t_keeps_its_side_and_its_covariances():
         mirrored = jm.fit(loglik, start * np.array([1.0, -1.0]), Y)
         assert_allclose(fit.x, mirrored.x * np.array([1.0, -1.0]), rtol=1e-7)
         assert_allclose(fit.vcov[0, 1], -mirrored.vcov[0, 1], rtol=1e-5, atol=1e-12)
+
+
+def test_one_coordinate_that_crossed_zero_costs_one_evaluation():
+    """The symptom: it was mirrored with all that had crossed, and once more alone."""
+
+    def normal(t, y):
+        return -0.5 * (y - t[0]) ** 2
+
+    data = Y + 3.0  # of mean one
+    mean = data.mean()
+    across, beside = (jm.fit(normal, np.array([mean + away]), data) for away in (-2.0, 2.0))
+    assert_allclose(across.x, beside.x, rtol=1e-12)
+    assert across.steps == beside.steps + 1

@@ -194,11 +194,7 @@ class Chunk:
         because one of its constants is of double precision.
         """
         parts = [[to_float32(leaf) for leaf in part] for part in self.parts]
-        single_precision = replace(self, parts=parts)
-
-        def evaluate(z: Array, active: Array) -> Point:
-            return single_precision.run(passes.evaluate_in_float32, active, z)
-
+        evaluate = Evaluation(replace(self, parts=parts), passes.evaluate_in_float32)
         machine = self.programs.machine
         try:
             return solver.approach_in_float32(evaluate, z, self.active, rounds, machine)
@@ -353,9 +349,10 @@ class Evaluation:
     """Value, score and Hessian of the active slots of a chunk at z (k, slots)."""
 
     chunk: Chunk
+    over_members: Function = passes.evaluate  # the pass that computes them
 
     def __call__(self, z: Array, active: Array) -> Point:
-        return self.chunk.run(passes.evaluate, active, z)
+        return self.chunk.run(self.over_members, active, z)
 
     def of_lanes(self, lanes: ndarray) -> Function:
         """The evaluation of the members in these slots, in NumPy. A few of many members are moved
@@ -366,7 +363,7 @@ class Evaluation:
         if not few or self.chunk.programs.mesh is not None:
             return Lanes(self, lanes, self.chunk.room)
         taken = self.chunk.taken(lanes, np.ones(len(lanes), bool))
-        return Lanes(Evaluation(taken), np.arange(len(lanes)), taken.room)
+        return Lanes(replace(self, chunk=taken), np.arange(len(lanes)), taken.room)
 
 
 def in_parts(leaves: list[ndarray], blocks: int, block_size: int) -> Iterator[list[ndarray]]:

@@ -25,14 +25,13 @@ class Programs:
 
     problem: Problem
     devices: tuple[Device, ...]
-    members: int  # of the whole batch
     # looked up once a run
     loaded: dict[Tree, Tree] = field(default_factory=dict, compare=False)
 
     @cached_property
     def machine(self) -> Machine:
         """How the functions that do not call the likelihood are run."""
-        return machine_for(self.devices, self.members)
+        return machine_for(self.devices)
 
     @property
     def mesh(self) -> Tree:

@@ -46,8 +46,12 @@ class Flat:
     @property
     def first(self) -> Members:
         """The first member alone."""
+        return self.member(0)
+
+    def member(self, place: int) -> Members:
+        """One member alone."""
         pairs = zip(self.leaves, self.form.shared, strict=True)
-        leaves = [leaf if is_shared else leaf[0] for leaf, is_shared in pairs]
+        leaves = [leaf if is_shared else leaf[place] for leaf, is_shared in pairs]
         return jax.tree.unflatten(self.form.treedef, leaves)
 
 

@@ -109,7 +109,7 @@ class ProfileProblem:
         if self.inputs is None:
             yield Group(np.arange(len(member)), self._one_by_one())
             return
-        programs = Programs(self.problem, (jax.devices()[0],), 1)
+        programs = Programs(self.problem, (jax.devices()[0],))
         source = self.inputs.source
         for length, owners in buckets(source.sizes, source.padded):
             index = np.flatnonzero(np.isin(member, owners))

@@ -22,6 +22,7 @@ from jaxmle.likelihood.discovery.curvature import (
     IS_CONSTANT,
     NOTHING,
     Known,
+    any_constants,
     constant_value,
     constants,
     unknown,
@@ -72,40 +73,49 @@ def is_concave(loglik: Loglik, layout: Layout, x: Array, free: Array, data: Tree
             return all(is_concave(member, layout, x, free, part) for member, part in pairs)
         case Penalize():
             return False
+    leaves, treedef = jax.tree.flatten(data)
+    shapes = tuple((np.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
+    x = np.asarray(x)
     moves = np.asarray(free, bool)
+    key = (layout, treedef, shapes, str(x.dtype))
+    # held values are leaves of the likelihood and may differ from call to call
+    is_remembered = not isinstance(loglik, Fix | Tie)
+
+    def find(portable: Loglik) -> Program:
+        return straight_program(portable, layout, x, leaves, treedef)
+
+    def whatever_the_data(portable: Loglik) -> bool:
+        known = {atom: any_constants(aval_of(atom).shape) for atom in program.fixed}
+        return _is_concave(program, known, any_constants(x.shape), moves)
+
+    def make(portable: Loglik) -> Function:
+        return lambda data: fixed_values(program, data)
+
     try:
-        return bool(np.all(_terms(loglik, layout, np.asarray(x), moves, data).flags & CONCAVE))
+        if is_remembered:
+            program = remembered(loglik, ("terms without calls", *key), find)
+            fact = ("concave", tuple(moves.tolist()), *key)
+            if remembered(loglik, fact, whatever_the_data):
+                return True
+            fixed = compiled(loglik, ("values of the data", *key), make)(leaves)
+        else:
+            program = find(loglik)
+            fixed = jax.jit(make(loglik))(leaves)
+        known = dict(zip(program.fixed, map(constants, fixed), strict=True))
+        return _is_concave(program, known, constants(x), moves)
     except NotFollowed:  # an operation without a rule: nothing is proved
         return False
 
 
-def _terms(loglik: Loglik, layout: Layout, x: ndarray, free: ndarray, data: Tree) -> Known:
-    """What is known of the terms as functions of the free entries of x."""
-    leaves, treedef = jax.tree.flatten(data)
-    shapes = tuple((np.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
-    key = (layout, treedef, shapes, str(x.dtype))
-    if isinstance(loglik, Fix | Tie):
-        # held values are leaves of the likelihood and may differ from call to call
-        program = straight_program(loglik, layout, x, leaves, treedef)
-        fixed = jax.jit(lambda data: fixed_values(program, data))(leaves)
-    else:
-
-        def find(portable: Loglik) -> Program:
-            return straight_program(portable, layout, x, leaves, treedef)
-
-        program = remembered(loglik, ("terms without calls", *key), find)
-
-        def make(portable: Loglik) -> Function:
-            return lambda data: fixed_values(program, data)
-
-        fixed = compiled(loglik, ("values of the data", *key), make)(leaves)
-    values = dict(zip(program.fixed, map(np.asarray, fixed), strict=True))
-    start = constants(x)
-    moving = start._replace(flags=np.where(free, AFFINE, start.flags))
-    return _followed(program, values, moving)
+def _is_concave(program: Program, known: dict[Tree, Known], x: Known, free: ndarray) -> bool:
+    """Whether the terms are concave in the free entries of x, with what is ``known`` of the values
+    that depend on the data alone.
+    """
+    moving = x._replace(flags=np.where(free, AFFINE, x.flags))
+    return bool(np.all(_followed(program, known, moving).flags & CONCAVE))
 
 
-def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
+def _followed(program: Program, known: dict[Tree, Known], x: Known) -> Known:
     """What is known of the result of a program."""
     jaxpr = program.jaxpr.jaxpr
     table: dict[Tree, Known] = {jaxpr.invars[0]: x}
@@ -114,13 +124,13 @@ def _followed(program: Program, values: dict[Tree, ndarray], x: Known) -> Known:
         if isinstance(atom, Literal):
             return constants(atom.val)
         if atom not in table:
-            table[atom] = constants(values[atom])
+            table[atom] = known[atom]
         return table[atom]
 
     operations = zip(jaxpr.eqns, program.rules, strict=True)
     for number, (equation, of_call) in enumerate(operations, start=1):
         moves = any(
-            not isinstance(a, Literal) and a in table and a not in values for a in equation.invars
+            not isinstance(a, Literal) and a in table and a not in known for a in equation.invars
         )
         if not moves:
             continue
@@ -161,7 +171,8 @@ def _result(
     if (name == "mul" and same) or (name == "integer_pow" and equation.params["y"] == 2):
         return [square(ins[0])]
     if name == "dot_general":
-        return [matrix_product(ins, places, shapes[0])]
+        left, right = ins
+        return [matrix_product(left, right, shapes[0])]
     if of_call is not None:
         plain = np.all(np.broadcast_arrays(*(part.is_plain for part in ins)), axis=0)
         return [with_flags(np.broadcast_to(np.where(plain, of_call(*ins), NOTHING), shapes[0]))]

@@ -30,7 +30,7 @@ class Known(NamedTuple):
     """What is known of the entries of an array as functions of the parameters."""
 
     flags: ndarray  # integers
-    value: ndarray  # of constants
+    value: ndarray  # of constants; NaN where it may be any number
     # the subtracted maximum: its index, 0 for none, and its multiple. It is added or, with
     # ``factor``, multiplies as exp(multiple · maximum)
     shift: ndarray
@@ -62,10 +62,20 @@ def constants(value: Tree) -> Known:
     return with_flags(IS_CONSTANT | AFFINE | positive)._replace(value=value)
 
 
+def any_constants(shape: tuple[int, ...]) -> Known:
+    """Constants that may be any numbers."""
+    return constants(np.full(shape, np.nan))
+
+
+def is_constant(part: Known) -> bool:
+    """Whether all entries of an array are constants."""
+    return bool(np.all(((part.flags & IS_CONSTANT) > 0) & part.is_plain))
+
+
 def constant_value(part: Known, dtype: DTypeLike) -> ndarray | None:
-    """The value of an array of constants; None of any other."""
-    held = np.all(((part.flags & IS_CONSTANT) > 0) & part.is_plain)
-    return part.value.astype(dtype) if held else None
+    """The value of an array of constants; None of any other, and where it may be any number."""
+    known = is_constant(part) and not np.any(np.isnan(part.value))
+    return part.value.astype(dtype) if known else None
 
 
 def unknown(shape: tuple[int, ...]) -> Known:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from jaxmle._types import FunctionTo, Tree, ndarray
+from jaxmle._types import FunctionTo, ndarray
 from jaxmle.likelihood.discovery.curvature import (
     AFFINE,
     CONCAVE,
@@ -24,6 +24,7 @@ from jaxmle.likelihood.discovery.curvature import (
     SHARE,
     Known,
     constants,
+    is_constant,
     unknown,
     with_flags,
 )
@@ -93,12 +94,13 @@ def _scaled(part: Known, c: ndarray) -> Known:
     rising = f & (CONVEX | CONCAVE | LOG_CONVEX | LOG_CONCAVE | IS_CONSTANT)
     falling = np.where(f & CONVEX, CONCAVE, 0) | np.where(f & CONCAVE, CONVEX, 0) | f & IS_CONSTANT
     factor = part.factor & ~part.is_plain
-    flags = np.where(c > 0, rising, np.where(factor, NOTHING, falling))
+    not_rising = np.where(c < 0, falling, rising & falling)  # of either sign where c is NaN
+    flags = np.where(c > 0, rising, np.where(factor, NOTHING, not_rising))
     value = part.value * c
     held = (f & IS_CONSTANT) > 0
     flags = np.where(held, constants(value).flags, flags)
     flags = np.where(c == 1, part.flags, flags)
-    multiple = np.where(part.factor, part.multiple, part.multiple * c)
+    multiple = np.where(part.factor | part.is_plain, part.multiple, part.multiple * c)
     out = Known(flags, value, part.shift, multiple, part.factor)
     minus = _negative(part)
     gone = c == 0
@@ -274,13 +276,14 @@ def _running(claims: int) -> FunctionTo[Known]:
     return rule
 
 
-def matrix_product(ins: list[Known], places: list[Tree], shape: tuple[int, ...]) -> Known:
+def matrix_product(a: Known, b: Known, shape: tuple[int, ...]) -> Known:
     """A matrix of constants times values with the same flags."""
-    if places[0] is None and places[1] is None:
+    if not (is_constant(a) or is_constant(b)):
         return unknown(shape)
-    moving, fixed = (ins[0], places[1]) if places[0] is None else (ins[1], places[0])
+    moving = b if is_constant(a) else a
+    fixed = a.value if is_constant(a) else b.value
     flags = int(np.bitwise_and.reduce(moving.flags, axis=None)) & AFFINE
-    if not np.all(moving.is_plain) or (flags != AFFINE and np.any(np.asarray(fixed) < 0)):
+    if not np.all(moving.is_plain) or (flags != AFFINE and not np.all(fixed >= 0)):
         flags = NOTHING
     return with_flags(np.full(shape, flags))
 
