@@ -27,6 +27,7 @@ from jaxmle.fitting.frozen_hessian import (
 from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
+from jaxmle.fitting.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
@@ -45,7 +46,6 @@ from jaxmle.likelihood.discovery.self_check import HEAD_START, evaluation_of, ve
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE, usual_opaque_rows
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
-from jaxmle.likelihood.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import call_of, identity, with_response_id

@@ -29,6 +29,7 @@ from jaxmle.batch.members.start_values import (
     model_starts,
 )
 from jaxmle.batch.members.table import grouped, ragged
+from jaxmle.fitting.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
@@ -36,7 +37,6 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.discovery.indices import Members, check_fixed_indices, check_indices
 from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
-from jaxmle.likelihood.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.likelihood.structure import parts_of, substituted
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.compile import precision
