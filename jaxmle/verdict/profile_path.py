@@ -44,6 +44,8 @@ class ProfilePath(NamedTuple):
     steps: Array
     anchor: Array  # (k, ...) the last point of this side at which the rest was solved
     tangent: Array  # (k, ...) dz/dz_j there
+    previous_tangent: Array  # (k, ...) at the solved point before that
+    previous_held: Array  # z_j there
     anchor_offset: Array
     anchor_value: Array  # ℓ there
     anchor_slope: Array  # dℓ/dz_j there, per unit

@@ -65,7 +65,7 @@ from jaxmle.verdict.profile_path import (
 
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
-MAX_EXPONENT_OF_A_RIDGE = 3.0  # of z_j, by which another coordinate may go with it
+MAX_EXPONENT_OF_A_STEP = 30.0  # of e, by which a step may be predicted to change a coordinate
 UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
 MIN_STEP_OFF_SADDLE = 0.1  # in units of the metric
 
@@ -94,6 +94,8 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         zero,
         state.point.z,
         tangent,
+        tangent,
+        xp.sum(why.coordinate * state.point.z, axis=0),
         nothing,
         state.point.value,
         slope_of(why, state.point, tangent),
@@ -162,20 +164,26 @@ def _predicted_point(why: Doubt, anchor: Array, tangent: Array, start: Array, en
     return anchor + (end - start) * why.unit * tangent
 
 
-def _predicted_by_powers(
-    why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array
+def _predicted_by_power(
+    why: Doubt, path: ProfilePath, anchor: Array, tangent: Array, start: Array, end: Array
 ) -> Array:
-    """The predicted point along z_i ∝ z_jᵉ with the same tangent. A ridge z_i z_j = c soon leaves
-    its tangent, but not this curve. Coordinates without such a power move linearly.
+    """The predicted point along a curve whose tangent goes with a power of z_j, as it did from the
+    solved point before the last one: along z_i = c z_jᵉ or c log z_j that is exact, and along
+    z_i = c exp z_j nearly so. Where the tangent tells no power, the curve is straight.
     """
     xp = namespace(anchor)
     held = xp.sum(why.coordinate * anchor, axis=0)
     growth = 1.0 + (end - start) * why.unit / xp.where(held == 0, 1.0, held)
-    power = tangent * held / xp.where(anchor == 0, 1.0, anchor)
-    is_power = (
-        (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
-    )
-    by_power = anchor * xp.where(is_power, growth, 1.0) ** xp.where(is_power, power, 0.0)
+    grown = held / xp.where(path.previous_held == 0, 1.0, path.previous_held)
+    bent = tangent / xp.where(path.previous_tangent == 0, 1.0, path.previous_tangent)
+    is_known = (growth > 0) & (held != 0) & (grown > 0) & (grown != 1.0)
+    is_power = is_known & (bent > 0) & (bent != 1.0)
+    logarithm = xp.log(xp.where(is_power, grown, 2.0))
+    power = 1.0 + xp.log(xp.where(is_power, bent, 1.0)) / logarithm
+    exponent = xp.log(xp.where(is_known, growth, 1.0)) * power
+    is_power = is_power & (xp.abs(exponent) <= MAX_EXPONENT_OF_A_STEP)
+    length = xp.where(exponent == 0, 1.0, xp.expm1(exponent) / xp.where(power == 0, 1.0, power))
+    by_power = anchor + held * tangent * length
     return xp.where(is_power, by_power, _predicted_point(why, anchor, tangent, start, end))
 
 
@@ -411,7 +419,12 @@ def _onward(
     direction = xp.where(keeps, tangent, path.tangent)
     start = xp.where(keeps, path.offset, path.anchor_offset)
     next_offset = xp.where(keeps, sign * _offset_at(path, following), path.anchor_offset + shorter)
-    return path._replace(
+    held = xp.sum(why.coordinate * path.anchor, axis=0)
+    before = path._replace(
+        previous_tangent=xp.where(keeps, path.tangent, path.previous_tangent),
+        previous_held=xp.where(keeps, held, path.previous_held),
+    )
+    return before._replace(
         anchor=anchor,
         tangent=direction,
         anchor_offset=start,
@@ -419,11 +432,7 @@ def _onward(
         place=xp.where(retreats, path.place, following),
         corrections=xp.zeros_like(path.corrections),
         retreats=xp.where(keeps, xp.where(reached, 0, path.retreats), path.retreats + 1),
-        trial=select(
-            keeps,
-            _predicted_point(why, anchor, direction, start, next_offset),
-            _predicted_by_powers(why, anchor, direction, start, next_offset),
-        ),
+        trial=_predicted_by_power(why, before, anchor, direction, start, next_offset),
     )
 
 
@@ -472,6 +481,8 @@ def _next_side(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
         retreats=xp.zeros_like(path.retreats),
         anchor=state.point.z,
         tangent=path.first_tangent,
+        previous_tangent=path.first_tangent,
+        previous_held=xp.sum(why.coordinate * state.point.z, axis=0),
         anchor_offset=zero,
         anchor_value=state.point.value,
         anchor_slope=slope_of(why, state.point, path.first_tangent),
