@@ -40,6 +40,8 @@ class ProfilePath(NamedTuple):
     place: Array  # the place in OFFSETS that is aimed at
     offset: Array  # signed, in units, of the trial
     corrections: Array
+    correction: Array  # (k, ...) the step that the last of them made
+    corrected_value: Array  # ℓ before it
     retreats: Array
     steps: Array
     anchor: Array  # (k, ...) the last point of this side at which the rest was solved
@@ -56,7 +58,9 @@ class ProfilePath(NamedTuple):
     noise_there: Array  # the same at the highest point
     hessian_noise: Array  # how much their scaled Hessians differ
     false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
-    falling: Array  # (2, ...) points a little below the end of the ascent
+    least_fall: Array  # (2, ...) of ℓ to a point a little below the end of the ascent
+    most_fall: Array  # (2, ...)
+    is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point
     near: Point  # the end of the ascent with the rest solved again
     level: Point  # the outermost point within noise of the end of the ascent

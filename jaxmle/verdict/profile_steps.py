@@ -64,6 +64,8 @@ from jaxmle.verdict.profile_path import (
 )
 
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
+SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left to gain
+LENGTH_OF_A_NOISE_PROBE = 1e-6  # relative to z_j: so near, slopes tell the difference of ℓ
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
 MAX_EXPONENT_OF_A_STEP = 30.0  # of e, by which a step may be predicted to change a coordinate
 UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
@@ -90,6 +92,8 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         zero,
         half,
         zero,
+        xp.zeros_like(tangent),
+        nothing,
         zero,
         zero,
         state.point.z,
@@ -106,7 +110,9 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         nothing,
         nothing,
         xp.zeros(members, bool),
-        xp.zeros((2, *members), dtype=xp.int32),
+        xp.full((2, *members), xp.inf, dtype),
+        nothing + xp.zeros((2, *members), dtype),
+        xp.zeros(members, bool),
         state.point,
         state.point,
         state.point,
@@ -302,18 +308,28 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
     xp = namespace(point.z)
     rest = _solve_rest(why, point)
     finite = is_finite(point)
+    bar = bar_at(why, state, path, path.offset)
     tested = xp.where(path.stage == TESTS, 0.5 * why.curvature * path.offset**2, 0.0)
     enough = xp.maximum(xp.maximum(noise_of(point), path.noise), 0.01 * tested)
-    solved = finite & (rest.decrement <= enough)
-    corrects = finite & ~solved & (path.corrections < MAX_CORRECTIONS)
+    enough = xp.maximum(enough, xp.where(path.stage == TESTS, 0.0, SHARE_OF_BAR_LEFT * bar))
+    # Far out a Newton step of derivatives that are rounding goes anywhere: less of it is tried.
+    overshoots = (path.corrections > 0) & ~(point.value >= path.corrected_value - bar)
+    solved = finite & (rest.decrement <= enough) & ~overshoots
+    corrects = (finite | overshoots) & ~solved & (path.corrections < MAX_CORRECTIONS)
     above = finite & ~rest.is_concave & (point.value > path.highest.value)
     above = above & ~is_amplified(state, path)
-    above = above & (point.value - state.point.value > bar_at(why, state, path, path.offset))
+    above = above & (point.value - state.point.value > bar)
     path = path._replace(highest=select(above, point, path.highest))
+    step = xp.where(overshoots, 0.25 * path.correction, rest.step)
+    base = xp.where(overshoots, point.z - path.correction, point.z)
+    again = path._replace(
+        trial=base + step,
+        correction=step,
+        corrected_value=xp.where(overshoots, path.corrected_value, point.value),
+        corrections=path.corrections + 1,
+    )
     return select_lazily(
-        corrects,
-        lambda: path._replace(trial=point.z + rest.step, corrections=path.corrections + 1),
-        lambda: _arrive(why, state, path, point, rest.tangent, solved),
+        corrects, lambda: again, lambda: _arrive(why, state, path, point, rest.tangent, solved)
     )
 
 
@@ -326,14 +342,23 @@ def _arrive(
     xp = namespace(point.z)
     tests = path.stage == TESTS
     slope = slope_of(why, point, tangent)
-    solved = solved & is_credible(why, state, path, point, slope)
+    bar = bar_at(why, state, path, path.offset)
+    is_blurred = (bar > CLEAR_FALL) & ~tests
+    solved = solved & is_credible(why, state, path, point, slope) & ~is_blurred
     change = xp.where(solved, point.value - state.point.value, xp.nan)
     reached = solved & (xp.abs(path.offset) >= 0.999 * _offset_at(path, path.place))
-    bar = bar_at(why, state, path, path.offset)
     level = solved & ~tests & (xp.abs(change) <= bar)
+    # Points so near one another differ by their slopes, and by noise.
+    promised = 0.5 * (slope + path.anchor_slope) * (path.offset - path.anchor_offset)
+    differs = xp.abs(point.value - path.anchor_value - promised)
+    held = xp.sum(why.coordinate * point.z, axis=0)
+    is_near = xp.abs(path.offset) * why.unit <= LENGTH_OF_A_NOISE_PROBE * (1.0 + xp.abs(held))
+    is_probe = solved & ~tests & is_near & (path.anchor_offset != 0)
+    noise = xp.maximum(path.noise, xp.where(is_probe, differs, 0.0))
     path = _noted(why, state, path, point, Change(change, bar, solved, reached, level))
+    path = path._replace(noise=noise)
     fallen = solved & (change < -CLEAR_FALL)
-    retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests
+    retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
     following = path.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (path.place == PLACE_OF_ROUNDING))
     ends = ~retreats & (last | fallen | ~solved)
@@ -377,8 +402,13 @@ def _noted(
     goes_on = ~came_along_tail(state, bar) | forward
     farther = goes_on & (distance >= path.reach)
     not_below = solved & ~tests & (value >= -bar) & farther
+    # Farther out, rounding in the coordinates is more than what ℓ still gains.
+    gain = point.value - path.anchor_value
+    bar_of_distance = bar - bar_of(state, path)
+    is_lost = path.is_lost | (not_below & (bar_of_distance > xp.maximum(bar_of(state, path), gain)))
+    not_below = not_below & ~is_lost
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
-    higher = solved & (value > bar) & (point.value > path.highest.value)
+    higher = solved & (value > bar) & (point.value - bar_of_distance > path.highest.value)
     near = not_below & (path.side == 0) & (path.place == 0)
     # Where the rest can hardly be solved any more, points lie so near one another that their
     # difference does not tell what recedes.
@@ -389,7 +419,9 @@ def _noted(
         changes=xp.where(~tests & reached & cell, value, path.changes),
         level_reach=xp.where(level & side, reach, path.level_reach),
         highest=select(higher, point, path.highest),
-        falling=(path.falling + (between & side)).astype(xp.int32),
+        least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
+        most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),
+        is_lost=is_lost,
         near=select(near, point, path.near),
         level=select(not_below & (value <= bar), point, path.level),
         outermost=select(not_below, point, path.outermost),
@@ -476,6 +508,7 @@ def _next_side(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     onward = path._replace(
         side=side,
         place=xp.zeros_like(path.place),
+        is_lost=xp.zeros_like(path.is_lost),
         offset=next_offset,
         corrections=xp.zeros_like(path.corrections),
         retreats=xp.zeros_like(path.retreats),

@@ -54,6 +54,7 @@ MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a
 MAX_HESSIAN_NOISE = (
     0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 )
+MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 )
@@ -115,7 +116,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     forward = xp.sign(xp.sum(why.coordinate * state.tail.move, axis=0))
     backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
     fell = xp.any(known & (changes < -bars), axis=1)
-    gradual = path.falling >= 2
+    gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * path.least_fall
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
     last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
@@ -229,7 +230,9 @@ def _rising(
     # the rest may have been solved once more on the way to an offset where it could not be
     outermost = path.outermost.value - state.point.value
     at_end = xp.maximum(at_end, xp.where(amplified, -xp.inf, outermost))
-    ends_high = xp.any((sides.is_open | sides.fades) & (at_end >= top - sides.bar), axis=0)
+    bar_at_end = xp.maximum(_back(sides.bars, sides.last, 0), sides.bar)
+    ends_high = (sides.is_open | sides.fades) & (at_end + bar_at_end >= top)
+    ends_high = xp.any(ends_high & ~_turns(path.changes, sides), axis=0)
     grows = xp.any(sides.is_open & sides.steady, axis=0)
     # Growth that goes on beyond the scale of the point itself.
     endless = grows & (path.reach * why.unit >= 100 * _size(why, state))
@@ -240,6 +243,16 @@ def _rising(
         (rises & ends_high & ~grows, Shape.TAIL),
         (rises, Shape.RISES),
     )
+
+
+def _turns(changes: Array, sides: _Sides) -> Array:
+    """Whether ℓ falls again (2, ...) from where it was highest, by more than noise explains."""
+    xp = namespace(changes)
+    least = xp.where(sides.known, changes - sides.bars, -xp.inf)
+    most = xp.where(sides.known, changes + sides.bars, xp.inf)
+    highest = xp.max(least, axis=1, keepdims=True)
+    beyond = _places(changes) > _first(least == highest)
+    return xp.any(beyond & (most < highest), axis=1)
 
 
 def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
