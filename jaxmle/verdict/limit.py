@@ -284,6 +284,11 @@ def arrived(
         point=select(vanished, state.point, seen.point),
         move=xp.where(vanished, receding(state.point.z, state.last), seen.move),
     )
+    hidden = _is_hidden_tail(state, seen)
+    seen = seen._replace(
+        shape=xp.where(hidden, int(Shape.TAIL), seen.shape),
+        move=xp.where(hidden, receding(state.tail.z, state.tail.move), seen.move),
+    )
     tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
     # a last look that hardly moved does not tell the way that the ascent came by
@@ -321,6 +326,18 @@ def _has_vanished(state: State, shape: Array) -> Array:
     gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
     nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
     return gone & xp.any(moves, axis=0) & nowhere
+
+
+def _is_hidden_tail(state: State, seen: Found) -> Array:
+    """Whether an ascent came along a tail to where noise that the user's function makes hides what
+    it has yet to gain.
+    """
+    amplified = seen.noise > NOISE_AMPLIFICATION * noise_of(state.point)
+    faded = state.tail.decrement <= 10 * seen.noise
+    # Beyond what a tail can gain, rounding led there.
+    below = state.point.value <= state.tail.value + 20 * state.tail.decrement
+    follows = (state.tail.length >= STEPS_OF_A_TAIL) & below
+    return is_one_of(seen.shape, Shape.UNKNOWN) & amplified & faded & follows
 
 
 def _is_fading(state: State, ahead: Point) -> Array:

@@ -19,6 +19,7 @@ PLACE_OF_ROUNDING = OFFSETS.index(
 )  # 195 312: what rounding makes of two collinear columns shows
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
+BARS_OF_A_CLEAR_FALL = 100.0  # changes that noise explains
 ROUNDINGS_OF_A_DISTANCE = 64.0
 NOISE_AMPLIFICATION = (
     100.0  # times the rounding of a sum of terms: noise that the user's function makes
@@ -60,6 +61,8 @@ class ProfilePath(NamedTuple):
     false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
     least_fall: Array  # (2, ...) of ℓ to a point a little below the end of the ascent
     most_fall: Array  # (2, ...)
+    clear_fall: Array  # (2, ...) the nearest offset at which ℓ is clearly lower
+    high_reach: Array  # (2, ...) the farthest one at which it is not lower
     is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point
     near: Point  # the end of the ascent with the rest solved again

@@ -40,6 +40,7 @@ from jaxmle.solvers.state import (
 )
 from jaxmle.verdict.doubt import TEST_OFFSET, Doubt, came_along_tail, is_restart
 from jaxmle.verdict.profile_path import (
+    BARS_OF_A_CLEAR_FALL,
     CHECK,
     CLEAR_FALL,
     EACH,
@@ -64,6 +65,7 @@ from jaxmle.verdict.profile_path import (
 )
 
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
+MAX_LEFT_OF_THE_REST = 0.01  # in units of ℓ, that rounding of its terms excuses
 SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left to gain
 LENGTH_OF_A_NOISE_PROBE = 1e-6  # relative to z_j: so near, slopes tell the difference of ℓ
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
@@ -111,7 +113,9 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         nothing,
         xp.zeros(members, bool),
         xp.full((2, *members), xp.inf, dtype),
-        nothing + xp.zeros((2, *members), dtype),
+        xp.zeros((2, *members), dtype),
+        xp.full((2, *members), xp.inf, dtype),
+        xp.zeros((2, *members), dtype),
         xp.zeros(members, bool),
         state.point,
         state.point,
@@ -310,7 +314,8 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
     finite = is_finite(point)
     bar = bar_at(why, state, path, path.offset)
     tested = xp.where(path.stage == TESTS, 0.5 * why.curvature * path.offset**2, 0.0)
-    enough = xp.maximum(xp.maximum(noise_of(point), path.noise), 0.01 * tested)
+    noise = xp.minimum(noise_of(point), MAX_LEFT_OF_THE_REST)
+    enough = xp.maximum(xp.maximum(noise, path.noise), 0.01 * tested)
     enough = xp.maximum(enough, xp.where(path.stage == TESTS, 0.0, SHARE_OF_BAR_LEFT * bar))
     # Far out a Newton step of derivatives that are rounding goes anywhere: less of it is tried.
     overshoots = (path.corrections > 0) & ~(point.value >= path.corrected_value - bar)
@@ -408,6 +413,8 @@ def _noted(
     is_lost = path.is_lost | (not_below & (bar_of_distance > xp.maximum(bar_of(state, path), gain)))
     not_below = not_below & ~is_lost
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
+    clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
+    high = solved & ~tests & (value >= -bar)
     higher = solved & (value > bar) & (point.value - bar_of_distance > path.highest.value)
     near = not_below & (path.side == 0) & (path.place == 0)
     # Where the rest can hardly be solved any more, points lie so near one another that their
@@ -421,6 +428,10 @@ def _noted(
         highest=select(higher, point, path.highest),
         least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
         most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),
+        clear_fall=xp.where(
+            clearly & side, xp.minimum(path.clear_fall, distance), path.clear_fall
+        ),
+        high_reach=xp.where(high & side, xp.maximum(path.high_reach, distance), path.high_reach),
         is_lost=is_lost,
         near=select(near, point, path.near),
         level=select(not_below & (value <= bar), point, path.level),

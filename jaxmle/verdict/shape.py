@@ -287,6 +287,11 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     converged = clean & curved
     unclear = (gradual & ~converged) | (xp.any(sides.falls, axis=0) & ~clean)
     tail = one_way & (sides.along_tail | unclear)
+    # As far as ℓ falls clearly one way, it does not the other way.
+    lopsided = sides.stays & sides.gradual[::-1] & (path.high_reach >= path.clear_fall[::-1])
+    # An ascent that converged to an information that is not rounding was on a ridge.
+    firm = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
+    lopsided = xp.any(lopsided & ~sides.steady, axis=0) & ~firm
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
     to_limit = sides.along_tail | (gradual & why.is_logarithm)
     # as far as where a parabola would have been seen to fall
@@ -298,6 +303,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
         (dips, Shape.VANISHING),
+        (lopsided, Shape.TAIL),
         (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
