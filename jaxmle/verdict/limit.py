@@ -324,7 +324,7 @@ def _has_vanished(state: State, shape: Array) -> Array:
     xp = namespace(state.point.z)
     moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
     gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
-    nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
+    nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING, Shape.LEVEL)
     return gone & xp.any(moves, axis=0) & nowhere
 
 

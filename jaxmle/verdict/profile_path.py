@@ -56,6 +56,7 @@ class ProfilePath(NamedTuple):
     changes: Array  # (2, offsets, ...) the same along the walk
     level_reach: Array  # (2, ...) the offset up to which ℓ is level
     noise: Array  # how much ℓ differs between points that should have one value
+    noise_near: Array  # by how much it differs from its slopes at the nearest offsets
     noise_there: Array  # the same at the highest point
     hessian_noise: Array  # how much their scaled Hessians differ
     false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
@@ -79,7 +80,8 @@ def was_followed(path: ProfilePath) -> Array:
 
 def bar_of(state: State, path: ProfilePath) -> Array:
     """The largest change of ℓ that noise, or the remaining decrement, can explain."""
-    return 10 * path.noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
+    noise = namespace(path.noise).maximum(path.noise, path.noise_near)
+    return 10 * noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
 
 
 def bar_at(why: Doubt, state: State, path: ProfilePath, offset: Array) -> Array:

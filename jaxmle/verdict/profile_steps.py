@@ -67,7 +67,7 @@ from jaxmle.verdict.profile_path import (
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
 MAX_LEFT_OF_THE_REST = 0.01  # in units of ℓ, that rounding of its terms excuses
 SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left to gain
-LENGTH_OF_A_NOISE_PROBE = 1e-6  # relative to z_j: so near, slopes tell the difference of ℓ
+LENGTH_OF_A_NOISE_PROBE = 1e-6  # of z_j, or of ten standard errors: slopes tell ℓ so near
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
 MAX_EXPONENT_OF_A_STEP = 30.0  # of e, by which a step may be predicted to change a coordinate
 UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
@@ -109,6 +109,7 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
         xp.zeros((2, *members), dtype),
         noise_of(state.point),
+        nothing,
         nothing,
         nothing,
         xp.zeros(members, bool),
@@ -357,11 +358,12 @@ def _arrive(
     promised = 0.5 * (slope + path.anchor_slope) * (path.offset - path.anchor_offset)
     differs = xp.abs(point.value - path.anchor_value - promised)
     held = xp.sum(why.coordinate * point.z, axis=0)
-    is_near = xp.abs(path.offset) * why.unit <= LENGTH_OF_A_NOISE_PROBE * (1.0 + xp.abs(held))
+    near = LENGTH_OF_A_NOISE_PROBE * xp.minimum(10.0, (1.0 + xp.abs(held)) / why.unit)
+    is_near = xp.abs(path.offset) <= near
     is_probe = solved & ~tests & is_near & (path.anchor_offset != 0)
-    noise = xp.maximum(path.noise, xp.where(is_probe, differs, 0.0))
+    noise_near = xp.maximum(path.noise_near, xp.where(is_probe, differs, 0.0))
     path = _noted(why, state, path, point, Change(change, bar, solved, reached, level))
-    path = path._replace(noise=noise)
+    path = path._replace(noise_near=noise_near)
     fallen = solved & (change < -CLEAR_FALL)
     retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
     following = path.place + reached
