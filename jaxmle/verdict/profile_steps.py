@@ -362,10 +362,11 @@ def _arrive(
     is_near = xp.abs(path.offset) <= near
     is_probe = solved & ~tests & is_near & (path.anchor_offset != 0)
     noise_near = xp.maximum(path.noise_near, xp.where(is_probe, differs, 0.0))
-    path = _noted(why, state, path, point, Change(change, bar, solved, reached, level))
-    path = path._replace(noise_near=noise_near)
     fallen = solved & (change < -CLEAR_FALL)
     retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
+    arrives = reached & ~retreats
+    path = _noted(why, state, path, point, Change(change, bar, solved, arrives, level))
+    path = path._replace(noise_near=noise_near)
     following = path.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (path.place == PLACE_OF_ROUNDING))
     ends = ~retreats & (last | fallen | ~solved)
@@ -409,11 +410,16 @@ def _noted(
     goes_on = ~came_along_tail(state, bar) | forward
     farther = goes_on & (distance >= path.reach)
     not_below = solved & ~tests & (value >= -bar) & farther
-    # Farther out, rounding in the coordinates is more than what ℓ still gains.
     gain = point.value - path.anchor_value
-    bar_of_distance = bar - bar_of(state, path)
-    is_lost = path.is_lost | (not_below & (bar_of_distance > xp.maximum(bar_of(state, path), gain)))
+    level_bar = bar_of(state, path)
+    bar_of_distance = bar - level_bar
+    # Farther out, rounding in the coordinates is more than what ℓ still gains.
+    is_lost = path.is_lost | (not_below & (bar_of_distance > xp.maximum(level_bar, gain)))
     not_below = not_below & ~is_lost
+    # Where nothing is gained any more at twice the size of z_j, the limit is reached.
+    held = xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
+    is_far = distance * why.unit >= 1.0 + held
+    is_lost = is_lost | (not_below & is_far & (xp.abs(gain) <= level_bar))
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
     clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
     high = solved & ~tests & (value >= -bar)

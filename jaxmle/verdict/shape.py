@@ -111,12 +111,13 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     known = xp.isfinite(changes)
     bars = bar_at(why, state, path, _offsets(changes))
     last = xp.max(xp.where(known, _places(changes), -1), axis=1)
-    stays = xp.all(~known | (changes >= -bars), axis=1) & (last >= 0)
+    fell = xp.any(known & (changes < -bars), axis=1) | (path.most_fall > bar)
+    stays = ~fell & (last >= 0)
     along_tail = came_along_tail(state, bar)
     forward = xp.sign(xp.sum(why.coordinate * state.tail.move, axis=0))
     backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
-    fell = xp.any(known & (changes < -bars), axis=1)
-    gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * path.least_fall
+    least_fall = xp.maximum(path.least_fall, bar)
+    gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * least_fall
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
     last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
@@ -172,7 +173,8 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     point = select(is_one_of(shape, Shape.LEVEL), path.near, state.point)
     point = select(is_one_of(shape, Shape.RISES), path.highest, point)
     point = select(is_one_of(shape, Shape.TAIL), end, point)
-    move = end.z - path.before
+    is_outermost = xp.all(end.z == path.outermost.z, axis=0)
+    move = end.z - xp.where(is_outermost, path.before, state.point.z)
     # What converges along the tail moves less and less; what recedes as much as it is large.
     move = xp.where(xp.abs(move) > RECEDING_SHARE * (1 + xp.abs(end.z)), move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
@@ -287,8 +289,9 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     converged = clean & curved
     unclear = (gradual & ~converged) | (xp.any(sides.falls, axis=0) & ~clean)
     tail = one_way & (sides.along_tail | unclear)
-    # As far as ℓ falls clearly one way, it does not the other way.
-    lopsided = sides.stays & sides.gradual[::-1] & (path.high_reach >= path.clear_fall[::-1])
+    # Half as far as ℓ falls clearly one way, it does not fall at all the other way.
+    is_far = path.high_reach >= 0.5 * path.clear_fall[::-1]
+    lopsided = sides.stays & sides.gradual[::-1] & is_far
     # An ascent that converged to an information that is not rounding was on a ridge.
     firm = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
     lopsided = xp.any(lopsided & ~sides.steady, axis=0) & ~firm
