@@ -46,7 +46,7 @@ MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times a
 MIN_EQUAL_GAINS = 6  # steps of even gain in a row that make growth without end
 NOISE_TO_HIDE_A_RISE = 0.05  # in units of ℓ
 MAX_NOISE_OF_RISE = (
-    1e-4  # in units of ℓ, at the point it rises to: an ascent from there shows no more
+    1e-4  # in units of ℓ or of the rise, at its point: an ascent from there shows no more
 )
 MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
 MIN_LENGTH_OF_A_RIDGE = 0.01  # in standard errors of its coordinate, the others held
@@ -149,7 +149,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     top = xp.maximum(top, path.highest.value - state.point.value)
     # Where a few ulps change ℓ so much, its height is no evidence.
     noise_is_small = path.noise_there <= xp.maximum(
-        MAX_NOISE_OF_RISE, NOISE_AMPLIFICATION * noise_of(state.point)
+        MAX_NOISE_OF_RISE * xp.maximum(1.0, top), NOISE_AMPLIFICATION * noise_of(state.point)
     )
     rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
     # Where rounding is far above that of a sum, level ground may be what it hides.
@@ -166,7 +166,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
     # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
-    peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK)
+    peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK, Shape.VANISHING)
     blurred = (path.hessian_noise > MAX_HESSIAN_NOISE) | path.false_curvature
     shape = xp.where(peaks & blurred, int(Shape.UNKNOWN), shape)
     end = select(rises, path.outermost, path.level)
