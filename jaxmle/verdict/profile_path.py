@@ -121,11 +121,14 @@ def is_amplified(state: State, path: ProfilePath) -> Array:
 
 def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
     """Whether the gain from the anchor to this point is consistent with the slopes, for an ℓ with
-    amplified noise: a function that has lost all its digits can be smooth again at a wrong height.
+    amplified noise or a large gain: a function that has lost all its digits can be smooth again at
+    a wrong height.
     """
     xp = namespace(slope)
     steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))
     promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
     gain = point.value - path.anchor_value
-    bar = bar_at(why, state, path, path.offset) + 2 * state.newton.decrement
-    return ~is_amplified(state, path) | (gain <= promised + bar)
+    left = 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
+    bar = bar_at(why, state, path, path.offset) + left
+    asked = is_amplified(state, path) | (gain > CLEAR_FALL)
+    return ~asked | (gain <= promised + bar)

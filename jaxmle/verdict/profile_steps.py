@@ -45,6 +45,7 @@ from jaxmle.verdict.profile_path import (
     CLEAR_FALL,
     EACH,
     FALL_RATIO,
+    MAX_SHARE_OF_SLOPES,
     NOISE,
     NOISE_PROBES,
     OFFSETS,
@@ -325,6 +326,9 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
     above = finite & ~rest.is_concave & (point.value > path.highest.value)
     above = above & ~is_amplified(state, path)
     above = above & (point.value - state.point.value > bar)
+    # What no slope promises is a wrong height, where the function has lost its digits.
+    promised = MAX_SHARE_OF_SLOPES * xp.abs(dot(point.score, point.z - path.anchor))
+    above = above & (point.value - path.anchor_value <= promised + CLEAR_FALL)
     path = path._replace(highest=select(above, point, path.highest))
     step = xp.where(overshoots, 0.25 * path.correction, rest.step)
     base = xp.where(overshoots, point.z - path.correction, point.z)
