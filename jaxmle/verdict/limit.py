@@ -324,7 +324,10 @@ def _has_vanished(state: State, shape: Array) -> Array:
     xp = namespace(state.point.z)
     moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
     gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
-    nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING, Shape.LEVEL)
+    nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
+    # On level ground that is so only where the curvature has gone too, not at a ridge of height 0.
+    curvature = xp.max(xp.abs(state.point.hessian), axis=(0, 1))
+    nowhere = nowhere | (is_one_of(shape, Shape.LEVEL) & (curvature <= MAX_VANISHED_SUM))
     return gone & xp.any(moves, axis=0) & nowhere
 
 

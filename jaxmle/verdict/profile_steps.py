@@ -69,6 +69,7 @@ MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
 MAX_LEFT_OF_THE_REST = 0.01  # in units of ℓ, that rounding of its terms excuses
 SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left to gain
 LENGTH_OF_A_NOISE_PROBE = 1e-6  # of z_j, or of ten standard errors: slopes tell ℓ so near
+MAX_GAIN_AT_A_LIMIT = 1e-9  # in units of ℓ: 1e-4 standard errors of what keeps a limit
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
 MAX_EXPONENT_OF_A_STEP = 30.0  # of e, by which a step may be predicted to change a coordinate
 UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
@@ -419,11 +420,12 @@ def _noted(
     bar_of_distance = bar - level_bar
     # Farther out, rounding in the coordinates is more than what ℓ still gains.
     is_lost = path.is_lost | (not_below & (bar_of_distance > xp.maximum(level_bar, gain)))
+    # Twice the size of z_j out, where next to nothing is gained any more, the limit is reached.
+    size = 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
+    is_far = xp.abs(path.anchor_offset) * why.unit >= size
+    little = xp.maximum(MAX_GAIN_AT_A_LIMIT, 10 * path.noise)
+    is_lost = is_lost | (not_below & is_far & (xp.abs(gain) <= little))
     not_below = not_below & ~is_lost
-    # Where nothing is gained any more at twice the size of z_j, the limit is reached.
-    held = xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
-    is_far = distance * why.unit >= 1.0 + held
-    is_lost = is_lost | (not_below & is_far & (xp.abs(gain) <= level_bar))
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
     clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
     high = solved & ~tests & (value >= -bar)

@@ -54,6 +54,7 @@ MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a
 MAX_HESSIAN_NOISE = (
     0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 )
+MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
@@ -101,6 +102,7 @@ class _Sides(NamedTuple):
     backwards: Array  # against the way that the ascent came by
     along_tail: Array  # (...) it came along a tail
     steady: Array  # ℓ grows at the end, and not by less and less
+    accelerates: Array  # but by more and more, as towards a maximum far out
     fades: Array  # it does, by less and less, until nothing could be solved any more
 
 
@@ -136,6 +138,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
         backwards=backwards,
         along_tail=along_tail,
         steady=grows & last_holds & before_holds,
+        accelerates=gains[1] > MAX_RATIO_OF_EVEN_GAINS * gains[2],
         fades=fades & (gradual | (along_tail & backwards))[::-1],
     )
 
@@ -236,8 +239,9 @@ def _rising(
     ends_high = (sides.is_open | sides.fades) & (at_end + bar_at_end >= top)
     ends_high = xp.any(ends_high & ~_turns(path.changes, sides), axis=0)
     grows = xp.any(sides.is_open & sides.steady, axis=0)
-    # Growth that goes on beyond the scale of the point itself.
-    endless = grows & (path.reach * why.unit >= 100 * _size(why, state))
+    # Growth that goes on beyond the scale of the point itself; not that up a distant parabola.
+    even = sides.is_open & sides.steady & ~sides.accelerates
+    endless = xp.any(even, axis=0) & (path.reach * why.unit >= 100 * _size(why, state))
     collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(state) & ~amplified
     return (
         (rises & ends_high & endless, Shape.ENDLESS),
