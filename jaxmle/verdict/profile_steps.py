@@ -24,11 +24,8 @@ from jaxmle.solvers.leading_axes import (
     dot,
     members_of,
     outer,
-    symmetric,
-    times,
-    transposed,
 )
-from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
+from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import (
     Point,
     State,
@@ -64,6 +61,7 @@ from jaxmle.verdict.profile_path import (
     passes,
     slope_of,
 )
+from jaxmle.verdict.profile_points import perturbed, predicted_by_power, predicted_point, solve_rest
 
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
 MAX_LEFT_OF_THE_REST = 0.01  # in units of ℓ, that rounding of its terms excuses
@@ -71,9 +69,6 @@ SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left 
 LENGTH_OF_A_NOISE_PROBE = 1e-6  # of z_j, or of ten standard errors: slopes tell ℓ so near
 MAX_GAIN_AT_A_LIMIT = 1e-9  # in units of ℓ: 1e-4 standard errors of what keeps a limit
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
-MAX_EXPONENT_OF_A_STEP = 30.0  # of e, by which a step may be predicted to change a coordinate
-UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
-MIN_STEP_OFF_SADDLE = 0.1  # in units of the metric
 
 
 def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
@@ -84,11 +79,11 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
     zero = xp.zeros(members, dtype=xp.int32)
     nothing = xp.zeros(members, dtype)
     half = TEST_OFFSET * xp.ones(members, dtype)
-    tangent = _solve_rest(why, state.point).tangent
+    tangent = solve_rest(why, state.point).tangent
     starts_with_noise = (why.curvature == 0.0) | why.is_noisy
-    first = _predicted_point(why, state.point.z, tangent, nothing, half)
+    first = predicted_point(why, state.point.z, tangent, nothing, half)
     return ProfilePath(
-        xp.where(starts_with_noise, _perturbed(state.point.z, 0), first),
+        xp.where(starts_with_noise, perturbed(state.point.z, 0), first),
         active,
         tangent,
         xp.where(starts_with_noise, NOISE, TESTS).astype(xp.int32),
@@ -127,85 +122,6 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         nothing,
         state.point.z,
     )
-
-
-class Rest(NamedTuple):
-    """The other coordinates while z_j is held."""
-
-    step: Array  # (k, ...) towards their maximum
-    decrement: Array  # what they have yet to gain
-    tangent: Array  # (k, ...) dz/dz_j while they stay at it
-    is_concave: Array  # ℓ is so in them
-
-
-def _solve_rest(why: Doubt, point: Point) -> Rest:
-    """The Newton step of the other coordinates, by eigenvectors: an ascent direction also where ℓ
-    is not concave, and zero along directions in which ℓ is flat.
-    """
-    xp = namespace(point.z)
-    free = 1.0 - why.coordinate
-    scale = metric_of(point.hessian, point.score)
-    hessian = symmetric(point.hessian) / outer(scale, scale)
-    held = outer(why.coordinate, why.coordinate)
-    values, q = eigh(-hessian * free[:, None] * free[None, :] + held)
-    cut = k_times_eps(point.z) * 50.0
-    flat = xp.abs(values) <= cut
-    weights = xp.where(flat, 0.0, 1.0 / xp.where(flat, 1.0, xp.abs(values)))
-    inverse = from_eigen(q, weights)
-    slope = free * point.score / scale
-    # Where it curves upwards and has no slope, as where two exponentials are equal, it is pushed.
-    convex = values < -UPWARD_CURVATURE
-    along = times(transposed(q), slope) * weights
-    is_saddle = convex & (xp.abs(along) < MIN_STEP_OFF_SADDLE)
-    along = xp.where(
-        is_saddle, xp.where(along < 0, -MIN_STEP_OFF_SADDLE, MIN_STEP_OFF_SADDLE), along
-    )
-    step = times(q, along)
-    left = 0.5 * xp.sum(xp.abs(values) * along**2, axis=0)
-    unit = xp.sum(why.coordinate * scale, axis=0)
-    along = times(inverse, times(hessian, why.coordinate) * free) * unit
-    tangent = along * free / scale + why.coordinate
-    return Rest(step * free / scale, left, tangent, ~xp.any(convex, axis=0))
-
-
-def k_times_eps(z: Array) -> Array:
-    """The rounding error of an eigenvalue of a matrix scaled to one."""
-    return z.shape[0] * namespace(z).finfo(z.dtype).eps
-
-
-def _predicted_point(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) -> Array:
-    return anchor + (end - start) * why.unit * tangent
-
-
-def _predicted_by_power(
-    why: Doubt, path: ProfilePath, anchor: Array, tangent: Array, start: Array, end: Array
-) -> Array:
-    """The predicted point along a curve whose tangent goes with a power of z_j, as it did from the
-    solved point before the last one: along z_i = c z_jᵉ or c log z_j that is exact, and along
-    z_i = c exp z_j nearly so. Where the tangent tells no power, the curve is straight.
-    """
-    xp = namespace(anchor)
-    held = xp.sum(why.coordinate * anchor, axis=0)
-    growth = 1.0 + (end - start) * why.unit / xp.where(held == 0, 1.0, held)
-    grown = held / xp.where(path.previous_held == 0, 1.0, path.previous_held)
-    bent = tangent / xp.where(path.previous_tangent == 0, 1.0, path.previous_tangent)
-    is_known = (growth > 0) & (held != 0) & (grown > 0) & (grown != 1.0)
-    is_power = is_known & (bent > 0) & (bent != 1.0)
-    logarithm = xp.log(xp.where(is_power, grown, 2.0))
-    power = 1.0 + xp.log(xp.where(is_power, bent, 1.0)) / logarithm
-    exponent = xp.log(xp.where(is_known, growth, 1.0)) * power
-    is_power = is_power & (xp.abs(exponent) <= MAX_EXPONENT_OF_A_STEP)
-    length = xp.where(exponent == 0, 1.0, xp.expm1(exponent) / xp.where(power == 0, 1.0, power))
-    by_power = anchor + held * tangent * length
-    return xp.where(is_power, by_power, _predicted_point(why, anchor, tangent, start, end))
-
-
-def _perturbed(z: Array, turn: int | Array) -> Array:
-    """A point a few ulps away in every coordinate, in another direction at each turn."""
-    xp = namespace(z)
-    sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)
-    size = xp.maximum(xp.abs(z), xp.finfo(z.dtype).tiny ** 0.5)
-    return z + sign * (1 + 2 * turn) * xp.finfo(z.dtype).eps * size
 
 
 def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
@@ -252,7 +168,7 @@ def _probe(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     higher = path.highest.value > state.point.value + bar_of(state, path)
     chosen = column(np.arange(k), z) == turn
     off = z + xp.where(chosen, TEST_OFFSET / scale, 0.0)
-    trial = xp.where(returns, xp.where(flat, state.origin, z), _perturbed(path.highest.z, 0))
+    trial = xp.where(returns, xp.where(flat, state.origin, z), perturbed(path.highest.z, 0))
     stage = xp.where(returns, RETURN, xp.where(higher, CHECK, OVER))
     return path._replace(
         stage=xp.where(over, xp.where(tests, EACH, stage), path.stage),
@@ -303,7 +219,7 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
     ended = select(checks, over, along_profile)
     return select(
         again,
-        path._replace(trial=_perturbed(near.z, turn), corrections=turn),
+        path._replace(trial=perturbed(near.z, turn), corrections=turn),
         ended._replace(corrections=xp.where(again, turn, 0)),
     )
 
@@ -313,7 +229,7 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
     point.
     """
     xp = namespace(point.z)
-    rest = _solve_rest(why, point)
+    rest = solve_rest(why, point)
     finite = is_finite(point)
     bar = bar_at(why, state, path, path.offset)
     tested = xp.where(path.stage == TESTS, 0.5 * why.curvature * path.offset**2, 0.0)
@@ -424,7 +340,7 @@ def _noted(
     size = 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
     is_far = xp.abs(path.anchor_offset) * why.unit >= size
     little = xp.maximum(MAX_GAIN_AT_A_LIMIT, 10 * path.noise)
-    is_lost = is_lost | (not_below & is_far & (xp.abs(gain) <= little))
+    is_lost = is_lost | (not_below & is_far & (gain <= little))
     not_below = not_below & ~is_lost
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
     clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
@@ -442,9 +358,7 @@ def _noted(
         highest=select(higher, point, path.highest),
         least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
         most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),
-        clear_fall=xp.where(
-            clearly & side, xp.minimum(path.clear_fall, distance), path.clear_fall
-        ),
+        clear_fall=xp.where(clearly & side, xp.minimum(path.clear_fall, distance), path.clear_fall),
         high_reach=xp.where(high & side, xp.maximum(path.high_reach, distance), path.high_reach),
         is_lost=is_lost,
         near=select(near, point, path.near),
@@ -489,7 +403,7 @@ def _onward(
         place=xp.where(retreats, path.place, following),
         corrections=xp.zeros_like(path.corrections),
         retreats=xp.where(keeps, xp.where(reached, 0, path.retreats), path.retreats + 1),
-        trial=_predicted_by_power(why, before, anchor, direction, start, next_offset),
+        trial=predicted_by_power(why, before, anchor, direction, start, next_offset),
     )
 
 
@@ -509,7 +423,7 @@ def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
         side=xp.ones_like(path.side),
         offset=-TEST_OFFSET * xp.ones_like(path.offset),
         corrections=xp.zeros_like(path.corrections),
-        trial=_predicted_point(
+        trial=predicted_point(
             why, state.point.z, path.first_tangent, zero, -TEST_OFFSET * xp.ones_like(zero)
         ),
     )
@@ -519,7 +433,7 @@ def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
         stage=xp.where(done, xp.where(probes, PROBE, OVER), NOISE),
         active=path.active & (~done | probes),
         corrections=xp.zeros_like(path.corrections),
-        trial=_perturbed(state.point.z, 0),
+        trial=perturbed(state.point.z, 0),
     )
     return select(first, other, to_noise)
 
@@ -544,7 +458,7 @@ def _next_side(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
         anchor_offset=zero,
         anchor_value=state.point.value,
         anchor_slope=slope_of(why, state.point, path.first_tangent),
-        trial=_predicted_point(why, state.point.z, path.first_tangent, zero, next_offset),
+        trial=predicted_point(why, state.point.z, path.first_tangent, zero, next_offset),
     )
     over = path._replace(
         stage=xp.full_like(path.stage, PROBE), corrections=xp.zeros_like(path.corrections)
