@@ -3,8 +3,9 @@
 z_j is held at an offset, in units of its standard error, and the other coordinates are solved again
 by Newton steps. The first offsets are ±½, where ℓ has to fall as its parabola predicts, within a
 factor of three. If it does not, the noise of ℓ is measured at points a few ulps away, and the
-profile is followed from 1e-10 standard errors outwards, in both directions. Finally the noise at
-the highest point is measured.
+profile is followed from 1e-10 standard errors outwards, in both directions, until ℓ has fallen or
+the rounding error made by the distance is a unit of ℓ. Finally the noise at the highest point is
+measured.
 
 Of 150 logits with n = 25 the ratio of fall to parabola was .79 to 1.34; of 100 Weibull samples with
 n = 7, .88 to 1.14; of a truncated normal whose mean runs away, −2e-4 and .01.
