@@ -79,7 +79,7 @@ def reach(
         """The entries (p, ...) that coordinates (k, ...) can move."""
         return xp.any(_incidence(chart, coordinates) & coordinates[None], axis=1)
 
-    concerned = moves(limit.recedes & touched)
+    concerned = moves(receding | limit.recedes & touched)
     low, high = (
         column(np.array([bound[side] for bound in chart.layout.bounds]), x) for side in (0, 1)
     )

@@ -37,6 +37,7 @@ SHARE_OF_EQUAL_SUSPICION = (
 )
 MIN_SHARE_OF_REACH = 0.1  # of the widest standard error, relative to the size of its coordinate
 DECREMENT_OF_NOTHING = 1e-24  # below it no step converges any more
+MAX_DECREMENT_OF_A_TAIL_TO_ITS_END = 1.0  # in units of ℓ
 SCALED_LENGTH_OF_COLLAPSE = 1e8  # standard errors from a coordinate to zero
 
 
@@ -167,7 +168,9 @@ def came_along_tail(state: State, bar: Array) -> Array:
     gained = state.point.value - state.tail.value
     singular = ~(state.newton.definite & state.newton.convex)
     unclear = ~is_clean(state) | is_restart(state) | singular
-    return (state.tail.length >= STEPS_OF_A_TAIL) & (gained > bar) & unclear
+    # A tail that had more than that yet to gain was left for elsewhere.
+    near_limit = (state.tail.decrement <= MAX_DECREMENT_OF_A_TAIL_TO_ITS_END) | is_restart(state)
+    return (state.tail.length >= STEPS_OF_A_TAIL) & (gained > bar) & unclear & near_limit
 
 
 def is_collapse(state: State) -> Array:

@@ -285,6 +285,11 @@ def arrived(
         point=select(vanished, state.point, seen.point),
         move=xp.where(vanished, receding(state.point.z, state.last), seen.move),
     )
+    hidden = _is_hidden_tail(state, seen)
+    seen = seen._replace(
+        shape=xp.where(hidden, int(Shape.TAIL), seen.shape),
+        move=xp.where(hidden, receding(state.tail.z, state.tail.move), seen.move),
+    )
     tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
     # a last look that hardly moved does not tell the way that the ascent came by
@@ -330,7 +335,22 @@ def _has_vanished(state: State, shape: Array) -> Array:
     moves = is_receding(state.point.z, state.last)
     gone = (state.point.absolute <= MAX_VANISHED_SUM) & (state.rise > MAX_VANISHED_SUM)
     nowhere = is_one_of(shape, Shape.UNKNOWN, Shape.VANISHING)
+    # On level ground that is so only where the curvature has gone too, not at a ridge of height 0.
+    curvature = xp.max(xp.abs(state.point.hessian), axis=(0, 1))
+    nowhere = nowhere | (is_one_of(shape, Shape.LEVEL) & (curvature <= MAX_VANISHED_SUM))
     return gone & xp.any(moves, axis=0) & nowhere
+
+
+def _is_hidden_tail(state: State, seen: Found) -> Array:
+    """Whether an ascent came along a tail to where noise that the user's function makes hides what
+    it has yet to gain.
+    """
+    amplified = seen.noise > NOISE_AMPLIFICATION * noise_of(state.point)
+    faded = state.tail.decrement <= 10 * seen.noise
+    # Beyond what a tail can gain, rounding led there.
+    below = state.point.value <= state.tail.value + 20 * state.tail.decrement
+    follows = (state.tail.length >= STEPS_OF_A_TAIL) & below
+    return is_one_of(seen.shape, Shape.UNKNOWN) & amplified & faded & follows
 
 
 def _is_fading(state: State, ahead: Point) -> Array:

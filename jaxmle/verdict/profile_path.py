@@ -19,6 +19,7 @@ PLACE_OF_ROUNDING = OFFSETS.index(
 )  # 195 312: what rounding makes of two collinear columns shows
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
+BARS_OF_A_CLEAR_FALL = 100.0  # changes that noise explains
 ROUNDINGS_OF_A_DISTANCE = 64.0
 NOISE_AMPLIFICATION = (
     100.0  # times the rounding of a sum of terms: noise that the user's function makes
@@ -40,10 +41,14 @@ class ProfilePath(NamedTuple):
     place: Array  # the place in OFFSETS that is aimed at
     offset: Array  # signed, in units, of the trial
     corrections: Array
+    correction: Array  # (k, ...) the step that the last of them made
+    corrected_value: Array  # ℓ before it
     retreats: Array
     steps: Array
     anchor: Array  # (k, ...) the last point of this side at which the rest was solved
     tangent: Array  # (k, ...) dz/dz_j there
+    previous_tangent: Array  # (k, ...) at the solved point before that
+    previous_held: Array  # z_j there
     anchor_offset: Array
     anchor_value: Array  # ℓ there
     anchor_slope: Array  # dℓ/dz_j there, per unit
@@ -51,10 +56,15 @@ class ProfilePath(NamedTuple):
     changes: Array  # (2, offsets, ...) the same along the walk
     level_reach: Array  # (2, ...) the offset up to which ℓ is level
     noise: Array  # how much ℓ differs between points that should have one value
+    noise_near: Array  # by how much it differs from its slopes at the nearest offsets
     noise_there: Array  # the same at the highest point
     hessian_noise: Array  # how much their scaled Hessians differ
     false_curvature: Array  # along some coordinate ℓ does not fall as its standard error says
-    falling: Array  # (2, ...) points a little below the end of the ascent
+    least_fall: Array  # (2, ...) of ℓ to a point a little below the end of the ascent
+    most_fall: Array  # (2, ...)
+    clear_fall: Array  # (2, ...) the nearest offset at which ℓ is clearly lower
+    high_reach: Array  # (2, ...) the farthest one at which it is not lower
+    is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point
     near: Point  # the end of the ascent with the rest solved again
     level: Point  # the outermost point within noise of the end of the ascent
@@ -70,7 +80,8 @@ def was_followed(path: ProfilePath) -> Array:
 
 def bar_of(state: State, path: ProfilePath) -> Array:
     """The largest change of ℓ that noise, or the remaining decrement, can explain."""
-    return 10 * path.noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
+    noise = namespace(path.noise).maximum(path.noise, path.noise_near)
+    return 10 * noise + 4 * namespace(path.noise).minimum(state.newton.decrement, 1e-6)
 
 
 def bar_at(why: Doubt, state: State, path: ProfilePath, offset: Array) -> Array:
@@ -115,11 +126,14 @@ def is_amplified(state: State, path: ProfilePath) -> Array:
 
 def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
     """Whether the gain from the anchor to this point is consistent with the slopes, for an ℓ with
-    amplified noise: a function that has lost all its digits can be smooth again at a wrong height.
+    amplified noise or a large gain: a function that has lost all its digits can be smooth again at
+    a wrong height.
     """
     xp = namespace(slope)
     steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))
     promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
     gain = point.value - path.anchor_value
-    bar = bar_at(why, state, path, path.offset) + 2 * state.newton.decrement
-    return ~is_amplified(state, path) | (gain <= promised + bar)
+    left = 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
+    bar = bar_at(why, state, path, path.offset) + left
+    asked = is_amplified(state, path) | (gain > CLEAR_FALL)
+    return ~asked | (gain <= promised + bar)

@@ -3,8 +3,9 @@
 z_j is held at an offset, in units of its standard error, and the other coordinates are solved again
 by Newton steps. The first offsets are ±½, where ℓ has to fall as its parabola predicts, within a
 factor of three. If it does not, the noise of ℓ is measured at points a few ulps away, and the
-profile is followed from 1e-10 standard errors outwards, in both directions. Finally the noise at
-the highest point is measured.
+profile is followed from 1e-10 standard errors outwards, in both directions, until ℓ has fallen or
+the rounding error made by the distance is a unit of ℓ. Finally the noise at the highest point is
+measured.
 
 Of 150 logits with n = 25 the ratio of fall to parabola was .79 to 1.34; of 100 Weibull samples with
 n = 7, .88 to 1.14; of a truncated normal whose mean runs away, −2e-4 and .01.
@@ -24,11 +25,8 @@ from jaxmle.solvers.leading_axes import (
     dot,
     members_of,
     outer,
-    symmetric,
-    times,
-    transposed,
 )
-from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
+from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import (
     Point,
     State,
@@ -40,10 +38,12 @@ from jaxmle.solvers.state import (
 )
 from jaxmle.verdict.doubt import TEST_OFFSET, Doubt, came_along_tail, is_restart
 from jaxmle.verdict.profile_path import (
+    BARS_OF_A_CLEAR_FALL,
     CHECK,
     CLEAR_FALL,
     EACH,
     FALL_RATIO,
+    MAX_SHARE_OF_SLOPES,
     NOISE,
     NOISE_PROBES,
     OFFSETS,
@@ -63,12 +63,14 @@ from jaxmle.verdict.profile_path import (
     passes,
     slope_of,
 )
+from jaxmle.verdict.profile_points import perturbed, predicted_by_power, predicted_point, solve_rest
 
 MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
+MAX_LEFT_OF_THE_REST = 0.01  # in units of ℓ, that rounding of its terms excuses
+SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left to gain
+LENGTH_OF_A_NOISE_PROBE = 1e-6  # of z_j, or of ten standard errors: slopes tell ℓ so near
+MAX_GAIN_AT_A_LIMIT = 1e-9  # in units of ℓ: 1e-4 standard errors of what keeps a limit
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
-MAX_EXPONENT_OF_A_RIDGE = 3.0  # of z_j, by which another coordinate may go with it
-UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
-MIN_STEP_OFF_SADDLE = 0.1  # in units of the metric
 
 
 def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
@@ -79,11 +81,11 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
     zero = xp.zeros(members, dtype=xp.int32)
     nothing = xp.zeros(members, dtype)
     half = TEST_OFFSET * xp.ones(members, dtype)
-    tangent = _solve_rest(why, state.point).tangent
+    tangent = solve_rest(why, state.point).tangent
     starts_with_noise = (why.curvature == 0.0) | why.is_noisy
-    first = _predicted_point(why, state.point.z, tangent, nothing, half)
+    first = predicted_point(why, state.point.z, tangent, nothing, half)
     return ProfilePath(
-        xp.where(starts_with_noise, _perturbed(state.point.z, 0), first),
+        xp.where(starts_with_noise, perturbed(state.point.z, 0), first),
         active,
         tangent,
         xp.where(starts_with_noise, NOISE, TESTS).astype(xp.int32),
@@ -91,10 +93,14 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         zero,
         half,
         zero,
+        xp.zeros_like(tangent),
+        nothing,
         zero,
         zero,
         state.point.z,
         tangent,
+        tangent,
+        xp.sum(why.coordinate * state.point.z, axis=0),
         nothing,
         state.point.value,
         slope_of(why, state.point, tangent),
@@ -104,8 +110,13 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         noise_of(state.point),
         nothing,
         nothing,
+        nothing,
         xp.zeros(members, bool),
-        xp.zeros((2, *members), dtype=xp.int32),
+        xp.full((2, *members), xp.inf, dtype),
+        xp.zeros((2, *members), dtype),
+        xp.full((2, *members), xp.inf, dtype),
+        xp.zeros((2, *members), dtype),
+        xp.zeros(members, bool),
         state.point,
         state.point,
         state.point,
@@ -113,81 +124,6 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         nothing,
         state.point.z,
     )
-
-
-class Rest(NamedTuple):
-    """The other coordinates while z_j is held."""
-
-    step: Array  # (k, ...) towards their maximum
-    decrement: Array  # what they have yet to gain
-    tangent: Array  # (k, ...) dz/dz_j while they stay at it
-    is_concave: Array  # ℓ is so in them
-
-
-def _solve_rest(why: Doubt, point: Point) -> Rest:
-    """The Newton step of the other coordinates, by eigenvectors: an ascent direction also where ℓ
-    is not concave, and zero along directions in which ℓ is flat.
-    """
-    xp = namespace(point.z)
-    free = 1.0 - why.coordinate
-    scale = metric_of(point.hessian, point.score)
-    hessian = symmetric(point.hessian) / outer(scale, scale)
-    held = outer(why.coordinate, why.coordinate)
-    values, q = eigh(-hessian * free[:, None] * free[None, :] + held)
-    cut = k_times_eps(point.z) * 50.0
-    flat = xp.abs(values) <= cut
-    weights = xp.where(flat, 0.0, 1.0 / xp.where(flat, 1.0, xp.abs(values)))
-    inverse = from_eigen(q, weights)
-    slope = free * point.score / scale
-    # Where it curves upwards and has no slope, as where two exponentials are equal, it is pushed.
-    convex = values < -UPWARD_CURVATURE
-    along = times(transposed(q), slope) * weights
-    is_saddle = convex & (xp.abs(along) < MIN_STEP_OFF_SADDLE)
-    along = xp.where(
-        is_saddle, xp.where(along < 0, -MIN_STEP_OFF_SADDLE, MIN_STEP_OFF_SADDLE), along
-    )
-    step = times(q, along)
-    left = 0.5 * xp.sum(xp.abs(values) * along**2, axis=0)
-    unit = xp.sum(why.coordinate * scale, axis=0)
-    along = times(inverse, times(hessian, why.coordinate) * free) * unit
-    tangent = along * free / scale + why.coordinate
-    return Rest(step * free / scale, left, tangent, ~xp.any(convex, axis=0))
-
-
-def k_times_eps(z: Array) -> Array:
-    """The rounding error of an eigenvalue of a matrix scaled to one."""
-    return z.shape[0] * namespace(z).finfo(z.dtype).eps
-
-
-def _predicted_point(
-    why: Doubt, anchor: Array, tangent: Array, start: Array | float, end: Array | float
-) -> Array:
-    return anchor + (end - start) * why.unit * tangent
-
-
-def _predicted_by_powers(
-    why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array
-) -> Array:
-    """The predicted point along z_i ∝ z_jᵉ with the same tangent. A ridge z_i z_j = c soon leaves
-    its tangent, but not this curve. Coordinates without such a power move linearly.
-    """
-    xp = namespace(anchor)
-    held = xp.sum(why.coordinate * anchor, axis=0)
-    growth = 1.0 + (end - start) * why.unit / xp.where(held == 0, 1.0, held)
-    power = tangent * held / xp.where(anchor == 0, 1.0, anchor)
-    is_power = (
-        (growth > 0) & (held != 0) & (anchor != 0) & (xp.abs(power) <= MAX_EXPONENT_OF_A_RIDGE)
-    )
-    by_power = anchor * xp.where(is_power, growth, 1.0) ** xp.where(is_power, power, 0.0)
-    return xp.where(is_power, by_power, _predicted_point(why, anchor, tangent, start, end))
-
-
-def _perturbed(z: Array, turn: int | Array) -> Array:
-    """A point a few ulps away in every coordinate, in another direction at each turn."""
-    xp = namespace(z)
-    sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)
-    size = xp.maximum(xp.abs(z), xp.finfo(z.dtype).tiny ** 0.5)
-    return z + sign * (1 + 2 * turn) * xp.finfo(z.dtype).eps * size
 
 
 def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
@@ -234,7 +170,7 @@ def _probe(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     higher = path.highest.value > state.point.value + bar_of(state, path)
     chosen = column(np.arange(k), z) == turn
     off = z + xp.where(chosen, TEST_OFFSET / scale, 0.0)
-    trial = xp.where(returns, xp.where(flat, state.origin, z), _perturbed(path.highest.z, 0))
+    trial = xp.where(returns, xp.where(flat, state.origin, z), perturbed(path.highest.z, 0))
     stage = xp.where(returns, RETURN, xp.where(higher, CHECK, OVER))
     return path._replace(
         stage=xp.where(over, xp.where(tests, EACH, stage), path.stage),
@@ -288,7 +224,7 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
     ended = select(checks, over, ended)
     return select(
         again,
-        path._replace(trial=_perturbed(near.z, turn), corrections=turn),
+        path._replace(trial=perturbed(near.z, turn), corrections=turn),
         ended._replace(corrections=xp.where(again, turn, 0)),
     )
 
@@ -296,7 +232,7 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
 def _to_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     """The state at the start of the tests."""
     xp = namespace(path.trial)
-    trial = _predicted_point(why, state.point.z, path.first_tangent, 0.0, TEST_OFFSET)
+    trial = predicted_point(why, state.point.z, path.first_tangent, 0.0, TEST_OFFSET)
     return path._replace(stage=xp.full_like(path.stage, TESTS), trial=trial)
 
 
@@ -305,20 +241,34 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
     point.
     """
     xp = namespace(point.z)
-    rest = _solve_rest(why, point)
+    rest = solve_rest(why, point)
     finite = is_finite(point)
+    bar = bar_at(why, state, path, path.offset)
     tested = xp.where(path.stage == TESTS, 0.5 * why.curvature * path.offset**2, 0.0)
-    enough = xp.maximum(xp.maximum(noise_of(point), path.noise), 0.01 * tested)
-    solved = finite & (rest.decrement <= enough)
-    corrects = finite & ~solved & (path.corrections < MAX_CORRECTIONS)
+    noise = xp.minimum(noise_of(point), MAX_LEFT_OF_THE_REST)
+    enough = xp.maximum(xp.maximum(noise, path.noise), 0.01 * tested)
+    enough = xp.maximum(enough, xp.where(path.stage == TESTS, 0.0, SHARE_OF_BAR_LEFT * bar))
+    # Far out a Newton step of derivatives that are rounding goes anywhere: less of it is tried.
+    overshoots = (path.corrections > 0) & ~(point.value >= path.corrected_value - bar)
+    solved = finite & (rest.decrement <= enough) & ~overshoots
+    corrects = (finite | overshoots) & ~solved & (path.corrections < MAX_CORRECTIONS)
     above = finite & ~rest.is_concave & (point.value > path.highest.value)
     above = above & ~is_amplified(state, path)
-    above = above & (point.value - state.point.value > bar_at(why, state, path, path.offset))
+    above = above & (point.value - state.point.value > bar)
+    # What no slope promises is a wrong height, where the function has lost its digits.
+    promised = MAX_SHARE_OF_SLOPES * xp.abs(dot(point.score, point.z - path.anchor))
+    above = above & (point.value - path.anchor_value <= promised + CLEAR_FALL)
     path = path._replace(highest=select(above, point, path.highest))
+    step = xp.where(overshoots, 0.25 * path.correction, rest.step)
+    base = xp.where(overshoots, point.z - path.correction, point.z)
+    again = path._replace(
+        trial=base + step,
+        correction=step,
+        corrected_value=xp.where(overshoots, path.corrected_value, point.value),
+        corrections=path.corrections + 1,
+    )
     return select_lazily(
-        corrects,
-        lambda: path._replace(trial=point.z + rest.step, corrections=path.corrections + 1),
-        lambda: _arrive(why, state, path, point, rest.tangent, solved),
+        corrects, lambda: again, lambda: _arrive(why, state, path, point, rest.tangent, solved)
     )
 
 
@@ -331,14 +281,25 @@ def _arrive(
     xp = namespace(point.z)
     tests = path.stage == TESTS
     slope = slope_of(why, point, tangent)
-    solved = solved & is_credible(why, state, path, point, slope)
+    bar = bar_at(why, state, path, path.offset)
+    is_blurred = (bar > CLEAR_FALL) & ~tests
+    solved = solved & is_credible(why, state, path, point, slope) & ~is_blurred
     change = xp.where(solved, point.value - state.point.value, xp.nan)
     reached = solved & (xp.abs(path.offset) >= 0.999 * _offset_at(path, path.place))
-    bar = bar_at(why, state, path, path.offset)
     level = solved & ~tests & (xp.abs(change) <= bar)
-    path = _noted(why, state, path, point, Change(change, bar, solved, reached, level))
+    # Points so near one another differ by their slopes, and by noise.
+    promised = 0.5 * (slope + path.anchor_slope) * (path.offset - path.anchor_offset)
+    differs = xp.abs(point.value - path.anchor_value - promised)
+    held = xp.sum(why.coordinate * point.z, axis=0)
+    near = LENGTH_OF_A_NOISE_PROBE * xp.minimum(10.0, (1.0 + xp.abs(held)) / why.unit)
+    is_near = xp.abs(path.offset) <= near
+    is_probe = solved & ~tests & is_near & (path.anchor_offset != 0)
+    noise_near = xp.maximum(path.noise_near, xp.where(is_probe, differs, 0.0))
     fallen = solved & (change < -CLEAR_FALL)
-    retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests
+    retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
+    arrives = reached & ~retreats
+    path = _noted(why, state, path, point, Change(change, bar, solved, arrives, level))
+    path = path._replace(noise_near=noise_near)
     following = path.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (path.place == PLACE_OF_ROUNDING))
     ends = ~retreats & (last | fallen | ~solved)
@@ -382,8 +343,21 @@ def _noted(
     goes_on = ~came_along_tail(state, bar) | forward
     farther = goes_on & (distance >= path.reach)
     not_below = solved & ~tests & (value >= -bar) & farther
+    gain = point.value - path.anchor_value
+    level_bar = bar_of(state, path)
+    bar_of_distance = bar - level_bar
+    # Farther out, rounding in the coordinates is more than what ℓ still gains.
+    is_lost = path.is_lost | (not_below & (bar_of_distance > xp.maximum(level_bar, gain)))
+    # Twice the size of z_j out, where next to nothing is gained any more, the limit is reached.
+    size = 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
+    is_far = xp.abs(path.anchor_offset) * why.unit >= size
+    little = xp.maximum(MAX_GAIN_AT_A_LIMIT, 10 * path.noise)
+    is_lost = is_lost | (not_below & is_far & (gain <= little))
+    not_below = not_below & ~is_lost
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
-    higher = solved & (value > bar) & (point.value > path.highest.value)
+    clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
+    high = solved & ~tests & (value >= -bar)
+    higher = solved & (value > bar) & (point.value - bar_of_distance > path.highest.value)
     near = not_below & (path.side == 0) & (path.place == 0)
     # Where the rest can hardly be solved any more, points lie so near one another that their
     # difference does not tell what recedes.
@@ -394,7 +368,11 @@ def _noted(
         changes=xp.where(~tests & reached & cell, value, path.changes),
         level_reach=xp.where(level & side, reach, path.level_reach),
         highest=select(higher, point, path.highest),
-        falling=(path.falling + (between & side)).astype(xp.int32),
+        least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
+        most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),
+        clear_fall=xp.where(clearly & side, xp.minimum(path.clear_fall, distance), path.clear_fall),
+        high_reach=xp.where(high & side, xp.maximum(path.high_reach, distance), path.high_reach),
+        is_lost=is_lost,
         near=select(near, point, path.near),
         level=select(not_below & (value <= bar), point, path.level),
         outermost=select(not_below, point, path.outermost),
@@ -424,7 +402,12 @@ def _onward(
     direction = xp.where(keeps, tangent, path.tangent)
     start = xp.where(keeps, path.offset, path.anchor_offset)
     next_offset = xp.where(keeps, sign * _offset_at(path, following), path.anchor_offset + shorter)
-    return path._replace(
+    held = xp.sum(why.coordinate * path.anchor, axis=0)
+    before = path._replace(
+        previous_tangent=xp.where(keeps, path.tangent, path.previous_tangent),
+        previous_held=xp.where(keeps, held, path.previous_held),
+    )
+    return before._replace(
         anchor=anchor,
         tangent=direction,
         anchor_offset=start,
@@ -432,11 +415,7 @@ def _onward(
         place=xp.where(retreats, path.place, following),
         corrections=xp.zeros_like(path.corrections),
         retreats=xp.where(keeps, xp.where(reached, 0, path.retreats), path.retreats + 1),
-        trial=select(
-            keeps,
-            _predicted_point(why, anchor, direction, start, next_offset),
-            _predicted_by_powers(why, anchor, direction, start, next_offset),
-        ),
+        trial=predicted_by_power(why, before, anchor, direction, start, next_offset),
     )
 
 
@@ -456,7 +435,7 @@ def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
         side=xp.ones_like(path.side),
         offset=-TEST_OFFSET * xp.ones_like(path.offset),
         corrections=xp.zeros_like(path.corrections),
-        trial=_predicted_point(
+        trial=predicted_point(
             why, state.point.z, path.first_tangent, zero, -TEST_OFFSET * xp.ones_like(zero)
         ),
     )
@@ -467,7 +446,7 @@ def _after_tests(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
         stage=xp.where(done, xp.where(probes, PROBE, OVER), NOISE),
         active=path.active & (~done | probes),
         corrections=xp.zeros_like(path.corrections),
-        trial=_perturbed(state.point.z, 0),
+        trial=perturbed(state.point.z, 0),
     )
     along_profile = _next_side(
         why, state, path._replace(stage=xp.full_like(path.stage, PROFILE), side=path.side - 2)
@@ -484,15 +463,18 @@ def _next_side(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     onward = path._replace(
         side=side,
         place=xp.zeros_like(path.place),
+        is_lost=xp.zeros_like(path.is_lost),
         offset=next_offset,
         corrections=xp.zeros_like(path.corrections),
         retreats=xp.zeros_like(path.retreats),
         anchor=state.point.z,
         tangent=path.first_tangent,
+        previous_tangent=path.first_tangent,
+        previous_held=xp.sum(why.coordinate * state.point.z, axis=0),
         anchor_offset=zero,
         anchor_value=state.point.value,
         anchor_slope=slope_of(why, state.point, path.first_tangent),
-        trial=_predicted_point(why, state.point.z, path.first_tangent, zero, next_offset),
+        trial=predicted_point(why, state.point.z, path.first_tangent, zero, next_offset),
     )
     over = path._replace(
         stage=xp.full_like(path.stage, PROBE), corrections=xp.zeros_like(path.corrections)

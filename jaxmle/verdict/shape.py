@@ -47,7 +47,7 @@ MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times a
 MIN_EQUAL_GAINS = 6  # steps of even gain in a row that make growth without end
 NOISE_TO_HIDE_A_RISE = 0.05  # in units of ℓ
 MAX_NOISE_OF_RISE = (
-    1e-4  # in units of ℓ, at the point it rises to: an ascent from there shows no more
+    1e-4  # in units of ℓ or of the rise, at its point: an ascent from there shows no more
 )
 MIN_REACH_OF_A_QUARTIC = 1e-3  # nearer than that its fall is rounding
 MIN_LENGTH_OF_A_RIDGE = 0.01  # in standard errors of its coordinate, the others held
@@ -55,6 +55,8 @@ MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a
 MAX_HESSIAN_NOISE = (
     0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 )
+MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
+MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 )
@@ -101,6 +103,7 @@ class _Sides(NamedTuple):
     backwards: Array  # against the way that the ascent came by
     along_tail: Array  # (...) it came along a tail
     steady: Array  # ℓ grows at the end, and not by less and less
+    accelerates: Array  # but by more and more, as towards a maximum far out
     fades: Array  # it does, by less and less, until nothing could be solved any more
 
 
@@ -111,12 +114,13 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     known = xp.isfinite(changes)
     bars = bar_at(why, state, path, _offsets(changes))
     last = xp.max(xp.where(known, _places(changes), -1), axis=1)
-    stays = xp.all(~known | (changes >= -bars), axis=1) & (last >= 0)
+    fell = xp.any(known & (changes < -bars), axis=1) | (path.most_fall > bar)
+    stays = ~fell & (last >= 0)
     along_tail = came_along_tail(state, bar)
     forward = xp.sign(xp.sum(why.coordinate * state.tail.move, axis=0))
     backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
-    fell = xp.any(known & (changes < -bars), axis=1)
-    gradual = path.falling >= 2
+    least_fall = xp.maximum(path.least_fall, bar)
+    gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * least_fall
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
     last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
@@ -135,6 +139,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
         backwards=backwards,
         along_tail=along_tail,
         steady=grows & last_holds & before_holds,
+        accelerates=gains[1] > MAX_RATIO_OF_EVEN_GAINS * gains[2],
         fades=fades & (gradual | (along_tail & backwards))[::-1],
     )
 
@@ -148,7 +153,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     top = xp.maximum(top, path.highest.value - state.point.value)
     # Where a few ulps change ℓ so much, its height is no evidence.
     noise_is_small = path.noise_there <= xp.maximum(
-        MAX_NOISE_OF_RISE, NOISE_AMPLIFICATION * noise_of(state.point)
+        MAX_NOISE_OF_RISE * xp.maximum(1.0, top), NOISE_AMPLIFICATION * noise_of(state.point)
     )
     rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
     # Where rounding is far above that of a sum, level ground may be what it hides.
@@ -165,14 +170,15 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
     # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
-    peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK)
+    peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK, Shape.VANISHING)
     blurred = (path.hessian_noise > MAX_HESSIAN_NOISE) | path.false_curvature
     shape = xp.where(peaks & blurred, int(Shape.UNKNOWN), shape)
     end = select(rises, path.outermost, path.level)
     point = select(is_one_of(shape, Shape.LEVEL), path.near, state.point)
     point = select(is_one_of(shape, Shape.RISES), path.highest, point)
     point = select(is_one_of(shape, Shape.TAIL), end, point)
-    move = end.z - path.before
+    is_outermost = xp.all(end.z == path.outermost.z, axis=0)
+    move = end.z - xp.where(is_outermost, path.before, state.point.z)
     # What converges along the tail moves less and less; what recedes as much as it is large.
     move = xp.where(is_receding(end.z, move), move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
@@ -229,10 +235,13 @@ def _rising(
     # the rest may have been solved once more on the way to an offset where it could not be
     outermost = path.outermost.value - state.point.value
     at_end = xp.maximum(at_end, xp.where(amplified, -xp.inf, outermost))
-    ends_high = xp.any((sides.is_open | sides.fades) & (at_end >= top - sides.bar), axis=0)
+    bar_at_end = xp.maximum(_back(sides.bars, sides.last, 0), sides.bar)
+    ends_high = (sides.is_open | sides.fades) & (at_end + bar_at_end >= top)
+    ends_high = xp.any(ends_high & ~_turns(path.changes, sides), axis=0)
     grows = xp.any(sides.is_open & sides.steady, axis=0)
-    # Growth that goes on beyond the scale of the point itself.
-    endless = grows & (path.reach * why.unit >= 100 * _size(why, state))
+    # Growth that goes on beyond the scale of the point itself; not that up a distant parabola.
+    even = sides.is_open & sides.steady & ~sides.accelerates
+    endless = xp.any(even, axis=0) & (path.reach * why.unit >= 100 * _size(why, state))
     collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(state) & ~amplified
     return (
         (rises & ends_high & endless, Shape.ENDLESS),
@@ -240,6 +249,16 @@ def _rising(
         (rises & ends_high & ~grows, Shape.TAIL),
         (rises, Shape.RISES),
     )
+
+
+def _turns(changes: Array, sides: _Sides) -> Array:
+    """Whether ℓ falls again (2, ...) from where it was highest, by more than noise explains."""
+    xp = namespace(changes)
+    least = xp.where(sides.known, changes - sides.bars, -xp.inf)
+    most = xp.where(sides.known, changes + sides.bars, xp.inf)
+    highest = xp.max(least, axis=1, keepdims=True)
+    beyond = _places(changes) > _first(least == highest)
+    return xp.any(beyond & (most < highest), axis=1)
 
 
 def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
@@ -274,6 +293,12 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     converged = clean & curved
     unclear = (gradual & ~converged) | (xp.any(sides.falls, axis=0) & ~clean)
     tail = one_way & (sides.along_tail | unclear)
+    # Half as far as ℓ falls clearly one way, it does not fall at all the other way.
+    is_far = path.high_reach >= 0.5 * path.clear_fall[::-1]
+    lopsided = sides.stays & sides.gradual[::-1] & is_far
+    # An ascent that converged to an information that is not rounding was on a ridge.
+    firm = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
+    lopsided = xp.any(lopsided & ~sides.steady, axis=0) & ~firm
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
     to_limit = sides.along_tail | (gradual & why.is_logarithm)
     # as far as where a parabola would have been seen to fall
@@ -285,6 +310,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
         (dips, Shape.VANISHING),
+        (lopsided, Shape.TAIL),
         (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
