@@ -125,15 +125,13 @@ def is_amplified(state: State, path: ProfilePath) -> Array:
 
 
 def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
-    """Whether the gain from the anchor to this point is consistent with the slopes, for an ℓ with
-    amplified noise or a large gain: a function that has lost all its digits can be smooth again at
-    a wrong height.
+    """Whether the change of ℓ from the anchor to this point is what the slopes at both promise. If
+    not, ℓ has lost its digits there, although it may be smooth again at a wrong height, or a
+    shorter step shows what lies between.
     """
     xp = namespace(slope)
     steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))
     promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
-    gain = point.value - path.anchor_value
+    change = xp.abs(point.value - path.anchor_value)
     left = 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
-    bar = bar_at(why, state, path, path.offset) + left
-    asked = is_amplified(state, path) | (gain > CLEAR_FALL)
-    return ~asked | (gain <= promised + bar)
+    return change <= promised + bar_at(why, state, path, path.offset) + left

@@ -305,7 +305,8 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     both_ways = xp.all(sides.stays & (sides.last >= OFFSETS.index(TEST_OFFSET)), axis=0)
     # ℓ that falls and comes back to its level farther off is that of a plateau beside a hollow.
     back = sides.known & (path.changes >= -sides.bar) & (_places(path.changes) > _first(fallen))
-    dips = xp.any(back, axis=(0, 1)) & ~amplified
+    is_noise = path.noise_there > MAX_NOISE_OF_RISE  # which brought it back
+    dips = xp.any(back, axis=(0, 1)) & ~amplified & ~is_noise
     # A maximum of eighth order is level near by, and falls gradually on both sides.
     is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (

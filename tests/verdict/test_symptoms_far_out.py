@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.scipy.special import log_ndtr
 from jax.scipy.stats import norm
+from jax.scipy.stats import t as student
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -334,3 +335,17 @@ def test_a_curvature_that_is_rounding_at_an_edge_of_the_support_gave_a_standard_
     assert not fit.converged
     assert np.isnan(fit.se[1])
     assert_allclose(fit.x, [0.35, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [5, 9, 17, 42, 51])
+@pytest.mark.parametrize("start", [[0.0, 1.0, 3.0], [3.0, 2.0, 10.0]])
+def test_degrees_of_freedom_whose_profile_ends_in_noise_were_singular(seed, start):
+    """Student's t, its raw degrees of freedom: the profile falls by less than a unit to that of the
+    normal law, and beyond 1e9 differences of log-gammas are noise, which looked like higher ground.
+    """
+    y = 3 + 2 * np.random.default_rng(seed).standard_t(6, size=60)
+    fit = jm.fit(lambda t, y: student.logpdf(y, t[2], t[0], t[1]), np.array(start), y)
+    assert_fit(fit, "CONVERGED")
+    df, location, scale = stats.t.fit(y)
+    assert_allclose(fit.loglik, stats.t.logpdf(y, df, location, scale).sum(), atol=1e-5)
+    assert np.isfinite(fit.se[0])
