@@ -117,6 +117,7 @@ def explain(fit: Record) -> str:
     if status == Status.SEPARATED:
         sentence = _infinite(fit) + sentence + _undetermined(fit)
         sentence += SEEN_LOCALLY if not int(w.certificate) else ""
+        sentence += _short_of_limit(fit)
         # of a robust covariance, the row is one of leverage one
         is_nan = has_row and fit.vcov_kind == "observed"
         sentence += NAN_FURTHER_OUT.format(place=place) + BRANCH_RULE if is_nan else ""
@@ -245,6 +246,16 @@ def _withheld(fit: Record) -> str:
         "maximum predicts, or has ended before, so a standard error would be misleading. Use a "
         "profile interval (jaxmle.profile)."
     )
+
+
+def _short_of_limit(fit: Record) -> str:
+    """Which finite estimates of a separated fit have not reached their limit, a sentence."""
+    variance = np.diagonal(np.asarray(fit.witness.vcov))
+    known = np.isfinite(variance) & (variance > 0)
+    listed = _listed(fit, np.isnan(fit.se) & np.isfinite(fit.x) & known)
+    if not listed:
+        return ""
+    return f" No standard error is given for {listed}: the limit of this estimate is farther on."
 
 
 def combination(

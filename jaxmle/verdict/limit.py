@@ -312,7 +312,7 @@ def arrived(
         decrement=decrement,
         short=short,
         steps=xp.zeros_like(path.steps),
-        hidden=_hidden(why, seen.shape),
+        hidden=xp.maximum(_hidden(why, seen.shape), 1.0 * (seen.unsettled & tail)),
         sharp=seen.sharp,
         blurred=seen.blurred,
         noise=seen.noise,

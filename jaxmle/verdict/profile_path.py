@@ -64,6 +64,7 @@ class ProfilePath(NamedTuple):
     most_fall: Array  # (2, ...)
     clear_fall: Array  # (2, ...) the nearest offset at which ℓ is clearly lower
     high_reach: Array  # (2, ...) the farthest one at which it is not lower
+    ended_below: Array  # (2, ...) the side ended where ℓ was clearly lower
     is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point
     near: Point  # the end of the ascent with the rest solved again
@@ -71,6 +72,21 @@ class ProfilePath(NamedTuple):
     outermost: Point  # the outermost point that is not below it
     reach: Array  # the offset there
     before: Array  # (k, ...) the last solved point at half its distance or less
+    # (k, ...) the power of the offset with which the tangent goes there; 0 where nothing tells it
+    power: Array
+
+
+def power_of_tangent(path: ProfilePath, tangent: Array) -> Array:
+    """The power of the offset (k, ...) with which the tangent goes from the anchor to this point:
+    0 for what recedes like z_j, −1 like its logarithm; below −1 a coordinate has a limit.
+    """
+    xp = namespace(tangent)
+    is_known = (path.tangent != 0) & (tangent != 0)
+    ratio = xp.where(is_known, tangent / xp.where(is_known, path.tangent, 1.0), 1.0)
+    growth = xp.abs(path.offset) / xp.where(path.anchor_offset == 0, 1.0, path.anchor_offset)
+    growth = xp.abs(growth)
+    tells = (path.anchor_offset != 0) & (growth >= 2.0)
+    return xp.where(tells, xp.log(xp.abs(ratio)) / xp.log(xp.where(tells, growth, 2.0)), path.power)
 
 
 def was_followed(path: ProfilePath) -> Array:

@@ -61,6 +61,7 @@ from jaxmle.verdict.profile_path import (
     is_credible,
     is_sound_but_unclean,
     passes,
+    power_of_tangent,
     slope_of,
 )
 from jaxmle.verdict.profile_points import perturbed, predicted_by_power, predicted_point, solve_rest
@@ -85,44 +86,46 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
     starts_with_noise = (why.curvature == 0.0) | why.is_noisy
     first = predicted_point(why, state.point.z, tangent, nothing, half)
     return ProfilePath(
-        xp.where(starts_with_noise, perturbed(state.point.z, 0), first),
-        active,
-        tangent,
-        xp.where(starts_with_noise, NOISE, TESTS).astype(xp.int32),
-        zero,
-        zero,
-        half,
-        zero,
-        xp.zeros_like(tangent),
-        nothing,
-        zero,
-        zero,
-        state.point.z,
-        tangent,
-        tangent,
-        xp.sum(why.coordinate * state.point.z, axis=0),
-        nothing,
-        state.point.value,
-        slope_of(why, state.point, tangent),
-        xp.full((2, *members), xp.nan, dtype),
-        xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
-        xp.zeros((2, *members), dtype),
-        noise_of(state.point),
-        nothing,
-        nothing,
-        nothing,
-        xp.zeros(members, bool),
-        xp.full((2, *members), xp.inf, dtype),
-        xp.zeros((2, *members), dtype),
-        xp.full((2, *members), xp.inf, dtype),
-        xp.zeros((2, *members), dtype),
-        xp.zeros(members, bool),
-        state.point,
-        state.point,
-        state.point,
-        state.point,
-        nothing,
-        state.point.z,
+        trial=xp.where(starts_with_noise, perturbed(state.point.z, 0), first),
+        active=active,
+        first_tangent=tangent,
+        stage=xp.where(starts_with_noise, NOISE, TESTS).astype(xp.int32),
+        side=zero,
+        place=zero,
+        offset=half,
+        corrections=zero,
+        correction=xp.zeros_like(tangent),
+        corrected_value=nothing,
+        retreats=zero,
+        steps=zero,
+        anchor=state.point.z,
+        tangent=tangent,
+        previous_tangent=tangent,
+        previous_held=xp.sum(why.coordinate * state.point.z, axis=0),
+        anchor_offset=nothing,
+        anchor_value=state.point.value,
+        anchor_slope=slope_of(why, state.point, tangent),
+        tests=xp.full((2, *members), xp.nan, dtype),
+        changes=xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
+        level_reach=xp.zeros((2, *members), dtype),
+        noise=noise_of(state.point),
+        noise_near=nothing,
+        noise_there=nothing,
+        hessian_noise=nothing,
+        false_curvature=xp.zeros(members, bool),
+        least_fall=xp.full((2, *members), xp.inf, dtype),
+        most_fall=xp.zeros((2, *members), dtype),
+        clear_fall=xp.full((2, *members), xp.inf, dtype),
+        high_reach=xp.zeros((2, *members), dtype),
+        ended_below=xp.zeros((2, *members), bool),
+        is_lost=xp.zeros(members, bool),
+        highest=state.point,
+        near=state.point,
+        level=state.point,
+        outermost=state.point,
+        reach=nothing,
+        before=state.point.z,
+        power=xp.zeros_like(tangent),
     )
 
 
@@ -298,11 +301,15 @@ def _arrive(
     fallen = solved & (change < -CLEAR_FALL)
     retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
     arrives = reached & ~retreats
-    path = _noted(why, state, path, point, Change(change, bar, solved, arrives, level))
+    there = Change(change, bar, solved, arrives, level)
+    path = _noted(why, state, path, point, tangent, there)
     path = path._replace(noise_near=noise_near)
     following = path.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (path.place == PLACE_OF_ROUNDING))
     ends = ~retreats & (last | fallen | ~solved)
+    below = is_finite(point) & (point.value - state.point.value < -CLEAR_FALL)
+    side = column(np.arange(2), path.tests) == path.side
+    path = path._replace(ended_below=path.ended_below | (ends & below & side))
 
     def onward() -> ProfilePath:
         keeps = solved & ~retreats
@@ -329,9 +336,9 @@ class Change(NamedTuple):
 
 
 def _noted(
-    why: Doubt, state: State, path: ProfilePath, point: Point, change: Change
+    why: Doubt, state: State, path: ProfilePath, point: Point, tangent: Array, change: Change
 ) -> ProfilePath:
-    """The state, updated by a point of the profile."""
+    """The state, updated by a point of the profile and its tangent there."""
     xp = namespace(point.z)
     tests = path.stage == TESTS
     value, bar, solved, reached, level = change
@@ -378,6 +385,7 @@ def _noted(
         outermost=select(not_below, point, path.outermost),
         reach=xp.where(not_below, distance, path.reach),
         before=xp.where(not_below & farther_by_half, path.anchor, path.before),
+        power=xp.where(not_below, power_of_tangent(path, tangent), path.power),
     )
 
 

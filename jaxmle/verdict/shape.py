@@ -57,6 +57,9 @@ MAX_HESSIAN_NOISE = (
 )
 MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
+# of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
+POWER_OF_A_LIMIT = -1.25
+MAX_MOVE_AT_A_LIMIT = 0.1  # in units of the metric
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 )
@@ -82,6 +85,7 @@ class Found(NamedTuple):
     shape: Array
     point: Point
     move: Array  # (k, ...) the way a tail goes
+    unsettled: Array  # (k, ...) coordinates with a limit, which the tail was not followed to
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     onward: Array  # ℓ rises as far as it could be followed, a tenth of a standard error or more
@@ -180,7 +184,12 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     is_outermost = xp.all(end.z == path.outermost.z, axis=0)
     move = end.z - xp.where(is_outermost, path.before, state.point.z)
     # What converges along the tail moves less and less; what recedes as much as it is large.
-    move = xp.where(is_receding(end.z, move), move, 0.0)
+    has_limit = is_outermost & (path.power < POWER_OF_A_LIMIT) & (why.coordinate == 0)
+    recedes = is_receding(end.z, move) & ~has_limit
+    # What has yet to move by a tenth of its standard error has not the one that it has there.
+    metric = metric_of(end.hessian, end.score)
+    unsettled = ~recedes & (xp.abs(move) * metric > MAX_MOVE_AT_A_LIMIT)
+    move = xp.where(recedes, move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
     high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
     onward = rises & xp.any(high, axis=0)
@@ -189,6 +198,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
         shape=shape,
         point=point,
         move=xp.where(is_one_of(shape, Shape.TAIL), move, 0.0),
+        unsettled=is_one_of(shape, Shape.TAIL) & unsettled,
         sharp=sharp & ~amplified,
         blurred=sharp & amplified,
         onward=onward,
@@ -295,7 +305,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     tail = one_way & (sides.along_tail | unclear)
     # Half as far as ℓ falls clearly one way, it does not fall at all the other way.
     is_far = path.high_reach >= 0.5 * path.clear_fall[::-1]
-    lopsided = sides.stays & sides.gradual[::-1] & is_far
+    lopsided = sides.stays & ~path.ended_below & sides.gradual[::-1] & is_far
     # An ascent that converged to an information that is not rounding was on a ridge.
     firm = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
     lopsided = xp.any(lopsided & ~sides.steady, axis=0) & ~firm

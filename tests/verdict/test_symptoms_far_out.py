@@ -349,3 +349,39 @@ def test_degrees_of_freedom_whose_profile_ends_in_noise_were_singular(seed, star
     df, location, scale = stats.t.fit(y)
     assert_allclose(fit.loglik, stats.t.logpdf(y, df, location, scale).sum(), atol=1e-5)
     assert np.isfinite(fit.se[0])
+
+
+@pytest.mark.parametrize("start", [[2.0, 5.0, 25.0, 5.0], [3.0, 4.0, 40.0, 1.0]])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_change_point_between_two_times_is_not_infinite(start, inside):
+    """A step of vanishing width: any place between the two times does, so it has no error either."""
+    y = np.concatenate([np.tile([3.0, 2, 1], 10), np.tile([6.0, 5, 4], 10)])
+    times = np.arange(60.0)
+
+    def loglik(t, d):
+        width = jnp.exp(t[3]) if inside else t[3]
+        mean = t[0] + (t[1] - t[0]) * jax.nn.sigmoid((d["t"] - t[2]) / width)
+        return d["y"] * jnp.log(mean) - mean
+
+    z = np.array([*start[:3], np.log(start[3]) if inside else start[3]])
+    fit = jm.fit(loglik, z, {"y": y, "t": times})
+    assert not fit.converged
+    assert not np.isinf(fit.x[2])
+    assert np.isnan(fit.se[2])
+    assert_allclose(fit.x[:2], [y[:30].mean(), y[30:].mean()], atol=0.1)
+
+
+@pytest.mark.parametrize("start", [[10.0, 0.01], [7.0, 0.1]])
+def test_a_rate_that_still_moves_towards_zero_had_a_standard_error(start):
+    """Goel and Okumoto's model of failures that come evenly: a → ∞, b → 0, ab = 6/12. Where the
+    search stops, b is 1e-8 and not yet 0, and its curvature there says nothing of its limit.
+    """
+    failures = np.array([2.0, 4, 6, 8, 10, 12])
+
+    def loglik(t, d):
+        a, b = t[0], t[1]
+        return jnp.sum(jnp.log(a * b) - b * d) + a * jnp.expm1(-12 * b)
+
+    fit = jm.fit(loglik, np.array(start), failures)
+    assert_fit(fit, "SEPARATED", x=[np.inf, 0.0], se=[np.nan, np.nan], loglik=6 * np.log(0.5) - 6)
+    assert "No standard error is given for theta[1]" in fit.explain()
