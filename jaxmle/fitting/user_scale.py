@@ -41,6 +41,8 @@ SHARE_OF_THE_WAY = 0.5  # to a limit, that a coordinate has to go
 RELATIVE_GAP_AT_BOUND = 1e-6
 # share of an entry's steps that lie in the null space, up to which it is rounding
 MAX_NULL_SHARE_OF_ESTIMABLE = 1e-5
+# in standard errors, by which what has a limit along a tail may still move where it has one
+MAX_MOVE_AT_A_LIMIT = 0.1
 MIN_RELATIVE_EIGENVALUE_OF_SPAN = 1e-10  # below it a direction is rounding
 
 
@@ -195,6 +197,10 @@ def conclude(
     if not is_nowhere(verdict.hidden):
         hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
         no_variance = no_variance | xp.any(hidden, axis=1)
+    if not is_nowhere(verdict.unsettled):
+        # at its limit, its standard error may be another one
+        move = times(user.jacobian, verdict.unsettled)
+        no_variance = no_variance | (move**2 > MAX_MOVE_AT_A_LIMIT**2 * diagonal(vcov))
     masked = xp.where(no_variance[:, None] | no_variance[None, :], xp.nan, vcov)
     # the square root sees a safe value where the result is NaN, for the sake of its derivative
     variance = xp.where(no_variance, 1.0, diagonal(vcov))

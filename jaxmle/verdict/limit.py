@@ -88,6 +88,7 @@ class Limit(NamedTuple):
     short: Array  # the likelihood could not be followed far enough for its information to die
     steps: Array
     hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
+    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     noise: Array  # of ℓ, as far as it was measured
@@ -121,6 +122,7 @@ def unexplored(state: State) -> Limit:
         short=no,
         steps=none,
         hidden=flat,
+        unsettled=flat,
         sharp=no,
         blurred=no,
         noise=zero,
@@ -312,7 +314,8 @@ def arrived(
         decrement=decrement,
         short=short,
         steps=xp.zeros_like(path.steps),
-        hidden=xp.maximum(_hidden(why, seen.shape), 1.0 * (seen.unsettled & tail)),
+        hidden=_hidden(why, seen.shape),
+        unsettled=xp.where(tail, seen.unsettled, 0.0),
         sharp=seen.sharp,
         blurred=seen.blurred,
         noise=seen.noise,

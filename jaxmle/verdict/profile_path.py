@@ -64,7 +64,6 @@ class ProfilePath(NamedTuple):
     most_fall: Array  # (2, ...)
     clear_fall: Array  # (2, ...) the nearest offset at which ℓ is clearly lower
     high_reach: Array  # (2, ...) the farthest one at which it is not lower
-    ended_below: Array  # (2, ...) the side ended where ℓ was clearly lower
     is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point
     near: Point  # the end of the ascent with the rest solved again
@@ -143,11 +142,13 @@ def is_amplified(state: State, path: ProfilePath) -> Array:
 def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
     """Whether the change of ℓ from the anchor to this point is what the slopes at both promise. If
     not, ℓ has lost its digits there, although it may be smooth again at a wrong height, or a
-    shorter step shows what lies between.
+    shorter step shows what lies between. A small rise may be that to another maximum.
     """
     xp = namespace(slope)
     steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))
     promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
-    change = xp.abs(point.value - path.anchor_value)
+    gain = point.value - path.anchor_value
     left = 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
-    return change <= promised + bar_at(why, state, path, path.offset) + left
+    promised = promised + bar_at(why, state, path, path.offset) + left
+    is_small_rise = (gain > 0) & (gain <= CLEAR_FALL) & ~is_amplified(state, path)
+    return is_small_rise | (xp.abs(gain) <= promised)

@@ -117,7 +117,6 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         most_fall=xp.zeros((2, *members), dtype),
         clear_fall=xp.full((2, *members), xp.inf, dtype),
         high_reach=xp.zeros((2, *members), dtype),
-        ended_below=xp.zeros((2, *members), bool),
         is_lost=xp.zeros(members, bool),
         highest=state.point,
         near=state.point,
@@ -307,9 +306,6 @@ def _arrive(
     following = path.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (path.place == PLACE_OF_ROUNDING))
     ends = ~retreats & (last | fallen | ~solved)
-    below = is_finite(point) & (point.value - state.point.value < -CLEAR_FALL)
-    side = column(np.arange(2), path.tests) == path.side
-    path = path._replace(ended_below=path.ended_below | (ends & below & side))
 
     def onward() -> ProfilePath:
         keeps = solved & ~retreats

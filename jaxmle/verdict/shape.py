@@ -59,7 +59,7 @@ MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
 POWER_OF_A_LIMIT = -1.25
-MAX_MOVE_AT_A_LIMIT = 0.1  # in units of the metric
+MIN_SHARE_OF_SIZE = 0.1  # by which a coordinate moves that goes to infinity
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 )
@@ -85,7 +85,7 @@ class Found(NamedTuple):
     shape: Array
     point: Point
     move: Array  # (k, ...) the way a tail goes
-    unsettled: Array  # (k, ...) coordinates with a limit, which the tail was not followed to
+    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     onward: Array  # ℓ rises as far as it could be followed, a tenth of a standard error or more
@@ -186,10 +186,9 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     # What converges along the tail moves less and less; what recedes as much as it is large.
     has_limit = is_outermost & (path.power < POWER_OF_A_LIMIT) & (why.coordinate == 0)
     recedes = is_receding(end.z, move) & ~has_limit
-    # What has yet to move by a tenth of its standard error has not the one that it has there.
-    metric = metric_of(end.hessian, end.score)
-    unsettled = ~recedes & (xp.abs(move) * metric > MAX_MOVE_AT_A_LIMIT)
-    move = xp.where(recedes, move, 0.0)
+    tail = is_one_of(shape, Shape.TAIL)
+    unsettled = xp.where(tail & ~recedes, move, 0.0)
+    move = xp.where(tail & recedes, move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
     high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
     onward = rises & xp.any(high, axis=0)
@@ -197,8 +196,8 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     return Found(
         shape=shape,
         point=point,
-        move=xp.where(is_one_of(shape, Shape.TAIL), move, 0.0),
-        unsettled=is_one_of(shape, Shape.TAIL) & unsettled,
+        move=move,
+        unsettled=unsettled,
         sharp=sharp & ~amplified,
         blurred=sharp & amplified,
         onward=onward,
@@ -305,7 +304,10 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     tail = one_way & (sides.along_tail | unclear)
     # Half as far as ℓ falls clearly one way, it does not fall at all the other way.
     is_far = path.high_reach >= 0.5 * path.clear_fall[::-1]
-    lopsided = sides.stays & ~path.ended_below & sides.gradual[::-1] & is_far
+    # and z_j goes somewhere: an e-fold, or a tenth of its size
+    somewhere = xp.minimum(1.0, MIN_SHARE_OF_SIZE * _size(why, state))
+    is_far = is_far & (path.high_reach * why.unit >= somewhere)
+    lopsided = sides.stays & sides.gradual[::-1] & is_far
     # An ascent that converged to an information that is not rounding was on a ridge.
     firm = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
     lopsided = xp.any(lopsided & ~sides.steady, axis=0) & ~firm
