@@ -139,6 +139,9 @@ def limits_alone():
     return stacked(limits)
 
 
+EXPONENTS = ("power",)  # a logarithm of what is near one, rounded as that is
+
+
 def assert_alike(together, alone, names=None, relative=RELATIVE):
     """Numbers equal but for rounding, codes equal, shapes and kinds of numbers the same."""
     for name in names or together._fields:
@@ -153,7 +156,8 @@ def assert_alike(together, alone, names=None, relative=RELATIVE):
                 np.testing.assert_array_equal(a, b, err_msg=name)
             else:
                 # of a vector relative to its largest coordinate, for what is left of zero is rounding
-                size = relative * np.max(np.abs(b), initial=0.0, where=np.isfinite(b))
+                least = 1.0 if name in EXPONENTS else 0.0
+                size = relative * np.max(np.abs(b), initial=least, where=np.isfinite(b))
                 np.testing.assert_allclose(a, b, rtol=relative, atol=size + 1e-18, err_msg=name)
 
 
