@@ -51,6 +51,8 @@ class Doubt(NamedTuple):
     is_logarithm: Array  # (...)
     correlated: Array  # (k, ...) it makes most of the variance of these coordinates, too
     is_noisy: Array  # (...) the ascent met rounding noise, or went where there may be some
+    metric: Array  # (k, ...) at the end of the ascent
+    length: Array  # (...) of a unit, in the metric
 
 
 def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Array) -> Doubt:
@@ -88,7 +90,13 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     correlated = sound & (shared >= SHARE_OF_VARIANCE)
     far_out = xp.any(curved & (size >= FAR_LOGARITHM), axis=0)
     is_noisy = state.rough | (state.tail.length >= STEPS_OF_A_TAIL) | far_out
-    return Doubt(asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy)
+    widest = xp.maximum(state.scale, scale)
+    # along a flat coordinate there is no other unit than its own
+    own = xp.maximum(widest, 1.0 / xp.maximum(1.0, size))
+    length = unit * xp.sum(coordinate * xp.where(curvature > 0, widest, own), axis=0)
+    return Doubt(
+        asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy, scale, length
+    )
 
 
 class Suspicion(NamedTuple):
@@ -173,13 +181,12 @@ def came_along_tail(state: State, bar: Array) -> Array:
     return (state.tail.length >= STEPS_OF_A_TAIL) & (gained > bar) & unclear & near_limit
 
 
-def is_collapse(state: State) -> Array:
+def is_collapse(why: Doubt, state: State) -> Array:
     """Whether ℓ is so curved that the last digits of a coordinate determine it, as at a variance
     that goes to zero.
     """
     xp = namespace(state.point.z)
-    metric = metric_of(state.point.hessian, state.point.score)
-    return xp.max(metric * xp.abs(state.point.z), axis=0) >= SCALED_LENGTH_OF_COLLAPSE
+    return xp.max(why.metric * xp.abs(state.point.z), axis=0) >= SCALED_LENGTH_OF_COLLAPSE
 
 
 def remember_rise(state: State, before: State) -> State:

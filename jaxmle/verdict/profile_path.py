@@ -7,7 +7,6 @@ from typing import NamedTuple
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import dot
-from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of
 from jaxmle.verdict.doubt import TEST_OFFSET, Doubt, is_clean
 
@@ -102,12 +101,8 @@ def bar_of(state: State, path: ProfilePath) -> Array:
 def bar_at(why: Doubt, state: State, path: ProfilePath, offset: Array) -> Array:
     """``bar_of`` at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
     xp = namespace(path.noise)
-    scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
-    # along a flat coordinate there is no other unit than its own
-    unit = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
-    scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, unit))
-    length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale, axis=0)
-    return bar_of(state, path) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(path.noise.dtype).eps * length
+    roundings = ROUNDINGS_OF_A_DISTANCE * xp.finfo(path.noise.dtype).eps
+    return bar_of(state, path) + roundings * xp.abs(offset) * why.length
 
 
 def passes(why: Doubt, tests: Array) -> Array:
@@ -139,7 +134,7 @@ def is_amplified(state: State, path: ProfilePath) -> Array:
     return path.noise > xp.maximum(NOISE_AMPLIFICATION * noise_of(state.point), MIN_AMPLIFIED_NOISE)
 
 
-def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope: Array) -> Array:
+def is_credible(state: State, path: ProfilePath, point: Point, slope: Array, bar: Array) -> Array:
     """Whether the change of ℓ from the anchor to this point is what the slopes at both promise. If
     not, ℓ has lost its digits there, although it may be smooth again at a wrong height, or a
     shorter step shows what lies between. A small rise may be that to another maximum.
@@ -149,6 +144,6 @@ def is_credible(why: Doubt, state: State, path: ProfilePath, point: Point, slope
     promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
     gain = point.value - path.anchor_value
     left = 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
-    promised = promised + bar_at(why, state, path, path.offset) + left
+    promised = promised + bar + left
     is_small_rise = (gain > 0) & (gain <= CLEAR_FALL) & ~is_amplified(state, path)
     return is_small_rise | (xp.abs(gain) <= promised)

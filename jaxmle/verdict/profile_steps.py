@@ -26,7 +26,6 @@ from jaxmle.solvers.leading_axes import (
     members_of,
     outer,
 )
-from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import (
     Point,
     State,
@@ -164,7 +163,7 @@ def _probe(why: Doubt, state: State, path: ProfilePath) -> ProfilePath:
     over = path.stage == PROBE
     if is_nowhere(over):
         return path
-    scale = metric_of(state.point.hessian, state.point.score)
+    scale = why.metric
     flat = diagonal(state.point.hessian) == 0
     asks = is_amplified(state, path) | is_sound_but_unclean(why, state, path)
     tests = asks & (why.curvature > 0) & ~path.false_curvature & (turn < k)
@@ -206,8 +205,7 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
     slope = 0.5 * (near.score + point.score)
     difference_of_values = xp.abs(point.value - near.value - dot(slope, point.z - near.z))
     difference_of_values = xp.where(xp.isfinite(difference_of_values), difference_of_values, 0.0)
-    metric = metric_of(state.point.hessian, state.point.score)
-    difference = (point.hessian - near.hessian) / outer(metric, metric)
+    difference = (point.hessian - near.hessian) / outer(why.metric, why.metric)
     hessian_noise = xp.max(xp.abs(xp.where(xp.isfinite(difference), difference, 0.0)), axis=(0, 1))
     turn = path.corrections + 1
     again = turn < NOISE_PROBES
@@ -270,12 +268,18 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
         corrections=path.corrections + 1,
     )
     return select_lazily(
-        corrects, lambda: again, lambda: _arrive(why, state, path, point, rest.tangent, solved)
+        corrects, lambda: again, lambda: _arrive(why, state, path, point, rest.tangent, solved, bar)
     )
 
 
 def _arrive(
-    why: Doubt, state: State, path: ProfilePath, point: Point, tangent: Array, solved: Array
+    why: Doubt,
+    state: State,
+    path: ProfilePath,
+    point: Point,
+    tangent: Array,
+    solved: Array,
+    bar: Array,
 ) -> ProfilePath:
     """Record the profile at a solved point, or that it could not be solved, and choose the next
     point.
@@ -283,9 +287,8 @@ def _arrive(
     xp = namespace(point.z)
     tests = path.stage == TESTS
     slope = slope_of(why, point, tangent)
-    bar = bar_at(why, state, path, path.offset)
     is_blurred = (bar > CLEAR_FALL) & ~tests
-    solved = solved & is_credible(why, state, path, point, slope) & ~is_blurred
+    solved = solved & is_credible(state, path, point, slope, bar) & ~is_blurred
     change = xp.where(solved, point.value - state.point.value, xp.nan)
     reached = solved & (xp.abs(path.offset) >= 0.999 * _offset_at(path, path.place))
     level = solved & ~tests & (xp.abs(change) <= bar)

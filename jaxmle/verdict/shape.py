@@ -16,7 +16,6 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
-from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.tails import is_receding
@@ -99,6 +98,7 @@ class _Sides(NamedTuple):
     bars: Array  # (2, offsets, ...) the same at each offset
     known: Array  # (2, offsets, ...) whether the profile was solved there
     last: Array  # the last place that was; −1 where there is none
+    end: Array  # the change there, −∞ where there is none
     stays: Array  # never falls
     is_open: Array  # so as far as there is no end to it
     fell: Array  # was seen to fall
@@ -125,7 +125,8 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
     least_fall = xp.maximum(path.least_fall, bar)
     gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * least_fall
-    gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
+    ends = [_back(changes, last, i) for i in range(4)]
+    gains = [ends[i] - ends[i + 1] for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
     last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
     before_holds = gains[1] >= MIN_RATIO_OF_STEADY_GAINS * gains[2]
@@ -135,6 +136,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
         bars=bars,
         known=known,
         last=last,
+        end=ends[0],
         stays=stays,
         is_open=stays & (last >= PLACE_WITHOUT_END),
         fell=fell,
@@ -190,9 +192,9 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     unsettled = xp.where(tail & ~recedes, move, 0.0)
     move = xp.where(tail & recedes, move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
-    high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
+    high = far_enough & (sides.end >= 0.5 * top)
     onward = rises & xp.any(high, axis=0)
-    sharp = is_collapse(state)
+    sharp = is_collapse(why, state)
     return Found(
         shape=shape,
         point=point,
@@ -240,7 +242,7 @@ def _rising(
     goes on.
     """
     xp = namespace(path.trial)
-    at_end = _back(path.changes, sides.last, 0)
+    at_end = sides.end
     # the rest may have been solved once more on the way to an offset where it could not be
     outermost = path.outermost.value - state.point.value
     at_end = xp.maximum(at_end, xp.where(amplified, -xp.inf, outermost))
@@ -251,7 +253,7 @@ def _rising(
     # Growth that goes on beyond the scale of the point itself; not that up a distant parabola.
     even = sides.is_open & sides.steady & ~sides.accelerates
     endless = xp.any(even, axis=0) & (path.reach * why.unit >= 100 * _size(why, state))
-    collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(state) & ~amplified
+    collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(why, state) & ~amplified
     return (
         (rises & ends_high & endless, Shape.ENDLESS),
         (collapses, Shape.ENDLESS),
@@ -284,8 +286,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     clean = is_clean(state)
     # Or as far as shows where the other coordinates are held, to where the ridge turns back and ℓ
     # falls at once, as that of loadings that may be turned does.
-    metric = metric_of(state.point.hessian, state.point.score)
-    held = reach * why.unit * xp.sum(why.coordinate * metric, axis=0)
+    held = reach * why.unit * xp.sum(why.coordinate * why.metric, axis=0)
     parabola = 0.5 * why.curvature * _offsets(path.changes) ** 2
     fallen = sides.known & (path.changes < -sides.bars)
     at_once = xp.all(~fallen | (path.changes <= -MIN_RATIO_WHERE_A_RIDGE_ENDS * parabola), axis=1)
