@@ -92,8 +92,8 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     is_noisy = state.rough | (state.tail.length >= STEPS_OF_A_TAIL) | far_out
     widest = xp.maximum(state.scale, scale)
     # along a flat coordinate there is no other unit than its own
-    own = xp.maximum(widest, 1.0 / xp.maximum(1.0, size))
-    length = unit * xp.sum(coordinate * xp.where(curvature > 0, widest, own), axis=0)
+    alone = xp.maximum(widest, 1.0 / xp.maximum(1.0, size))
+    length = unit * xp.sum(coordinate * xp.where(curvature > 0, widest, alone), axis=0)
     return Doubt(
         asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy, scale, length
     )

@@ -254,7 +254,7 @@ def test_outsets_and_readings_are_those_of_one_member(lane):
     limit = explore(evaluate, state, LOGARITHMS)
     one_limit = member(limit, lane)
     assert_alike(member(settled_rise(state, limit), lane), settled_rise(one, one_limit))
-    assert is_collapse(state)[lane] == is_collapse(one)
+    assert is_collapse(why, state)[lane] == is_collapse(member(why, lane), one)
 
 
 def test_a_climb_that_goes_on_remembers_the_way_of_each_member():
