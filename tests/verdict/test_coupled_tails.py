@@ -393,8 +393,9 @@ def assert_limit(fit, written, form):
 
 
 # Its search goes as far at once as where utilities over e^−40 have no digits left.
-ROUNDED_INSIDE = ("nested_logit_whose_inner_choice_is_certain", "inside")
-CASES = [(name, way) for name in FORMS for way in WAYS if (name, way) != ROUNDED_INSIDE]
+NESTED = "nested_logit_whose_inner_choice_is_certain"
+ROUNDED = ((NESTED, "inside"), (NESTED, "declared"))
+CASES = [(name, way) for name in FORMS for way in WAYS if (name, way) not in ROUNDED]
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
@@ -403,6 +404,17 @@ def test_a_law_that_degenerates_was_imprecise_or_had_no_finite_part(name, way):
     written = WAYS[way](form)
     fit = jm.fit(written.loglik, written.start, form.data, constraints=written.constraints)
     assert_limit(fit, written, form)
+
+
+@pytest.mark.parametrize("way", ["inside", "declared"])
+def test_a_nested_logit_whose_limit_rounding_hides_is_not_converged(way):
+    """The inner scale is at its bound, or rounding hides that it goes there; nothing is infinite."""
+    form = FORMS[NESTED]
+    written = WAYS[way](form)
+    fit = jm.fit(written.loglik, written.start, form.data, constraints=written.constraints)
+    assert not fit.converged
+    assert np.isnan(fit.se[2])
+    assert not np.isinf(fit.x[:2]).any()
 
 
 @pytest.mark.parametrize("name", ["burr_twelve_to_weibull", "two_exponentials_that_merge"])

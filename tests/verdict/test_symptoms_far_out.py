@@ -315,8 +315,8 @@ def test_a_standard_error_that_no_profile_could_reach_was_printed():
     step = np.diff(y)
     limit = stats.norm.logpdf(step, step.mean(), step.std()).sum()
     assert 0 < fit.loglik - limit < 1e-3
-    # Rounding decides whether the last step counts as clean.
-    assert_fit(fit, "CONVERGED", "SINGULAR")
+    # Rounding decides whether the last step counts as clean, and how much of the profile is noise.
+    assert_fit(fit, "CONVERGED", "SINGULAR", "IMPRECISE")
     assert np.isnan(fit.se[:2]).all()
 
 
