@@ -9,6 +9,7 @@ the poles it stays +∞, which binomial coefficients use for impossible counts.
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.structure import program_of_terms
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import aval_of, results_of
-from jaxmle.runtime.compile import compiled, is_rewritten, remembered, rewrite
+from jaxmle.runtime.compile import compiled, remembered, rewrite
 from jaxmle.runtime.opaque import map_functions
 
 LOG_GAMMA = "lgamma"
@@ -32,17 +33,18 @@ LOOPS = ("scan", "while", "cond")
 
 
 def keep_log_gamma_to_its_domain(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
-    """Keep log Γ to positive arguments in what is compiled of a likelihood, if any depend on the
-    parameters and all are positive at the start ``base`` (p,). A function that takes log |Γ| of
-    negative numbers on purpose is left as it is.
+    """Keep log Γ to positive arguments in what is compiled of a likelihood from now on, if any
+    depend on the parameters and all are positive at the start ``base`` (p,). A function that takes
+    log |Γ| of negative numbers there, on purpose, is left as it is.
     """
 
     def depends(loglik: Loglik) -> bool:
         jaxpr = program_of_terms(loglik, layout, base, data).jaxpr
         return _depends_on_log_gamma(jaxpr, jaxpr.invars[:1])
 
-    if is_rewritten(loglik) or not remembered(loglik, ("log gamma", layout), depends):
+    if not remembered(loglik, ("log gamma", layout), depends):
         return
+    rewrite(loglik, None)
 
     def make(loglik: Loglik) -> Function:
         def value_on_domain(x: Array, data: Tree) -> Array:
@@ -75,9 +77,10 @@ def _on_its_domain(function: Function) -> Function:
     """A user's function kept to its domain. Those of this package are, and other callables may
     have methods that are read.
     """
-    is_plain = isinstance(function, types.FunctionType | types.MethodType)
-    is_ours = getattr(function, "__module__", None) or ""
-    return OnItsDomain(function) if is_plain and not is_ours.startswith("jaxmle.") else function
+    inner = function.func if isinstance(function, functools.partial) else function
+    is_plain = isinstance(inner, types.FunctionType | types.MethodType)
+    is_ours = (getattr(inner, "__module__", None) or "").startswith("jaxmle.")
+    return OnItsDomain(function) if is_plain and not is_ours else function
 
 
 @dataclass(frozen=True, eq=False)

@@ -224,15 +224,10 @@ def contradict(loglik: Tree) -> None:
         _memo(function).contradicted = True
 
 
-def rewrite(loglik: Tree, change: FunctionTo[Function]) -> None:
-    """Compile ``change(f)`` for each function f of this likelihood from now on."""
+def rewrite(loglik: Tree, change: FunctionTo[Function] | None) -> None:
+    """Compile ``change(f)`` for each function f of this likelihood from now on; f if it is None."""
     for function in functions_of(loglik):
         _memo(function).rewritten = change
-
-
-def is_rewritten(loglik: Tree) -> bool:
-    """Whether ``rewrite`` was called of a function in the likelihood as it is now."""
-    return any(_memo(function).rewritten is not None for function in functions_of(loglik))
 
 
 def _to_compile(held: Held) -> Tree:

@@ -19,6 +19,7 @@ PLACE_OF_ROUNDING = OFFSETS.index(
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
 BARS_OF_A_CLEAR_FALL = 100.0  # changes that noise explains
+MAX_ROUNDING_OF_A_CHANGE = 0.01  # in units of ℓ; single precision rounds an ℓ of 1e4 by .001
 ROUNDINGS_OF_A_DISTANCE = 64.0
 NOISE_AMPLIFICATION = (
     100.0  # times the rounding of a sum of terms: noise that the user's function makes
@@ -134,16 +135,14 @@ def is_amplified(state: State, path: ProfilePath) -> Array:
     return path.noise > xp.maximum(NOISE_AMPLIFICATION * noise_of(state.point), MIN_AMPLIFIED_NOISE)
 
 
-def is_credible(state: State, path: ProfilePath, point: Point, slope: Array, bar: Array) -> Array:
+def is_promised(state: State, path: ProfilePath, point: Point, slope: Array, bar: Array) -> Array:
     """Whether the change of ℓ from the anchor to this point is what the slopes at both promise. If
     not, ℓ has lost its digits there, although it may be smooth again at a wrong height, or a
-    shorter step shows what lies between. A small rise may be that to another maximum.
+    shorter step shows what lies between. A small change may be rounding, as of single precision.
     """
     xp = namespace(slope)
     steeper = xp.maximum(xp.abs(slope), xp.abs(path.anchor_slope))
-    promised = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
-    gain = point.value - path.anchor_value
-    left = 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
-    promised = promised + bar + left
-    is_small_rise = (gain > 0) & (gain <= CLEAR_FALL) & ~is_amplified(state, path)
-    return is_small_rise | (xp.abs(gain) <= promised)
+    most = MAX_SHARE_OF_SLOPES * steeper * xp.abs(path.offset - path.anchor_offset)
+    most = most + bar + 2 * xp.minimum(state.newton.decrement, CLEAR_FALL)
+    least = xp.where(is_amplified(state, path), 0.0, MAX_ROUNDING_OF_A_CHANGE)
+    return xp.abs(point.value - path.anchor_value) <= xp.maximum(most, least)

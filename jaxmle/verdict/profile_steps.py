@@ -42,6 +42,7 @@ from jaxmle.verdict.profile_path import (
     CLEAR_FALL,
     EACH,
     FALL_RATIO,
+    MAX_ROUNDING_OF_A_CHANGE,
     MAX_SHARE_OF_SLOPES,
     NOISE,
     NOISE_PROBES,
@@ -57,7 +58,7 @@ from jaxmle.verdict.profile_path import (
     bar_of,
     is_amplified,
     is_clear,
-    is_credible,
+    is_promised,
     is_sound_but_unclean,
     passes,
     power_of_tangent,
@@ -249,7 +250,8 @@ def _explore(why: Doubt, state: State, path: ProfilePath, point: Point) -> Profi
     enough = xp.maximum(xp.maximum(noise, path.noise), 0.01 * tested)
     enough = xp.maximum(enough, xp.where(path.stage == TESTS, 0.0, SHARE_OF_BAR_LEFT * bar))
     # Far out a Newton step of derivatives that are rounding goes anywhere: less of it is tried.
-    overshoots = (path.corrections > 0) & ~(point.value >= path.corrected_value - bar)
+    least = path.corrected_value - xp.maximum(bar, MAX_ROUNDING_OF_A_CHANGE)
+    overshoots = (path.corrections > 0) & ~(point.value >= least)
     solved = finite & (rest.decrement <= enough) & ~overshoots
     corrects = (finite | overshoots) & ~solved & (path.corrections < MAX_CORRECTIONS)
     above = finite & ~rest.is_concave & (point.value > path.highest.value)
@@ -288,13 +290,17 @@ def _arrive(
     tests = path.stage == TESTS
     slope = slope_of(why, point, tangent)
     is_blurred = (bar > CLEAR_FALL) & ~tests
-    solved = solved & is_credible(state, path, point, slope, bar) & ~is_blurred
+    promised = is_promised(state, path, point, slope, bar)
+    gain = point.value - path.anchor_value
+    # A rise that nothing promises may be that to another maximum; it does not count as a change.
+    is_small_rise = (gain > 0) & (gain <= CLEAR_FALL) & ~is_amplified(state, path)
+    solved = solved & (promised | is_small_rise) & ~is_blurred
     change = xp.where(solved, point.value - state.point.value, xp.nan)
     reached = solved & (xp.abs(path.offset) >= 0.999 * _offset_at(path, path.place))
     level = solved & ~tests & (xp.abs(change) <= bar)
     # Points so near one another differ by their slopes, and by noise.
-    promised = 0.5 * (slope + path.anchor_slope) * (path.offset - path.anchor_offset)
-    differs = xp.abs(point.value - path.anchor_value - promised)
+    by_slopes = 0.5 * (slope + path.anchor_slope) * (path.offset - path.anchor_offset)
+    differs = xp.abs(gain - by_slopes)
     held = xp.sum(why.coordinate * point.z, axis=0)
     near = LENGTH_OF_A_NOISE_PROBE * xp.minimum(10.0, (1.0 + xp.abs(held)) / why.unit)
     is_near = xp.abs(path.offset) <= near
@@ -302,7 +308,7 @@ def _arrive(
     noise_near = xp.maximum(path.noise_near, xp.where(is_probe, differs, 0.0))
     fallen = solved & (change < -CLEAR_FALL)
     retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
-    arrives = reached & ~retreats
+    arrives = reached & promised & ~retreats
     there = Change(change, bar, solved, arrives, level)
     path = _noted(why, state, path, point, tangent, there)
     path = path._replace(noise_near=noise_near)
@@ -368,11 +374,13 @@ def _noted(
     # Where the rest can hardly be solved any more, points lie so near one another that their
     # difference does not tell what recedes.
     farther_by_half = xp.abs(path.anchor_offset) <= 0.5 * distance
+    # Ground of the same height beyond a hollow is other ground.
+    is_level = level & side & (path.most_fall <= bar)
     reach = xp.maximum(path.level_reach, distance)
     return path._replace(
         tests=xp.where(tests & side, value, path.tests),
         changes=xp.where(~tests & reached & cell, value, path.changes),
-        level_reach=xp.where(level & side, reach, path.level_reach),
+        level_reach=xp.where(is_level, reach, path.level_reach),
         highest=select(higher, point, path.highest),
         least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
         most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),

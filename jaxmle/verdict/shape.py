@@ -318,8 +318,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     both_ways = xp.all(sides.stays & (sides.last >= OFFSETS.index(TEST_OFFSET)), axis=0)
     # ℓ that falls and comes back to its level farther off is that of a plateau beside a hollow.
     back = sides.known & (path.changes >= -sides.bar) & (_places(path.changes) > _first(fallen))
-    is_noise = path.noise_there > MAX_NOISE_OF_RISE  # which brought it back
-    dips = xp.any(back, axis=(0, 1)) & ~amplified & ~is_noise
+    dips = xp.any(back, axis=(0, 1)) & ~amplified & ~_is_parabolic_nearby(why, path, sides)
     # A maximum of eighth order is level near by, and falls gradually on both sides.
     is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
@@ -334,20 +333,24 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
 
 def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:
     """The cases in which ℓ falls on both sides."""
+    falls = namespace(path.trial).all(sides.falls, axis=0)
+    hidden = falls & ~(why.curvature > 0) & _is_quadratic(path.changes, sides.bars)
+    return (
+        (hidden, Shape.UNKNOWN),
+        (falls & ~amplified & _is_parabolic_nearby(why, path, sides), Shape.PEAK),
+        (falls & ~amplified, Shape.VANISHING),
+    )
+
+
+def _is_parabolic_nearby(why: Doubt, path: ProfilePath, sides: _Sides) -> Array:
+    """Whether ℓ falls on both sides as its parabola predicts at some offset up to ½."""
     xp = namespace(path.trial)
     changes = path.changes
     offsets = _offsets(changes)
     parabola = 0.5 * why.curvature * offsets**2
     shows = sides.known & (parabola >= 20 * sides.bars) & (offsets <= TEST_OFFSET)
     fits = (changes <= -parabola / FALL_RATIO) & (changes >= -parabola * FALL_RATIO)
-    falls = xp.all(sides.falls, axis=0)
-    seen = xp.all(xp.any(shows & fits, axis=1), axis=0)
-    hidden = falls & ~(why.curvature > 0) & _is_quadratic(changes, sides.bars)
-    return (
-        (hidden, Shape.UNKNOWN),
-        (falls & ~amplified & seen, Shape.PEAK),
-        (falls & ~amplified, Shape.VANISHING),
-    )
+    return xp.all(xp.any(shows & fits, axis=1), axis=0)
 
 
 def _offsets(changes: Array) -> Array:

@@ -56,6 +56,7 @@ def test_a_verdict_prints_its_name_and_counts_as_a_number():
 def test_a_status_prints_its_name_and_indexes_as_a_number():
     assert str(FIT.status) == f"{FIT.status}" == "CONVERGED" and int(FIT.status) == 10
     assert FIT.status == jm.Status.CONVERGED and isinstance(FIT.verdict, jm.Status)
+    assert FIT.status.name == FIT.verdict.name == "CONVERGED"
 
 
 @pytest.mark.parametrize(
