@@ -11,7 +11,7 @@ from jaxmle._types import Function, Tree, ndarray
 from jaxmle.batch.chunks.pieces import Flat, flat_members
 from jaxmle.batch.chunks.programs import Form
 from jaxmle.batch.members.read import Inputs
-from jaxmle.fitting.recession import Steps, computed, signs_in_steps
+from jaxmle.fitting.recession import FitInputs, Steps, computed, signs_in_steps
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, to_numpy
@@ -33,7 +33,7 @@ def with_signs_of_members(
     before = [fits[member] for member in members]
     alone = [flat.member(place) for place in range(len(members))]
     steps = [
-        signs_in_steps(fit, member.loglik, roots, member.base, member.data, rows)
+        signs_in_steps(fit, FitInputs(member.loglik, roots, member.base, member.data, rows))
         for fit, member in zip(before, alone, strict=True)
     ]
     room = MAX_SCORE_BYTES // (POINTS_AT_ONCE * max(rows, 1) * layout.p * 8)

@@ -22,7 +22,7 @@ from jaxmle.fitting.fit import Conduct, Landmark
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import with_cone
+from jaxmle.fitting.recession import FitInputs, with_cone
 from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.information.covariance import cluster_codes
@@ -177,4 +177,5 @@ def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
         loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
     data = rows.leaves.data(arrays)
     roots = quantities.problem.roots
-    return with_cone(fit, loglik, roots, quantities.base, data, len(arrays[0]))
+    inputs = FitInputs(loglik, roots, quantities.base, data, len(arrays[0]))
+    return with_cone(fit, inputs)

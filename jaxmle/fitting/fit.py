@@ -31,7 +31,7 @@ from jaxmle.fitting.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
-from jaxmle.fitting.recession import with_signs
+from jaxmle.fitting.recession import FitInputs, with_signs
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import EndPoint
 from jaxmle.fitting.without_curvature import ends_by_score, fit_at_point, fit_by_score
@@ -111,7 +111,8 @@ def fit_on_host(posed: Posed, options: Options, model: str) -> Fit:
         fitted = traced_to(fitted, passes, verdict.point.z)
     fitted = with_rules(fitted, problem.loglik, rules)
     base, data = passes.base, passes.device_data
-    return with_signs(fitted, problem.loglik, problem.roots, base, data, posed.rows)
+    inputs = FitInputs(problem.loglik, problem.roots, base, data, posed.rows)
+    return with_signs(fitted, inputs)
 
 
 def check_rows(problem: Problem, base: Array, data: Data) -> None:

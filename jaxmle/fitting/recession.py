@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,42 +34,31 @@ from jaxmle.verdict.separation import (
 
 MAX_ASKED = 256  # quantities whose signs in the cone are looked for, a millisecond each
 
-
 # The record of one fit, after it was sent what it needs of its likelihood: ``computed`` at the
 # points that it yields.
 Steps = Generator[ndarray, Tree, Fit]
 
 
-def with_cone(
-    fit: Fit,
-    loglik: Loglik,
-    roots: tuple[int, ...],
-    base: Array,
-    data: Data,
-    rows: int | None,
-) -> Fit:
-    """The record of one fit with the cone of its recession, where it is separated and has one.
+class FitInputs(NamedTuple):
+    """What one fit was of."""
 
-    Args:
-        roots: for each printed entry the one it follows; −1 where fixed.
-        base: (p,) the start; what does not move has its value.
-        data: as the passes read them.
-        rows: how many there are; None where that is not known.
-    """
-    return _at_once(cone_in_steps(fit, loglik, roots, base, data, rows), loglik, fit.layout, data)
+    loglik: Loglik
+    roots: tuple[int, ...]  # for each printed entry the one it follows; −1 where fixed
+    base: Array  # (p,) the start; what does not move has its value
+    data: Data  # as the passes read them
+    rows: int | None  # how many there are; None where that is not known
 
 
-def cone_in_steps(
-    fit: Fit,
-    loglik: Loglik,
-    roots: tuple[int, ...],
-    base: Array,
-    data: Data,
-    rows: int | None,
-) -> Steps:
+def with_cone(fit: Fit, inputs: FitInputs) -> Fit:
+    """The record of one fit with the cone of its recession, where it is separated and has one."""
+    return _at_once(cone_in_steps(fit, inputs), inputs, fit.layout)
+
+
+def cone_in_steps(fit: Fit, inputs: FitInputs) -> Steps:
     """``with_cone`` for a caller that computes what it yields, of many fits at once."""
     layout = fit.layout
-    loglik = uncounted(loglik)
+    _, roots, base, data, rows = inputs
+    loglik = uncounted(inputs.loglik)
     if not wants_cone(fit, roots, rows) or not term_shape(loglik, layout, base, data):
         return fit
     free = straight(layout) & (np.asarray(roots) == np.arange(layout.p))
@@ -97,13 +87,13 @@ def _computed_of(layout: Layout, loglik: Loglik) -> Function:
     return lambda points, data: computed(loglik, layout, points, data)
 
 
-def _at_once(steps: Steps, loglik: Loglik, layout: Layout, data: Data) -> Fit:
+def _at_once(steps: Steps, inputs: FitInputs, layout: Layout) -> Fit:
     """The record at the end of its steps."""
     try:
         points = next(steps)
-        program = compiled(loglik, ("recession", layout), partial(_computed_of, layout))
+        program = compiled(inputs.loglik, ("recession", layout), partial(_computed_of, layout))
         while True:
-            points = steps.send(to_numpy(program(points, data)))
+            points = steps.send(to_numpy(program(points, inputs.data)))
     except StopIteration as end:
         return end.value
 
@@ -117,34 +107,19 @@ def wants_signs(fit: Fit) -> Array:
     return (np.asarray(fit.status) == int(Status.SEPARATED)) & several & by_path
 
 
-def with_signs(
-    fit: Fit,
-    loglik: Loglik,
-    roots: tuple[int, ...],
-    base: Array,
-    data: Data,
-    rows: int | None,
-) -> Fit:
+def with_signs(fit: Fit, inputs: FitInputs) -> Fit:
     """The record of one fit with the signs of its infinite estimates: those of the cone, or, if the
     likelihood has none, those of the parameters that the limit needs. A parameter that only moved
     along, such as a scale while a shape grows, has no estimate: resetting it to its start does not
     change the supremum.
-
-    Args: as of ``with_cone``.
     """
-    return _at_once(signs_in_steps(fit, loglik, roots, base, data, rows), loglik, fit.layout, data)
+    return _at_once(signs_in_steps(fit, inputs), inputs, fit.layout)
 
 
-def signs_in_steps(
-    fit: Fit,
-    loglik: Loglik,
-    roots: tuple[int, ...],
-    base: Array,
-    data: Data,
-    rows: int | None,
-) -> Steps:
+def signs_in_steps(fit: Fit, inputs: FitInputs) -> Steps:
     """``with_signs`` for a caller that computes what it yields, of many fits at once."""
-    fit = yield from cone_in_steps(fit, loglik, roots, base, data, rows)
+    fit = yield from cone_in_steps(fit, inputs)
+    loglik, roots, base, data, _ = inputs
     point = np.asarray(fit.witness.point)
     if not wants_signs(fit) or not np.all(np.isfinite(point)):
         return fit

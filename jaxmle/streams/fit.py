@@ -15,7 +15,7 @@ from jaxmle.fitting.fit import Conduct
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import with_cone
+from jaxmle.fitting.recession import FitInputs, with_cone
 from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.parameters.arguments import shown
@@ -173,7 +173,8 @@ def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
     if values is not None:
         loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
     roots = quantities.problem.roots
-    return with_cone(fit, loglik, roots, quantities.base, columns.data(arrays), reading.rows)
+    data = columns.data(arrays)
+    return with_cone(fit, FitInputs(loglik, roots, quantities.base, data, reading.rows))
 
 
 def _with_response_id(fit: Fit, loglik: Loglik, runner: SourceRunner) -> Fit:

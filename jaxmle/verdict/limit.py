@@ -266,32 +266,7 @@ def arrived(
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
     seen = read_profile(why, state, path) if seen is None else seen
-    # Where the steps are spent, no ascent sets out anew.
-    spent = is_one_of(seen.shape, Shape.RISES) & (state.phase != DONE)
-    shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
-    # An ascent that crept goes on from where it is, unless it was seen what it follows.
-    known = (shape == Shape.RISES) | (shape == Shape.TAIL) | (shape == Shape.ENDLESS)
-    unseen = (state.outcome == SLOW_ASCENT) & ~known
-    shape = xp.where(passed | unseen, int(Shape.RISES), shape)
-    point = select(spent | unseen, state.point, seen.point)
-    seen = seen._replace(shape=shape, point=select(passed, far.higher, point))
-    fades = seen.onward & ~passed & _is_fading(state, seen.point)
-    fades = fades & is_one_of(seen.shape, Shape.RISES)
-    seen = seen._replace(
-        shape=xp.where(fades, int(Shape.TAIL), seen.shape),
-        move=xp.where(fades, seen.point.z - state.tail.z, seen.move),
-    )
-    vanished = _has_vanished(state, seen.shape) & ~carried
-    seen = seen._replace(
-        shape=xp.where(vanished, int(Shape.TAIL), seen.shape),
-        point=select(vanished, state.point, seen.point),
-        move=xp.where(vanished, receding(state.point.z, state.last), seen.move),
-    )
-    hidden = _is_hidden_tail(state, seen)
-    seen = seen._replace(
-        shape=xp.where(hidden, int(Shape.TAIL), seen.shape),
-        move=xp.where(hidden, receding(state.tail.z, state.tail.move), seen.move),
-    )
+    seen = _after_ascent(state, far.higher, seen, passed, carried)
     tail = is_one_of(seen.shape, Shape.TAIL)
     recedes = carried | tail
     # a last look that hardly moved does not tell the way that the ascent came by
@@ -319,6 +294,42 @@ def arrived(
         sharp=seen.sharp,
         blurred=seen.blurred,
         noise=seen.noise,
+    )
+
+
+def _after_ascent(state: State, higher: Point, seen: Found, passed: Array, carried: Array) -> Found:
+    """The shape of the profile, with what the ascent itself tells of it.
+
+    Args:
+        higher: the point from which the ascent goes on where it ``passed`` a maximum.
+        carried: a recession was followed to its limit.
+    """
+    xp = namespace(state.point.z)
+    # Where the steps are spent, no ascent sets out anew.
+    spent = is_one_of(seen.shape, Shape.RISES) & (state.phase != DONE)
+    shape = xp.where(spent, int(Shape.NOT_ASKED), seen.shape)
+    # An ascent that crept goes on from where it is, unless it was seen what it follows.
+    known = (shape == Shape.RISES) | (shape == Shape.TAIL) | (shape == Shape.ENDLESS)
+    unseen = (state.outcome == SLOW_ASCENT) & ~known
+    shape = xp.where(passed | unseen, int(Shape.RISES), shape)
+    point = select(spent | unseen, state.point, seen.point)
+    seen = seen._replace(shape=shape, point=select(passed, higher, point))
+    fades = seen.onward & ~passed & _is_fading(state, seen.point)
+    fades = fades & is_one_of(seen.shape, Shape.RISES)
+    seen = seen._replace(
+        shape=xp.where(fades, int(Shape.TAIL), seen.shape),
+        move=xp.where(fades, seen.point.z - state.tail.z, seen.move),
+    )
+    vanished = _has_vanished(state, seen.shape) & ~carried
+    seen = seen._replace(
+        shape=xp.where(vanished, int(Shape.TAIL), seen.shape),
+        point=select(vanished, state.point, seen.point),
+        move=xp.where(vanished, receding(state.point.z, state.last), seen.move),
+    )
+    hidden = _is_hidden_tail(state, seen)
+    return seen._replace(
+        shape=xp.where(hidden, int(Shape.TAIL), seen.shape),
+        move=xp.where(hidden, receding(state.tail.z, state.tail.move), seen.move),
     )
 
 

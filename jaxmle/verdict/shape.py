@@ -305,13 +305,13 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     tail = one_way & (sides.along_tail | unclear)
     # Half as far as ℓ falls clearly one way, it does not fall at all the other way.
     is_far = path.high_reach >= 0.5 * path.clear_fall[::-1]
-    # and z_j goes somewhere: an e-fold, or a tenth of its size
-    somewhere = xp.minimum(1.0, MIN_SHARE_OF_SIZE * _size(why, state))
-    is_far = is_far & (path.high_reach * why.unit >= somewhere)
-    lopsided = sides.stays & sides.gradual[::-1] & is_far
+    # A coordinate that goes to infinity moves by a unit, as a logarithm, or a tenth of its size.
+    least_move = xp.minimum(1.0, MIN_SHARE_OF_SIZE * _size(why, state))
+    is_far = is_far & (path.high_reach * why.unit >= least_move)
+    one_sided = sides.stays & sides.gradual[::-1] & is_far
     # An ascent that converged to an information that is not rounding was on a ridge.
-    firm = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
-    lopsided = xp.any(lopsided & ~sides.steady, axis=0) & ~firm
+    is_trusted = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
+    one_sided = xp.any(one_sided & ~sides.steady, axis=0) & ~is_trusted
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
     to_limit = sides.along_tail | (gradual & why.is_logarithm)
     # as far as where a parabola would have been seen to fall
@@ -323,7 +323,7 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     is_high_order = xp.all(sides.fell & sides.gradual, axis=0) & ~curved
     return (
         (dips, Shape.VANISHING),
-        (lopsided, Shape.TAIL),
+        (one_sided, Shape.TAIL),
         (one_way & to_limit & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
