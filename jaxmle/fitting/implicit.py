@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxmle._types import Array, Data, Function, FunctionTo, Loglik, Tree
 from jaxmle.fitting.ending import complete
+from jaxmle.fitting.log_gamma import restricted_under_trace
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.one_loop import search_in_one_loop
 from jaxmle.fitting.options import Options, Posed
@@ -169,7 +170,9 @@ def _search(
     if isinstance(problem.solver, LBFGS | Optax):
         z, extra = approached(problem, objective, z)
     may_be_kinked = may_have_kinks(objective.loglik, objective.layout, base, objective.data)
-    verdict, reached, point = search_in_one_loop(objective, problem, z, may_be_kinked)
+    restricted = restricted_under_trace(objective.loglik, objective.layout, base, objective.data)
+    on_domain = replace(objective, loglik=restricted)
+    verdict, reached, point = search_in_one_loop(on_domain, problem, z, may_be_kinked)
     return point.z, verdict, reached, point, extra
 
 

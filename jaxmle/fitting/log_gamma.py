@@ -9,10 +9,10 @@ the poles it stays +∞, which binomial coefficients use for impossible counts.
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -47,14 +47,27 @@ def keep_log_gamma_to_its_domain(loglik: Loglik, layout: Layout, base: Array, da
     rewrite(loglik, None)
 
     def make(loglik: Loglik) -> Function:
-        def value_on_domain(x: Array, data: Tree) -> Array:
-            restricted = map_functions(loglik, _on_its_domain)
-            return jnp.sum(terms_of(restricted, layout.unravel(x), data))
-
-        return value_on_domain
+        return partial(_value_on_domain, loglik, layout)
 
     if np.isfinite(compiled(loglik, ("value on its domain", layout), make)(base, data)):
         rewrite(loglik, _on_its_domain)
+
+
+def restricted_under_trace(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> Loglik:
+    """A likelihood whose log Γ is kept to positive arguments, if any depend on the parameters and,
+    which only the running program knows, all are positive at the start ``base`` (p,).
+    """
+    jaxpr = program_of_terms(loglik, layout, base, data).jaxpr
+    if not _depends_on_log_gamma(jaxpr, jaxpr.invars[:1]):
+        return loglik
+    holds = jnp.isfinite(_value_on_domain(loglik, layout, base, data))
+    return map_functions(loglik, partial(_on_its_domain, holds=holds))
+
+
+def _value_on_domain(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
+    """ℓ at x (p,), with log Γ kept to its domain."""
+    restricted = map_functions(loglik, _on_its_domain)
+    return jnp.sum(terms_of(restricted, layout.unravel(x), data))
 
 
 def _depends_on_log_gamma(jaxpr: Jaxpr, inputs: Iterable[Tree]) -> bool:
@@ -73,30 +86,33 @@ def _depends_on_log_gamma(jaxpr: Jaxpr, inputs: Iterable[Tree]) -> bool:
     return False
 
 
-def _on_its_domain(function: Function) -> Function:
-    """A user's function kept to its domain. Those of this package are, and other callables may
-    have methods that are read.
+def _on_its_domain(function: Function, holds: Array | bool = True) -> Function:
+    """A user's function kept to its domain where a condition ``holds`` (). Those of this package
+    are, and other callables may have methods that are read.
     """
-    inner = function.func if isinstance(function, functools.partial) else function
+    inner = function.func if isinstance(function, partial) else function
     is_plain = isinstance(inner, types.FunctionType | types.MethodType)
     is_ours = (getattr(inner, "__module__", None) or "").startswith("jaxmle.")
-    return OnItsDomain(function) if is_plain and not is_ours else function
+    return OnItsDomain(function, holds) if is_plain and not is_ours else function
 
 
 @dataclass(frozen=True, eq=False)
 class OnItsDomain:
-    """A user's function of trees of arrays in which log Γ of a negative number is NaN."""
+    """A user's function of trees of arrays in which log Γ of a negative number is NaN, where a
+    condition ``holds`` ().
+    """
 
     function: Function
+    holds: Array | bool = True
 
     def __call__(self, *arguments: Tree) -> Tree:
         program, shape = jax.make_jaxpr(self.function, return_shape=True)(*arguments)
-        outs = _run(program, jax.tree.leaves(arguments))
+        outs = _run(program, jax.tree.leaves(arguments), self.holds)
         return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
 
-def _run(program: ClosedJaxpr, arguments: Iterable[Array]) -> list[Array]:
-    """The results of a program."""
+def _run(program: ClosedJaxpr, arguments: Iterable[Array], holds: Array | bool) -> list[Array]:
+    """The results of a program, with log Γ kept to its domain where a condition ``holds`` ()."""
     jaxpr = program.jaxpr
     table: dict[Tree, Array] = dict(zip(jaxpr.constvars, program.consts, strict=True))
     table |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -106,36 +122,36 @@ def _run(program: ClosedJaxpr, arguments: Iterable[Array]) -> list[Array]:
 
     for equation in jaxpr.eqns:
         values = [read(atom) for atom in equation.invars]
-        table |= dict(zip(equation.outvars, _applied(equation, values), strict=True))
+        table |= dict(zip(equation.outvars, _applied(equation, values, holds), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _applied(equation: JaxprEqn, values: list[Array]) -> list[Array]:
+def _applied(equation: JaxprEqn, values: list[Array], holds: Array | bool) -> list[Array]:
     """The results of one operation."""
     name = equation.primitive.name
     if name == LOG_GAMMA:
         (result,) = results_of(equation, values)
-        return [jnp.where((values[0] < 0) & jnp.isfinite(result), jnp.nan, result)]
+        return [jnp.where(holds & (values[0] < 0) & jnp.isfinite(result), jnp.nan, result)]
     if not any(map(_has_log_gamma, _inner(equation))):
         return results_of(equation, values)
     if name in LOOPS:
-        params = {key: _restricted(entry) for key, entry in equation.params.items()}
+        params = {key: _restricted(entry, holds) for key, entry in equation.params.items()}
         return results_of(equation.replace(params=params), values)
     program = None if name.startswith("custom") else called(equation)
-    return results_of(equation, values) if program is None else _run(program, values)
+    return results_of(equation, values) if program is None else _run(program, values, holds)
 
 
-def _restricted(entry: Foreign) -> Foreign:
+def _restricted(entry: Foreign, holds: Array | bool) -> Foreign:
     """A parameter of a loop, with log Γ kept to its domain where it is a program."""
     if type(entry) is tuple:
-        return tuple(map(_restricted, entry))
+        return tuple(_restricted(inner, holds) for inner in entry)
     if not isinstance(entry, ClosedJaxpr) or not _has_log_gamma(entry.jaxpr):
         return entry
     shapes = [
         jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
         for aval in map(aval_of, entry.jaxpr.invars)
     ]
-    return jax.make_jaxpr(lambda *arguments: _run(entry, arguments))(*shapes)
+    return jax.make_jaxpr(lambda *arguments: _run(entry, arguments, holds))(*shapes)
 
 
 def _has_log_gamma(jaxpr: Jaxpr) -> bool:

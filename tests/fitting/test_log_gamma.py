@@ -119,6 +119,29 @@ def test_a_raw_beta_binomial_in_a_batch_is_kept_to_its_domain_too():
         assert_near(fits[i], highest(y))
 
 
+def test_log_gamma_is_kept_to_its_domain_under_jit_and_vmap_too():
+    """Starts from which the ascent took a step beyond the pole, and an ordinary one."""
+    y = counts(5)
+    starts = np.array([[0.25, 2.1], [12.8, 0.13], [1.0, 1.0]])
+    program = jax.jit(jax.vmap(lambda start, y: jm.fit(beta_binomial, start, y), (0, None)))
+    with jax.enable_x64(True):
+        fits = program(starts, y)
+    for i in range(len(starts)):
+        assert_near(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], fits), highest(y))
+
+
+def test_log_gamma_of_negative_numbers_on_purpose_is_left_as_it_is_under_jit():
+    y = np.random.default_rng(0).normal(3.8, 0.1, 50)
+    loglik = lambda t, y: -0.5 * ((y - jnp.exp(gammaln(-t[0]))) / 0.1) ** 2  # noqa: E731
+    program = jax.jit(lambda start, y: jm.fit(loglik, start, y))
+    for start in (0.3, -4.0):
+        with jax.enable_x64(True):
+            fit = jax.tree.map(np.asarray, program(np.array([start]), y))
+        assert fit.status == "CONVERGED"
+        assert np.sign(fit.x[0]) == np.sign(start)
+        assert_allclose(abs(special.gamma(-fit.x[0])), y.mean(), rtol=1e-9)
+
+
 @pytest.mark.parametrize("start", [[50.0, 0.3], [35.0, 0.5], [100.0, 0.1]])
 def test_a_raw_number_of_animals_went_below_those_that_were_caught(start):
     """Zippin's removal method: N was 25 where 31 had been caught, or the likelihood unbounded."""
