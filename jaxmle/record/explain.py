@@ -255,7 +255,10 @@ def _short_of_limit(fit: Record) -> str:
     listed = _listed(fit, np.isnan(fit.se) & np.isfinite(fit.x) & known)
     if not listed:
         return ""
-    return f" No standard error is given for {listed}: the limit of this estimate is farther on."
+    return (
+        f" No standard error is given for {listed}: the limit of the estimate, or of its standard "
+        "error, is farther on."
+    )
 
 
 def combination(

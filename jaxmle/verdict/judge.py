@@ -86,7 +86,7 @@ class Verdict(NamedTuple):
     distance: Array  # √(2δ), standard errors
     steps: Array
     hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
-    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end
+    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end, or may yet
     kink: Array | None  # the certificate of a maximum at a kink, 0 where there is none
     nan_point: Array  # (k, ...) where ℓ or a derivative was NaN on the way, NaN where nowhere
 

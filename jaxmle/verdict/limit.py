@@ -17,6 +17,7 @@ import numpy as np
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array, Function, FunctionTo, Tree, ndarray
 from jaxmle.solvers.leading_axes import (
+    diagonal,
     evaluate_lanes,
     lanes_of,
     loop_over_active,
@@ -73,6 +74,10 @@ GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
 MAX_VANISHED_SUM = 1e-10  # Σ|terms| of probabilities that are all one
 # up to which an ascent that has spent its steps is near enough to an end for its shape to be asked
 MAX_DECREMENT_OF_A_LONG_ASCENT = 1e-2
+MIN_GROWTH_ALONG_A_TAIL = 1e-3  # as a logarithm, below which no power is told
+# with which the information of what does not recede goes with what does; it is 0 where that has a
+# limit, and 1 or 2 where the support depends on parameters
+MIN_POWER_OF_INFORMATION = 0.25
 
 
 class Limit(NamedTuple):
@@ -88,7 +93,7 @@ class Limit(NamedTuple):
     short: Array  # the likelihood could not be followed far enough for its information to die
     steps: Array
     hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
-    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end
+    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end, or may yet
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     noise: Array  # of ℓ, as far as it was measured
@@ -290,7 +295,8 @@ def arrived(
         short=short,
         steps=xp.zeros_like(path.steps),
         hidden=_hidden(why, seen.shape),
-        unsettled=xp.where(tail, seen.unsettled, 0.0),
+        unsettled=xp.where(tail, seen.unsettled, 0.0)
+        + xp.where(recedes, _width(state, point), 0.0),
         sharp=seen.sharp,
         blurred=seen.blurred,
         noise=seen.noise,
@@ -384,6 +390,23 @@ def _is_straight(state: State, ahead: Point) -> Array:
     came = state.scale * state.tail.move
     lengths = xp.sqrt(xp.sum(onward**2, axis=0) * xp.sum(came**2, axis=0))
     return (lengths > 0) & (xp.sum(onward * came, axis=0) >= SAME_WAY * lengths)
+
+
+def _width(state: State, point: Point) -> Array:
+    """The standard error (k, ...), with all else held, of what has no information in the limit,
+    because it goes with a power of what recedes: that of the centre of a generalised normal
+    distribution grows like its shape parameter. Zero for all other coordinates.
+    """
+    xp = namespace(point.z)
+    before = xp.abs(diagonal(state.point.hessian))
+    after = xp.abs(diagonal(point.hessian))
+    move = point.z - state.point.z
+    is_known = (before > 0) & (after > 0) & ~is_receding(point.z, move)
+    ratio = xp.where(is_known, after / xp.where(is_known, before, 1.0), 1.0)
+    growth = xp.log1p(xp.max(xp.abs(move) / (1.0 + xp.abs(state.point.z)), axis=0))
+    power = xp.abs(xp.log(ratio)) / xp.where(growth > 0, growth, 1.0)
+    is_without_limit = (growth >= MIN_GROWTH_ALONG_A_TAIL) & (power >= MIN_POWER_OF_INFORMATION)
+    return xp.where(is_without_limit, 1.0 / xp.sqrt(xp.where(is_known, after, 1.0)), 0.0)
 
 
 def _hidden(why: Doubt, shape: Array) -> Array:

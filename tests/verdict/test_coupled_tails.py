@@ -468,3 +468,24 @@ def test_zipf_mandelbrot_ranks_that_fall_geometrically_are_no_maximum():
         fit = jm.fit(zipf, np.array(start), (counts, ranks))
         assert fit.verdict in (Status.SEPARATED, Status.IMPRECISE), fit.explain()
         assert np.isnan(fit.se).all()
+
+
+@pytest.mark.parametrize("start", [[0.0, 1.0, 2.0], [1.0, 2.0, 1.5], [0.5, 3.0, 1.0]])
+def test_what_a_uniform_law_fixes_exactly_had_a_standard_error_of_a_millionth(start):
+    """A generalised normal law of uniform data: its shape goes to +∞, its ends to the extremes."""
+    y = np.random.default_rng(0).uniform(-1.0, 2.0, 80)
+
+    def loglik(theta, y):
+        centre, scale, shape = theta
+        constant = jnp.log(shape) - jnp.log(2 * scale) - gammaln(1 / shape)
+        return constant - (jnp.abs(y - centre) / scale) ** shape
+
+    fit = jm.fit(loglik, np.array(start), y)
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    ends = [(y.max() + y.min()) / 2, (y.max() - y.min()) / 2, np.inf]
+    assert_allclose(fit.x, ends, rtol=1e-6)
+    assert_allclose(fit.loglik, -len(y) * np.log(2 * ends[1]), rtol=1e-9)
+    assert np.isnan(fit.se).all(), fit
+    assert "the limit of the estimate, or of its standard error, is farther on" in " ".join(
+        fit.explain().split()
+    )
