@@ -12,7 +12,15 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column, norm, outer
-from jaxmle.solvers.state import DONE, MIRRORING, Point, State, noise_of, select_lazily
+from jaxmle.solvers.state import (
+    DONE,
+    MIRRORING,
+    Point,
+    State,
+    is_finite,
+    noise_of,
+    select_lazily,
+)
 
 MAX_MIRRORED_ALONE = 3  # coordinates whose sign is turned alone: each costs an evaluation
 NOT_MIRRORED = -2  # before all coordinates at once, which count as −1
@@ -56,7 +64,8 @@ def mirror(state: State, point: Point) -> State:
     sign = xp.where(turned, -1.0, 1.0).astype(z.dtype)
     noise = noise_of(point)
     difference = sign * point.score - state.point.score
-    is_even = xp.abs(point.value - state.point.value) <= noise
+    # where a term is −∞, so is the mirror image, and its rounding error is infinite
+    is_even = is_finite(point) & (xp.abs(point.value - state.point.value) <= noise)
     is_even = is_even & (norm(difference / state.scale) <= xp.sqrt(noise))
     before = state
     state = select_lazily(is_even, lambda: _image(before, point, sign), lambda: before)
