@@ -33,7 +33,8 @@ from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import Kink, without
 from jaxmle.verdict.limit import Limit, arrived, at_kink, to_shape
 from jaxmle.verdict.profile_path import ProfilePath
-from jaxmle.verdict.profile_steps import begin_path, look
+from jaxmle.verdict.profile_points import begin_path
+from jaxmle.verdict.profile_steps import look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
 ASCENT, EXAMINE, FOLLOW, LOOK, LAST = range(5)

@@ -16,8 +16,9 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column, outer, times, transposed
 from jaxmle.solvers.linalg import inverse_factor, metric_of
-from jaxmle.solvers.state import State, Tail, select
+from jaxmle.solvers.state import Point, State, Tail, noise_of, select
 from jaxmle.solvers.tails import STEPS_OF_A_TAIL
+from jaxmle.solvers.trust_region import MAX_NOISE_OF_COLLAPSE
 
 TEST_OFFSET = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
@@ -181,12 +182,12 @@ def came_along_tail(state: State, bar: Array) -> Array:
     return (state.tail.length >= STEPS_OF_A_TAIL) & (gained > bar) & unclear & near_limit
 
 
-def is_collapse(why: Doubt, state: State) -> Array:
+def is_collapse(metric: Array, point: Point) -> Array:
     """Whether ℓ is so curved that the last digits of a coordinate determine it, as at a variance
-    that goes to zero.
+    that goes to zero. Nothing can be said where rounding is more than a unit of ℓ.
     """
-    xp = namespace(state.point.z)
-    return xp.max(why.metric * xp.abs(state.point.z), axis=0) >= SCALED_LENGTH_OF_COLLAPSE
+    length = namespace(metric).max(metric * namespace(metric).abs(point.z), axis=0)
+    return (length >= SCALED_LENGTH_OF_COLLAPSE) & (noise_of(point) <= MAX_NOISE_OF_COLLAPSE)
 
 
 def remember_rise(state: State, before: State) -> State:

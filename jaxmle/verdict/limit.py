@@ -42,7 +42,13 @@ from jaxmle.solvers.state import (
 )
 from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, STEPS_OF_A_TAIL, is_receding
-from jaxmle.verdict.doubt import Doubt, doubt, is_doubtful, is_restart
+from jaxmle.solvers.trust_region import MAX_NOISE_OF_COLLAPSE
+from jaxmle.verdict.doubt import (
+    Doubt,
+    doubt,
+    is_doubtful,
+    is_restart,
+)
 from jaxmle.verdict.excursion import (
     Excursion,
     _is_settled,
@@ -59,7 +65,8 @@ from jaxmle.verdict.excursion import (
 )
 from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
-from jaxmle.verdict.profile_steps import begin_path, look
+from jaxmle.verdict.profile_points import begin_path
+from jaxmle.verdict.profile_steps import look
 from jaxmle.verdict.shape import Found, Shape, read_profile
 
 DOUBLING_STEPS_OF_DIVERGENCE = (
@@ -436,9 +443,10 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
     little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)
     fades = rises & _is_straight(state, limit.point) & less & ~little
-    fades = fades & ~limit.sharp & ~limit.blurred
+    blurred = limit.blurred | (noise_of(state.point) > MAX_NOISE_OF_COLLAPSE)
+    fades = fades & ~limit.sharp & ~blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
-    shape = xp.where(rises & (little | limit.blurred), int(Shape.UNKNOWN), shape)
+    shape = xp.where(rises & (little | blurred), int(Shape.UNKNOWN), shape)
     shape = xp.where(rises & (state.outcome == SLOW_ASCENT), int(Shape.NOT_ASKED), shape)
     return limit._replace(
         recedes=limit.recedes | fades,

@@ -44,6 +44,7 @@ class ProfilePath(NamedTuple):
     correction: Array  # (k, ...) the step that the last of them made
     corrected_value: Array  # ℓ before it
     retreats: Array
+    barrier: Array  # the offset at which the last attempt failed
     steps: Array
     anchor: Array  # (k, ...) the last point of this side at which the rest was solved
     tangent: Array  # (k, ...) dz/dz_j there

@@ -10,11 +10,18 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.leading_axes import column, outer, symmetric, times, transposed
+from jaxmle.solvers.leading_axes import (
+    column,
+    members_of,
+    outer,
+    symmetric,
+    times,
+    transposed,
+)
 from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
-from jaxmle.solvers.state import Point
-from jaxmle.verdict.doubt import Doubt
-from jaxmle.verdict.profile_path import ProfilePath
+from jaxmle.solvers.state import Point, State, noise_of
+from jaxmle.verdict.doubt import TEST_OFFSET, Doubt
+from jaxmle.verdict.profile_path import NOISE, OFFSETS, TESTS, ProfilePath, slope_of
 
 MAX_EXPONENT_OF_A_STEP = 30.0  # of e, by which a step may be predicted to change a coordinate
 UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
@@ -104,3 +111,58 @@ def perturbed(z: Array, turn: int | Array) -> Array:
     sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)
     size = xp.maximum(xp.abs(z), xp.finfo(z.dtype).tiny ** 0.5)
     return z + sign * (1 + 2 * turn) * xp.finfo(z.dtype).eps * size
+
+
+def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
+    """The initial state, before the first point."""
+    xp = namespace(state.point.z)
+    dtype = state.point.z.dtype
+    members = members_of(state.point.z)
+    zero = xp.zeros(members, dtype=xp.int32)
+    nothing = xp.zeros(members, dtype)
+    half = TEST_OFFSET * xp.ones(members, dtype)
+    tangent = solve_rest(why, state.point).tangent
+    starts_with_noise = (why.curvature == 0.0) | why.is_noisy
+    first = predicted_point(why, state.point.z, tangent, nothing, half)
+    return ProfilePath(
+        trial=xp.where(starts_with_noise, perturbed(state.point.z, 0), first),
+        active=active,
+        first_tangent=tangent,
+        stage=xp.where(starts_with_noise, NOISE, TESTS).astype(xp.int32),
+        side=zero,
+        place=zero,
+        offset=half,
+        corrections=zero,
+        correction=xp.zeros_like(tangent),
+        corrected_value=nothing,
+        retreats=zero,
+        barrier=nothing,
+        steps=zero,
+        anchor=state.point.z,
+        tangent=tangent,
+        previous_tangent=tangent,
+        previous_held=xp.sum(why.coordinate * state.point.z, axis=0),
+        anchor_offset=nothing,
+        anchor_value=state.point.value,
+        anchor_slope=slope_of(why, state.point, tangent),
+        tests=xp.full((2, *members), xp.nan, dtype),
+        changes=xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
+        level_reach=xp.zeros((2, *members), dtype),
+        noise=noise_of(state.point),
+        noise_near=nothing,
+        noise_there=nothing,
+        hessian_noise=nothing,
+        false_curvature=xp.zeros(members, bool),
+        least_fall=xp.full((2, *members), xp.inf, dtype),
+        most_fall=xp.zeros((2, *members), dtype),
+        clear_fall=xp.full((2, *members), xp.inf, dtype),
+        high_reach=xp.zeros((2, *members), dtype),
+        is_lost=xp.zeros(members, bool),
+        highest=state.point,
+        near=state.point,
+        level=state.point,
+        outermost=state.point,
+        reach=nothing,
+        before=state.point.z,
+        power=xp.zeros_like(tangent),
+    )

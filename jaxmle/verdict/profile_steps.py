@@ -23,7 +23,6 @@ from jaxmle.solvers.leading_axes import (
     column,
     diagonal,
     dot,
-    members_of,
     outer,
 )
 from jaxmle.solvers.state import (
@@ -72,60 +71,7 @@ SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left 
 LENGTH_OF_A_NOISE_PROBE = 1e-6  # of z_j, or of ten standard errors: slopes tell ℓ so near
 MAX_GAIN_AT_A_LIMIT = 1e-9  # in units of ℓ: 1e-4 standard errors of what keeps a limit
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
-
-
-def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
-    """The initial state, before the first point."""
-    xp = namespace(state.point.z)
-    dtype = state.point.z.dtype
-    members = members_of(state.point.z)
-    zero = xp.zeros(members, dtype=xp.int32)
-    nothing = xp.zeros(members, dtype)
-    half = TEST_OFFSET * xp.ones(members, dtype)
-    tangent = solve_rest(why, state.point).tangent
-    starts_with_noise = (why.curvature == 0.0) | why.is_noisy
-    first = predicted_point(why, state.point.z, tangent, nothing, half)
-    return ProfilePath(
-        trial=xp.where(starts_with_noise, perturbed(state.point.z, 0), first),
-        active=active,
-        first_tangent=tangent,
-        stage=xp.where(starts_with_noise, NOISE, TESTS).astype(xp.int32),
-        side=zero,
-        place=zero,
-        offset=half,
-        corrections=zero,
-        correction=xp.zeros_like(tangent),
-        corrected_value=nothing,
-        retreats=zero,
-        steps=zero,
-        anchor=state.point.z,
-        tangent=tangent,
-        previous_tangent=tangent,
-        previous_held=xp.sum(why.coordinate * state.point.z, axis=0),
-        anchor_offset=nothing,
-        anchor_value=state.point.value,
-        anchor_slope=slope_of(why, state.point, tangent),
-        tests=xp.full((2, *members), xp.nan, dtype),
-        changes=xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
-        level_reach=xp.zeros((2, *members), dtype),
-        noise=noise_of(state.point),
-        noise_near=nothing,
-        noise_there=nothing,
-        hessian_noise=nothing,
-        false_curvature=xp.zeros(members, bool),
-        least_fall=xp.full((2, *members), xp.inf, dtype),
-        most_fall=xp.zeros((2, *members), dtype),
-        clear_fall=xp.full((2, *members), xp.inf, dtype),
-        high_reach=xp.zeros((2, *members), dtype),
-        is_lost=xp.zeros(members, bool),
-        highest=state.point,
-        near=state.point,
-        level=state.point,
-        outermost=state.point,
-        reach=nothing,
-        before=state.point.z,
-        power=xp.zeros_like(tangent),
-    )
+MAX_RETREATS_FROM_LEVEL_GROUND = 8  # the same where ℓ has not been seen to fall on this side
 
 
 def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
@@ -307,7 +253,12 @@ def _arrive(
     is_probe = solved & ~tests & is_near & (path.anchor_offset != 0)
     noise_near = xp.maximum(path.noise_near, xp.where(is_probe, differs, 0.0))
     fallen = solved & (change < -CLEAR_FALL)
-    retreats = (~solved | fallen) & (path.retreats < MAX_RETREATS) & ~tests & ~is_blurred
+    side = column(np.arange(2), path.tests) == path.side
+    # From level ground, half of the distance to where ℓ has fallen may lead to a maximum.
+    is_level_side = ~xp.any(side & (path.most_fall > bar), axis=0)
+    most = xp.where(is_level_side, MAX_RETREATS_FROM_LEVEL_GROUND, MAX_RETREATS)
+    bisects = is_level_side & (path.retreats < most)
+    retreats = (~solved | fallen) & (path.retreats < most) & ~tests & ~is_blurred
     arrives = reached & promised & ~retreats
     there = Change(change, bar, solved, arrives, level)
     path = _noted(why, state, path, point, tangent, there)
@@ -318,7 +269,7 @@ def _arrive(
 
     def onward() -> ProfilePath:
         keeps = solved & ~retreats
-        next_path = _onward(why, path, point.z, tangent, keeps, retreats, reached)
+        next_path = _onward(why, path, point.z, tangent, keeps, retreats, reached, bisects)
         return next_path._replace(
             anchor_value=xp.where(keeps, point.value, path.anchor_value),
             anchor_slope=xp.where(keeps, slope, path.anchor_slope),
@@ -352,7 +303,9 @@ def _noted(
     place = column(np.arange(len(OFFSETS)), path.tests) == path.place
     cell = side[:, None] & place[None, :]
     forward = xp.sum(why.coordinate * state.tail.move, axis=0) * path.offset > 0
-    goes_on = ~came_along_tail(state, bar) | forward
+    # Where ℓ falls onward, the ascent was on no tail, and what lies behind it is looked at, too.
+    fell_onward = xp.any(~side & (path.most_fall > bar), axis=0)
+    goes_on = ~came_along_tail(state, bar) | forward | fell_onward
     farther = goes_on & (distance >= path.reach)
     not_below = solved & ~tests & (value >= -bar) & farther
     gain = point.value - path.anchor_value
@@ -404,9 +357,10 @@ def _onward(
     keeps: Array,
     retreats: Array,
     reached: Array,
+    bisects: Array,
 ) -> ProfilePath:
     """The state with its next offset: further out from a point that it ``keeps``, or nearer to the
-    last solved one.
+    last solved one; where it ``bisects``, half of the distance to where an attempt failed.
     """
     xp = namespace(z)
     sign = xp.where(path.side == 0, 1.0, -1.0)
@@ -417,6 +371,10 @@ def _onward(
     direction = xp.where(keeps, tangent, path.tangent)
     start = xp.where(keeps, path.offset, path.anchor_offset)
     next_offset = xp.where(keeps, sign * _offset_at(path, following), path.anchor_offset + shorter)
+    barrier = xp.where(retreats, path.offset, path.barrier)
+    returns = retreats | (keeps & ~reached & (path.retreats > 0))
+    bisects = bisects & returns
+    next_offset = xp.where(bisects, 0.5 * (start + barrier), next_offset)
     held = xp.sum(why.coordinate * path.anchor, axis=0)
     before = path._replace(
         previous_tangent=xp.where(keeps, path.tangent, path.previous_tangent),
@@ -429,7 +387,8 @@ def _onward(
         offset=next_offset,
         place=xp.where(retreats, path.place, following),
         corrections=xp.zeros_like(path.corrections),
-        retreats=xp.where(keeps, xp.where(reached, 0, path.retreats), path.retreats + 1),
+        retreats=xp.where(keeps & reached, 0, path.retreats + (bisects | ~keeps)),
+        barrier=barrier,
         trial=predicted_by_power(why, before, anchor, direction, start, next_offset),
     )
 

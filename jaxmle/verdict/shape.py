@@ -16,9 +16,11 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
+from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.tails import is_receding
+from jaxmle.solvers.trust_region import MAX_NOISE_OF_COLLAPSE
 from jaxmle.verdict.doubt import (
     TEST_OFFSET,
     Doubt,
@@ -58,6 +60,7 @@ MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
 POWER_OF_A_LIMIT = -1.25
+MAX_SHARE_OF_NOISE = 0.5  # of a change of ℓ that is compared with it
 MIN_SHARE_OF_SIZE = 0.1  # by which a coordinate moves that goes to infinity
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
@@ -99,6 +102,7 @@ class _Sides(NamedTuple):
     known: Array  # (2, offsets, ...) whether the profile was solved there
     last: Array  # the last place that was; −1 where there is none
     end: Array  # the change there, −∞ where there is none
+    last_gain: Array  # from the place before it
     stays: Array  # never falls
     is_open: Array  # so as far as there is no end to it
     fell: Array  # was seen to fall
@@ -120,9 +124,10 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     last = xp.max(xp.where(known, _places(changes), -1), axis=1)
     fell = xp.any(known & (changes < -bars), axis=1) | (path.most_fall > bar)
     stays = ~fell & (last >= 0)
-    along_tail = came_along_tail(state, bar)
     forward = xp.sign(xp.sum(why.coordinate * state.tail.move, axis=0))
-    backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
+    onward = forward * column(np.array([1.0, -1.0]), last)
+    backwards = onward < 0
+    along_tail = came_along_tail(state, bar) & ~xp.any(fell & (onward > 0), axis=0)
     least_fall = xp.maximum(path.least_fall, bar)
     gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * least_fall
     ends = [_back(changes, last, i) for i in range(4)]
@@ -137,6 +142,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
         known=known,
         last=last,
         end=ends[0],
+        last_gain=gains[0],
         stays=stays,
         is_open=stays & (last >= PLACE_WITHOUT_END),
         fell=fell,
@@ -164,6 +170,45 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
     # Where rounding is far above that of a sum, level ground may be what it hides.
     amplified = is_amplified(state, path)
+    shape = _shape_of(why, state, path, sides, top, rises, amplified)
+    end = _end_of_tail(why, state, path, sides, rises)
+    tail = is_one_of(shape, Shape.TAIL)
+    # A tail does not go where ℓ was seen to fall.
+    outward = xp.sum(why.coordinate * (end.move + end.unsettled), axis=0)
+    outward = outward * column(np.array([1.0, -1.0]), sides.last)
+    contradicted = tail & xp.any((outward > 0) & sides.fell, axis=0)
+    shape = xp.where(contradicted, int(Shape.UNKNOWN), shape)
+    tail = tail & ~contradicted
+    point = select(is_one_of(shape, Shape.LEVEL), path.near, state.point)
+    point = select(is_one_of(shape, Shape.RISES), path.highest, point)
+    point = select(tail, end.point, point)
+    far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
+    high = far_enough & (sides.end >= 0.5 * top)
+    onward = rises & xp.any(high, axis=0)
+    sharp = is_collapse(why.metric, state.point)
+    return Found(
+        shape=shape,
+        point=point,
+        move=xp.where(tail, end.move, 0.0),
+        unsettled=xp.where(tail, end.unsettled, 0.0),
+        sharp=sharp & ~amplified,
+        blurred=sharp & amplified,
+        onward=onward,
+        noise=path.noise,
+    )
+
+
+def _shape_of(
+    why: Doubt,
+    state: State,
+    path: ProfilePath,
+    sides: _Sides,
+    top: Array,
+    rises: Array,
+    amplified: Array,
+) -> Array:
+    """The first shape whose condition holds, unless rounding hides it."""
+    xp = namespace(path.trial)
     cases = (
         (~was_followed(path), Shape.NOT_ASKED),
         (_is_sound(why, state, path), Shape.PARABOLA),
@@ -178,33 +223,32 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
     peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK, Shape.VANISHING)
     blurred = (path.hessian_noise > MAX_HESSIAN_NOISE) | path.false_curvature
-    shape = xp.where(peaks & blurred, int(Shape.UNKNOWN), shape)
+    # Where rounding is more than a unit of ℓ, nothing but a rise can be seen.
+    is_rounding = noise_of(state.point) > MAX_NOISE_OF_COLLAPSE
+    is_rounding = is_rounding & ~is_one_of(shape, Shape.NOT_ASKED, Shape.RISES)
+    return xp.where((peaks & blurred) | is_rounding, int(Shape.UNKNOWN), shape)
+
+
+class _EndOfTail(NamedTuple):
+    """Where a tail was left, and how (k, ...) its coordinates moved last."""
+
+    point: Point
+    move: Array  # of what recedes
+    unsettled: Array  # of what has a limit
+
+
+def _end_of_tail(
+    why: Doubt, state: State, path: ProfilePath, sides: _Sides, rises: Array
+) -> _EndOfTail:
+    """The end of a tail, if the profile has one."""
+    xp = namespace(path.trial)
     end = select(rises, path.outermost, path.level)
-    point = select(is_one_of(shape, Shape.LEVEL), path.near, state.point)
-    point = select(is_one_of(shape, Shape.RISES), path.highest, point)
-    point = select(is_one_of(shape, Shape.TAIL), end, point)
     is_outermost = xp.all(end.z == path.outermost.z, axis=0)
     move = end.z - xp.where(is_outermost, path.before, state.point.z)
     # What converges along the tail moves less and less; what recedes as much as it is large.
     has_limit = is_outermost & (path.power < POWER_OF_A_LIMIT) & (why.coordinate == 0)
     recedes = is_receding(end.z, move) & ~has_limit
-    tail = is_one_of(shape, Shape.TAIL)
-    unsettled = xp.where(tail & ~recedes, move, 0.0)
-    move = xp.where(tail & recedes, move, 0.0)
-    far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
-    high = far_enough & (sides.end >= 0.5 * top)
-    onward = rises & xp.any(high, axis=0)
-    sharp = is_collapse(why, state)
-    return Found(
-        shape=shape,
-        point=point,
-        move=move,
-        unsettled=unsettled,
-        sharp=sharp & ~amplified,
-        blurred=sharp & amplified,
-        onward=onward,
-        noise=path.noise,
-    )
+    return _EndOfTail(end, xp.where(recedes, move, 0.0), xp.where(recedes, 0.0, move))
 
 
 def _is_hidden_by_rounding(state: State, path: ProfilePath) -> Array:
@@ -242,18 +286,30 @@ def _rising(
     goes on.
     """
     xp = namespace(path.trial)
-    at_end = sides.end
-    # the rest may have been solved once more on the way to an offset where it could not be
+    # the last place at which noise is small beside the highest change
+    is_resolved = sides.known & (sides.bars <= MAX_SHARE_OF_NOISE * top)
+    resolved = xp.max(xp.where(is_resolved, _places(path.changes), -1), axis=1)
+    last = xp.where(resolved >= 0, resolved, sides.last)
+    at_end = _back(path.changes, last, 0)
+    bar_at_end = xp.maximum(_back(sides.bars, last, 0), sides.bar)
+    # The rest may have been solved once more on the way to an offset where it could not be. Where ℓ
+    # rises by more there than before, it is not on its way to a limit.
     outermost = path.outermost.value - state.point.value
-    at_end = xp.maximum(at_end, xp.where(amplified, -xp.inf, outermost))
-    bar_at_end = xp.maximum(_back(sides.bars, sides.last, 0), sides.bar)
+    outward = xp.sum(why.coordinate * (path.outermost.z - state.point.z), axis=0)
+    is_there = outward * column(np.array([1.0, -1.0]), sides.last) > 0
+    fades = outermost - at_end <= xp.maximum(sides.last_gain, bar_at_end)
+    at_end = xp.where(is_there & fades & ~amplified, xp.maximum(at_end, outermost), at_end)
     ends_high = (sides.is_open | sides.fades) & (at_end + bar_at_end >= top)
     ends_high = xp.any(ends_high & ~_turns(path.changes, sides), axis=0)
     grows = xp.any(sides.is_open & sides.steady, axis=0)
     # Growth that goes on beyond the scale of the point itself; not that up a distant parabola.
     even = sides.is_open & sides.steady & ~sides.accelerates
     endless = xp.any(even, axis=0) & (path.reach * why.unit >= 100 * _size(why, state))
-    collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(why, state) & ~amplified
+    # An unbounded ℓ is as curved where it is higher; what comes from a chasm is not.
+    highest = path.highest
+    metric = metric_of(highest.hessian, highest.score)
+    collapses = is_collapse(why.metric, state.point) & is_collapse(metric, highest)
+    collapses = collapses & (top > CLEAR_FALL + sides.bar) & ~amplified
     return (
         (rises & ends_high & endless, Shape.ENDLESS),
         (collapses, Shape.ENDLESS),

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import optimize
 
 import jaxmle as jm
-from jaxmle import families
+from jaxmle import Status, families
 from tests.verdict.answers import assert_fit
 
 TO_THE_ORACLE = (
@@ -330,3 +330,30 @@ def test_a_declared_median_regression_stalled_in_a_batch():
         alone = jm.fit(median, start, {"x": x[member], "y": y[member]})
         assert fits[member].verdict == alone.verdict == jm.Status.CONVERGED
         assert_allclose(fits[member].x, alone.x, rtol=1e-12)
+
+
+def _loss(z, level):
+    """The check function in the ways in which it is written."""
+    return {
+        "comparison": z * (level - (z < 0)),
+        "choice": jnp.where(z < 0, z * (level - 1), z * level),
+        "absolute": 0.5 * (jnp.abs(z) + (2 * level - 1) * z),
+        "maximum": jnp.maximum(z * (level - 1), z * level),
+    }
+
+
+@pytest.mark.parametrize("form", ["comparison", "choice", "absolute", "maximum"])
+@pytest.mark.parametrize("start", [[0.0, 0.0], [3.0, 1.0]])
+def test_a_quantile_by_a_comparison_stalled(form, start):
+    """An asymmetric Laplace law: the order statistic, and the mean loss around it."""
+    y = np.random.default_rng(1).gumbel(size=51) * 2 + 1
+    right = np.sort(y)[38]
+    z = y - right
+
+    def loglik(theta, y):
+        z = (y - theta[0]) / jnp.exp(theta[1])
+        return jnp.log(0.75 * 0.25) - theta[1] - _loss(z, 0.75)[form]
+
+    fit = jm.fit(loglik, np.array(start), y)
+    assert fit.verdict == Status.CONVERGED, fit.explain()
+    assert_allclose(fit.x, [right, np.log(np.mean(z * (0.75 - (z < 0))))], rtol=1e-9)

@@ -24,7 +24,8 @@ from jaxmle.verdict.limit import (
     to_shape,
     unexplored,
 )
-from jaxmle.verdict.profile_steps import begin_path, look
+from jaxmle.verdict.profile_points import begin_path
+from jaxmle.verdict.profile_steps import look
 from jaxmle.verdict.shape import Shape
 
 MAX_STEPS = 150
@@ -254,7 +255,8 @@ def test_outsets_and_readings_are_those_of_one_member(lane):
     limit = explore(evaluate, state, LOGARITHMS)
     one_limit = member(limit, lane)
     assert_alike(member(settled_rise(state, limit), lane), settled_rise(one, one_limit))
-    assert is_collapse(why, state)[lane] == is_collapse(member(why, lane), one)
+    alone = is_collapse(member(why, lane).metric, one.point)
+    assert is_collapse(why.metric, state.point)[lane] == alone
 
 
 def test_a_climb_that_goes_on_remembers_the_way_of_each_member():

@@ -59,7 +59,8 @@ from jaxmle.verdict.limit import (
 )
 from jaxmle.verdict.limit import explore as explore_members
 from jaxmle.verdict.profile_path import ProfilePath
-from jaxmle.verdict.profile_steps import begin_path, look
+from jaxmle.verdict.profile_points import begin_path
+from jaxmle.verdict.profile_steps import look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 STEPS_TO_GATHER = 3.0

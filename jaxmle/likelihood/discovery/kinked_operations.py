@@ -1,12 +1,12 @@
 """Whether a likelihood can have kinks, read from its program: points where its score jumps.
 
 The values of a program that depend on the parameters are followed from operation to operation.
-An operation with a kink (|x|, the larger of two, a choice by the sign of a parameter) makes
-everything that depends on it kinked. There are two exceptions: a value without a derivative, such
-as the maximum that ``logsumexp`` subtracts, and a choice between a value and ±∞ or NaN, which
-defines a support. Functions with a derivative rule of jax or this package are smooth. So are jax's
-special functions and all functions of this package, in which choices guard against overflow; its
-one kinked density is written with ``sign``.
+An operation with a kink (|x|, the larger of two, a choice by the sign of a parameter, the number
+that a comparison becomes) makes everything that depends on it kinked. There are two exceptions: a
+value without a derivative, such as the maximum that ``logsumexp`` subtracts, and a choice between a
+value and ±∞ or NaN, which defines a support. Functions with a derivative rule of jax or this
+package are smooth. So are jax's special functions and all functions of this package, in which
+choices guard against overflow; its one kinked density is written with ``sign``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxmle.runtime.compile import remembered, tracing
 OF_JAX, OF_THIS_PACKAGE = TRUSTED
 KINKED_OPERATIONS = frozenset(
     [
-        *("abs", "clamp", "cummax", "cummin", "max", "min"),
+        *("abs", "clamp", "convert_element_type", "cummax", "cummin", "max", "min"),
         *("reduce_max", "reduce_min", "sign", "sort", "top_k"),
     ]
 )
@@ -106,7 +106,7 @@ def _applied(equation: JaxprEqn, ins: list[Known], counted: frozenset[str] | Non
     is_kinked = any(known.is_kinked for known in ins)
     if name in KINKED_OPERATIONS or name in CHOOSING:
         kinked_here = _counted(equation) if counted is None else counted
-        is_kinked |= _may_kink(name, ins) and name in kinked_here
+        is_kinked |= _may_kink(equation, ins) and name in kinked_here
     programs = [] if _has_smooth_rule(equation) else list(_programs(equation))
     if len(programs) == 1 and len(programs[0].invars) == len(ins):
         return _called(programs[0], equation, ins, counted)
@@ -139,12 +139,15 @@ def _called(
     return outs
 
 
-def _may_kink(name: str, ins: list[Known]) -> bool:
+def _may_kink(equation: JaxprEqn, ins: list[Known]) -> bool:
     """Whether such an operation is kinked: a choice is if it depends on parameters and is between
-    two finite values.
+    two finite values; a change of type if it makes a number of a comparison, as in u (τ − (u < 0)).
     """
+    name = equation.primitive.name
     if name in CHOOSING:
         return ins[0].moves and not any(known.is_infinite for known in ins[1:])
+    if name == "convert_element_type":
+        return not jnp.issubdtype(aval_of(equation.invars[0]).dtype, jnp.inexact)
     return True
 
 
