@@ -18,6 +18,7 @@ from jaxmle._types import (
     Clusters,
     DataFrame,
     DTypeLike,
+    FunctionTo,
     Label,
     Loglik,
     PathLike,
@@ -146,23 +147,18 @@ def fit_groups(
         {name: coded_key(name, values, rows) for name, values in labels.items()}
     )
     n = np.bincount(member)
-    options = replace(options, clusters=_clusters(clusters, rows))
     fits = fit_members(
         loglik,
         params0,
         Table(data, member, len(n)),
-        options,
+        replace(options, clusters=_clusters(clusters, rows)),
         params_axis=None,
         block=block,
         devices=devices,
         checkpoint=checkpoint,
     )
-    fits = _in_table(fits, member, n)
-    if frame is None:
-        return GroupFits(keys, fits, n, backend=kind)
-    fits = frame.named(_of_all_rows(fits, frame.rows), loglik)
-    lost = {name: frame.lost[name] for name in keys if name in frame.lost}
-    return GroupFits(*with_lost(keys, fits, n, lost), frame.account, kind)
+    result = GroupFits(keys, _in_table(fits, member, n), n, backend=kind)
+    return result if frame is None else _of_frame(result, frame, loglik)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -365,26 +361,33 @@ def _in_table(fits: Fit, member: ndarray, n: ndarray) -> Fit:
     """The fits with the row of each witness counted in the whole table, not in its group."""
     order = np.argsort(member, kind="stable")
     starts = np.cumsum(n) - n
+    # Rows beyond those of a group are padding, copies of its last row.
+    return _renumbered(fits, lambda row: order[starts + np.minimum(row, n - 1)])
 
-    def whole(row: Array) -> ndarray:
-        clipped = np.clip(row, 0, n - 1)  # rows beyond these are padding, copies of the last
-        return np.where(row < 0, row, order[starts + clipped]).astype(row.dtype)
 
-    return replace(
-        fits,
-        witness=replace(fits.witness, row=whole(fits.witness.row), term=whole(fits.witness.term)),
-    )
+def _of_frame(result: GroupFits, frame: Frame, loglik: Loglik) -> GroupFits:
+    """The fits with the names and the row numbers of the table that was coded, and with the groups
+    that have no complete row.
+    """
+    fits = frame.named(_of_all_rows(result.fits, frame.rows), loglik)
+    lost = {name: frame.lost[name] for name in result.keys if name in frame.lost}
+    return GroupFits(*with_lost(result.keys, fits, result.n, lost), frame.account, result.backend)
 
 
 def _of_all_rows(fits: Fit, rows: ndarray) -> Fit:
     """The fits with the row numbers of witnesses counted before rows were dropped."""
-    in_table = {
-        name: np.where(positions < 0, positions, rows[np.maximum(positions, 0)]).astype(
-            positions.dtype
-        )
-        for name, positions in (("row", fits.witness.row), ("term", fits.witness.term))
-    }
-    return replace(fits, witness=replace(fits.witness, **in_table))
+    return _renumbered(fits, lambda row: rows[row])
+
+
+def _renumbered(fits: Fit, number_of: FunctionTo[ndarray]) -> Fit:
+    """The fits with other row numbers in their witnesses; −1, for no row, stays."""
+
+    def renumbered(row: Array) -> ndarray:
+        return np.where(row < 0, row, number_of(np.maximum(row, 0))).astype(row.dtype)
+
+    witness = fits.witness
+    witness = replace(witness, row=renumbered(witness.row), term=renumbered(witness.term))
+    return replace(fits, witness=witness)
 
 
 # ---------------------------------------------------------------- what the user gives
