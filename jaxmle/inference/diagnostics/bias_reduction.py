@@ -223,9 +223,11 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
 
 def _status(end: _State, eps: float) -> Array:
     """The verdict on the last state of the iteration."""
-    fair = DECREMENT_TO_ACCEPT if eps > MAX_EPS_OF_DOUBLE else DECREMENT_TO_CONVERGE
+    decrement_to_converge = (
+        DECREMENT_TO_ACCEPT if eps > MAX_EPS_OF_DOUBLE else DECREMENT_TO_CONVERGE
+    )
     status = jnp.where(
-        end.point.decrement <= fair,
+        end.point.decrement <= decrement_to_converge,
         int(Status.CONVERGED),
         jnp.where(
             end.point.decrement <= DECREMENT_TO_ACCEPT, int(Status.IMPRECISE), int(Status.MAX_STEPS)
