@@ -13,12 +13,10 @@ from importlib import import_module
 import numpy as np
 
 from jaxmle._types import (
-    Array,
     ArrayLike,
     Clusters,
     DataFrame,
     DTypeLike,
-    FunctionTo,
     Label,
     Loglik,
     PathLike,
@@ -41,6 +39,7 @@ from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.frames import is_frame
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
+from jaxmle.record.witness import renumbered
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import Status
@@ -362,7 +361,8 @@ def _in_table(fits: Fit, member: ndarray, n: ndarray) -> Fit:
     order = np.argsort(member, kind="stable")
     starts = np.cumsum(n) - n
     # Rows beyond those of a group are padding, copies of its last row.
-    return _renumbered(fits, lambda row: order[starts + np.minimum(row, n - 1)])
+    witness = renumbered(fits.witness, lambda row: order[starts + np.minimum(row, n - 1)])
+    return replace(fits, witness=witness)
 
 
 def _of_frame(result: GroupFits, frame: Frame, loglik: Loglik) -> GroupFits:
@@ -376,18 +376,7 @@ def _of_frame(result: GroupFits, frame: Frame, loglik: Loglik) -> GroupFits:
 
 def _of_all_rows(fits: Fit, rows: ndarray) -> Fit:
     """The fits with the row numbers of witnesses counted before rows were dropped."""
-    return _renumbered(fits, lambda row: rows[row])
-
-
-def _renumbered(fits: Fit, number_of: FunctionTo[ndarray]) -> Fit:
-    """The fits with other row numbers in their witnesses; −1, for no row, stays."""
-
-    def renumbered(row: Array) -> ndarray:
-        return np.where(row < 0, row, number_of(np.maximum(row, 0))).astype(row.dtype)
-
-    witness = fits.witness
-    witness = replace(witness, row=renumbered(witness.row), term=renumbered(witness.term))
-    return replace(fits, witness=witness)
+    return replace(fits, witness=renumbered(fits.witness, lambda row: rows[row]))
 
 
 # ---------------------------------------------------------------- what the user gives

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array
+from jaxmle._types import Array, FunctionTo, ndarray
 
 _WITNESS = [
     "row",
@@ -108,3 +108,17 @@ def empty_witness(x: Array) -> Witness:
         stderr_error=xp.zeros_like(x),
         certificate=xp.zeros((), xp.int32)[()],
     )
+
+
+def renumbered(witness: Witness, number_of: FunctionTo[ndarray]) -> Witness:
+    """The witness, of one fit or of a batch, with other row numbers; −1, for no row, stays.
+
+    Args:
+        number_of: from an array of row numbers to those in another table.
+    """
+
+    def new_number(row: Array) -> ndarray:
+        rows = np.asarray(row)
+        return np.where(rows < 0, rows, number_of(np.maximum(rows, 0))).astype(rows.dtype)[()]
+
+    return replace(witness, row=new_number(witness.row), term=new_number(witness.term))
