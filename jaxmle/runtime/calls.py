@@ -98,7 +98,7 @@ def numbers_in(jaxpr: Jaxpr | ClosedJaxpr) -> Iterator[int]:
 
 def opened(program: Foreign) -> Jaxpr:
     """A program without its constants, if it holds any."""
-    return getattr(program, "jaxpr", program)
+    return cast(Jaxpr, getattr(program, "jaxpr", program))
 
 
 def programs_in(equation: JaxprEqn) -> Iterator[Jaxpr]:
