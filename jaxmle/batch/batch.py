@@ -185,8 +185,7 @@ def fit_members(
 
 def _largest(inputs: Inputs) -> Members:
     """The member with the most rows."""
-    length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
-    return flat_members(inputs, np.array([inputs.largest]), length).first
+    return flat_members(inputs, np.array([inputs.largest]), inputs.largest_length).first
 
 
 def _padded(inputs: Inputs, largest: Members) -> Members:
@@ -195,7 +194,7 @@ def _padded(inputs: Inputs, largest: Members) -> Members:
     """
     if not getattr(inputs.source, "padded", False):
         return largest
-    length = tuple(padded_rows(inputs.source.sizes[inputs.largest]).tolist())
+    length = tuple(padded_rows(np.array(inputs.largest_length)).tolist())
     return flat_members(inputs, np.array([inputs.largest]), length).first
 
 

@@ -54,8 +54,7 @@ def _model_digest(inputs: Inputs) -> str:
     """A digest of the program of the likelihood, as it will be compiled for the member with the
     most rows (the first member may be empty).
     """
-    length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
-    flat = flat_members(inputs, np.array([inputs.largest]), length)
+    flat = flat_members(inputs, np.array([inputs.largest]), inputs.largest_length)
     member = jax.tree.map(np.asarray, flat.first)
 
     def make(loglik: Loglik) -> Tree:
@@ -72,7 +71,7 @@ def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[S
         return None
     try:
         schedules = [Schedule(**bucket) for bucket in stored]
-    except TypeError:  # of another version: it is no schedule of ours
+    except TypeError:  # another version wrote it, with other fields
         schedules = []
     sizes = [size for schedule in schedules for size in vars(schedule).values()]
     if len(schedules) != count or not all(type(size) is int and size > 0 for size in sizes):

@@ -87,7 +87,7 @@ class Scheduler:
             checkpoint.open(identity(problem, inputs))
         self.leaves: list[ndarray] = []
         self.treedef: TreeDef | None = None
-        self.states: list[ShapeAndDtype] = []  # shapes and types of one member's
+        self.states: list[ShapeAndDtype] = []  # shapes and types of one member's state
         self.open: list[tuple[ndarray, list[ndarray]]] = []
         self.pieces = self._first_pieces()
         self._check_memory()
@@ -112,9 +112,9 @@ class Scheduler:
         k = self.problem.chart.k
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
-        live = data + size * sum(length) * (p + 6)
+        bytes_in_use = data + size * sum(length) * (p + 6)
         record = self.record_bytes(k, p, size)
-        sizes = Sizes(self.inputs.source.members, members, data, live, record)
+        sizes = Sizes(self.inputs.source.members, members, data, bytes_in_use, record)
         machine = self.programs.machine
         schedule = cut(sizes, len(self.devices), self.free, self.block, machine.on_accelerator)
         if not machine.in_numpy or machine.mesh is not None:
@@ -304,9 +304,9 @@ class Scheduler:
             arrays = self._ended(piece, chunk, state, warm, True)
             if "rounds" not in schedule:
                 count = len(piece.index)
-                easy = warm.steps[:count][warm.warm_started[:count]]
-                rounds = _cap(easy) if 2 * len(easy) > count else 0
-                self.checkpoint.remember(rounds=rounds, float32=bool(len(easy)))
+                warm_steps = warm.steps[:count][warm.warm_started[:count]]
+                rounds = _cap(warm_steps) if 2 * len(warm_steps) > count else 0
+                self.checkpoint.remember(rounds=rounds, float32=bool(len(warm_steps)))
             return arrays
 
     @property
@@ -317,11 +317,11 @@ class Scheduler:
     def _starts_in_float32(self) -> bool:
         """Whether the first steps may be in single precision."""
         rows = np.sum(self.inputs.source.sizes)
-        many = rows >= max(
+        has_many_rows = rows >= max(
             MIN_ROWS_FOR_FLOAT32_START, MIN_ROWS_A_MEMBER_FOR_FLOAT32 * self.inputs.source.members
         )
         return (
-            many
+            has_many_rows
             and isinstance(self.problem.solver, Newton)
             and self.inputs.dtype == np.float64
             and self.problem.max_steps > 4 * MAX_FLOAT32_STEPS
@@ -348,20 +348,20 @@ class Scheduler:
     ) -> list[ndarray]:
         """The arrays of a round that leaves members open."""
         count = len(piece.index)
-        most = np.full(len(chunk.active), self.problem.max_steps, np.int32)
+        step_limits = np.full(len(chunk.active), self.problem.max_steps, np.int32)
         machine = self.programs.machine
         static = (self.problem.chart.nonlinear, chunk.may_have_kinks)
-        left = np.asarray(machine.run(is_open, static, state, most))
+        left = np.asarray(machine.run(is_open, static, state, step_limits))
         fit = to_numpy(chunk.conclude(state, None, warm.steps))
         if self.treedef is None:
             self._shapes(fit, members_first((state, warm)), 1)
-        again = np.asarray(warm.warm_started) & (left | (fit.status != Status.CONVERGED))
+        repeated = np.asarray(warm.warm_started) & (left | (fit.status != Status.CONVERGED))
         if first and self._has_middle():
-            again &= ~np.asarray(machine.run(is_running, (), state, most))
-        if np.any(again):  # these are repeated from the user's start
-            state = _chosen(again, chunk.initial_state(state), state)
-            warm = warm._replace(warm_started=warm.warm_started & ~again)
-        slots = np.flatnonzero((left | again)[:count])
+            repeated &= ~np.asarray(machine.run(is_running, (), state, step_limits))
+        if np.any(repeated):  # they start again, from the user's start
+            state = _chosen(repeated, chunk.initial_state(state), state)
+            warm = warm._replace(warm_started=warm.warm_started & ~repeated)
+        slots = np.flatnonzero((left | repeated)[:count])
         return [
             *(leaf[:count] for leaf in jax.tree.leaves(fit)),
             slots,
@@ -415,9 +415,11 @@ class Scheduler:
             length = self.buckets[place][0]
             schedule = self._schedule_of(length)
             for part in _parts(index[bucket == place], schedule.members_a_piece):
-                fewer = replace(schedule, slots=min(SLOTS_FOR_THE_LAST, schedule.slots))
-                few = self.programs.mesh is None and len(part) <= SLOTS_FOR_THE_LAST
-                pieces.append(Piece(len(pieces), name, length, part, fewer if few else schedule))
+                narrow = replace(schedule, slots=min(SLOTS_FOR_THE_LAST, schedule.slots))
+                is_small = self.programs.mesh is None and len(part) <= SLOTS_FOR_THE_LAST
+                pieces.append(
+                    Piece(len(pieces), name, length, part, narrow if is_small else schedule)
+                )
         return pieces
 
     def _bucket_of(self, index: ndarray) -> ndarray:
@@ -440,9 +442,9 @@ def _parts(members: ndarray, size: int) -> list[ndarray]:
     return [members[i : i + size] for i in range(0, len(members), size)]
 
 
-def _chosen(these: ndarray, new: Tree, old: Tree) -> Tree:
-    """``new`` for these members (b,), ``old`` for the others."""
-    return jax.tree.map(lambda a, b: namespace(a).where(these, a, b), new, old)
+def _chosen(chosen: ndarray, new: Tree, old: Tree) -> Tree:
+    """``new`` for the members chosen (b,), ``old`` for the others."""
+    return jax.tree.map(lambda a, b: namespace(a).where(chosen, a, b), new, old)
 
 
 def _cap(steps: Array) -> int:

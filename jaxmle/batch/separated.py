@@ -44,22 +44,24 @@ def with_signs_of_members(
 def _at_the_end(steps: list[Steps], flat: Flat, layout: Layout, at_once: int) -> list[Fit]:
     """The records at the end of the steps of each member."""
     ends: dict[int, Fit] = {}
-    sent: dict[int, Tree] = dict.fromkeys(range(len(steps)))
-    while sent:
+    answers: dict[int, Tree] = dict.fromkeys(range(len(steps)))
+    while answers:
         asked: dict[int, ndarray] = {}
-        for place, value in sent.items():
+        for place, value in answers.items():
             try:
                 asked[place] = steps[place].send(value)
             except StopIteration as end:
                 ends[place] = end.value
-        sent = {}
+        answers = {}
         for axes in (1, 2):  # one point of each member, or several
             places = [place for place, points in asked.items() if points.ndim == axes]
             for first in range(0, len(places), at_once):
-                few = np.array(places[first : first + at_once])
-                points = np.stack([asked[place] for place in few])
-                sent |= zip(
-                    few.tolist(), _computed(flat, layout, few, points, at_once), strict=True
+                together = np.array(places[first : first + at_once])
+                points = np.stack([asked[place] for place in together])
+                answers |= zip(
+                    together.tolist(),
+                    _computed(flat, layout, together, points, at_once),
+                    strict=True,
                 )
     return [ends[place] for place in range(len(steps))]
 

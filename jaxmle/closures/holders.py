@@ -17,9 +17,10 @@ from jaxmle._namespace import is_traced
 from jaxmle._types import Foreign, ndarray
 from jaxmle.closures.widths import is_narrow, is_narrow_now
 
+# Methods of a path that read from the disk.
 READING = frozenset(
     ["open", "read_text", "read_bytes", "exists", "is_file", "is_dir", "stat", "iterdir", "glob"]
-)  # methods of a path
+)
 
 
 class Traversal(Protocol):

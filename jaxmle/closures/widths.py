@@ -116,8 +116,8 @@ def widened_table(value: Foreign, library: str) -> Foreign:
 
 
 def _target(kind: str, bits: int) -> str:
-    """The wider type of a column whose numbers have so many bits, by its name in lower case; empty
-    where there is none.
+    """The wider type of a column whose numbers have ``bits`` bits, by its name in lower case; ""
+    if there is none.
     """
     width = 8 * jax.dtypes.canonicalize_dtype(np.float64).itemsize
     names = {"i": f"int{width}", "u": f"int{width}", "f": f"float{width}"}

@@ -50,11 +50,11 @@ def codes(column: DataFrame) -> Codes:
     [5.0, 2.0]
     """
     read = columns_of(_frame(column), [NAME])[0][NAME]
-    gone = np.flatnonzero(read.missing)
-    if gone.size:
+    missing_rows = np.flatnonzero(read.missing)
+    if missing_rows.size:
         raise ValueError(
-            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these "
-            "rows from every leaf first"
+            f"the column has no value in row {missing_rows[0]} ({missing_rows.size} in all): drop "
+            "these rows from every leaf first"
         )
     levels = read.levels()
     place = {level: code for code, level in enumerate(levels)}

@@ -113,8 +113,8 @@ def refuse_unseen(levels: Mapping[str, tuple[Label, ...]], columns: Mapping[str,
             if not column.missing[row] and value not in seen:
                 unseen = {
                     v
-                    for v, gone in zip(column.values.tolist(), column.missing, strict=True)
-                    if not gone and v not in seen
+                    for v, is_missing in zip(column.values.tolist(), column.missing, strict=True)
+                    if not is_missing and v not in seen
                 }
                 others = (
                     f" (unseen in all: {', '.join(sorted(map(repr, unseen))[:NAMES_LISTED])})"
@@ -178,11 +178,11 @@ def _check_kinds(
 
 
 def _check_matrix(matrix: ndarray, names: tuple[str, ...], rows: ndarray) -> None:
-    odd = np.argwhere(~np.isfinite(matrix))
-    if len(odd):
-        row, column = odd[0].tolist()
+    not_finite = np.argwhere(~np.isfinite(matrix))
+    if len(not_finite):
+        row, column = not_finite[0].tolist()
         raise ValueError(
-            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in "
+            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(not_finite)} in "
             "all): a design must be finite"
         )
     dependent = collinear_columns(matrix, names) if names else {}

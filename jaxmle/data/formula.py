@@ -30,7 +30,8 @@ OPERATORS = {
     ast.GtE: np.greater_equal,
 }  # fmt: skip
 
-UNREADABLE = (  # syntax of other software, and what to write instead
+# Syntax of other software, and what to write instead.
+UNREADABLE = (
     (r"(?<![\w.])\.(?![\w.])", "'.' for all other columns is not supported: name them, x + z"),
     (
         r"\([^()]*\|[^()]*\)",
@@ -325,10 +326,10 @@ def real(text: str, columns: Mapping[str, Column], rows: ndarray, what: str) -> 
             raise TypeError(f"{what} reads {name!r}, which holds text, not numbers")
     with np.errstate(all="ignore"):
         value = np.broadcast_to(np.asarray(rowwise(node, columns)), rows.shape).astype(np.float64)
-    odd = np.flatnonzero(~np.isfinite(value))
-    if odd.size:
+    not_finite = np.flatnonzero(~np.isfinite(value))
+    if not_finite.size:
         raise ValueError(
-            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must "
-            "be finite"
+            f"{text} is {value[not_finite[0]]} in row {rows[not_finite[0]]} "
+            f"({not_finite.size} in all): {what} must be finite"
         )
     return value

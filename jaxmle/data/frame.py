@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jaxmle._types import (
-    Array,
     Clusters,
     DataFrame,
     DTypeLike,
@@ -55,6 +54,7 @@ from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
+from jaxmle.record.witness import renumbered
 from jaxmle.solvers.methods import Solver
 from jaxmle.tables.frame import native
 
@@ -241,19 +241,9 @@ class Frame:
 
     def _in_table(self, fitted: Fit) -> Fit:
         """The fit with the row numbers of its witness counted in the whole table."""
-
-        def whole(row: Array) -> Array:
-            positions = np.asarray(row)
-            return np.where(
-                positions < 0, positions, self.rows[np.clip(positions, 0, self.n - 1)]
-            ).astype(positions.dtype)[()]
-
-        return replace(
-            fitted,
-            witness=replace(
-                fitted.witness, row=whole(fitted.witness.row), term=whole(fitted.witness.term)
-            ),
-        )
+        last = self.n - 1
+        witness = renumbered(fitted.witness, lambda row: self.rows[np.minimum(row, last)])
+        return replace(fitted, witness=witness)
 
     # ------------------------------------------------------------ new rows
 

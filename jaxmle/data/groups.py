@@ -13,7 +13,6 @@ from importlib import import_module
 import numpy as np
 
 from jaxmle._types import (
-    Array,
     ArrayLike,
     Clusters,
     DataFrame,
@@ -40,6 +39,7 @@ from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.frames import is_frame
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
+from jaxmle.record.witness import renumbered
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import Solver
 from jaxmle.solvers.status import Status
@@ -146,23 +146,18 @@ def fit_groups(
         {name: coded_key(name, values, rows) for name, values in labels.items()}
     )
     n = np.bincount(member)
-    options = replace(options, clusters=_clusters(clusters, rows))
     fits = fit_members(
         loglik,
         params0,
         Table(data, member, len(n)),
-        options,
+        replace(options, clusters=_clusters(clusters, rows)),
         params_axis=None,
         block=block,
         devices=devices,
         checkpoint=checkpoint,
     )
-    fits = _in_table(fits, member, n)
-    if frame is None:
-        return GroupFits(keys, fits, n, backend=kind)
-    fits = frame.named(_of_all_rows(fits, frame.rows), loglik)
-    lost = {name: frame.lost[name] for name in keys if name in frame.lost}
-    return GroupFits(*with_lost(keys, fits, n, lost), frame.account, kind)
+    result = GroupFits(keys, _in_table(fits, member, n), n, backend=kind)
+    return result if frame is None else _of_frame(result, frame, loglik)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -365,26 +360,23 @@ def _in_table(fits: Fit, member: ndarray, n: ndarray) -> Fit:
     """The fits with the row of each witness counted in the whole table, not in its group."""
     order = np.argsort(member, kind="stable")
     starts = np.cumsum(n) - n
+    # Rows beyond those of a group are padding, copies of its last row.
+    witness = renumbered(fits.witness, lambda row: order[starts + np.minimum(row, n - 1)])
+    return replace(fits, witness=witness)
 
-    def whole(row: Array) -> ndarray:
-        clipped = np.clip(row, 0, n - 1)  # rows beyond these are padding, copies of the last
-        return np.where(row < 0, row, order[starts + clipped]).astype(row.dtype)
 
-    return replace(
-        fits,
-        witness=replace(fits.witness, row=whole(fits.witness.row), term=whole(fits.witness.term)),
-    )
+def _of_frame(result: GroupFits, frame: Frame, loglik: Loglik) -> GroupFits:
+    """The fits with the names and the row numbers of the table that was coded, and with the groups
+    that have no complete row.
+    """
+    fits = frame.named(_of_all_rows(result.fits, frame.rows), loglik)
+    lost = {name: frame.lost[name] for name in result.keys if name in frame.lost}
+    return GroupFits(*with_lost(result.keys, fits, result.n, lost), frame.account, result.backend)
 
 
 def _of_all_rows(fits: Fit, rows: ndarray) -> Fit:
     """The fits with the row numbers of witnesses counted before rows were dropped."""
-    in_table = {
-        name: np.where(positions < 0, positions, rows[np.maximum(positions, 0)]).astype(
-            positions.dtype
-        )
-        for name, positions in (("row", fits.witness.row), ("term", fits.witness.term))
-    }
-    return replace(fits, witness=replace(fits.witness, **in_table))
+    return replace(fits, witness=renumbered(fits.witness, lambda row: rows[row]))
 
 
 # ---------------------------------------------------------------- what the user gives

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import ArrayLike, DataFrame, Foreign, Tree, ndarray
-from jaxmle.data.table import native_frame
+from jaxmle.data.table import is_missing, native_frame
 from jaxmle.parameters.frames import is_frame
 
 MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells integers apart
@@ -133,10 +133,10 @@ def coded_key(name: str, values: ArrayLike, rows: int) -> tuple[ndarray, ndarray
 def _whole(what: str, array: ndarray) -> ndarray:
     """Floating-point codes as integers."""
     _refuse_missing(what, np.isnan(array), array)
-    odd = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
-    if odd.any():
+    inexact = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
+    if inexact.any():
         raise ValueError(
-            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes "
+            f"{what} is {array[_first(inexact)]} in row {_first(inexact)}; floating-point codes "
             "must be integers below 2**53"
         )
     return array.astype(np.int64)
@@ -161,7 +161,7 @@ def _plain(what: str, array: ndarray) -> ndarray:
     }
     families = [family_of[type(value)] for value in array]
     if set(families) != {"strings"}:
-        _refuse_missing(what, np.array([_is_missing(value) for value in array]), array)
+        _refuse_missing(what, np.array([is_missing(value) for value in array]), array)
     odd = next(
         (row for row, family in enumerate(families) if family != families[0] or not family), -1
     )
@@ -194,12 +194,6 @@ def _refuse_missing(what: str, missing: ndarray, array: ndarray) -> None:
             f"{what} is {value} in row {row} ({missing.sum()} in all): every row needs "
             "a group. Drop these rows or give them a code."
         )
-
-
-def _is_missing(value: ArrayLike) -> bool:
-    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
-        isinstance(value, float | np.floating) and bool(np.isnan(value))
-    )
 
 
 def _first(flags: ndarray) -> int:

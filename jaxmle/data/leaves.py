@@ -28,23 +28,25 @@ KEYWORDS = ("offset", "entry", "exposure", "strata")  # of models, that name a l
 
 def offset_of(offsets: tuple[str, ...], columns: Mapping[str, Column], rows: ndarray) -> ndarray:
     """The sum of the offsets, (n,); NaN where a column is missing."""
-    gone = np.zeros(len(rows), dtype=bool)
+    incomplete = np.zeros(len(rows), dtype=bool)
     for text in offsets:
         for name in columns_in(parse(text)):
-            gone |= columns[name].missing
-    there = np.flatnonzero(~gone)
-    present = {name: column.take(there) for name, column in columns.items()}
+            incomplete |= columns[name].missing
+    complete = np.flatnonzero(~incomplete)
+    present = {name: column.take(complete) for name, column in columns.items()}
     total = np.full(len(rows), np.nan)
-    total[there] = sum(real(text, present, rows[there], "an offset") for text in offsets)
+    total[complete] = sum(real(text, present, rows[complete], "an offset") for text in offsets)
     return total
 
 
 def finite_column(column: Column, name: str, rows: ndarray) -> ndarray:
     """A column of finite numbers, (n,)."""
     values = column.values.astype(np.float64)
-    odd = np.flatnonzero(~np.isfinite(values))
-    if odd.size:
-        raise ValueError(f"{name} is {values[odd[0]]} in row {rows[odd[0]]}: it must be finite")
+    not_finite = np.flatnonzero(~np.isfinite(values))
+    if not_finite.size:
+        raise ValueError(
+            f"{name} is {values[not_finite[0]]} in row {rows[not_finite[0]]}: it must be finite"
+        )
     return values
 
 
@@ -75,8 +77,8 @@ def codes_of(column: Column, levels: tuple[Label, ...]) -> ndarray:
     place: dict[Label, float] = {level: float(code) for code, level in enumerate(levels)}
     return np.array(
         [
-            np.nan if gone else place[value]
-            for value, gone in zip(column.values.tolist(), column.missing, strict=True)
+            np.nan if is_missing else place[value]
+            for value, is_missing in zip(column.values.tolist(), column.missing, strict=True)
         ]
     )
 

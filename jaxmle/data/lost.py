@@ -33,8 +33,8 @@ def lost_groups(
     for name in keys:
         known &= ~columns[name].missing
     labels = list(zip(*(columns[name].values.tolist() for name in keys), strict=True))
-    there = {labels[row] for row in rows}
-    lost = sorted({labels[row] for row in np.flatnonzero(known)} - there)
+    present = {labels[row] for row in rows}
+    lost = sorted({labels[row] for row in np.flatnonzero(known)} - present)
     return {
         name: plain(np.array([label[i] for label in lost], dtype=columns[name].values.dtype))
         for i, name in enumerate(keys)

@@ -9,15 +9,8 @@ from jaxmle._types import Tree
 from jaxmle.data.formula import Terms, halves, terms_of
 from jaxmle.data.response import Response, response_of
 
-FORMULA_LEAVES = (
-    "x",
-    "y",
-    "time",
-    "event",
-    "entry",
-    "trials",
-    "offset",
-)  # leaves that a formula itself makes
+# Leaves that a formula itself makes.
+FORMULA_LEAVES = ("x", "y", "time", "event", "entry", "trials", "offset")
 
 
 class Plan(NamedTuple):

@@ -23,6 +23,7 @@ from jaxmle.likelihood.structure import core_of
 from jaxmle.models.common.predictors import eta_of
 from jaxmle.models.made_again import made_again
 from jaxmle.parameters.arguments import check_choice, check_level, check_number, shown
+from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated_rows
 from jaxmle.record.scales import interval_on
@@ -194,20 +195,9 @@ def predicted(
                 "the fit has no covariance (vcov=None), so there is no interval: give "
                 "interval=None, or refit with a covariance"
             )
-    layout = fitted.layout
-
-    def make(_: Tree) -> Function:
-        def flat(x: Array, data: Tree) -> Array:
-            return ravel_pytree(quantity.function(layout.unravel(x), data))[0]
-
-        def run(x: Array, data: Tree) -> tuple[Array, Array]:
-            return quantity.function(layout.unravel(x), data), jax.jacfwd(flat)(x, data)
-
-        return run
-
     with precision(fitted.dtype), np.errstate(all="ignore"):
         data = host_data(leaves, fitted.dtype, nan=True)
-        run = compiled(quantity.loglik, ("predicted", quantity.key, layout), make)
+        run = _with_jacobian(quantity, fitted.layout)
         x = finite_point(fitted)
         value, jacobian = map(np.asarray, run(x, data))
         moved = propagated_rows(fitted, jacobian)
@@ -231,6 +221,21 @@ def predicted(
         "conf_high": ends[..., 1],
         **reason,
     }
+
+
+def _with_jacobian(quantity: Quantity, layout: Layout) -> Function:
+    """(x (p,), data) → the quantity, (n,) or (n, K), and its Jacobian in x, compiled."""
+
+    def make(_: Tree) -> Function:
+        def flat(x: Array, data: Tree) -> Array:
+            return ravel_pytree(quantity.function(layout.unravel(x), data))[0]
+
+        def run(x: Array, data: Tree) -> tuple[Array, Array]:
+            return quantity.function(layout.unravel(x), data), jax.jacfwd(flat)(x, data)
+
+        return run
+
+    return compiled(quantity.loglik, ("predicted", quantity.key, layout), make)
 
 
 def limits(evaluate: Callable[[Array], ndarray], fitted: Fit, rays: Rays, lost: ndarray) -> ndarray:

@@ -139,32 +139,32 @@ def _levels_that_occur(name: str, column: Column) -> tuple[Label, ...]:
 
 
 def _finite(values: ndarray, name: str, rows: ndarray) -> ndarray:
-    odd = np.flatnonzero(~np.isfinite(values))
-    if odd.size:
+    not_finite = np.flatnonzero(~np.isfinite(values))
+    if not_finite.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a "
-            "response must be finite"
+            f"{name} is {values[not_finite[0]]} in row {rows[not_finite[0]]} "
+            f"({not_finite.size} in all): a response must be finite"
         )
     return values
 
 
 def _trials(successes: ndarray, failures: ndarray, text: str, rows: ndarray) -> dict[str, ndarray]:
-    odd = np.flatnonzero((successes < 0) | (failures < 0))
-    if odd.size:
+    negative = np.flatnonzero((successes < 0) | (failures < 0))
+    if negative.size:
         raise ValueError(
-            f"{text} must count successes and failures, zero or more; row {rows[odd[0]]} "
-            f"has {successes[odd[0]]:g} and {failures[odd[0]]:g}"
+            f"{text} must count successes and failures, zero or more; row {rows[negative[0]]} "
+            f"has {successes[negative[0]]:g} and {failures[negative[0]]:g}"
         )
     return {"y": successes, "trials": successes + failures}
 
 
 def _check_times(leaves: Mapping[str, ndarray], response: Response, rows: ndarray) -> None:
-    odd = np.flatnonzero((leaves["event"] != 0) & (leaves["event"] != 1))
-    if odd.size:
+    no_event_code = np.flatnonzero((leaves["event"] != 0) & (leaves["event"] != 1))
+    if no_event_code.size:
         text = response.parts["event"]
         raise ValueError(
-            f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; code an event "
-            "as 1 and a censored time as 0, by comparing with the code of the event: "
+            f"{text} is {leaves['event'][no_event_code[0]]:g} in row {rows[no_event_code[0]]}; "
+            "code an event as 1 and a censored time as 0, by comparing with the code of the event: "
             f"{text} == 2"
         )
     late = (

@@ -70,13 +70,13 @@ def arrays_of(given: Mapping[str, Tree], total: int) -> dict[str, Column]:
 
 def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, int], ndarray]:
     """The number of missing values of each column with any, and the rows without any."""
-    gone = np.zeros(total, dtype=bool)
+    incomplete = np.zeros(total, dtype=bool)
     for column in columns.values():
-        gone |= column.missing
+        incomplete |= column.missing
     counts = {
         name: int(column.missing.sum()) for name, column in columns.items() if column.missing.any()
     }
-    return counts, np.flatnonzero(~gone)
+    return counts, np.flatnonzero(~incomplete)
 
 
 def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> None:

@@ -16,11 +16,11 @@ import numpy as np
 
 from jaxmle._types import ArrayLike, DataFrame, Foreign, Label, Tree, ndarray
 from jaxmle.parameters.arguments import shown
+from jaxmle.tables.frame import INSTALL_FRAME
 
 if TYPE_CHECKING:
     import narwhals.stable.v1 as nw
 
-INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 NAMES_LISTED = 12  # names in a message
 TEMPORAL_TYPES = ("Date", "Datetime", "Duration", "Time")  # types of narwhals
 

@@ -20,11 +20,9 @@ from jaxmle.distributed.screen import Screening
 from jaxmle.distributed.shared import SharedRows
 from jaxmle.fitting.fit import Conduct, Landmark
 from jaxmle.fitting.head_start import Sampler
-from jaxmle.fitting.options import Options, Posed, read
+from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import FitInputs, with_cone
 from jaxmle.fitting.signals import with_signals
-from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -38,8 +36,10 @@ from jaxmle.streams.pieces import (
     Pieces,
     concluded,
     form_of,
+    posed_on_sample,
     problem_in_pieces,
     refuse_in_pieces,
+    with_cone_of_rows,
 )
 from jaxmle.streams.quantities import Quantities, prior_alone, without_prior
 
@@ -72,7 +72,7 @@ def fit_shared(
         sample = rows.sample(ROWS_OF_SAMPLE)
         screening = Screening(rows, loglik, rows.leaves.data(sample))
         count = screening.count()
-        posed = _posed(rows, loglik, params0, options, sample)
+        posed = posed_on_sample(rows.leaves, sample, loglik, params0, options)
         problem = _problem(rows, posed, options)
         bare = without_prior(problem.loglik)
         screening.check_functions(bare, posed.layout, posed.base)
@@ -94,22 +94,6 @@ def fit_shared(
         if response_id is not None:
             fitted = replace(fitted, response_id=response_id)
         return with_signals(fitted, loglik, posed.loglik, posed.data)
-
-
-def _posed(
-    rows: SharedRows,
-    loglik: Loglik,
-    params0: Tree,
-    options: Options,
-    sample: tuple[ndarray, ...],
-) -> Posed:
-    """The problem with a sample instead of the data."""
-    values = rows.leaves.weights_in(sample)
-    weights = None
-    if values is not None and options.weights is not None:
-        in_sample = values if np.any(values > 0) else np.ones_like(values, float)
-        weights = Weights(in_sample, options.weights.kind)
-    return read(loglik, params0, rows.leaves.data(sample), replace(options, weights=weights))
 
 
 def _problem(rows: SharedRows, posed: Posed, options: Options) -> Problem:
@@ -170,12 +154,4 @@ def _with_cone(fit: Fit, quantities: Quantities, rows: SharedRows) -> Fit:
         MAX_VALUES_FOR_CONE
     ):
         return fit
-    arrays = rows.sample(rows.length)
-    loglik: Tree = quantities.problem.loglik
-    values = rows.leaves.weights_in(arrays)
-    if values is not None:
-        loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
-    data = rows.leaves.data(arrays)
-    roots = quantities.problem.roots
-    inputs = FitInputs(loglik, roots, quantities.base, data, len(arrays[0]))
-    return with_cone(fit, inputs)
+    return with_cone_of_rows(fit, quantities, rows.leaves, rows.sample(rows.length))

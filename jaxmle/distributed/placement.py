@@ -67,7 +67,7 @@ class Placement:
         return jax.tree.unflatten(treedef, shaped)
 
     def first_row(self, rows: int) -> Array:
-        """The number of the first row of a shard of so many rows, inside ``over_shards``."""
+        """The number of the first row of a shard of ``rows`` rows, inside ``over_shards``."""
         return jax.lax.axis_index(self.axes) * rows
 
 

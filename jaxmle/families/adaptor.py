@@ -219,7 +219,7 @@ def _inside(made: Foreign, low: Array, high: Array) -> Array:
     ):
         try:
             candidate = jnp.asarray(ask(), spare.dtype)
-        except Exception:  # a method that exists in name only: try the next
+        except Exception:  # another library's method may raise anything: try the next
             continue
         spare = jnp.where(
             jnp.isfinite(candidate) & (candidate > low) & (candidate < high), candidate, spare
@@ -303,30 +303,38 @@ def _log_cdf(made: Foreign, y: Array) -> Array:
     counterpart = _counterpart(made)
     if counterpart is not None:
         return counterpart[0].law.log_cdf(counterpart[1], y)
-    library_log_cdf = _called(made, "log_cdf")
-
-    def inside(y: Array) -> Array:
-        if library_log_cdf is not None:
-            return library_log_cdf(y)
-        cdf = _cdf(made)(y)
-        return jnp.where(cdf > 0, jnp.log(jnp.where(cdf > 0, cdf, 0.5)), -jnp.inf)
-
-    return _masked(made, y, inside, -jnp.inf, 0.0, closed=_is_discrete(made))
+    function = _called(made, "log_cdf") or _log_of_cdf(made)
+    return _masked(made, y, function, -jnp.inf, 0.0, closed=_is_discrete(made))
 
 
 def _log_sf(made: Foreign, y: Array) -> Array:
     counterpart = _counterpart(made)
     if counterpart is not None:
         return counterpart[0].law.log_sf(counterpart[1], y)
-    library_log_sf = _called(made, "log_survival_function")
+    function = _called(made, "log_survival_function") or _log_of_complement(made)
+    return _masked(made, y, function, 0.0, -jnp.inf, closed=_is_discrete(made))
 
-    def inside(y: Array) -> Array:
-        if library_log_sf is not None:
-            return library_log_sf(y)
-        cdf = _cdf(made)(y)
+
+def _log_of_cdf(made: Foreign) -> Callable[[Array], Array]:
+    """log F of an object that has only F; −∞ where F = 0, without a NaN derivative there."""
+    function = _cdf(made)
+
+    def log_cdf(y: Array) -> Array:
+        cdf = function(y)
+        return jnp.where(cdf > 0, jnp.log(jnp.where(cdf > 0, cdf, 0.5)), -jnp.inf)
+
+    return log_cdf
+
+
+def _log_of_complement(made: Foreign) -> Callable[[Array], Array]:
+    """log(1 − F) of an object that has only F; −∞ where F = 1, without a NaN derivative there."""
+    function = _cdf(made)
+
+    def log_sf(y: Array) -> Array:
+        cdf = function(y)
         return jnp.where(cdf < 1, jnp.log1p(-jnp.where(cdf < 1, cdf, 0.5)), -jnp.inf)
 
-    return _masked(made, y, inside, 0.0, -jnp.inf, closed=_is_discrete(made))
+    return log_sf
 
 
 def _is_discrete(made: Foreign) -> bool:

@@ -14,8 +14,8 @@ from jaxmle.families.inverse import solve
 from jaxmle.families.moments import values
 from jaxmle.families.skew import LOG_FALL_TO_NEGLECT, integral
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.stirling import LOG_2PI
 
-LOG_2PI = math.log(2 * math.pi)
 # κ below which (1 + ρ²)/(2ρ) is 1/κ + κ: the next term is of order κ³
 MAX_CONCENTRATION_OF_SERIES = 1e-4
 

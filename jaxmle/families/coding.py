@@ -162,7 +162,7 @@ def _support_ends(family: Coded, known: NamedParams) -> Ends:
             p = {name: _inside(kind, share) for name, kind in intervals.items()}
             try:
                 support = family.law.support(family.read({**constants, **p}))
-            except Exception:  # another library's distribution may need more parameters
+            except Exception:  # another library's distribution may raise anything
                 return nowhere
             ends.append([np.asarray(end)[()] for end in support])
     (low, high), (other_low, other_high) = ends

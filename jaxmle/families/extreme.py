@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import jaxmle.special as special
 from jaxmle._types import Array, NamedParams
 from jaxmle.families.family import Family, Law, by_quantile, document
-from jaxmle.families.moments import EULER_GAMMA, moments, values
+from jaxmle.families.location_scale import LOG_SHARE_OF_LARGEST
+from jaxmle.families.moments import moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.gamma import EULER_GAMMA
 from jaxmle.special.stirling import ATANH_SERIES
 
 # ζ(k), k = 2, …, 26: NIST DLMF 25.6.
@@ -145,11 +147,6 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
     dz, dshape = tangents
     along = z * ((z * _log1p_ratio_slope(shape * z)) * dshape)
     return _w(z, shape), dz / (1 + shape * z) + along
-
-
-LOG_SHARE_OF_LARGEST = (
-    0.485  # of the log of the largest number: 1e149 in float64, whose square is finite
-)
 
 
 def _far(p: NamedParams, y: Array) -> Array:

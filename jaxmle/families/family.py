@@ -16,7 +16,6 @@ from typing import Concatenate, ParamSpec
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from jaxmle._types import Array, FunctionTo, Key, NamedParams, Tree
 from jaxmle.closures.recipes import reduced
@@ -24,16 +23,12 @@ from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
 from jaxmle.runtime.calls import marked
-from jaxmle.runtime.jax_state import as_numpy, exact, precision, tracing
+from jaxmle.runtime.compile import to_numpy
+from jaxmle.runtime.jax_state import exact, precision, tracing
 from jaxmle.runtime.keys import typed_key
+from jaxmle.special.gamma import real
 
 Rest = ParamSpec("Rest")
-
-
-def real(x: ArrayLike) -> jax.Array:
-    """x as a floating array: counts often come as integers."""
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def _values(y: Tree) -> Tree:
@@ -53,7 +48,7 @@ def _traced_or_in_numpy(
         if tracing():
             return method(self, params, *args, **options)
         with precision(np.float64):
-            return as_numpy(method(self, exact(params), *args, **options))
+            return to_numpy(method(self, exact(params), *args, **options))
 
     return run
 

@@ -12,15 +12,13 @@ import jax.numpy as jnp
 from jaxmle._types import Array, NamedParams, Tree
 
 Tail = Callable[[NamedParams, Array], Array]
-Bracket = tuple[
-    jax.Array, jax.Array, jax.Array, jax.Array, Tree
-]  # s, low, high, whether it is found; the number of steps
+# s, low, high, whether s is found; the number of steps.
+Bracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Tree]
 
 MAX_QUANTILE_STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
 MAX_LOG_OF_A_SCALE = 700.0  # exp(±700) is finite in float64
-LONGEST_QUANTILE_STEP = (
-    1e5  # the slope exp(log f − log F) has lost its digits where both are larger than this
-)
+# Where log f and log F are larger than this, the slope exp(log f − log F) has lost its digits.
+LONGEST_QUANTILE_STEP = 1e5
 
 
 # The scale s of each support: y(s) and dy/ds. On sinh both tails of a light or heavy distribution
@@ -106,9 +104,8 @@ def _ascend(
         low = jnp.where(left < 0, s, low)
         high = jnp.where(left >= 0, s, high)
         newton = s - left * jnp.exp(-log_slope) / slope_y(s)
-        near = sound & (
-            jnp.abs(newton - s) <= tolerance * (1 + jnp.abs(s))
-        )  # a last step may land outside the bracket by a rounding error
+        # The last step may leave the bracket by a rounding error.
+        near = sound & (jnp.abs(newton - s) <= tolerance * (1 + jnp.abs(s)))
         inside = sound & (newton > low) & (newton < high)
         new = jnp.where(near, newton, jnp.where(inside, newton, 0.5 * (low + high)))
         return new, low, high, near | (high - low <= tolerance * (1 + jnp.abs(s))), count + 1

@@ -16,9 +16,10 @@ import jaxmle.special as special
 from jaxmle._types import Array, NamedParams, Tree
 from jaxmle.families.family import Family, Law, by_quantile, document
 from jaxmle.families.inverse import solve
-from jaxmle.families.moments import EULER_GAMMA, moments, quantiles
+from jaxmle.families.moments import moments, quantiles
 from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.gamma import EULER_GAMMA
 from jaxmle.special.stirling import HALF_LOG_2PI
 from jaxmle.special.student import scaled_log, shrunk
 
@@ -49,9 +50,8 @@ class Standard:
     shape_information: Callable[[NamedParams], dict[tuple[str, str], Array]] = lambda p: {}
 
 
-LOG_SHARE_OF_LARGEST = (
-    0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
-)
+# Of the log of the largest number: 1e149 in float64, whose square is finite.
+LOG_SHARE_OF_LARGEST = 0.485
 
 
 def _standardised(

@@ -10,8 +10,6 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Interval
 
-EULER_GAMMA = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
-
 
 def values(y: Array) -> tuple[Array, Tree]:
     """y as a floating array (n,), with non-finite values replaced by the mean of the others, and

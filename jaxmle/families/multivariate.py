@@ -16,8 +16,7 @@ from jaxmle.families.counts import not_whole
 from jaxmle.families.family import Family, Law, document
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import covariance, free, positive
-
-LOG_2PI = math.log(2 * math.pi)
+from jaxmle.special.stirling import LOG_2PI
 
 
 def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:

@@ -13,8 +13,9 @@ import jaxmle.special as special
 from jaxmle._types import Array, NamedParams, Namespace, Tree
 from jaxmle.families.family import Family, Law, by_quantile, document, edge, masked
 from jaxmle.families.inverse import MAX_LOG_OF_A_SCALE, solve
-from jaxmle.families.moments import EULER_GAMMA, moments, positive_moments, values
+from jaxmle.families.moments import moments, positive_moments, values
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.gamma import EULER_GAMMA
 from jaxmle.special.incomplete_gamma import gamma_tail
 from jaxmle.special.normal import log_mills
 from jaxmle.special.stirling import HALF_LOG_2PI

@@ -40,9 +40,8 @@ LONGEST_STEP_IN_STDERR = 3e-5  # standard errors, where the sample shows no chan
 # of the length of a short step, to which an ascent by scores should come near: what it says is left
 # is right to a factor of two
 SHARE_OF_SAFE_STEP_TO_REACH = 0.5
-MAX_CHANGE_OF_INFORMATION = (
-    1e-6  # relative change of Jd that may be seen: twice what is allowed for
-)
+# The relative change of Jd that may be seen: twice what is allowed for.
+MAX_CHANGE_OF_INFORMATION = 1e-6
 # standard errors that rounding may leave of the score: 3e-14 is usual
 SCORE_ROUNDING_IN_STDERR = 1e-12
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxmle._namespace import HOST, is_nowhere, namespace
-from jaxmle._types import Array, Tree, ndarray
+from jaxmle._types import Array, DTypeLike, FunctionTo, Tree, ndarray
 from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.tree import Chart
@@ -31,9 +31,8 @@ from jaxmle.verdict.judge import InformationSpectrum, Verdict
 from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape
 
-MIN_SHARE_IN_NULL_SPACE = (
-    1e-6  # share of a coordinate in the null space from which it counts as concerned
-)
+# The share of a coordinate in a direction from which the direction counts as moving it.
+MIN_SHARE_IN_NULL_SPACE = 1e-6
 MIN_SHARE_OF_A_MOVE = 1e-3  # of a squared scaled step, from which a coordinate is pushed
 STDERRS_OF_A_RECESSION = 3.0  # by which its last look moves what recedes
 SHARE_OF_THE_WAY = 0.5  # to a limit, that a coordinate has to go
@@ -368,17 +367,20 @@ def _projector(null: Array) -> Array:
     return from_eigen(q, is_spanned.astype(null.dtype))
 
 
+def _casts(x: Array) -> tuple[FunctionTo[Array], FunctionTo[Array]]:
+    """Functions to integers and to numbers in the precision of x, in its namespace."""
+    xp = namespace(x)
+
+    def cast(dtype: DTypeLike) -> FunctionTo[Array]:
+        return lambda value: xp.asarray(value).astype(dtype)[()]
+
+    return cast(xp.int32), cast(x.dtype)
+
+
 def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> Witness:
     """The evidence for a verdict, in the arrays of a record."""
     xp = namespace(ending.point)
-    dtype = ending.point.dtype
-
-    def whole(value: Tree) -> Tree:
-        return xp.asarray(value).astype(xp.int32)[()]
-
-    def real(value: Tree) -> Tree:
-        return xp.asarray(value).astype(dtype)[()]
-
+    whole, real = _casts(ending.point)
     return Witness(
         row=whole(row),
         term=whole(row),
@@ -415,14 +417,7 @@ def record(
     """The ``Fit`` of a verdict and its ending."""
     xp = namespace(user.x)
     layout = chart.layout
-    dtype = user.x.dtype
-
-    def whole(value: Tree) -> Tree:
-        return xp.asarray(value).astype(xp.int32)[()]
-
-    def real(value: Tree) -> Tree:
-        return xp.asarray(value).astype(dtype)[()]
-
+    whole, real = _casts(user.x)
     failed = is_one_of(verdict.status, Status.NONFINITE)
     boundless = is_one_of(verdict.status, Status.UNBOUNDED)
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))

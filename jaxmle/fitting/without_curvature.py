@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -23,8 +24,9 @@ from jaxmle.fitting.passes import Passes, Problem
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import first_that_exists
 from jaxmle.likelihood.structure import core_of, count, weighting_of
-from jaxmle.record.fit import Fit, Witness
+from jaxmle.record.fit import Fit
 from jaxmle.record.identity import identity
+from jaxmle.record.witness import empty_witness
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.progress import SECONDS_BETWEEN_LINES
@@ -228,30 +230,14 @@ def _record(
     dtype = posed.dtype
     p = layout.p
     real = dtype.type
-    unknown = np.broadcast_to(real(np.nan), (p, p))
-    zeros = np.zeros(p, dtype)
     data_id = identity(posed.loglik, posed.data, dtype)
-    distance = real(np.sqrt(2 * decrement)) if status is not Status.CONVERGED else real(np.nan)
-    witness = Witness(
-        row=_whole(row),
-        term=_whole(row),
-        direction=zeros,
-        sign=_whole(zeros),
-        projector=np.broadcast_to(real(0.0), (p, p)),
-        vcov=unknown,
-        bound=_whole(zeros),
-        curvature=real(np.nan),
-        digits=real(np.nan),
-        gain=real(0.0),
-        distance=distance,
-        stderr_error=zeros,
-        certificate=_whole(0),
-        point=x,
-    )
+    witness = replace(empty_witness(x), row=_whole(row), term=_whole(row), point=x)
+    if status is not Status.CONVERGED:
+        witness = replace(witness, distance=real(np.sqrt(2 * decrement)))
     return Fit(
         params=layout.unravel(x),
         stderr=layout.unravel_entries(np.full(p, np.nan, dtype)),
-        vcov=unknown,
+        vcov=witness.vcov,
         hessian=np.broadcast_to(hessian, (p, p)),
         loglik=real(value),
         score=score,

@@ -99,8 +99,8 @@ def _of_members(of_one: Function, shared: tuple[bool, ...]) -> Function:
         apart = [leaf for leaf, same in zip(leaves, shared, strict=True) if not same]
 
         def of_member(args: tuple[Array, list[Array], Tree]) -> Tree:
-            x, mine, extra = args
-            rest = iter(mine)
+            x, member_leaves, extra = args
+            rest = iter(member_leaves)
             together = [
                 leaf if same else next(rest) for leaf, same in zip(leaves, shared, strict=True)
             ]
@@ -265,8 +265,9 @@ def _aligned(
     aligned = (data, values, codes)
     if not fit.batch_shape:
         return Again(tree, fit, aligned, (True,) * len(jax.tree.leaves(aligned)), weights)
-    beside_data = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + [*codes]]
-    return Again(tree, fit, aligned, (*axes, *beside_data), weights)
+    others = [*codes] if values is None else [values, *codes]
+    shared_beside_data = [np.ndim(leaf) == 1 for leaf in others]
+    return Again(tree, fit, aligned, (*axes, *shared_beside_data), weights)
 
 
 def _members_first(in_axes: Axes, data: Tree, members: int) -> tuple[Tree, list[bool]]:

@@ -154,16 +154,18 @@ def _solved(information: Tree, rows: Array, max_products: int) -> Array:
         singular = current.singular | (
             active & ~(quadratic_form > MIN_RELATIVE_CURVATURE * curvature * length)
         )
-        going = active & ~singular
-        share = jnp.where(going, current.square / jnp.where(going, quadratic_form, 1.0), 0.0)
-        residual = current.residual - share[:, None] * image
-        square = jnp.where(going, jnp.sum(residual**2, axis=1), current.square)
-        turn = jnp.where(going, square / jnp.where(going, current.square, 1.0), 0.0)
+        advances = active & ~singular
+        step_length = jnp.where(
+            advances, current.square / jnp.where(advances, quadratic_form, 1.0), 0.0
+        )
+        residual = current.residual - step_length[:, None] * image
+        square = jnp.where(advances, jnp.sum(residual**2, axis=1), current.square)
+        beta = jnp.where(advances, square / jnp.where(advances, current.square, 1.0), 0.0)
         return _Solve(
-            current.solution + share[:, None] * current.direction,
-            jnp.where(going[:, None], residual, current.residual),
+            current.solution + step_length[:, None] * current.direction,
+            jnp.where(advances[:, None], residual, current.residual),
             jnp.where(
-                going[:, None], residual + turn[:, None] * current.direction, current.direction
+                advances[:, None], residual + beta[:, None] * current.direction, current.direction
             ),
             square,
             curvature,

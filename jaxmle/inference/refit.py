@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import jax
@@ -12,6 +12,8 @@ from jaxmle._types import Axes, Clusters, Loglik, Tree, ndarray
 from jaxmle.batch.batch import fit_members
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.inference.again import again, check_fit
+from jaxmle.inference.statuses import STATUSES_WITH_ESTIMATE
+from jaxmle.inference.target import Target
 from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
@@ -21,29 +23,16 @@ from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.status import Status
 
-MEMBERS_A_CHUNK = (
-    8,
-    4096,
-    # refits in one call of the batch engine: its narrowest block, and what moves together; 10 000
-    # with 1000 weights took two fifths longer with 1024
-)
-BYTES_OF_A_CALL = (
-    2**25
-    # of weights or simulated data in one call; 10 000 × 1000 weights took a tenth longer with half
-    # as many or twice as many
-)
-STATUSES_WITH_ESTIMATE = (
-    Status.BOUNDARY,
-    Status.SEPARATED,
-    Status.UNIDENTIFIED,
-    Status.SINGULAR,
-    Status.IMPRECISE,
-    Status.CONVERGED,
-)  # statuses with an estimate
-REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
-MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space, from which it is not determined
+# Refits in one call of the batch engine: its narrowest block, and what moves together; 10 000 with
+# 1000 weights took two fifths longer with 1024.
+MEMBERS_A_CHUNK = (8, 4096)
+# Of weights or simulated data in one call; 10 000 × 1000 weights took a tenth longer with half as
+# many or twice as many.
+BYTES_OF_A_CALL = 2**25
+MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space; one with more is undetermined
 
 
 @dataclass(frozen=True)
@@ -172,6 +161,32 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[ndarray, int]]:
     size = -(-total // calls)
     for begin in range(0, total, size):
         yield np.arange(begin, begin + size), min(size, total - begin)
+
+
+def gathered(
+    refits: Callable[[ndarray], Fit],
+    bytes_each: float,
+    target: Target,
+    total: int,
+    bar: Progress,
+    errors: bool = False,
+) -> tuple[ndarray, ndarray | None, ndarray]:
+    """Values (m, q), standard errors (m, q) if ``errors``, and statuses (m,) of all members, chunk
+    by chunk; ``refits`` takes the numbers of some members.
+    """
+    values = np.empty((total, len(target.names)))
+    status = np.empty(total, int)
+    se = np.full_like(values, np.nan) if errors else None
+    for index, count in chunks(total, bytes_each):
+        fits = refits(index)
+        place = index[:count]
+        values[place] = target.values(known(fits))[:count]
+        status[place] = np.asarray(fits.status)[:count]
+        if se is not None:
+            se[place] = target.stderr(fits)[:count]
+        bar.add(count)
+    bar.close()
+    return values, se, status
 
 
 def known(fits: Fit) -> ndarray:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import replace
 from importlib.metadata import version
-from typing import cast
 
 from jaxmle._types import DTypeLike, Foreign, Loglik, PathLike, Tree
 from jaxmle.closures.program_digest import value_digest
@@ -20,7 +19,7 @@ from jaxmle.lake.gathering import Gathering
 from jaxmle.lake.outputs import Folder, folder_of, open_folder, refuse_own_source
 from jaxmle.lake.partitions import Partition, Source, source_of
 from jaxmle.lake.record import LakeFits
-from jaxmle.lake.request import Request
+from jaxmle.lake.request import Request, request_of
 from jaxmle.lake.tables import refuse_absent
 from jaxmle.lake.worker import Failed, Work, fit_partition
 from jaxmle.likelihood.combinators import Weights
@@ -102,21 +101,7 @@ def fit_lake(
     2
     """
     host_only("fit_lake")
-    request = Request(
-        by=cast("tuple[str, ...]", by),  # read by the record
-        formula=formula,
-        params0=params0,
-        also=also,
-        missing=missing,
-        constraints=constraints,
-        solver=solver,
-        vcov=vcov,
-        clusters=clusters,
-        weights=weights,
-        dtype=dtype,
-        max_steps=max_steps,
-        block_rows=block_rows,
-    )
+    request = request_of(locals())
     request.refuse_learned_terms()
     check_flag("progress", progress, may_be_none=True)
     engine = checked_engine(engine)

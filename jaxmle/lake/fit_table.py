@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxmle._types import DTypeLike, Foreign, Loglik, Tree
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.groups import GroupFits, fit_groups
 from jaxmle.fitting.options import MAX_STEPS
-from jaxmle.lake.request import Request
+from jaxmle.lake.request import Request, request_of
 from jaxmle.lake.tables import arrow_table, as_data, column_values, refuse_absent, table_of_fits
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.keywords import with_keyword_hints
@@ -89,21 +89,7 @@ def fit_table(
     (['a', 'b'], [4.0, 2.0])
     """
     host_only("fit_table")
-    request = Request(
-        by=cast("tuple[str, ...]", by),  # read by the record
-        formula=formula,
-        params0=params0,
-        also=also,
-        missing=missing,
-        constraints=constraints,
-        solver=solver,
-        vcov=vcov,
-        clusters=clusters,
-        weights=weights,
-        dtype=dtype,
-        max_steps=max_steps,
-        block_rows=block_rows,
-    )
+    request = request_of(locals())
     return fitted(model, arrow_table(table), request).table
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from jaxmle._types import DTypeLike, Tree
 from jaxmle.data.formula import STATEFUL
@@ -97,6 +97,13 @@ class Request:
                     f"{term[1]}() depends on all rows of a table, but each file of the "
                     "source is coded alone: compute it as a column of the source first"
                 )
+
+
+def request_of(arguments: Mapping[str, Tree]) -> Request:
+    """The request in the arguments of ``fit_table`` or ``fit_lake``, taken by name: both have every
+    keyword of ``Request``, and pass what ``locals()`` holds when they are called.
+    """
+    return Request(**{field.name: arguments[field.name] for field in fields(Request)})
 
 
 def _names_of_keys(by: str | Sequence[str]) -> tuple[str, ...]:

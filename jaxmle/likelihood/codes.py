@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.extend.core import Literal as Constant
 
 from jaxmle._types import Atom, Foreign, Tree, ndarray
-from jaxmle.runtime.calls import aval_of, value_of
+from jaxmle.runtime.calls import aval_of, opened, value_of
 
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
@@ -148,14 +148,14 @@ def applied(equation: JaxprEqn, ins: list[Var]) -> tuple[list[Var], list[Index]]
     of_data = any(var.of_data for var in ins)
     unknown = [Var(None, of_data) for _ in equation.outvars]
     if name == "scan":
-        body = program_in(params["jaxpr"])
+        body = opened(params["jaxpr"])
         return unknown, _looped(_results(body, _of_one_turn(equation, body, ins))[1])
     if name == "cond":
         chosen = list(indexed(equation, ins))
-        branches = [_results(program_in(branch), ins[1:])[1] for branch in params["branches"]]
+        branches = [_results(opened(branch), ins[1:])[1] for branch in params["branches"]]
         return unknown, _looped([*chosen, *(index for branch in branches for index in branch)])
     if name == "while":
-        body = program_in(params["body_jaxpr"])
+        body = opened(params["body_jaxpr"])
         first = params["cond_nconsts"]
         constants = ins[first : first + params["body_nconsts"]]
         carried = [Var(None, var.of_data) for var in ins[first + params["body_nconsts"] :]]
@@ -170,11 +170,6 @@ def applied(equation: JaxprEqn, ins: list[Var]) -> tuple[list[Var], list[Index]]
 
 def _looped(indices: list[Index]) -> list[Index]:
     return [index._replace(looped=True) for index in indices]
-
-
-def program_in(closed: ClosedJaxpr) -> Tree:
-    """The equations of a program that an operation holds, with or without its constants."""
-    return getattr(closed, "jaxpr", closed)
 
 
 def _of_one_turn(equation: JaxprEqn, body: Tree, ins: list[Var]) -> list[Var]:

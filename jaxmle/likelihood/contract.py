@@ -166,9 +166,8 @@ def rows_of(loglik: Loglik, data: Tree) -> int | None:
 
 def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     """The terms of ``loglik``, checked: shape (n,), or () for dependent data."""
-    n = rows_of(
-        loglik, data
-    )  # first: mismatched leaves have a clearer name than the error they cause inside
+    # Lengths come first: this error names the leaves that do not match, one from inside does not.
+    n = rows_of(loglik, data)
     try:
         terms = loglik(params, data)
     except (TypeError, AttributeError) as error:

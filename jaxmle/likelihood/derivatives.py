@@ -22,20 +22,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr
 
-from jaxmle._types import Array, Foreign, Function, Tree
+from jaxmle._types import Array, Function, Tree
 from jaxmle.parameters.arguments import first_line
+from jaxmle.runtime.calls import programs_in
 from jaxmle.runtime.modes import no_mode
 
 FORWARD_OVER_REVERSE = "forward over reverse"
 REVERSE_OVER_REVERSE = "reverse over reverse"
 FORWARD_OVER_FORWARD = "forward over forward"
 DIFFERENCES = "differences of the score"
+# In order of preference.
 DIFFERENTIATION_MODES = (
     FORWARD_OVER_REVERSE,
     REVERSE_OVER_REVERSE,
     FORWARD_OVER_FORWARD,
     DIFFERENCES,
-)  # in order of preference
+)
 # How jax 0.8 to 0.12 says that a mode does not exist for an operation.
 SIGNS_OF_A_MISSING_MODE = (
     "can't apply forward-mode",
@@ -57,9 +59,8 @@ DIFFERENCE_STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
 # rounding that two extrapolations share is not part of their difference: in one case a quarter of
 # it was seen
 SAFETY_OF_THE_ERROR = 4.0
-ROUNDS_FOR_THE_STEP = (
-    4  # the last gives the differences, those before it the scale of each coordinate
-)
+# The last round gives the differences, those before it the scale of each coordinate.
+ROUNDS_FOR_THE_STEP = 4
 SHRINK_OUTSIDE_THE_DOMAIN = 1 / 32  # of a step whose end has no finite score
 
 
@@ -132,15 +133,14 @@ def _custom_rules(function: Function, *args: Tree) -> Iterator[str]:
                 yield f"the custom_vjp function {equation.params.get('name', '')!r}"
             elif kind in ("pure_callback", "io_callback", "while"):
                 yield f"a {kind.replace('while', 'while_loop')}"
-            for inner in jax.tree.leaves(list(equation.params.values())):
-                program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
-                if hasattr(program, "eqns"):
-                    yield from calls(program)
+            for inner in programs_in(equation):
+                yield from calls(inner)
 
     try:
-        yield from calls(jax.make_jaxpr(function)(*args).jaxpr)
-    except Exception:  # the names are a help; without them the error stands
-        return
+        program = jax.make_jaxpr(function)(*args).jaxpr
+    except Exception:  # a function that fails under differentiation may raise anything here too
+        return  # without names the caller's message is shorter
+    yield from calls(program)
 
 
 @jax.custom_jvp
@@ -400,8 +400,8 @@ def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
 def _moved(
     function: Callable[[Array], tuple[Array, Tree]], x: Array, step: Array
 ) -> tuple[tuple[Array, Tree], Array]:
-    """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``,
-    (6, p, …), one call after the other.
+    """``function`` at x; and its first result with each coordinate moved by each multiple in
+    ``DIFFERENCE_STEPS`` of its step, (6, p, …), one call after the other.
     """
     p = x.shape[0]
     points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in DIFFERENCE_STEPS)]

@@ -81,9 +81,8 @@ def _block(column: Column, w: Array, other_column: Column) -> Array:
         return _products(left, w, right)
     if 0 < right.shape[1] <= MAX_NARROW_COLUMNS:
         return jnp.stack([left.T @ (w * x) for x in right.T], axis=1)
-    weighted = (
-        left.T * w[None, :]
-    )  # the sum runs along contiguous memory, on both sides if the design is stored by columns
+    # The sum runs along contiguous memory, on both sides if the design is stored by columns.
+    weighted = left.T * w[None, :]
     return (
         _symmetric(weighted, right)
         if left is right and right.shape[1] >= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT

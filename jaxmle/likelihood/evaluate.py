@@ -99,14 +99,7 @@ def sums(
             return sums(loglik.loglik, layout, x, data, weights, block_rows)
         case Penalize():
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
-            bare: Tree = uncounted(
-                loglik
-                # Jeffreys's prior uses other data: every value of the response, or simulated ones
-            )
-            prior = Accumulated(
-                *second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
-            )
-            return added(inner, prior._replace(absolute=jnp.abs(prior.value)))
+            return added(inner, _prior(loglik, layout, x, data, weights))
         case Pool():
             loglik.check(data)
             parts = split_rows(weights, [data_length(part) for part in data])
@@ -136,6 +129,16 @@ def sums(
         return _with_counts(_declared, loglik, layout, x, data, weights, block_rows)
 
     return first_that_exists((declared, general), loglik, layout.unravel(x), data)
+
+
+def _prior(
+    loglik: Penalize, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Accumulated:
+    """The log prior at x (p,) with its derivatives."""
+    # Jeffreys's prior uses other data: every value of the response, or simulated ones.
+    bare: Tree = uncounted(loglik)
+    prior = Accumulated(*second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x))
+    return prior._replace(absolute=jnp.abs(prior.value))
 
 
 def _within(how: Differentiation | None, e: ndarray) -> Differentiation | None:
@@ -300,9 +303,8 @@ def _declared_slopes(
     loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Slopes:
     eta, columns, _ = loglik.predictors(layout, x, data)
-    terms, slope, _ = loglik.derivatives(
-        layout.unravel(x), eta, data
-    )  # unused results are never computed
+    # XLA does not compute the curvature, which is not used.
+    terms, slope, _ = loglik.derivatives(layout.unravel(x), eta, data)
     if weights is not None:
         terms, slope = jax.tree.map(lambda entry: weights * entry, (terms, slope))
     return Slopes(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p))

@@ -19,10 +19,8 @@ from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
 
-HISTOGRAM_LENGTH_FACTORS = (
-    4,
-    6,
-)  # lengths of histograms are 2ᵏ times these: so few shapes are compiled
+# The length of a histogram is 2ᵏ times one of these, so that few shapes are compiled.
+HISTOGRAM_LENGTH_FACTORS = (4, 6)
 MIN_ROWS_PER_COUNT = 2  # rows for each entry of a histogram from which it saves work
 # counts below this multiple of the rows of a member are counted with a complete table, which takes
 # no more memory than the data

@@ -146,9 +146,8 @@ def _changed(equation: JaxprEqn, ins: list[Seen], values: list[Array], change: i
         most = [shape[axis] - 1 for axis in places]
     too_large = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
     out = jnp.any((code < 0) | too_large, axis=-1)
-    if (
-        primitive.name != "gather" and change == 1
-    ):  # bincount counts negative codes in the first entry
+    # jnp.bincount counts negative codes in the first entry.
+    if primitive.name != "gather" and change == 1:
         last = jnp.where(code < 0, jnp.asarray(most, values[1].dtype), values[1])
         return primitive.bind(values[0], last, *values[2:], **params)
     if primitive.name != "gather":

@@ -25,17 +25,13 @@ from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 
 FAR_PREDICTOR = 40.0  # in units of a predictor: 1 + e⁻⁴⁰ is one, and e⁴⁰ is finite in float32
-RANDOM_POINTS = (
-    24  # random points in addition to the axes: enough for five cut points around a mean
-)
+# In addition to the axes: enough for five cut points around a mean.
+RANDOM_POINTS = 24
 # points at which the curvature of a declared density is checked, in units of a predictor
 CURVATURE_REACH = (0.5, 3.0, 10.0, FAR_PREDICTOR)
 CURVATURE_POINTS = 32
-OPAQUE_REACH = (
-    1.0,
-    10.0,
-    100.0,
-)  # in units of the rows' own scale, for terms known only as functions
+# In units of the rows' own scale, for terms known only as functions.
+OPAQUE_REACH = (1.0, 10.0, 100.0)
 # a gradient in the predictors within this distance of integers, scaled so that its largest entry is
 # one, is taken to be at its limit
 MAX_DISTANCE_FROM_A_LIMIT = 1e-6

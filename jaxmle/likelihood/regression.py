@@ -117,9 +117,8 @@ class Regression(LikelihoodTree):
     forms: tuple[Predictor, ...]
     response: Law | None = None
     counts: tuple[tuple[str, Callable[[Mapping[str, Array], Array], Array]], ...] = ()
-    histograms: tuple[Histogram, ...] | None = (
-        None  # one for each of ``counts``; only for sums over exactly these rows
-    )
+    # one for each of ``counts``; only for sums over exactly these rows
+    histograms: tuple[Histogram, ...] | None = None
     shared: tuple[
         str, ...
     ] = ()  # designs shared by a batch: products of their columns are computed once

@@ -120,7 +120,7 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
 
     try:
         value, finite = jax.lax.map(alone, jax.tree.map(jnp.asarray, data), batch_size=ROWS_AT_ONCE)
-    except Exception:  # other arrays have all their rows, so a row cannot be evaluated alone
+    except Exception:  # the user's function may close over arrays of n rows, and raise anything
         return ~jnp.isfinite(terms)
     noise = 1e-6 * (1.0 + jnp.abs(terms))  # a row that depends on others differs by far more
     apart = jnp.all(~jnp.isfinite(terms) | (jnp.abs(value - terms) <= noise))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Tree
-
-LOG_2PI = math.log(2 * math.pi)
+from jaxmle.special.stirling import LOG_2PI
 
 
 def _columns(y: Array) -> Array:

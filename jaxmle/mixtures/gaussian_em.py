@@ -168,6 +168,16 @@ def _step(
     return loglik + prior, rounding, new, component
 
 
+def _gain_to_come(gain: Array, last_gain: Array) -> Array:
+    """What ℓ still gains after two gains (s,); inf unless they fall.
+
+    The gains of EM fall geometrically, by the ratio c at the end: c·gain/(1 − c) is left (Böhning
+    et al. 1994, Ann. Inst. Statist. Math. 46, 373–388).
+    """
+    falls = (gain < last_gain) & jnp.isfinite(last_gain)
+    return jnp.where(falls, gain**2 / jnp.where(falls, last_gain - gain, 1.0), jnp.inf)
+
+
 @partial(jax.jit, static_argnames=("kind", "capacity"))
 def run_em(
     params: Tree,
@@ -198,10 +208,7 @@ def run_em(
             lambda params: _step(params, blocks, weights, floor, kind)
         )(state.params)
         gain = loglik - state.last
-        # The gains of EM fall geometrically, by the ratio c at the end: c·gain/(1 − c) is left
-        # (Böhning et al. 1994, Ann. Inst. Statist. Math. 46, 373–388).
-        falls = (gain < state.gain) & jnp.isfinite(state.gain)
-        left = jnp.where(falls, gain**2 / jnp.where(falls, state.gain - gain, 1.0), jnp.inf)
+        left = _gain_to_come(gain, state.gain)
         bad = ~jnp.isfinite(loglik)
         enough = (tolerance > 0) & ((jnp.abs(left) <= tolerance) | (gain <= rounding))
         running = ~state.done

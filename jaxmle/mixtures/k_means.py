@@ -8,9 +8,8 @@ import numpy as np
 
 from jaxmle._types import ndarray
 
-MAX_ROWS_FOR_STARTS = (
-    10_000  # of a random subset, from which starts are drawn: a start need not be precise
-)
+# Starts are drawn from a random subset of at most this many rows: they need not be precise.
+MAX_ROWS_FOR_STARTS = 10_000
 LLOYD_STEPS = 5
 
 

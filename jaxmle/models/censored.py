@@ -189,12 +189,13 @@ def _standard(limit: float, mu: Array, sigma: Array) -> tuple[Array, Array, Arra
 
 def _inner_moments(low: float, high: float, mu: Array, sigma: Array) -> tuple[Array, Array, Array]:
     """P(inside), and mean and second moment of N(μ, σ²) given that it is inside."""
-    _, f, zf = _standard(low, mu, sigma)
-    _, g, zg = _standard(high, mu, sigma)
+    _, density_low, product_low = _standard(low, mu, sigma)
+    _, density_high, product_high = _standard(high, mu, sigma)
     inside = jnp.exp(_log_inside(low, high, mu, sigma))
-    shift = (f - g) / inside
+    shift = (density_low - density_high) / inside
     mean = mu + sigma * shift
-    square = mu**2 + 2 * mu * sigma * shift + sigma**2 * (1 + (zf - zg) / inside)
+    scaled_square = 1 + (product_low - product_high) / inside
+    square = mu**2 + 2 * mu * sigma * shift + sigma**2 * scaled_square
     return inside, mean, square
 
 
@@ -207,16 +208,18 @@ def _truncated_law(low: float, high: float) -> PredictiveLaw:
         return square - mean**2
 
     def cdf(y: Array, mu: Array, sigma: Array) -> Array:
-        a, b = bounds(mu, sigma)
-        return jnp.clip((ndtr((y - mu) / sigma) - a) / (b - a), 0.0, 1.0)
+        below_low, below_high = bounds(mu, sigma)
+        share = (ndtr((y - mu) / sigma) - below_low) / (below_high - below_low)
+        return jnp.clip(share, 0.0, 1.0)
 
     def quantile(level: Array, mu: Array, sigma: Array) -> Array:
-        a, b = bounds(mu, sigma)
-        # From the upper tail where the interval lies there.
-        low_side = mu + sigma * ndtri(a + level * (b - a))
-        c = 1 - b if math.isinf(high) else ndtr((mu - high) / sigma)
-        d = 1 - a if math.isinf(low) else ndtr((mu - low) / sigma)
-        return jnp.where(a > 0.5, mu - sigma * ndtri(d - level * (d - c)), low_side)
+        below_low, below_high = bounds(mu, sigma)
+        from_below = mu + sigma * ndtri(below_low + level * (below_high - below_low))
+        # If the interval lies above the mean, probabilities of the upper tail keep their digits.
+        above_high = 1 - below_high if math.isinf(high) else ndtr((mu - high) / sigma)
+        above_low = 1 - below_low if math.isinf(low) else ndtr((mu - low) / sigma)
+        from_above = mu - sigma * ndtri(above_low - level * (above_low - above_high))
+        return jnp.where(below_low > 0.5, from_above, from_below)
 
     return PredictiveLaw(
         mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1],

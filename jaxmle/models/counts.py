@@ -184,7 +184,7 @@ def _start_poisson(data: Tree, offset: str | None, exposure: str | None) -> Tree
 
 def _start_negative_binomial(data: Tree, offset: str | None, exposure: str | None) -> Tree:
     """The Poisson fit after four steps, and the α from one scoring step from 0; or the best of
-    several α if that step does not tell on which side of the bend the maximum lies.
+    several α if that step does not tell whether the maximum lies at 0.
     """
     y, beta, mu = _poisson_step(data, offset, exposure)
     for _ in range(3):
@@ -210,8 +210,8 @@ def dispersion(y: Array, mu: Array) -> Array:
     """The dispersion α from E (y − μ)² = μ + αμ², one step of scoring from the Poisson limit; at
     least a tenth of its standard error √(2/Σμ²) there.
 
-    Not more: ℓ is flat in log α towards 0, and an ascent that starts beyond the bend may jump over
-    the maximum onto that plateau.
+    A larger start would be unsafe: an ascent that begins beyond the inflection of ℓ in log α may
+    jump over the maximum onto the plateau towards α = 0.
     """
     xp = namespace(y)
     square = xp.sum(mu**2, axis=-1)
@@ -471,12 +471,12 @@ def _start_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hur
     """
     y = column(data, "y")
     xp = namespace(y)
-    some = (y > 0).astype(y.dtype)
+    is_positive = (y > 0).astype(y.dtype)
     shift = xp.zeros_like(y) if offset is None else column(data, offset)
-    beta, eta = regress(data, "x", xp.log(xp.maximum(y, 0.5)) - shift, some * y + 1e-3)
+    beta, eta = regress(data, "x", xp.log(xp.maximum(y, 0.5)) - shift, is_positive * y + 1e-3)
     mu = xp.exp(xp.minimum(eta + shift, xp.log(xp.max(y, axis=-1, keepdims=True) + 1.0)))
     expected = xp.exp(-mu)  # zeros explained by the counts
-    target = some if hurdle else (1 - some) * clip(1 - expected, 0.1, 0.9)
+    target = is_positive if hurdle else (1 - is_positive) * clip(1 - expected, 0.1, 0.9)
     gamma, _ = regress(data, part, 4 * (target - 0.5))
     starts = {"beta": beta, "gamma": gamma}
     # Both from trials with α between 0.15 and 0.6: the ascent must not jump over a small α onto the

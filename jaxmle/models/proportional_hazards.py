@@ -22,8 +22,9 @@ from jaxmle.models.survival import LATE_ENTRY
 from jaxmle.models.time_order import time_order
 from jaxmle.parameters.arguments import check_choice
 
-TIE_BLOCKS = 16  # so many turns add up the ties of rows that have none
-MIN_ROWS_FOR_TIE_BLOCKS = 2**14  # below, all at once: nothing is gained
+# The most blocks that sums over ties run in; all are needed only if no two rows are tied.
+TIE_BLOCKS = 16
+MIN_ROWS_FOR_TIE_BLOCKS = 2**14  # with fewer rows one block is as fast
 
 
 class CoxOptions(NamedTuple):
@@ -64,7 +65,7 @@ class _Sorted(NamedTuple):
 
     @property
     def half_tie(self) -> Array:
-        """Twice the tie of each row, and one more where it has no event: in rising order."""
+        """2·tie of a row with an event, 2·tie + 1 of any other row: codes in increasing order."""
         return 2 * self.tie + (self.event <= 0)
 
     def in_tie(self, values: Array) -> Array:
@@ -220,7 +221,7 @@ def _tie_sums(rows: _Sorted, ties: str, count: int) -> tuple[Array, _TieSums, Ar
     hazard = jnp.where(has_event, mass / left, 0.0)
     value = jnp.sum(rows.total_event * rows.eta - mass * jnp.log(left))
     squared = hazard / left
-    # each by itself: up to 32 MB in all, memory is used again and not asked for anew
+    # Three sums, not one sum of three columns: arrays of up to 32 MB reuse memory that was freed.
     moments = (of_tie(squared), of_tie(rest * squared), of_tie(rest**2 * squared))
     sums = _TieSums(fresh, open_end, of_tie(hazard), of_tie(rest * hazard), moments)
     last = jnp.append(fresh[1:], True)
@@ -236,27 +237,31 @@ def _means_of_ties(
 
     Args:
         weighted: (n, q) the design times the risk, in the order of the data.
-        half_tie: (n,) twice the tie of each row, and one more where it has no event.
+        half_tie: (n,) 2·tie of a row with an event, 2·tie + 1 of any other row.
     """
     q = weighted.shape[1]
     blocks = sums.fresh.shape[0] // length
     turns = 1 if blocks == 1 else last_tie // length + 1
 
-    def add_block(turn: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def add_block(number: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         next_total, means, outer = carry
-        start = (turns - 1 - turn) * length
-        part = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, length), sums)
+        start = (turns - 1 - number) * length
+        part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, length), sums)
         place = half_tie - 2 * start
         place = jnp.where((place >= 0) & (place < 2 * length), place, 2 * length)  # dropped
         halves = jax.ops.segment_sum(weighted, place, 2 * length)
-        b = halves[0::2]
-        a = halves[1::2].at[-1].add(jnp.where(part.open_end[-1], next_total, 0.0))
-        total = _sums_to_the_end(a + b, part.fresh)
+        events = halves[0::2]
+        others = halves[1::2].at[-1].add(jnp.where(part.open_end[-1], next_total, 0.0))
+        total = _sums_to_the_end(others + events, part.fresh)
         later = jnp.concatenate([total[1:], jnp.zeros_like(total[:1])])
-        a = a + jnp.where(part.open_end[:, None], later, 0.0)
-        means = means + part.hazard @ a + part.hazard_of_events @ b
+        others = others + jnp.where(part.open_end[:, None], later, 0.0)
+        means = means + part.hazard @ others + part.hazard_of_events @ events
         whole, rest, square = (moment[:, None] for moment in part.moments)
-        outer = outer + a.T @ (whole * a + rest * b) + b.T @ (rest * a + square * b)
+        outer = (
+            outer
+            + others.T @ (whole * others + rest * events)
+            + events.T @ (rest * others + square * events)
+        )
         return total[0], means, outer
 
     nothing = jnp.zeros(q, weighted.dtype)

@@ -5,6 +5,7 @@ truncation.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.exponential import held_exp, log_cloglog
-from jaxmle.special.gamma import gammaln
+from jaxmle.special.gamma import EULER_GAMMA, gammaln
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import ndtri
 from jaxmle.special.stirling import HALF_LOG_2PI
@@ -58,6 +59,7 @@ def _log_sine_moment(s: Array) -> Array:
 
 
 ERROR_LAWS = {
+    # The smallest extreme value.
     "weibull": Error(
         lambda z: z - held_exp(z),
         lambda z: -held_exp(z),
@@ -65,9 +67,9 @@ ERROR_LAWS = {
         log_weibull_diff,
         lambda p: jnp.log(-jnp.log1p(-p)),
         lambda s: gammaln(1 + s),
-        -0.5772156649015329,
-        1.2825498301618641,
-    ),  # the smallest extreme value: mean −γ, SD π/√6
+        -EULER_GAMMA,
+        math.pi / math.sqrt(6),
+    ),
     "lognormal": Error(
         lambda z: -0.5 * z * z - HALF_LOG_2PI,
         lambda z: log_ndtr(-z),
@@ -86,8 +88,8 @@ ERROR_LAWS = {
         lambda p: jnp.log(p) - jnp.log1p(-p),
         _log_sine_moment,
         0.0,
-        1.8137993642342178,
-    ),  # SD π/√3
+        math.pi / math.sqrt(3),
+    ),
 }
 
 

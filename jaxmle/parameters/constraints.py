@@ -257,9 +257,8 @@ class Correlation:
         factor: list[list[Array]] = []
         for i in range(k):
             row: list[Array] = []
-            left = (
-                xp.ones_like(z[0]) if k > 1 else 1.0
-            )  # what remains of the row's unit length, squared
+            # What remains of the row's unit length, squared.
+            left = xp.ones_like(z[0]) if k > 1 else 1.0
             for j in range(i):
                 row.append(partial[i, j] * xp.sqrt(left))
                 left = left * (1.0 - partial[i, j] ** 2)
@@ -350,6 +349,17 @@ simplex = Simplex()
 ordered = Ordered()
 correlation = Correlation()
 covariance = Covariance()
+
+
+def point_between(low: float, high: float) -> float:
+    """A number strictly between two bounds: their middle; 1 away from the only finite one; or 0."""
+    if math.isinf(low) and math.isinf(high):
+        return 0.0
+    if math.isinf(high):
+        return low + 1.0
+    if math.isinf(low):
+        return high - 1.0
+    return 0.5 * (low + high)
 
 
 @with_keyword_hints

@@ -28,8 +28,8 @@ from jaxmle.parameters.constraints import (
 from jaxmle.parameters.prefixes import check_all_used, constraint_at
 from jaxmle.parameters.short_names import printed_names, short_names, term_of
 
-# Layouts that fits have in common: of dictionaries, lists and tuples, whose structures keep no
-# object of a user's alive, and so few entries that their names take little memory
+# Fits share the layout of a tree of dictionaries, lists and tuples, which keeps no object of the
+# user's alive, if it has few entries, whose names take little memory.
 LAYOUTS_SHARED = 32
 MAX_ENTRIES_OF_SHARED_LAYOUT = 2**12
 PLAIN_KEYS = (jax.tree_util.DictKey, jax.tree_util.SequenceKey)
@@ -44,9 +44,8 @@ class Leaf:
     path: str
     shape: Shape
     constraint: Constraint
-    labels: tuple[str, ...] | None = field(
-        default=None, compare=False
-    )  # names do not change what a layout is
+    # Layouts that differ only in names are equal.
+    labels: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def entries(self) -> list[Entry]:

@@ -23,6 +23,8 @@ PALE = "#c4c4c4"
 SHADES = (INK, GREY, "#9a9a9a")
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BAND_OPACITY = 0.18
+POINTS_OF_ELLIPSE = 181
 INSTALL_PLOT = 'a plot needs matplotlib: pip install "jaxmle[plot]"'
 
 

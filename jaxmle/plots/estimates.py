@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmle._types import Facts, Foreign, Function, Tree, ndarray
 from jaxmle.inference.profiles.profile import Profile
+from jaxmle.inference.statuses import REGULAR_STATUSES
 from jaxmle.parameters.arguments import check_function, check_level, check_number
 from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.record.fit import Fit
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, used by the fits side by side
 MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would overlap too much
 MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
-REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
 
 Drawn: TypeAlias = Fit | Profile
@@ -233,9 +233,8 @@ def edges_of(rows: list[Row], reference: float | None) -> tuple[float, float]:
     low = values.min()
     high = values.max()
     spread = high - low if high > low else max(1.0, abs(low))
-    if (
-        reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
-    ):  # close enough to be worth the space
+    # The reference is shown if it is close enough to be worth the space.
+    if reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread:
         low = min(low, reference)
         high = max(high, reference)
     return float(low - 0.06 * spread), float(high + 0.06 * spread)

@@ -26,20 +26,12 @@ from jaxmle.runtime.compile import compiled, precision
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARGIN_TO_BOUND = (
-    0.02  # of the distance from the estimate to a bound: how close to the bound a plot goes
-)
+# How close to a bound a plot goes, as a share of the distance from the estimate.
+MARGIN_TO_BOUND = 0.02
 POINTS_OF_A_SIDE = 61  # points along each side of a surface
 REGIONS = (0.5, 0.8, 0.95, 0.99, 0.999)  # levels of the joint regions on a surface
-FALLS_BEYOND_REGIONS = (
-    10.0,
-    30.0,
-    100.0,
-    300.0,
-    1e3,
-    3e3,
-    1e4,
-)  # lower contours, without labels
+# Contours below those of the regions, without labels.
+FALLS_BEYOND_REGIONS = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
 MAX_GROWTH_FOR_PATH = 3.0  # times its own width that a plot may grow on each side to contain a path
 TERMS_IN_MEMORY = 2**20  # terms in the memory at a time
 
@@ -220,9 +212,8 @@ def _expansion(ax: Axes, posed: Slices, j: int, value: ndarray, height: ndarray)
         value, quadratic, color=GREY, linestyle="--", linewidth=1.2, label="second-order expansion"
     )
     finite = height[np.isfinite(height)]
-    if (
-        finite.size and quadratic.min() < 0
-    ):  # a likelihood that falls much faster than its expansion would flatten the rest
+    # A likelihood that falls much faster than its expansion would flatten the rest.
+    if finite.size and quadratic.min() < 0:
         low = max(min(finite.min(), quadratic.min()), 3 * quadratic.min())
         ax.set_ylim(low, max(finite.max(), 0.0) - 0.08 * low)
 
@@ -345,9 +336,8 @@ def _draw_path(ax: Axes, steps: ndarray, windows: list[tuple[float, float]]) -> 
 def _heights(ax: Axes, across: ndarray, up: ndarray, fall: ndarray) -> None:
     """Draw contours of ℓ − ℓ̂."""
     fall = np.ma.masked_invalid(fall)
-    levels = [
-        float(np.log1p(-level)) for level in reversed(REGIONS)
-    ]  # χ²₂ is exponential with mean 2
+    # χ²₂ is exponential with mean 2.
+    levels = [float(np.log1p(-level)) for level in reversed(REGIONS)]
     shades = ["#f2f2f2", "#e6e6e6", "#d9d9d9", "#cccccc", "#bdbdbd"]
     seen = [level for level in levels if fall.min() < level < fall.max()]
     deeper = [
@@ -415,9 +405,8 @@ def _steps(path: Tree, fit: Fit, places: list[int]) -> ndarray:
             f"path must have the shape (m, 2) of the pair or (m, {len(fit.names)}) of all "
             f"parameters; got {steps.shape}"
         )
-    return (
-        steps[:, places] if steps.shape[1] == len(fit.names) else steps
-    )  # of two parameters in all, the order of names
+    # If the fit has only two parameters, a path is in the order of the names.
+    return steps[:, places] if steps.shape[1] == len(fit.names) else steps
 
 
 def _wider(

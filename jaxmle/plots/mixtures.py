@@ -11,16 +11,24 @@ import numpy as np
 
 from jaxmle._types import ArrayLike, ndarray
 from jaxmle.parameters.arguments import check_level
-from jaxmle.plots.canvas import DASHES, INK, MARKS, PALE, SHADES, axes, numbers, percent
+from jaxmle.plots.canvas import (
+    DASHES,
+    INK,
+    MARKS,
+    PALE,
+    POINTS_OF_ELLIPSE,
+    SHADES,
+    axes,
+    numbers,
+    percent,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-POINTS_OF_ELLIPSE = 181  # points of an ellipse
 POINTS_OF_DENSITY = 400  # points of a density
-COMPONENT_REACH_IN_SD = (
-    4.0  # standard deviations of a component that a plot contains, beyond the data
-)
+# How far a plot reaches around each component, in standard deviations, even beyond the data.
+COMPONENT_REACH_IN_SD = 4.0
 WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, which should be one
 SYMMETRY_TOLERANCE = 1e-8  # of a covariance, relative to its largest entry
 
@@ -138,9 +146,8 @@ def _densities(
         * np.exp(-0.5 * ((grid - mean[:, None]) / sd[:, None]) ** 2)
         / (sd[:, None] * np.sqrt(2 * np.pi))
     )
-    ax.plot(
-        grid, each.sum(axis=0), color=SHADES[1], linewidth=3.5, alpha=0.7, label="mixture"
-    )  # broad and below: a component alone covers it
+    # The mixture is drawn broad and first, so that a component is visible on top of it.
+    ax.plot(grid, each.sum(axis=0), color=SHADES[1], linewidth=3.5, alpha=0.7, label="mixture")
     for number, curve in enumerate(each):
         ax.plot(
             grid,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxmle._types import ArrayLike, Facts, Tree, ndarray
 from jaxmle.parameters.arguments import check_count, shown
 from jaxmle.plots.canvas import (
+    BAND_OPACITY,
     DASHES,
     GREY,
     INK,
@@ -24,7 +25,6 @@ from jaxmle.tables.notes import printed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BAND_OPACITY = 0.18
 COLUMNS_OF_PREDICTIONS = ("estimate", "conf_low", "conf_high")
 MOST_BINS_OF_MEANS = 1000
 SPREAD_OF_POINTS = 0.12  # of the distance between two groups, over which their points are spread

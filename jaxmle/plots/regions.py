@@ -13,13 +13,21 @@ from jaxmle.inference.profiles.profile import END_MEANING, Profile
 from jaxmle.inference.profiles.root_finder import End
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
-from jaxmle.plots.canvas import GREY, INK, axes, entry, one_fit, percent, remark
+from jaxmle.plots.canvas import (
+    GREY,
+    INK,
+    POINTS_OF_ELLIPSE,
+    axes,
+    entry,
+    one_fit,
+    percent,
+    remark,
+)
 from jaxmle.record.fit import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-POINTS_OF_ELLIPSE = 181  # points of an ellipse
 POINTS_BETWEEN_COMPUTED = 20  # drawn between two computed points of a profile
 
 

@@ -9,7 +9,14 @@ import numpy as np
 
 from jaxmle._types import Facts, Tree
 from jaxmle.parameters.arguments import check_flag, shown
-from jaxmle.plots.canvas import DASHES, SHADES, axes, percent, remark
+from jaxmle.plots.canvas import (
+    BAND_OPACITY,
+    DASHES,
+    SHADES,
+    axes,
+    percent,
+    remark,
+)
 from jaxmle.survival.curves import Curve, StepCurve
 from jaxmle.tables.notes import printed
 
@@ -17,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_CURVES = 12  # lines that can be distinguished
-BAND_OPACITY = 0.18
 LABEL_OF_QUANTITY = {
     "survival": "survival",
     "cumulative_hazard": "cumulative hazard",

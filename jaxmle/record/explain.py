@@ -52,6 +52,7 @@ SOURCE = {
     ),
 }
 
+# Sentences for a fit without a Hessian.
 BY_LBFGS = {
     Status.MAX_STEPS: (
         "the step limit was reached about {distance} standard errors from the maximum by "
@@ -63,7 +64,7 @@ BY_LBFGS = {
         "standard errors from the maximum by its approximate curvature. The likelihood "
         "may be rough or discontinuous, or the parameters may be of very different size."
     ),
-}  # where no Hessian was formed
+}
 
 BRANCH_RULE = (
     " If the cause is a branch that jnp.where does not select, make the argument safe, "
@@ -213,15 +214,15 @@ def _kink(fit: Record) -> str:
     certificate = int(fit.witness.certificate)
     if not certificate & AT_A_KINK:
         return ""
-    lost = _listed(fit, np.isnan(fit.se))
+    without_stderr = _listed(fit, np.isnan(fit.se))
     sentence = " It is at a kink, where the score jumps through zero, as at a median:"
-    if not lost:
+    if not without_stderr:
         sentence += " the standard errors come from the expected information of the family."
     elif fit.vcov_kind == "none":
         sentence += " the Hessian gives no standard error there."
     else:
         sentence += (
-            f" the Hessian gives no standard error for {lost}, and those of the other "
+            f" the Hessian gives no standard error for {without_stderr}, and those of the other "
             "parameters hold it fixed. Use a bootstrap for these."
         )
     if certificate & LEVEL_BETWEEN_KINKS:

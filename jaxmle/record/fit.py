@@ -163,9 +163,8 @@ class Fit:
 
         def shape(leaf: Array) -> Array:
             full = leaf.reshape((*lead, *rest, *leaf.shape[1:]))
-            for axis in range(len(rest)):
+            for _ in rest:
                 full = xp.moveaxis(full, len(lead), -1)
-                del axis
             return full
 
         return jax.tree.map(shape, stacked)
@@ -207,9 +206,8 @@ class Fit:
         check_choice("scale", scale, ("free", "user"))
         level = check_level(level)
         z = float(scipy.special.ndtri(0.5 + level / 2))
-        with np.errstate(
-            all="ignore"
-        ):  # an estimate on its bound or an infinite one: the ends show it
+        # Infinite estimates and those on a bound have infinite or NaN ends; that needs no warning.
+        with np.errstate(all="ignore"):
             return wald_interval(self.x, self.se, self.bounds, z, scale)
 
     @with_keyword_hints

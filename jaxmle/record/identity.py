@@ -21,9 +21,8 @@ from jaxmle.runtime.fingerprint import fingerprint
 from jaxmle.tables.contents import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-DESIGNS_OF_A_MODEL = frozenset(
-    {"x", "z"}
-)  # a built-in model that declares no regression reads these
+# The leaves that a built-in model reads as designs if it declares no regression.
+DESIGNS_OF_A_MODEL = frozenset({"x", "z"})
 
 
 def identity(loglik: Loglik, data: Tree, dtype: DType) -> ndarray:

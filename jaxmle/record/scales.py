@@ -64,12 +64,12 @@ def interval_on(scale: str, estimate: Array, stderr: Array, z: float) -> Array:
     >>> interval_on("log", np.array(2.0), np.array(0.5), 1.96).round(4).tolist()
     [1.2252, 3.2646]
     """
-    of = INTERVAL_SCALES[scale] if scale in INTERVAL_SCALES else HOST_LINK_SCALES[scale]
+    link = INTERVAL_SCALES[scale] if scale in INTERVAL_SCALES else HOST_LINK_SCALES[scale]
     xp = namespace(estimate)
     with np.errstate(all="ignore"):
-        centre = of.link(estimate)
-        half = z * stderr * of.slope(estimate)
-        return xp.stack([of.inverse(centre - half), of.inverse(centre + half)], axis=-1)
+        centre = link.link(estimate)
+        half = z * stderr * link.slope(estimate)
+        return xp.stack([link.inverse(centre - half), link.inverse(centre + half)], axis=-1)
 
 
 def wald_interval(

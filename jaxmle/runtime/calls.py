@@ -92,7 +92,18 @@ def numbers_in(jaxpr: Jaxpr | ClosedJaxpr) -> Iterator[int]:
         if number is not None:
             yield number
             continue
-        for inner in jax.tree.leaves(list(equation.params.values())):
-            program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
-            if hasattr(program, "eqns"):
-                yield from numbers_in(program)
+        for program in programs_in(equation):
+            yield from numbers_in(program)
+
+
+def opened(program: Foreign) -> Jaxpr:
+    """A program without its constants, if it holds any."""
+    return cast(Jaxpr, getattr(program, "jaxpr", program))
+
+
+def programs_in(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """The programs that an operation runs: the bodies of calls, loops and branches."""
+    for parameter in jax.tree.leaves(list(equation.params.values())):
+        program = opened(parameter)
+        if hasattr(program, "eqns"):
+            yield program

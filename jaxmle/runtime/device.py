@@ -34,14 +34,13 @@ def to_float32(leaf: jax.Array) -> jax.Array:
 
 
 def to_device(leaf: Array, lead: int | None = None, dtype: DTypeLike = None) -> jax.Array:
-    """The array on the default device, in its own precision or another; where ``lead`` is given
-    with so many leading entries, zeros after its own.
+    """The array on the default device, in its own precision or another; padded with zeros to a
+    leading axis of length ``lead``, if given.
     """
     if not isinstance(leaf, np.ndarray):
         return jax.device_put(leaf)
-    leaf = (
-        leaf.view()
-    )  # jax knows an array by its identity, and may have known this one in another precision
+    # A view, since jax knows an array by its identity and may have met it in another precision.
+    leaf = leaf.view()
     if not leaf.ndim:
         return jax.device_put(leaf)
     dtype = np.dtype(dtype or leaf.dtype)
@@ -51,11 +50,12 @@ def to_device(leaf: Array, lead: int | None = None, dtype: DTypeLike = None) -> 
     fits = leaf.dtype == dtype and leaf.ctypes.data % ALIGNED_BYTES == 0
     if not longer and (fits or size < MIN_BYTES_FOR_HUGE_PAGES or jax.default_backend() != "cpu"):
         return jax.device_put(leaf.astype(dtype, copy=False))
+    # Zeros take no memory until they are read.
     room = (
         np.zeros(size + ALIGNED_BYTES, np.uint8)
         if longer
         else np.empty(size + ALIGNED_BYTES, np.uint8)
-    )  # zeros take no memory before they are read
+    )
     first = -room.ctypes.data % ALIGNED_BYTES
     aligned = room[first : first + size].view(dtype).reshape(shape)
     np.copyto(aligned[: leaf.shape[0]], leaf, casting="same_kind")
@@ -126,12 +126,12 @@ def members_fetched(tree: Tree, index: ndarray) -> Tree:
 
 
 def rows_taken(leaf: jax.Array, index: ndarray) -> jax.Array:
-    """Entries ``index`` of the leading axis of an array, where it is."""
+    """Entries ``index`` of the leading axis of an array, taken on its device."""
     return _taken_on_device(leaf, index, 0)
 
 
 def filled_up(leaf: jax.Array, axis: int, size: int) -> jax.Array:
-    """The array with its last entry along an axis repeated to so many, where it is."""
+    """The array, on its device, padded along an axis to ``size`` with copies of its last entry."""
     missing = size - leaf.shape[axis]
     if not missing:
         return leaf

@@ -107,8 +107,3 @@ def exact(tree: Tree) -> Tree:
         return jnp.asarray(value.astype(np.float64)) if value.dtype.kind in "fiubV" else leaf
 
     return jax.tree.map(convert, tree)
-
-
-def as_numpy(tree: Tree) -> Tree:
-    """The tree with NumPy arrays for leaves; scalars become NumPy scalars."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[()], tree)

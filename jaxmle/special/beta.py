@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxmle.special.gamma import ARGUMENT_SHIFT, BERNOULLI_NUMBERS, gammaln, trigamma
+from jaxmle.special.gamma import ARGUMENT_SHIFT, BERNOULLI_NUMBERS, gammaln, moved_up, trigamma
 from jaxmle.special.stirling import HALF_LOG_2PI, excess, horner, promote, stirling_series
 
-_DIGAMMA = [
-    0.0,
-    *(b / (2 * k) for k, b in enumerate(BERNOULLI_NUMBERS, 1)),
-]  # ψ(z) = log z − u/2 − Σ cₖ u²ᵏ, u = 1/z
+# ψ(z) = log z − u/2 − Σ cₖ u²ᵏ, u = 1/z.
+_DIGAMMA = [0.0, *(b / (2 * k) for k, b in enumerate(BERNOULLI_NUMBERS, 1))]
 _TRIGAMMA = [0.0, *BERNOULLI_NUMBERS]  # ψ′(z) = u + u²/2 + u Σ cₖ u²ᵏ
 
 
@@ -99,7 +97,7 @@ def beta_logpdf(y: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ(a + b) − ψ(a) for a, b > 0, a sum of positive terms."""
-    up, small = _moved(a)
+    up, small = moved_up(a)
     u = 1 / up
     v = 1 / (up + b)
     gap = b * u * v  # u − v
@@ -113,7 +111,7 @@ def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def trigamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ′(a) − ψ′(a + b) for a, b > 0, a sum of positive terms."""
-    up, small = _moved(a)
+    up, small = moved_up(a)
     u = 1 / up
     v = 1 / (up + b)
     s = u * u
@@ -127,11 +125,6 @@ def trigamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
         shifted = jnp.where(small, a + i, 1.0)
         below = below + b / (shifted * (shifted + b)) * (1 / shifted + 1 / (shifted + b))
     return value + jnp.where(small, below, 0.0)
-
-
-def _moved(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    small = a < ARGUMENT_SHIFT
-    return jnp.where(small, a + ARGUMENT_SHIFT, a), small
 
 
 def _divided(s: jax.Array, t: jax.Array, coefficients: list[float]) -> jax.Array:

@@ -22,9 +22,8 @@ from jaxmle.special.stirling import (
     stirling_series,
 )
 
-_NEAR_POISSON = (
-    0.1  # the dispersion up to which Stirling's series gives the gamma functions of its reciprocal
-)
+# Up to this dispersion Stirling's series gives the gamma functions of its reciprocal.
+_NEAR_POISSON = 0.1
 
 
 def log_factorial(k: ArrayLike) -> jax.Array:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+EULER_GAMMA = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
 ARGUMENT_SHIFT = 10
 BERNOULLI_NUMBERS = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
@@ -55,7 +56,7 @@ def _reciprocals(x: jax.Array, power: int) -> jax.Array:
     return total
 
 
-def _moved(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moved_up(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x moved to 10 or more, and whether it was moved."""
     small = x < ARGUMENT_SHIFT
     return jnp.where(small, x + ARGUMENT_SHIFT, x), small
@@ -103,7 +104,7 @@ def trigamma(x: ArrayLike) -> jax.Array:
 
 @jax.custom_jvp
 def _gammaln(x: jax.Array) -> jax.Array:
-    up, small = _moved(x)
+    up, small = moved_up(x)
     product = math.prod(_pairs(x))
     many = jnp.isinf(x)  # where (x − ½) log x − x is a difference of infinities
     up = jnp.where(many, float(ARGUMENT_SHIFT), up)
@@ -119,7 +120,7 @@ def _gammaln(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _digamma(x: jax.Array) -> jax.Array:
-    up, small = _moved(x)
+    up, small = moved_up(x)
     below = _reciprocals(jnp.where(small, x, 1.0), 1)
     value = (
         jnp.log(up)
@@ -131,7 +132,7 @@ def _digamma(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _trigamma(x: jax.Array) -> jax.Array:
-    up, small = _moved(x)
+    up, small = moved_up(x)
     below = _reciprocals(jnp.where(small, x, 1.0), 2)
     value = 1.0 / up + 0.5 / (up * up) + _series(up, list(BERNOULLI_NUMBERS)) / up**3
     return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
@@ -140,7 +141,7 @@ def _trigamma(x: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def _tetragamma(x: jax.Array) -> jax.Array:
     """ψ''(x)."""
-    up, small = _moved(x)
+    up, small = moved_up(x)
     below = -2 * _reciprocals(jnp.where(small, x, 1.0), 3)
     value = (
         -1.0 / (up * up)
@@ -152,7 +153,7 @@ def _tetragamma(x: jax.Array) -> jax.Array:
 
 def _pentagamma(x: jax.Array) -> jax.Array:
     """ψ'''(x)."""
-    up, small = _moved(x)
+    up, small = moved_up(x)
     below = 6 * _reciprocals(jnp.where(small, x, 1.0), 4)
     tail = _series(up, [(2 * k + 1) * (2 * k + 2) * b for k, b in enumerate(BERNOULLI_NUMBERS, 1)])
     value = 2.0 / up**3 + 3.0 / up**4 + tail / up**5

@@ -210,9 +210,8 @@ def _second(
 
 def _logs(x: jax.Array, y: jax.Array) -> jax.Array:
     """log x, by way of y = 1 − x near 1."""
-    return jnp.where(
-        x > 0.7, jnp.log1p(-jnp.minimum(y, 0.3)), jnp.log(x)
-    )  # XLA's log1p has errors of 3e-14 in (−0.5, −0.41)
+    # XLA's log1p has errors of 3e-14 between −0.5 and −0.41.
+    return jnp.where(x > 0.7, jnp.log1p(-jnp.minimum(y, 0.3)), jnp.log(x))
 
 
 def _base(

@@ -22,14 +22,13 @@ from jax.typing import ArrayLike
 
 from jaxmle.special.counts import poisson_logpmf
 from jaxmle.special.exponential import LOG_SHARE_OF_LARGEST_EXPONENT, log1mexp
-from jaxmle.special.gamma import digamma, trigamma
+from jaxmle.special.gamma import EULER_GAMMA, digamma, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import horner, promote
 
 _SMALL_SHAPE = 0.1
 # ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows
 # is below 1e-17 of it
-_EULER_CONSTANT = 0.57721566490153286
 _ZETA = (
     1.6449340668482264,
     1.2020569031595943,
@@ -223,9 +222,8 @@ def _near_one(a: jax.Array, u: jax.Array) -> jax.Array:
     x = jnp.exp(u)
     for n in range(_EXPONENTIAL_TERMS, 0, -1):
         series = x / n * (1 / (a + n) - series)
-    log_gamma = (
-        a * horner(-a, [z / k for k, z in enumerate(_ZETA, 2)]) - _EULER_CONSTANT
-    )  # log Γ(1 + a)/a
+    # This is log Γ(1 + a)/a.
+    log_gamma = a * horner(-a, [z / k for k, z in enumerate(_ZETA, 2)]) - EULER_GAMMA
     return a * (u - log_gamma) + jnp.log1p(-a * series)
 
 

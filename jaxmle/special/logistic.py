@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jaxmle._types import Array
 from jaxmle.special.stirling import excess
 
-_LOG1P_SERIES = tuple(
-    1.0 / (2 * k + 1) for k in range(17)
-)  # atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18, and 1e-9 after the first 8
+# The coefficients of atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18, and 1e-9 after the first 8.
+_LOG1P_SERIES = tuple(1.0 / (2 * k + 1) for k in range(17))
 
 
 @jax.custom_jvp

@@ -170,9 +170,8 @@ def _ndtri(p: jax.Array) -> jax.Array:
     inside = tail > 0
     safe = jnp.where(inside, tail, 0.25)
     start = jax.scipy.special.ndtri(safe)
-    x = start - (_log_ndtr(start) - jnp.log(safe)) / _slope(
-        start
-    )  # one Newton step on the log scale
+    # Polished by one Newton step on the log scale.
+    x = start - (_log_ndtr(start) - jnp.log(safe)) / _slope(start)
     end = jnp.where(tail == 0, -jnp.inf, jnp.nan)
     return jnp.where(p < 0.5, 1.0, -1.0) * jnp.where(inside, x, end)
 

@@ -17,11 +17,11 @@ from jax.typing import ArrayLike
 
 from jaxmle.special.gamma import BERNOULLI_NUMBERS, digamma, gammaln, trigamma
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+LOG_2PI = math.log(2 * math.pi)
+HALF_LOG_2PI = 0.5 * LOG_2PI
 _STIRLING_SERIES_EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18
-ATANH_SERIES = tuple(
-    1.0 / (2 * j + 3) for j in range(16)
-)  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
+# The coefficients of (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17.
+ATANH_SERIES = tuple(1.0 / (2 * j + 3) for j in range(16))
 
 
 def promote(*arguments: ArrayLike) -> list[jax.Array]:

@@ -13,11 +13,10 @@ import numpy as np
 from jaxmle._types import Data, Loglik, PathLike, Tree, ndarray
 from jaxmle.fitting.fit import Conduct
 from jaxmle.fitting.head_start import Sampler
-from jaxmle.fitting.options import Options, Posed, read
+from jaxmle.fitting.options import Options, Posed
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.recession import FitInputs, with_cone
 from jaxmle.fitting.signals import with_signals
-from jaxmle.likelihood.combinators import Weight, Weights
+from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 from jaxmle.record.identity import response_of
@@ -36,16 +35,17 @@ from jaxmle.streams.pieces import (
     Pieces,
     concluded,
     form_of,
+    posed_on_sample,
     problem_in_pieces,
     refuse_in_pieces,
+    with_cone_of_rows,
 )
 from jaxmle.streams.quantities import Quantities, prior_alone, without_prior
 from jaxmle.streams.reader import Reading
 from jaxmle.streams.screen import Coding, Screening, fingerprint_of
 
-MIN_ROWS_A_STREAMED_SAMPLE_ROW = (
-    16  # all rows over those that an ascent begins with, where these are many
-)
+# An ascent begins with a sample of at most one row in 16, unless that is too few.
+MIN_ROWS_A_STREAMED_SAMPLE_ROW = 16
 BYTES_OF_SAMPLE = 2**26  # of those at most
 STREAMED = "streamed"
 OF_A_SOURCE = Pieces(
@@ -130,13 +130,7 @@ class Task:
 
     def _posed(self, sample: tuple[ndarray, ...]) -> Posed:
         columns = self.reading.columns
-        values = columns.weights_in(sample)
-        weights = None
-        if values is not None and self.options.weights is not None:
-            in_sample = values if np.any(values > 0) else np.ones_like(values, float)
-            weights = Weights(in_sample, self.options.weights.kind)
-        options = replace(self.options, weights=weights)
-        return read(self.loglik, self.params0, columns.data(sample), options)
+        return posed_on_sample(columns, sample, self.loglik, self.params0, self.options)
 
     def for_travel(self) -> Task:
         """The task without what only the caller needs."""
@@ -168,13 +162,7 @@ def _with_cone(fit: Fit, quantities: Quantities, reading: Reading) -> Fit:
         return fit
     chunks = [chunk.arrays for chunk in reading.ahead(range(len(reading.files)))]
     arrays = tuple(np.concatenate(column) for column in zip(*chunks, strict=True))
-    loglik: Tree = quantities.problem.loglik
-    values = columns.weights_in(arrays)
-    if values is not None:
-        loglik = Weight(loglik.loglik, Weights(values, quantities.problem.weighting))
-    roots = quantities.problem.roots
-    data = columns.data(arrays)
-    return with_cone(fit, FitInputs(loglik, roots, quantities.base, data, reading.rows))
+    return with_cone_of_rows(fit, quantities, columns, arrays)
 
 
 def _with_response_id(fit: Fit, loglik: Loglik, runner: SourceRunner) -> Fit:

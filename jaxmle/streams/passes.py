@@ -23,7 +23,7 @@ from jaxmle.streams.reader import Chunk, Reading
 from jaxmle.streams.screen import RowCounts, Screening, Tally, fingerprint_of, joined
 from jaxmle.streams.totals import ClusterTotals, RowSearch, Sum
 
-MIN_PADDED_ROWS = 1024  # shorter chunks are padded to so many
+MIN_PADDED_ROWS = 1024  # shorter chunks are padded to this length
 STEP_OF_LENGTHS = 4  # between one length of padded chunks and the next: four programs at most
 SECONDS_BETWEEN_FILES_SAID = 10.0  # lines of progress within a pass
 

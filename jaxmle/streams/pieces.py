@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmle._types import Loglik
+from jaxmle._types import Loglik, Tree, ndarray
 from jaxmle.fitting.ending import complete
 from jaxmle.fitting.fit import Conduct, check_rows, search_on_host, with_structure
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.options import Options, Posed
+from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.fitting.passes import Problem, problem_of
+from jaxmle.fitting.recession import FitInputs, with_cone
 from jaxmle.fitting.signals import with_rules
-from jaxmle.likelihood.combinators import Pool, Weight
+from jaxmle.likelihood.combinators import Pool, Weight, Weights
 from jaxmle.likelihood.contract import as_tree, need_terms
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.row_axes import proof_of
@@ -37,7 +38,7 @@ from jaxmle.streams.kernels import Form, RowArrays
 from jaxmle.streams.quantities import Quantities
 
 ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
-MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are held in memory for a cone
+MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: the most held in memory for a recession cone
 
 
 class Pieces(NamedTuple):
@@ -172,3 +173,28 @@ def concluded(
     if fitted.verdict == Status.UNIDENTIFIED:
         fitted = traced_to(fitted, passes, verdict.point.z)
     return replace(with_rules(fitted, problem.loglik, rules), model=call_of(loglik))
+
+
+def posed_on_sample(
+    columns: RowArrays, sample: Sequence[ndarray], loglik: Loglik, params0: Tree, options: Options
+) -> Posed:
+    """The problem with a sample of the rows instead of the data."""
+    values = columns.weights_in(sample)
+    weights = None
+    if values is not None and options.weights is not None:
+        in_sample = values if np.any(values > 0) else np.ones_like(values, float)
+        weights = Weights(in_sample, options.weights.kind)
+    return read(loglik, params0, columns.data(sample), replace(options, weights=weights))
+
+
+def with_cone_of_rows(
+    fit: Fit, quantities: Quantities, columns: RowArrays, arrays: Sequence[ndarray]
+) -> Fit:
+    """The record with its recession cone, from the columns (n, …) of all rows."""
+    problem = quantities.problem
+    loglik: Tree = problem.loglik
+    values = columns.weights_in(arrays)
+    if values is not None:
+        loglik = Weight(loglik.loglik, Weights(values, problem.weighting))
+    data = columns.data(arrays)
+    return with_cone(fit, FitInputs(loglik, problem.roots, quantities.base, data, len(arrays[0])))

@@ -10,9 +10,9 @@ from jaxmle._types import ArrayLike, Tree, ndarray
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_level
-from jaxmle.survival.bands import SURVIVAL_BANDS, band_of
+from jaxmle.survival.bands import SURVIVAL_BANDS
 from jaxmle.survival.curves import StepCurve
-from jaxmle.survival.estimators import read_observed, table_of
+from jaxmle.survival.estimators import read_observed, step_curve, table_of
 
 
 def aalen_johansen(
@@ -71,19 +71,8 @@ def aalen_johansen(
         count = np.bincount(table.place, observed.weight * is_cause, len(table.times))
         incidence = np.cumsum(before * count / table.n_risk)
         stderr = np.sqrt(_variance(before, incidence, count / table.n_risk, jump, table.n_risk))
-        lower, upper = band_of("incidence", incidence, stderr, level, band)
-        curves[code] = StepCurve(
-            quantity="incidence",
-            times=table.times,
-            estimate=incidence,
-            stderr=stderr,
-            lower=lower,
-            upper=upper,
-            n_risk=table.n_risk,
-            n_event=count,
-            n_censored=table.n_censored,
-            level=level,
-            band=band,
+        curves[code] = step_curve(
+            "incidence", table._replace(n_event=count), incidence, stderr, level, band, "greenwood"
         )
     return curves
 

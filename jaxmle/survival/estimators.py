@@ -87,7 +87,7 @@ def kaplan_meier(
             relative = np.cumsum(np.where(table.n_event > 0, table.n_event / left, 0.0))
         stderr = np.where(survival > 0, survival * np.sqrt(relative), np.nan)
     kind = "robust" if observed.is_sampled else "greenwood"
-    return _curve("survival", table, survival, stderr, level, band, kind)
+    return step_curve("survival", table, survival, stderr, level, band, kind)
 
 
 class EmptyRiskSetWarning(UserWarning):
@@ -161,7 +161,7 @@ def nelson_aalen(
             total = _robust(observed, table, 1 / table.n_risk)
     kind = "robust" if observed.is_sampled else "aalen"
     hazard = np.cumsum(jump)
-    return _curve("cumulative_hazard", table, hazard, np.sqrt(total), level, band, kind)
+    return step_curve("cumulative_hazard", table, hazard, np.sqrt(total), level, band, kind)
 
 
 def _one_after_the_other(table: Table) -> tuple[ndarray, ndarray]:
@@ -177,7 +177,7 @@ def _one_after_the_other(table: Table) -> tuple[ndarray, ndarray]:
     return np.bincount(tie, mass / left, size), np.bincount(tie, mass / left**2, size)
 
 
-def _curve(
+def step_curve(
     quantity: str,
     table: Table,
     estimate: ndarray,
@@ -186,6 +186,7 @@ def _curve(
     band: str,
     variance: str,
 ) -> StepCurve:
+    """The record of a curve over the times of a life table, with its band."""
     lower, upper = band_of(quantity, estimate, stderr, level, band)
     return StepCurve(
         quantity=quantity,

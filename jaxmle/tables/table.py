@@ -50,9 +50,8 @@ def page(fit: Record, view: View | float = 0.95, style: Style = numerals.scaled)
 def status_line(fit: Record) -> str:
     """The name of the status and, unless there is nothing to explain, its sentence."""
     name = fit.verdict.name
-    if (
-        fit.converged and fit.witness.row < 0
-    ):  # a row with leverage one is explained even in a converged fit
+    # A row with leverage one is explained even in a converged fit.
+    if fit.converged and fit.witness.row < 0:
         return name
     sentence = covariance_note(fit).strip() if fit.converged else fit.explain()
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"

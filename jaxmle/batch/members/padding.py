@@ -25,7 +25,7 @@ def obstacle_to_padding(
     Padding is harmless if each term is proved to depend only on its own row.
 
     Args:
-        data: those of the member of most rows.
+        data: those of the member with the most rows.
         sizes: rows of each member, (b, parts).
 
     Raises:
@@ -55,7 +55,9 @@ def obstacle_to_padding(
 
 
 def _has_terms(loglik: Loglik, layout: Layout, base: ndarray, data: Tree, differ: bool) -> bool:
-    """Whether the likelihood returns terms, evaluated at a padded length if lengths differ."""
+    """Whether the likelihood returns terms. If lengths differ, it is traced at a padded length,
+    whose trace the next batch uses again.
+    """
     if differ:
         padded = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
@@ -65,8 +67,8 @@ def _has_terms(loglik: Loglik, layout: Layout, base: ndarray, data: Tree, differ
         )
         try:
             return bool(term_shape(loglik, layout, base, padded))
-        except Exception:  # a function of this length alone: it says so at its own
-            pass
+        except Exception:  # the user's function may raise anything at another number of rows
+            pass  # at its own number, below, its error is raised
     return bool(term_shape(loglik, layout, base, data))
 
 

@@ -46,7 +46,7 @@ from jaxmle.runtime.compile import precision
 class Inputs:
     """A batch, checked."""
 
-    loglik: Loglik  # as a tree; with weights of no value where they differ between members
+    loglik: Loglik  # as a tree; its weights hold no values, since these differ between members
     bare: Loglik  # the same without the weights given to the batch
     weight_kind: str | None
     layout: Layout
@@ -54,13 +54,18 @@ class Inputs:
     source: Stacked | Ragged  # of (data, weights or (), cluster codes)
     counts: tuple[ndarray, ...]  # for each leaf of counts how many of them occur in each member
     dtype: DType
-    # why members of unequal length run at their own lengths; "" where they do not
+    # why members of unequal length run at their own lengths; "" if they do not
     unpadded: str = ""
 
     @property
     def largest(self) -> int:
-        """The member of most rows."""
+        """The member with the most rows."""
         return largest_of(self.source)
+
+    @property
+    def largest_length(self) -> tuple[int, ...]:
+        """The rows of that member, one number for each part of a pool."""
+        return tuple(int(n) for n in self.source.sizes[self.largest])
 
     def most_counts(self, length: tuple[int, ...]) -> tuple[int, ...]:
         """The largest number of distinct counts in a member, for each leaf of counts, given the
@@ -147,8 +152,8 @@ def _layout_and_base(
         check_start(layout, params)
         base = layout.ravel(params)
     check_fixed(loglik, layout)
-    put_in = partial(substituted, loglik, layout)
-    return layout, np.asarray(jax.vmap(put_in)(base) if batched else put_in(base))
+    with_fixed = partial(substituted, loglik, layout)
+    return layout, np.asarray(jax.vmap(with_fixed)(base) if batched else with_fixed(base))
 
 
 def _check_program(loglik: Loglik, layout: Layout, base: ndarray, source: Stacked | Ragged) -> None:

@@ -23,8 +23,9 @@ from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting
 from jaxmle.likelihood.terms import NO_LAW, expected_information
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Chart, Layout
-from jaxmle.record.fit import Fit, Witness
+from jaxmle.record.fit import Fit
 from jaxmle.record.identity import identity, with_response_id
+from jaxmle.record.witness import Witness, empty_witness
 from jaxmle.runtime.compile import cached_under_trace, compiled, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
@@ -222,9 +223,11 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
 
 def _status(end: _State, eps: float) -> Array:
     """The verdict on the last state of the iteration."""
-    fair = DECREMENT_TO_ACCEPT if eps > MAX_EPS_OF_DOUBLE else DECREMENT_TO_CONVERGE
+    decrement_to_converge = (
+        DECREMENT_TO_ACCEPT if eps > MAX_EPS_OF_DOUBLE else DECREMENT_TO_CONVERGE
+    )
     status = jnp.where(
-        end.point.decrement <= fair,
+        end.point.decrement <= decrement_to_converge,
         int(Status.CONVERGED),
         jnp.where(
             end.point.decrement <= DECREMENT_TO_ACCEPT, int(Status.IMPRECISE), int(Status.MAX_STEPS)
@@ -266,7 +269,7 @@ def _record(
         decrement=end.point.decrement,
         n=jnp.asarray(n, x.dtype),
         status=status.astype(jnp.int32),
-        witness=_witness(chart, end.point.information, full, end.point.decrement),
+        witness=_witness(chart, x, end.point.information, full, end.point.decrement),
         steps=end.steps,
         data_id=jnp.zeros(2, jnp.uint32),
         response_id=jnp.zeros(2, jnp.uint32),
@@ -280,27 +283,15 @@ def _record(
     )
 
 
-def _witness(chart: Chart, information: Array, vcov: Array, decrement: Array) -> Witness:
+def _witness(chart: Chart, x: Array, information: Array, vcov: Array, decrement: Array) -> Witness:
     """The witness of a root: its distance from the root, and the curvature of the information."""
     block = information[np.ix_(chart.moving, chart.moving)]
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(block)))
-    p = chart.layout.p
-    real = information.dtype
     distance = jnp.sqrt(2 * decrement)
-    none = jnp.asarray(-1, jnp.int32)
-    zeros = jnp.zeros(chart.layout.p, jnp.int32)
-    return Witness(
-        row=none,
-        term=none,
-        direction=jnp.zeros(p, real),
-        sign=zeros,
-        projector=jnp.zeros((p, p), real),
+    return replace(
+        empty_witness(x),
         vcov=vcov,
-        bound=zeros,
         curvature=jnp.linalg.eigvalsh(block / jnp.outer(scale, scale))[0],
-        digits=-jnp.log10(jnp.maximum(distance, jnp.finfo(real).eps)),
-        gain=jnp.zeros((), real),
+        digits=-jnp.log10(jnp.maximum(distance, jnp.finfo(x.dtype).eps)),
         distance=distance,
-        stderr_error=jnp.zeros(p, real),
-        certificate=jnp.zeros((), jnp.int32),
     )

@@ -205,11 +205,11 @@ def _delete(
     values, q = jnp.linalg.eigh(0.5 * (information + jnp.swapaxes(information, 1, 2)))
     left = 1.0 - values
     step = -jnp.einsum("nij,nj,nkj,nk->ni", q, 1.0 / left, q, scores)
-    gone = jnp.any(left <= 64 * jnp.finfo(x.dtype).eps, axis=1)
-    step = jnp.where(gone[:, None], jnp.nan, step)
+    is_indefinite = jnp.any(left <= 64 * jnp.finfo(x.dtype).eps, axis=1)
+    step = jnp.where(is_indefinite[:, None], jnp.nan, step)
     moved = jax.vmap(lambda move: chart.to_user(z + root @ move, x))(step)
     moved = jnp.where(
-        gone[:, None], jnp.nan, moved[:, np.where(roots >= 0, roots, np.arange(layout.p))]
+        is_indefinite[:, None], jnp.nan, moved[:, np.where(roots >= 0, roots, np.arange(layout.p))]
     )
     return (
         moved,

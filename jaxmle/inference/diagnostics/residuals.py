@@ -168,9 +168,8 @@ def _arrays(**named: ArrayLike | None) -> tuple[Namespace, list[Array]]:
         if value.dtype.kind not in "fiub":
             raise TypeError(f"{name} must be numbers; got dtype {value.dtype}")
     shape = max((value.shape for value in arrays), key=len)
-    if any(
-        value.shape not in ((), shape) for value in arrays
-    ):  # (n, 1) against (n,) would broadcast to (n, n)
+    # An array (n, 1) and one (n,) would broadcast to (n, n).
+    if any(value.shape not in ((), shape) for value in arrays):
         raise ValueError(
             "residuals need arrays of the same shape; got "
             + ", ".join(f"{name} {value.shape}" for name, value in zip(named, arrays, strict=True))

@@ -176,9 +176,8 @@ def _slopes(
     zero = jnp.zeros(len(places), x.dtype)
     root = inverse_root(information(zero))
     v = root @ root.T
-    derivative = jax.jacfwd(information)(
-        zero
-    )  # (k, k, k): the last axis is the coordinate of differentiation
+    # (k, k, k): the last axis is the coordinate of differentiation.
+    derivative = jax.jacfwd(information)(zero)
     change = -jnp.einsum("ja,abj,bj->j", v, derivative, v)
     variance = jnp.diagonal(v)
     away = x[places] - value

@@ -27,12 +27,10 @@ from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 
 MIN_REPLICATES = 19  # replicates with which a p-value can be as small as 0.05
-RELATIVE_ROUNDING_OF_TIES = (
-    1e-9  # relative to a simulated statistic: closer ones tie with the observed one
-)
-MIN_RELATIVE_SIZE_OF_INDICATOR = (
-    1e-10  # below it an indicator is only the rounding error of its two parts
-)
+# Simulated statistics that are relatively closer than this to the observed one tie with it.
+RELATIVE_ROUNDING_OF_TIES = 1e-9
+# An indicator that is smaller relative to its two parts is only their rounding error.
+MIN_RELATIVE_SIZE_OF_INDICATOR = 1e-10
 
 
 @with_keyword_hints
@@ -98,11 +96,10 @@ def information_matrix_test(
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
     p = (1 + exceedances) / (1 + usable) if not code else np.nan
-    lost = code == int(Reason.NOT_CONVERGED)
-    numbers: tuple[
-        Tree, Tree, Tree, Tree, Tree
-    ] = (  # NumPy's scalars, which are arrays without axes
-        np.float64(np.nan if lost else observed),
+    without_maximum = code == int(Reason.NOT_CONVERGED)
+    # NumPy's scalars, which are arrays without axes.
+    numbers: tuple[Tree, Tree, Tree, Tree, Tree] = (
+        np.float64(np.nan if without_maximum else observed),
         np.float64(rank - fit.df),
         np.float64(p),
         np.int32(code),

@@ -9,14 +9,12 @@ import numpy as np
 from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
+from jaxmle.inference.statuses import STATUSES_WITH_SUPREMUM
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.solvers.status import Status
-
-# Statuses for which ℓ is the supremum and df counts the directions that the likelihood determines.
-STATUSES_WITH_SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 
 
 @with_keyword_hints

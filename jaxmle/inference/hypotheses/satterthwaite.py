@@ -202,9 +202,9 @@ def _moments(
         along, _ = unlevered(jnp.broadcast_to(c @ root, scores.shape), information, "CR2", counted)
         b = jnp.einsum("gab,gb->ga", information, along)
         separate = jnp.sum(along * b, axis=1)
-        both = 2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0)
-        shared = jnp.einsum("ga,ab,gb->g", b, both, b)
-        inner = b.T @ b @ both
+        second_part = 2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0)
+        shared = jnp.einsum("ga,ab,gb->g", b, second_part, b)
+        inner = b.T @ b @ second_part
         mean = jnp.sum(separate - shared)
         square = jnp.sum(separate**2 - 2 * separate * shared) + jnp.sum(inner * inner.T)
         return jnp.sum(jnp.sum(along * scores, axis=1) ** 2), mean**2 / square

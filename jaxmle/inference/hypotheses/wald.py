@@ -16,24 +16,14 @@ from jaxmle._types import Array, ArrayLike, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.inference.hypotheses.restriction import Gap, Restriction, gap_of
+from jaxmle.inference.statuses import STATUSES_WITHOUT_ESTIMATE
 from jaxmle.parameters.arguments import check_number
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point
-from jaxmle.solvers.status import Status
 
-# Statuses without any covariance; for the others the witness says which combinations have one.
-STATUSES_WITHOUT_ESTIMATE = (
-    Status.NONFINITE,
-    Status.UNBOUNDED,
-    Status.SADDLE,
-    Status.STALLED,
-    Status.MAX_STEPS,
-    Status.STATIONARY,
-)
-MAX_NULL_SHARE_OF_GRADIENT = (
-    1e-6  # relative to its length, beyond which it involves directions that are not estimable
-)
+# A gradient with a larger part in the null space involves directions without an estimate.
+MAX_NULL_SHARE_OF_GRADIENT = 1e-6
 
 
 @with_keyword_hints
@@ -130,27 +120,27 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
         xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > MAX_NULL_SHARE_OF_GRADIENT * size, axis=-1
     )
     away = xp.any(used & ((fit.witness.bound != 0) | ~xp.isfinite(finite_point(fit))), axis=-1)
-    lost = xp.any(
+    without_covariance = xp.any(
         xp.stack([fit.status == int(status) for status in STATUSES_WITHOUT_ESTIMATE]), axis=0
     )
     covariance = g @ vcov @ xp.swapaxes(g, -1, -2)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
     # The variance of a combination that is constant by construction, such as the sum of a simplex,
     # is rounding error.
-    most = (
+    largest_variance = (
         xp.sum(
             abs(g) * xp.sqrt(xp.abs(xp.diagonal(vcov, axis1=-2, axis2=-1)))[..., None, :], axis=-1
         )
         ** 2
     )
-    fine = (
+    computable = (
         xp.all(xp.isfinite(covariance), axis=(-2, -1))
-        & xp.all(variance > 64 * xp.finfo(most.dtype).eps * most, axis=-1)
+        & xp.all(variance > 64 * xp.finfo(largest_variance.dtype).eps * largest_variance, axis=-1)
         & xp.all(xp.isfinite(gap.value), axis=-1)
     )
-    statistic, regular = _form(gap.value, covariance, fine)
+    statistic, regular = _form(gap.value, covariance, computable)
     code = xp.where(
-        lost,
+        without_covariance,
         int(Reason.NOT_CONVERGED),
         xp.where(
             leak | away, int(Reason.NOT_ESTIMABLE), xp.where(regular, 0, int(Reason.SINGULAR))
@@ -159,22 +149,22 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     return statistic, code.astype(xp.int32)
 
 
-def _form(r: Array, covariance: Array, fine: Array) -> tuple[Array, Array]:
+def _form(r: Array, covariance: Array, computable: Array) -> tuple[Array, Array]:
     """The quadratic form r'C⁻¹r, (...), and whether C is regular; ``fine`` is False if that cannot
     be computed.
     """
     xp = namespace(covariance)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
-    scale = xp.sqrt(xp.where(fine[..., None], variance, 1.0))
+    scale = xp.sqrt(xp.where(computable[..., None], variance, 1.0))
     correlation = xp.where(
-        fine[..., None, None],
+        computable[..., None, None],
         covariance,
         xp.broadcast_to(xp.eye(scale.shape[-1], dtype=covariance.dtype), covariance.shape),
     ) / (scale[..., :, None] * scale[..., None, :])
     values, axes = xp.linalg.eigh(correlation)
     # Redundant restrictions give an eigenvalue at the level of rounding: ε cond(V), far below ε^⅔
     # if the fit is CONVERGED.
-    regular = fine & (values[..., 0] > xp.finfo(correlation.dtype).eps ** (2 / 3))
+    regular = computable & (values[..., 0] > xp.finfo(correlation.dtype).eps ** (2 / 3))
     turned = (xp.swapaxes(axes, -1, -2) @ (r / scale)[..., None])[..., 0]
     return xp.sum(turned**2 / xp.where(regular[..., None], values, 1.0), axis=-1), regular
 

@@ -50,9 +50,8 @@ def _compared(probe: Probe, z: ndarray, point: Point, j: int) -> _Errors:
     measured in row units.
     """
     unit = probe.unit
-    rounding_of_change = (
-        1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
-    )  # 100 times the noise, over the step of 1e-3 row units
+    # 100 times the noise, divided by the step of 1e-3 row units.
+    rounding_of_change = 1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
     slope, slope_error, curvature, curvature_error = _slopes(probe, z, j, 1e-3 * unit[j])
     off = abs(slope - point.score[j]) * unit[j]
     allowed = (
@@ -87,13 +86,13 @@ def check_derivatives(probe: Probe) -> Finding:
     """Compare score and Hessian with central differences, in row units, at two points: a kink
     within one step of one point is not within one step of the other.
     """
-    if probe.trouble:
+    if probe.obstacle:
         sentence = (
-            f"it cannot be differentiated twice ({probe.trouble}): use jax functions, or "
+            f"it cannot be differentiated twice ({probe.obstacle}): use jax functions, or "
             "jax.custom_jvp for your own rules"
         )
-        return Finding("derivatives", False, sentence, {"error": probe.trouble})
-    points = [z for z in probe.generic if is_finite(probe.whole(z, probe.data))][:2]
+        return Finding("derivatives", False, sentence, {"error": probe.obstacle})
+    points = [z for z in probe.regular_points if is_finite(probe.whole(z, probe.data))][:2]
     if not points:
         return Finding("derivatives", None, "not checked: the score or the Hessian is not finite")
     k = probe.z.size
@@ -124,9 +123,9 @@ def check_derivatives(probe: Probe) -> Finding:
 
 def check_parameters(probe: Probe) -> Finding:
     """Check that no coordinate has a score of exactly zero everywhere."""
-    if probe.trouble:
+    if probe.obstacle:
         return Finding("parameters", None, "not checked: it cannot be differentiated")
-    points = [probe.bare(z, probe.data) for z in (probe.z, *probe.generic)]
+    points = [probe.bare(z, probe.data) for z in (probe.z, *probe.regular_points)]
     z = probe.z
 
     def moved(j: int, size: float) -> bool:

@@ -139,7 +139,7 @@ def _findings(probe: Probe) -> list[Finding]:
             findings, "not checked: the log-likelihood must first be finite at the start"
         )
     total = _over_members(probe, check_sum)
-    draws = simulate(probe) if probe.sample is not None and not probe.trouble else None
+    draws = simulate(probe) if probe.sample is not None and not probe.obstacle else None
     scores = check_scores(probe, draws)
     if (
         scores.passed is False

@@ -151,15 +151,16 @@ def _mass_verdict(
         """
         return [
             log_mass(_tilted(density_at(z), sign, base), probe.support, observed)
-            for z in (probe.z, probe.generic[0])
+            for z in (probe.z, probe.regular_points[0])
         ]
 
     integrals = masses(1.0, lambda v: 0.0)
     logs = np.stack([log for log, _ in integrals])
     evidence = {
         "mass": np.exp(logs),
+        # whether a value is possible at the start, but not near it
         "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
-    }  # possible at the start, but not near it
+    }
     if _are_one(integrals):
         return Finding(
             "normalised", True, "exp(term) integrates to one over the response", evidence
@@ -169,7 +170,7 @@ def _mass_verdict(
         return Finding("normalised", None, sentence, evidence | {"turned": True})
     plain = [
         log_mass(_logged(density_at(z)), probe.support, observed)
-        for z in (probe.z, probe.generic[0])
+        for z in (probe.z, probe.regular_points[0])
     ]
     if _are_one(plain):
         sentence = (
@@ -205,9 +206,8 @@ def _across(probe: Probe, density_at: Callable[[ndarray], Density], observed: nd
     """
     if not isinstance(probe.support, Interval):
         return np.zeros((3, 0, len(observed)))
-    values = change_of_variable(probe.support, observed)[0](
-        np.linspace(-12.0, 12.0, 121)
-    )  # closer than the smallest change of a scale, 0.7 · 0.3
+    # Steps of 0.2, less than the smallest change of a scale, 0.7 · 0.3.
+    values = change_of_variable(probe.support, observed)[0](np.linspace(-12.0, 12.0, 121))
     return np.array(
         [
             [density_at(z)(np.full(len(observed), value)) for value in values]

@@ -51,11 +51,11 @@ class Probe:
     key: Array
     rng: np.random.Generator
     z: ndarray
-    trouble: str = ""  # why it cannot be differentiated
+    obstacle: str = ""  # to differentiation
     n: int = 1
     unit: ndarray = field(default_factory=lambda: np.zeros(0))  # the row unit of each coordinate
-    near: tuple[ndarray, ...] = ()
-    generic: tuple[ndarray, ...] = ()  # the points at which everything is finite
+    near: tuple[ndarray, ...] = ()  # two pairs of points around the start
+    regular_points: tuple[ndarray, ...] = ()  # those of them at which everything is finite
     noise: float = 0.0  # of the worst term, relative to 1 + |term|
 
     def x(self, z: ndarray) -> ndarray:
@@ -206,13 +206,13 @@ def with_points(probe: Probe) -> Probe:
     )
     try:
         first = probe.whole(z, probe.data)
-        trouble = ""
+        obstacle = ""
         probe.bare(z, probe.data)
     except (TypeError, ValueError, NotImplementedError) as error:
         # The terms were evaluated above, so this error is about derivatives and is reported by that
         # check.
         first = None
-        trouble = f"{type(error).__name__}: {first_line(error)[:160]}"
+        obstacle = f"{type(error).__name__}: {first_line(error)[:160]}"
     unit = (
         0.1 * np.where(z == 0, 1.0, np.abs(z))
         if first is None
@@ -228,13 +228,15 @@ def with_points(probe: Probe) -> Probe:
         for candidate in near
         if all(np.all(np.isfinite(terms)) for terms in probe.rows(candidate))
     ]
-    if not trouble:
+    if not obstacle:
         points = [
             candidate for candidate in points if is_finite(probe.whole(candidate, probe.data))
         ]
-    probe = replace(probe, trouble=trouble, n=n, unit=unit, near=near, generic=tuple(points or [z]))
+    probe = replace(
+        probe, obstacle=obstacle, n=n, unit=unit, near=near, regular_points=tuple(points or [z])
+    )
     return replace(
-        probe, noise=min(_roughness(probe, candidate) for candidate in probe.generic[:3])
+        probe, noise=min(_roughness(probe, candidate) for candidate in probe.regular_points[:3])
     )
 
 
@@ -257,10 +259,10 @@ def _row_unit(z: ndarray, x: ndarray, point: Point, n: int) -> ndarray:
     unit = np.where(is_curved, 0.3 / np.sqrt(np.where(is_curved, curvature, 1.0) / n), 0.1)
     slope = np.abs(point.aux.jacobian)
     matters = (slope > 0) & (x[:, None] != 0)
-    room = np.where(
+    largest_step = np.where(
         matters, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf
     ).min(axis=0)
-    return np.minimum(unit, np.minimum(room, 1.0))
+    return np.minimum(unit, np.minimum(largest_step, 1.0))
 
 
 def _roughness(probe: Probe, z: ndarray) -> float:

@@ -41,7 +41,7 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
     Raises:
         ValueError: if the simulator returns data with a different tree or shapes.
     """
-    z = probe.generic[0]
+    z = probe.regular_points[0]
     params = jax.tree.map(jnp.asarray, probe.chart.layout.unravel(probe.x(z)))
     shapes = jax.tree.map(jnp.shape, probe.data)
     points: list[Point] = []
@@ -70,7 +70,7 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     """
     if draws is None:
         sentence = "not checked: give its simulator, sample(key, params, data) -> data"
-        if probe.trouble:
+        if probe.obstacle:
             sentence = "not checked: it cannot be differentiated"
         return Finding("scores", None, sentence)
     s = draws.scores
@@ -154,7 +154,7 @@ def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
         return Finding("sign", False, wrong, {"by": "exp(-term) integrates to one"})
     if mass.passed:
         return Finding("sign", True, "exp(term) is a density", {"by": "mass"})
-    if probe.trouble:
+    if probe.obstacle:
         return Finding("sign", None, "not checked: it cannot be differentiated")
     if draws is not None and np.all(np.isfinite(draws.hessian)):
         low, high = _curvatures(draws.hessian)

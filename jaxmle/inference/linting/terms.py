@@ -72,7 +72,7 @@ def check_finite(probe: Probe) -> Finding:
                     f"{what} is {value} at {place}: {remedy}",
                     {"at": place, "row": row, "params": probe.x(z)},
                 )
-        if not probe.trouble and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
+        if not probe.obstacle and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
             for what, name in _not_finite(probe, z):
                 sentence = (
                     f"the value is finite but the {what} in {name} is not, at {place}: "
@@ -112,7 +112,7 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     and the terms of the first copy do not change.
     """
     n = data_length(member.data)
-    x = probe.x(probe.generic[0])
+    x = probe.x(probe.regular_points[0])
     if n is None:
         return Finding(
             "sum", None, "not checked: the likelihood closes over its rows; pass them as data"
@@ -120,10 +120,7 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     terms = member.terms(x, member.data)
     try:
         doubled = member.terms(x, _doubled(member.data))
-    except (
-        TypeError,
-        ValueError,
-    ):  # the likelihood closes over an array of n rows, as the finding says
+    except (TypeError, ValueError):  # it closes over an array of n rows, as the finding says
         return Finding(
             "sum",
             None,
@@ -195,7 +192,7 @@ def check_rows(probe: Probe, member: MemberInputs) -> Finding:
     rows.
     """
     n = data_length(member.data)
-    x = probe.x(probe.generic[0])
+    x = probe.x(probe.regular_points[0])
     terms = member.terms(x, member.data)
     if terms.ndim == 0:
         return Finding("rows", None, "not checked: a scalar has no terms")

@@ -166,8 +166,10 @@ def _contour(
     error = np.full((b, points), np.nan)
     status = np.full((b, points), int(End.NO_FIT))
     # A maximum on a bound or at infinity has no rays around it.
-    good = np.flatnonzero(posed.usable & ~posed.at_limit)
-    member, ray = (leaf.reshape(-1) for leaf in np.meshgrid(good, np.arange(points), indexing="ij"))
+    regular = np.flatnonzero(posed.usable & ~posed.at_limit)
+    member, ray = (
+        leaf.reshape(-1) for leaf in np.meshgrid(regular, np.arange(points), indexing="ij")
+    )
     free = posed.free()
     for group in posed.groups(member) if member.size else ():
         place = (member[group.positions], ray[group.positions])

@@ -98,31 +98,31 @@ def _newton_polished(
     """
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
-        plain = (
+        regular = (
             ~posed.at_limit[members] & np.isfinite(j).all((1, 2)) & np.isfinite(values[2]).all(1)
         )
-        d = np.sqrt(np.maximum(np.abs(np.diagonal(j, axis1=1, axis2=2)), 1e-300))
+        scale = np.sqrt(np.maximum(np.abs(np.diagonal(j, axis1=1, axis2=2)), 1e-300))
         scaled = np.where(
-            plain[:, None, None], j / (d[:, :, None] * d[:, None, :]), np.eye(z.shape[1])
+            regular[:, None, None], j / (scale[:, :, None] * scale[:, None, :]), np.eye(z.shape[1])
         )
         step = np.linalg.solve(
             scaled + 1e-14 * np.eye(z.shape[1]),
-            np.where(plain[:, None], values[2] / d, 0.0)[..., None],
+            np.where(regular[:, None], values[2] / scale, 0.0)[..., None],
         )[..., 0]
-        decrement = 0.5 * np.abs(np.sum(step * values[2] / d, axis=1))
-        if round_ == 0 and (plain & (decrement > DECREMENT_OF_OTHER_DATA)).any():
-            worst = members[np.flatnonzero(plain & (decrement > DECREMENT_OF_OTHER_DATA))[0]]
+        decrement = 0.5 * np.abs(np.sum(step * values[2] / scale, axis=1))
+        if round_ == 0 and (regular & (decrement > DECREMENT_OF_OTHER_DATA)).any():
+            worst = members[np.flatnonzero(regular & (decrement > DECREMENT_OF_OTHER_DATA))[0]]
             where = f" of member {worst}" if posed.inputs is not None else ""
             raise ValueError(
                 f"the estimate{where} is not a maximum of this log-likelihood on these "
                 "data: give the likelihood, data and weights of the fit"
             )
-        rough = plain & (decrement > DECREMENT_OF_ROUNDING)
-        rough = rough & (decrement > MIN_DECREMENT_TO_POLISH_IN_NOISE * values[1])
-        if not rough.any():
+        improvable = regular & (decrement > DECREMENT_OF_ROUNDING)
+        improvable = improvable & (decrement > MIN_DECREMENT_TO_POLISH_IN_NOISE * values[1])
+        if not improvable.any():
             break
-        which = np.flatnonzero(rough)
-        z[which] += step[which] / d[which]
+        which = np.flatnonzero(improvable)
+        z[which] += step[which] / scale[which]
         for leaf, new in zip(values, evaluate(first[which], z[which]), strict=True):
             leaf[which] = new
     return z, values
@@ -240,14 +240,14 @@ def _curve(
             jax.tree.map(lambda leaf, active=active: leaf[active], point),
             goals,
         )
-        good = solved.outcome == End.FOUND
-        arrived = active[good]
-        curve[arrived, i] = solved.psi[good]
+        is_found = solved.outcome == End.FOUND
+        arrived = active[is_found]
+        curve[arrived, i] = solved.psi[is_found]
         root[arrived, i] = goal.side[arrived] * np.sqrt(
-            np.maximum(2 * (goal.top[arrived] - solved.value[good]), 0.0)
+            np.maximum(2 * (goal.top[arrived] - solved.value[is_found]), 0.0)
         )
         z = z.copy()
-        z[arrived] = solved.z[good]
+        z[arrived] = solved.z[is_found]
         if arrived.size and i + 1 < points:
             fresh = evaluate(arrived, z[arrived])
             point = _replaced(point, arrived, fresh)
@@ -292,12 +292,14 @@ def ascend(
     for _ in range(steps):
         value, _, score, hessian = (leaf[active] for leaf in evaluated)
         j = -0.5 * (hessian + np.swapaxes(hessian, 1, 2))
-        good = np.isfinite(j).all((1, 2)) & np.isfinite(score).all(1) & np.isfinite(value)
-        d = scale_of(np.where(good[:, None, None], j, 1.0), np.where(good[:, None], score, 0.0))
-        values, q = np.linalg.eigh(
-            np.where(good[:, None, None], j, 1.0) / (d[:, :, None] * d[:, None, :])
+        is_finite = np.isfinite(j).all((1, 2)) & np.isfinite(score).all(1) & np.isfinite(value)
+        d = scale_of(
+            np.where(is_finite[:, None, None], j, 1.0), np.where(is_finite[:, None], score, 0.0)
         )
-        along = np.einsum("mij,mi->mj", q, np.where(good[:, None], score, 0.0) / d)
+        values, q = np.linalg.eigh(
+            np.where(is_finite[:, None, None], j, 1.0) / (d[:, :, None] * d[:, None, :])
+        )
+        along = np.einsum("mij,mi->mj", q, np.where(is_finite[:, None], score, 0.0) / d)
         size = np.abs(values)
         bounded = np.maximum(size, MIN_SCALED_EIGENVALUE)
         step = np.where(size > MIN_SCALED_EIGENVALUE, along / bounded, 0.0)
@@ -308,7 +310,7 @@ def ascend(
             / d
             * np.minimum(1.0, radius[active] / np.maximum(length, 1e-300))[:, None]
         )
-        still_rising = good & (decrement > DECREMENT_TO_STOP_ASCENT)
+        still_rising = is_finite & (decrement > DECREMENT_TO_STOP_ASCENT)
         active = active[still_rising]
         step = step[still_rising]
         value = value[still_rising]

@@ -23,25 +23,24 @@ from jaxmle.batch.members.sources import buckets
 from jaxmle.fitting.options import Options
 from jaxmle.fitting.passes import Problem, compile_pass, evaluated, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
+from jaxmle.inference.statuses import STATUSES_WITH_SUPREMUM
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.structure import chart_of, substituted, term_shape
+from jaxmle.parameters.constraints import point_between
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.device import placed
 from jaxmle.solvers.status import Status
 
-Values = tuple[
-    ndarray, ndarray, ndarray, ndarray
-]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
+# The value (m,), its noise (m,), score (m, k) and Hessian (m, k, k).
+Values = tuple[ndarray, ndarray, ndarray, ndarray]
 Evaluate = Callable[[ndarray, ndarray], Values]  # index (m,) of searches, z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
-SHARE_TO_RELOAD = (
-    0.5  # fraction of the loaded searches that are unfinished, below which they are reloaded
-)
-PROFILED_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
+# If a smaller share of the loaded searches is unfinished, these are loaded anew.
+SHARE_TO_RELOAD = 0.5
 STATUSES_AT_A_LIMIT = (Status.BOUNDARY, Status.SEPARATED)
 
 
@@ -71,7 +70,7 @@ class ProfileProblem:
 
     @property
     def usable(self) -> ndarray:
-        return np.isin(self.status, [int(s) for s in PROFILED_STATUSES])
+        return np.isin(self.status, [int(s) for s in STATUSES_WITH_SUPREMUM])
 
     @property
     def at_limit(self) -> ndarray:
@@ -84,7 +83,7 @@ class ProfileProblem:
         """
         x = np.where(self.usable[:, None], self.x, np.nan)
         for j, (low, high) in enumerate(self.fit.bounds):
-            inside = _inside(low, high)
+            inside = point_between(low, high)
             margin = 1e-4 * (1 + abs(inside))
             moved_inside = np.where(
                 x[:, j] <= low, low + margin, np.where(x[:, j] >= high, high - margin, x[:, j])
@@ -152,13 +151,6 @@ class ProfileProblem:
         sizes = Sizes(searches, searches, data, data + 8 * sum(length) * (p + 6), record)
         free = min(free_bytes(), 2 * CHUNK_DATA_BYTES)
         return cut(sizes, 1, free, None, jax.devices()[0].platform != "cpu")
-
-
-def _inside(low: float, high: float) -> float:
-    """A value strictly within bounds."""
-    if np.isinf(low) and np.isinf(high):
-        return 0.0
-    return low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
 
 
 def _to_free(chart: Chart, x: ndarray) -> Tree:
@@ -274,9 +266,8 @@ def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Weights | None) -> Pr
     data = host_data(data, np.float64)
     problem = problem_of(tree, chart_of(tree, fit.layout), Options(max_steps=0))
     base = _base(fit, tree)
-    term_shape(
-        tree, fit.layout, base, data
-    )  # raises if the data do not have the likelihood's shape
+    # This raises if the data do not have the likelihood's shape.
+    term_shape(tree, fit.layout, base, data)
     none = np.zeros(0)
     return ProfileProblem(problem, fit, base, none, none, none, data=data)
 
@@ -300,7 +291,7 @@ def _base(fit: Fit, tree: Loglik) -> ndarray:
     good = np.flatnonzero(
         np.isfinite(x).all(1) & (np.asarray(fit.status).reshape(-1) == int(Status.CONVERGED))
     )
-    inside = np.array([_inside(low, high) for low, high in fit.bounds])
+    inside = np.array([point_between(low, high) for low, high in fit.bounds])
     row = x[good[0]] if good.size else x[0]
     strictly = np.array(
         [low < value < high for value, (low, high) in zip(row, fit.bounds, strict=True)]

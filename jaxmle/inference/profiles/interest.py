@@ -102,9 +102,8 @@ def _coordinate(chart: Chart, entry: int) -> int:
     return int(np.flatnonzero(chart.incidence[entry])[0]) if chart.own_coordinate[entry] else -1
 
 
-Curved = (
-    tuple[int, Interval] | None
-)  # a printed entry and the scale of its bounds; None for a coordinate or a function
+# A printed entry and the scale of its bounds; None for a coordinate or a function.
+Curved = tuple[int, Interval] | None
 
 
 def _functions(

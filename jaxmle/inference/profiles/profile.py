@@ -326,9 +326,9 @@ def _profile(posed: ProfileProblem, targets: Targets, level: float, points: int)
     place = (searches.member, searches.target, side)
     ends[place], status[place] = _on_printed_scale(targets, searches, endpoints)
     error[place] = endpoints.error
-    good = endpoints.outcome == End.FOUND
-    if good.any():
-        at_ends[tuple(leaf[good] for leaf in place)] = _to_user(posed, endpoints.z[good])
+    is_found = endpoints.outcome == End.FOUND
+    if is_found.any():
+        at_ends[tuple(leaf[is_found] for leaf in place)] = _to_user(posed, endpoints.z[is_found])
     values, roots = _both_sides(posed, targets, searches, side, curve, root, points)
     estimate = _estimates(posed, targets)
     lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
@@ -368,9 +368,9 @@ def _ends_without_search(
         if entry < 0:
             continue
         for side, bound in enumerate(posed.fit.bounds[entry]):
-            there = posed.usable & (posed.x[:, entry] == bound)
-            ends[there, t, side] = bound
-            status[there, t, side] = int(End.UNBOUNDED if np.isinf(bound) else End.AT_BOUND)
+            on_bound = posed.usable & (posed.x[:, entry] == bound)
+            ends[on_bound, t, side] = bound
+            status[on_bound, t, side] = int(End.UNBOUNDED if np.isinf(bound) else End.AT_BOUND)
     return ends, status
 
 
@@ -381,15 +381,15 @@ def _on_printed_scale(
     value = np.full(len(searches.member), np.nan)
     status = endpoints.outcome.copy()
     for t, scale in enumerate(targets.scales):
-        mine = searches.target == t
+        of_target = searches.target == t
         psi = np.where(
             endpoints.outcome == End.UNBOUNDED,
             searches.side * np.inf,
             np.where(endpoints.outcome == End.FOUND, endpoints.psi, np.nan),
-        )[mine]
-        value[mine] = np.where(np.isnan(psi), np.nan, scale.to_user(psi, ()))
+        )[of_target]
+        value[of_target] = np.where(np.isnan(psi), np.nan, scale.to_user(psi, ()))
         finite = np.isfinite(np.where(searches.side > 0, scale.upper, scale.lower))
-        status[mine & finite & (endpoints.outcome == End.UNBOUNDED)] = int(End.AT_BOUND)
+        status[of_target & finite & (endpoints.outcome == End.UNBOUNDED)] = int(End.AT_BOUND)
     return value, status
 
 
@@ -420,12 +420,13 @@ def _estimates(posed: ProfileProblem, targets: Targets) -> ndarray:
         elif targets.coordinate[t] == -2:
             out[:, t] = posed.x[:, posed.fit.names.index(targets.names[t])]
     users = np.flatnonzero((targets.entry < 0) & (targets.coordinate == -1))
-    good = np.flatnonzero(posed.usable & ~posed.at_limit)
-    if users.size and good.size:
-        z = posed.free()[good]
+    regular = np.flatnonzero(posed.usable & ~posed.at_limit)
+    if users.size and regular.size:
+        z = posed.free()[regular]
         for t in users.tolist():
-            out[good, t] = targets.functions(
-                z, np.broadcast_to(np.eye(len(targets.names))[t], (good.size, len(targets.names)))
+            out[regular, t] = targets.functions(
+                z,
+                np.broadcast_to(np.eye(len(targets.names))[t], (regular.size, len(targets.names))),
             )[0]
     return out
 

@@ -93,10 +93,10 @@ class RootSearch(NamedTuple):
     lo: ndarray  # outermost position known to be inside, in ψ outwards from the origin
     hi: ndarray  # innermost position known to be outside
     cap: ndarray  # how far the next step along the curve may go
-    radius: ndarray  # and one back to it, in scaled units
-    flat: ndarray  # consecutive flat positions
-    flat_at: ndarray
-    flat_dev: ndarray  # the deviance there
+    radius: ndarray  # how far a step back to it may go, in scaled units
+    flat: ndarray  # the number of consecutive flat positions
+    flat_at: ndarray  # the last of them
+    flat_deviance: ndarray  # the deviance at the first of them
     refused: ndarray
     outcome: ndarray
 
@@ -130,14 +130,14 @@ def solve(evaluate: Evaluate, z: ndarray, point: ProfilePoint, goal: Goal) -> En
         steps += 1
         active_search = _take(search, active)
         active_goal = Goal(*(leaf[active] for leaf in goal))
-        move, du = _propose(active_search, active_goal, origin[active], steps)
+        move, psi_step = _propose(active_search, active_goal, origin[active], steps)
         moved = _advance(
             active_search,
             active_goal,
             origin[active],
             evaluate(active, active_search.z + move),
             move,
-            du,
+            psi_step,
         )
         _put(search, active, moved)
         active = active[moved.outcome == RUNNING]
@@ -209,13 +209,13 @@ def _propose(
     """
     g = search.geometry
     along = g.sound & (g.decrement <= NEAR_CURVE)
-    du = np.where(along, _outwards(search, goal, origin, steps), 0.0)
+    psi_step = np.where(along, _outwards(search, goal, origin, steps), 0.0)
     length = np.sqrt(np.sum((g.scale * g.step) ** 2, axis=1))
     share = np.where(along, 1.0, np.minimum(1.0, search.radius / np.maximum(length, 1e-300)))
-    move = share[:, None] * g.step + (goal.side * du)[:, None] * np.where(
+    move = share[:, None] * g.step + (goal.side * psi_step)[:, None] * np.where(
         along[:, None], g.tangent, 0.0
     )
-    return move, np.where(along, du, np.nan)
+    return move, np.where(along, psi_step, np.nan)
 
 
 def _outwards(search: RootSearch, goal: Goal, origin: ndarray, steps: int) -> ndarray:
@@ -227,24 +227,28 @@ def _outwards(search: RootSearch, goal: Goal, origin: ndarray, steps: int) -> nd
     g = search.geometry
     rho = np.sqrt(goal.cut)
     r = _root(search, goal)
-    start = r < MAX_SHARE_OF_ROOT_AT_START * rho
-    safe = np.where(start, 1.0, r)
-    rise = np.where(start, np.sqrt(np.maximum(g.curvature, 0.0)), -goal.side * g.slope / safe)
-    second = np.where(start, 0.0, (g.curvature - rise**2) / safe)
+    at_start = r < MAX_SHARE_OF_ROOT_AT_START * rho
+    divisor = np.where(at_start, 1.0, r)
+    rise = np.where(at_start, np.sqrt(np.maximum(g.curvature, 0.0)), -goal.side * g.slope / divisor)
+    second = np.where(at_start, 0.0, (g.curvature - rise**2) / divisor)
     e = rho - r
     falls = rise > 0
-    safe = np.where(falls, rise, 1.0)
-    du = e / safe / np.clip(1 + e * second / (2 * safe**2), 0.5, 2.0)
-    du = np.where(falls, du, np.where(e > 0, search.cap, -search.cap))
+    divisor = np.where(falls, rise, 1.0)
+    psi_step = e / divisor / np.clip(1 + e * second / (2 * divisor**2), 0.5, 2.0)
+    psi_step = np.where(falls, psi_step, np.where(e > 0, search.cap, -search.cap))
     fixed = ~np.isnan(goal.psi_target)
-    du = np.where(fixed, goal.side * (goal.psi_target - search.psi), du)
-    u = goal.side * (search.psi - origin)
-    cap = np.where((search.flat > 0) & ~fixed, np.minimum(search.cap, 0.5 * np.abs(u)), search.cap)
-    du = np.clip(du, -cap, cap)
+    psi_step = np.where(fixed, goal.side * (goal.psi_target - search.psi), psi_step)
+    position = goal.side * (search.psi - origin)
+    cap = np.where(
+        (search.flat > 0) & ~fixed, np.minimum(search.cap, 0.5 * np.abs(position)), search.cap
+    )
+    psi_step = np.clip(psi_step, -cap, cap)
     between = np.isfinite(search.lo) & np.isfinite(search.hi) & ~fixed
-    outside = (u + du <= search.lo) | (u + du >= search.hi)
+    outside = (position + psi_step <= search.lo) | (position + psi_step >= search.hi)
     middle = 0.5 * (np.where(between, search.lo, 0.0) + np.where(between, search.hi, 0.0))
-    return np.where(between & (outside | (steps > 20 and steps % 2 == 0)), middle - u, du)
+    return np.where(
+        between & (outside | (steps > 20 and steps % 2 == 0)), middle - position, psi_step
+    )
 
 
 def _misses(search: RootSearch, trial: ProfilePoint, new: Geometry) -> ndarray:
@@ -268,14 +272,14 @@ class _Trial(NamedTuple):
 
 
 def _tried(
-    search: RootSearch, goal: Goal, trial: ProfilePoint, new: Geometry, du: ndarray
+    search: RootSearch, goal: Goal, trial: ProfilePoint, new: Geometry, psi_step: ndarray
 ) -> _Trial:
     """Whether each trial is accepted."""
     old = search.geometry
-    along = ~np.isnan(du)
+    along = ~np.isnan(psi_step)
     distance = goal.side * (np.where(new.finite, trial.psi, search.psi) - search.psi)
     # not past a pole or a turning point of ψ
-    straight = np.abs(distance - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit
+    straight = np.abs(distance - psi_step) <= 0.75 * np.abs(psi_step) + 0.05 * goal.unit
     # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ agrees
     # with the slopes and is not rounding error of terms that cancel (log Γ(y + r) − log Γ(r) at
     # large r).
@@ -301,7 +305,7 @@ def _tried(
 
 
 def _limits(
-    search: RootSearch, tried: _Trial, move: ndarray, du: ndarray
+    search: RootSearch, tried: _Trial, move: ndarray, psi_step: ndarray
 ) -> tuple[ndarray, ndarray]:
     """How far the next step may go along the curve, and back to it: more after an accepted step,
     less after a rejected one.
@@ -310,7 +314,7 @@ def _limits(
     cap = np.where(
         tried.accepted & ~tried.forced,
         np.maximum(search.cap, 2 * np.abs(tried.distance)),
-        0.25 * np.minimum(search.cap, np.abs(du)),
+        0.25 * np.minimum(search.cap, np.abs(psi_step)),
     )
     radius = np.where(
         tried.accepted,
@@ -329,17 +333,17 @@ def _advance(
     origin: ndarray,
     trial: ProfilePoint,
     move: ndarray,
-    du: ndarray,
+    psi_step: ndarray,
 ) -> RootSearch:
     """Accept or reject the trial, and set the limits of the next."""
     new = geometry(trial)
-    tried = _tried(search, goal, trial, new, du)
+    tried = _tried(search, goal, trial, new, psi_step)
     accepted = tried.accepted
 
     def pick(a: ndarray, b: ndarray) -> ndarray:
         return np.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-    cap, radius = _limits(search, tried, move, du)
+    cap, radius = _limits(search, tried, move, psi_step)
     moved = search._replace(
         z=pick(search.z + move, search.z),
         value=pick(trial.value, search.value),
@@ -353,8 +357,8 @@ def _advance(
     moved = _judge(moved, goal, origin)
     running = moved.outcome == RUNNING
     # On a long plateau floating-point resolution ends before the plateau does.
-    worn_out = ~new.finite | (search.refused >= 3)
-    flat = running & tried.along & ~accepted & worn_out & (search.flat >= 1)
+    exhausted = ~new.finite | (search.refused >= 3)
+    flat = running & tried.along & ~accepted & exhausted & (search.flat >= 1)
     stuck = running & (moved.refused > MAX_REFUSALS) & ~flat
     outcome = np.where(flat, int(End.UNBOUNDED), np.where(stuck, int(End.STALLED), moved.outcome))
     return moved._replace(outcome=np.where(tried.better, int(End.BETTER_MAXIMUM), outcome))
@@ -365,13 +369,13 @@ def _judge(search: RootSearch, goal: Goal, origin: ndarray) -> RootSearch:
     plateau.
     """
     g = search.geometry
-    u = goal.side * (search.psi - origin)
-    sure = g.sound & (g.decrement <= ON_CURVE)
+    position = goal.side * (search.psi - origin)
+    on_curve = g.sound & (g.decrement <= ON_CURVE)
     r = _root(search, goal)
-    inside = sure & (r < np.sqrt(goal.cut))
-    outside = sure & (r >= np.sqrt(goal.cut))
-    lo, hi = _bracket(search, u, inside, outside)
-    flat, flat_at, flat_dev = _plateau(search, goal, u, inside, outside)
+    inside = on_curve & (r < np.sqrt(goal.cut))
+    outside = on_curve & (r >= np.sqrt(goal.cut))
+    lo, hi = _bracket(search, position, inside, outside)
+    flat, flat_at, flat_deviance = _plateau(search, goal, position, inside, outside)
     outcome = np.where(
         _has_arrived(search, goal), int(End.FOUND), np.where(flat >= 2, int(End.UNBOUNDED), RUNNING)
     )
@@ -380,25 +384,25 @@ def _judge(search: RootSearch, goal: Goal, origin: ndarray) -> RootSearch:
         hi=hi,
         flat=flat,
         flat_at=flat_at,
-        flat_dev=flat_dev,
+        flat_deviance=flat_deviance,
         outcome=np.where(search.outcome == RUNNING, outcome, search.outcome),
     )
 
 
 def _bracket(
-    search: RootSearch, u: ndarray, inside: ndarray, outside: ndarray
+    search: RootSearch, position: ndarray, inside: ndarray, outside: ndarray
 ) -> tuple[ndarray, ndarray]:
     """The outermost position inside the interval and the innermost outside it. If a profile crosses
     the cut more than once, the latest point decides.
     """
-    lo = np.where(inside, np.maximum(search.lo, u), search.lo)
-    hi = np.where(outside, np.minimum(search.hi, u), search.hi)
+    lo = np.where(inside, np.maximum(search.lo, position), search.lo)
+    hi = np.where(outside, np.minimum(search.hi, position), search.hi)
     crossed = lo >= hi
     return np.where(crossed & outside, -np.inf, lo), np.where(crossed & inside, np.inf, hi)
 
 
 def _plateau(
-    search: RootSearch, goal: Goal, u: ndarray, inside: ndarray, outside: ndarray
+    search: RootSearch, goal: Goal, position: ndarray, inside: ndarray, outside: ndarray
 ) -> tuple[ndarray, ndarray, ndarray]:
     """How many consecutive flat positions a search has met; where the last was, and the deviance at
     the first.
@@ -409,16 +413,24 @@ def _plateau(
     """
     deviance = _root(search, goal) ** 2
     missing = np.maximum(goal.cut - deviance, 1e-300)
-    yields = 8 * np.abs(search.geometry.slope) * np.maximum(np.abs(u), goal.unit) / missing
-    stays = (search.flat > 0) & (np.abs(deviance - search.flat_dev) <= SHARE_THAT_STAYS * missing)
-    level = inside & ((yields <= SHARE_OF_PLATEAU) | stays) & (u >= goal.plateau * goal.unit)
-    count = level & np.isnan(goal.psi_target) & (u >= 1.4 * search.flat_at)
-    ended = outside | ((inside | outside) & (yields > SHARE_OF_SLOPE) & ~stays)
+    predicted_share = (
+        8 * np.abs(search.geometry.slope) * np.maximum(np.abs(position), goal.unit) / missing
+    )
+    stays = (search.flat > 0) & (
+        np.abs(deviance - search.flat_deviance) <= SHARE_THAT_STAYS * missing
+    )
+    level = (
+        inside
+        & ((predicted_share <= SHARE_OF_PLATEAU) | stays)
+        & (position >= goal.plateau * goal.unit)
+    )
+    count = level & np.isnan(goal.psi_target) & (position >= 1.4 * search.flat_at)
+    ended = outside | ((inside | outside) & (predicted_share > SHARE_OF_SLOPE) & ~stays)
     flat = np.where(count, search.flat + 1, np.where(ended, 0, search.flat))
     return (
         flat,
-        np.where(count, u, np.where(flat == 0, 0.0, search.flat_at)),
-        np.where(count & (search.flat == 0), deviance, search.flat_dev),
+        np.where(count, position, np.where(flat == 0, 0.0, search.flat_at)),
+        np.where(count & (search.flat == 0), deviance, search.flat_deviance),
     )
 
 

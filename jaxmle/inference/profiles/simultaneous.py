@@ -18,9 +18,8 @@ from jaxmle.record.fit import Fit, wald_interval
 from jaxmle.runtime.jax_state import host_only
 
 SIMULTANEOUS_METHODS = ("bonferroni", "sup-t")
-SUP_T_DRAWS = (
-    2**17
-)  # the Monte Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
+# The critical value for 95 % then has a Monte Carlo error of about 0.004.
+SUP_T_DRAWS = 2**17
 NUMBERS_DRAWN_AT_ONCE = 2**22  # numbers drawn at a time
 ONE_MINUS_CORRELATION_OF_EQUALS = 1e-12  # of two entries that are equal up to rounding
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxmle._types import Array, Clusters, Function, Key, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
-from jaxmle.inference.refit import Refit, chunks, known, refit_of
+from jaxmle.inference.refit import Refit, gathered, refit_of
 from jaxmle.inference.resampling.bootstrap_record import Bootstrap
 from jaxmle.inference.resampling.jackknife import (
-    Jackknife,
     Units,
     infinitesimal_jackknife,
     inverse_information,
+    jackknife_record,
     units_of,
 )
 from jaxmle.inference.resampling.simulator import Sample, simulator_of
@@ -134,11 +134,7 @@ def bootstrap(
     target = target_of(fit, statistic)
     _check_vcov(vcov, fit, kind)
     _check_scheme(kind, clusters, block_length, sample, acceleration)
-    plan = None
-    if kind != "parametric":
-        plan = plan_of(kind, loglik, refit.data, refit.options.weights, clusters, block_length)
-    if kind in ("pairs", "bayesian", "cluster"):
-        refit.check_rows(f"kind={kind!r}", clusters, OTHER_KINDS)
+    plan = _plan(kind, loglik, refit, clusters, block_length)
     units = None
     if kind in ("pairs", "cluster") and acceleration is not None:
         units = units_of(loglik, refit, clusters)
@@ -150,28 +146,40 @@ def bootstrap(
         else _resampled(plan, refit, _influence(loglik, fit, refit), key, total, vcov, deleted)
     )
     members = total + (0 if deleted is None else len(deleted.times))
-    values, errors, status = _gathered(
-        refits, bytes_each, target, members, vcov is not None, f"{kind} bootstrap", progress
-    )
-    estimate = target.values(fit.x[None])[0]
-    none = np.full(len(target.names), np.nan)
-    a = none
-    if method == "influence":
-        a = _influence_acceleration(loglik, fit, refit, clusters, statistic)
+    bar = Progress(members, progress, f"{kind} bootstrap", "bootstrap")
+    values, errors, status = gathered(refits, bytes_each, target, members, bar, vcov is not None)
+    undefined = np.full(len(target.names), np.nan)
     if deleted is not None:
-        a = _jackknife_acceleration(estimate, values[total:], status[total:], deleted, target)
+        left_out = jackknife_record(fit, target, deleted, values[total:], status[total:])
+        a = left_out.acceleration
+    elif method == "influence":
+        a = _influence_acceleration(loglik, fit, refit, clusters, statistic)
+    else:
+        a = undefined
     return Bootstrap(
-        estimate,
+        target.values(fit.x[None])[0],
         values[:total],
         status[:total],
         kind,
         a,
         method,
-        _stderr_of_fit(target, fit) if vcov else none,
+        _stderr_of_fit(target, fit) if vcov else undefined,
         None if errors is None else errors[:total],
         target.names,
         target.outcome,
     )
+
+
+def _plan(
+    kind: str, loglik: Loglik, refit: Refit, clusters: Clusters, block_length: int | None
+) -> Plan | None:
+    """The weights that resampling draws; None if data are simulated instead."""
+    if kind == "parametric":
+        return None
+    plan = plan_of(kind, loglik, refit.data, refit.options.weights, clusters, block_length)
+    if kind != "block":
+        refit.check_rows(f"kind={kind!r}", clusters, OTHER_KINDS)
+    return plan
 
 
 def _stderr_of_fit(target: Target, fit: Fit) -> ndarray:
@@ -211,26 +219,13 @@ def _influence_acceleration(
     ).acceleration
 
 
-def _jackknife_acceleration(
-    estimate: ndarray, values: ndarray, status: ndarray, units: Units, target: Target
-) -> ndarray:
-    """The acceleration (q,) of a BCa interval by delete-one fits."""
-    return Jackknife(
-        estimate, values, units.times, status, units.clustered, target.names, target.outcome
-    ).acceleration
-
-
 def _acceleration_method(acceleration: str | None, units: Units, total: int) -> str:
     """The acceleration that ``"auto"`` uses: delete-one fits if there are at most as many as
     replicates, with which they share a batch.
     """
-    return (
-        str(acceleration)
-        if acceleration != "auto"
-        else "jackknife"
-        if len(units.times) <= total
-        else "influence"
-    )
+    if acceleration != "auto":
+        return str(acceleration)
+    return "jackknife" if len(units.times) <= total else "influence"
 
 
 def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
@@ -254,9 +249,8 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
         )
 
 
-Refits = tuple[
-    Callable[[ndarray], Fit], float
-]  # from numbers of members to their refits, and the bytes that a member takes
+# From the numbers of members to their refits, and the bytes that a member takes.
+Refits = tuple[Callable[[ndarray], Fit], float]
 
 
 def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> ndarray | None:
@@ -327,31 +321,3 @@ def _simulated(
     return lambda index: refit(
         simulate(key, index), simulate.in_axes, None, vcov
     ), simulate.bytes_each
-
-
-def _gathered(
-    refits: Callable[[ndarray], Fit],
-    bytes_each: float,
-    target: Target,
-    total: int,
-    errors: bool,
-    about: str,
-    progress: Tree,
-) -> tuple[ndarray, ndarray | None, ndarray]:
-    """Values (m, q), standard errors (m, q) and statuses (m,) of all members, chunk by chunk."""
-    values = np.empty((total, len(target.names)))
-    status = np.empty(total, int)
-    se = np.full_like(values, np.nan) if errors else None
-    bar = Progress(total, progress, about, "bootstrap")
-    for index, count in chunks(total, bytes_each):
-        fits = refits(index)
-        place = index[:count]
-        values[place], status[place] = (
-            target.values(known(fits))[:count],
-            np.asarray(fits.status)[:count],
-        )
-        if se is not None:
-            se[place] = target.stderr(fits)[:count]
-        bar.add(count)
-    bar.close()
-    return values, se, status

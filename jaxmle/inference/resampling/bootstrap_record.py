@@ -10,12 +10,12 @@ import numpy as np
 from jaxmle._types import Array, Tree, ndarray
 from jaxmle.inference.refit import failures
 from jaxmle.inference.resampling import intervals as ends
+from jaxmle.inference.resampling.intervals import PLACE_TOLERANCE
 from jaxmle.parameters.arguments import check_choice, check_level
 from jaxmle.parameters.tree import Layout
 from jaxmle.tables.plain import listing, number
 
 INTERVALS = ("percentile", "basic", "bca", "studentized")
-PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the rank of a quantile among b replicates
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -295,14 +295,14 @@ def at_truth(
     def make(portable: Loglik) -> Function:
         def all_of(x: Array, fresh_leaves: list[Array], shared_leaves: list[Array]) -> Tree:
             def of_data_set(drawn: list[Array]) -> tuple[Array, Array, Array]:
-                ours = iter(drawn)
-                theirs = iter(shared_leaves)
+                fresh_part = iter(drawn)
+                shared_part = iter(shared_leaves)
                 sums_at_truth = sums(
                     portable,
                     layout,
                     x,
                     jax.tree.unflatten(
-                        structure, [next(ours) if new else next(theirs) for new in fresh]
+                        structure, [next(fresh_part) if new else next(shared_part) for new in fresh]
                     ),
                 )
                 return sums_at_truth.value, sums_at_truth.score, -sums_at_truth.hessian

@@ -10,7 +10,8 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Function, ndarray
-from jaxmle.inference.refit import REGULAR_STATUSES, failures
+from jaxmle.inference.refit import failures
+from jaxmle.inference.statuses import REGULAR_STATUSES
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
 from jaxmle.tables.plain import listing, number

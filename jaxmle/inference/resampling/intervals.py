@@ -134,16 +134,15 @@ def skewness_of(influence: ndarray, times: ndarray) -> ndarray:
 
 
 def spread(replicates: ndarray) -> ndarray:
-    """The standard deviation of replicates, (q,), which is never finite for an infinite
-    coefficient.
-
-    inf if one is infinite; NaN if one is undefined or all are equal, as for an entry that is held
-    fixed.
-    """
+    """The standard deviation of replicates, (q,), by the rules of ``stderr_of``."""
     with np.errstate(invalid="ignore"):
-        sd = np.std(replicates, axis=0, ddof=1)
-    same = np.all(replicates == replicates[:1], axis=0)
-    infinite = np.any(np.isinf(replicates), axis=0)
-    return np.where(
-        np.any(np.isnan(replicates), axis=0) | same, np.nan, np.where(infinite, np.inf, sd)
-    )
+        return stderr_of(np.std(replicates, axis=0, ddof=1), replicates)
+
+
+def stderr_of(se: ndarray, values: ndarray) -> ndarray:
+    """Standard errors (q,) of values (units, q): inf if a value is infinite, and NaN if one is
+    undefined or all are equal, as for an entry that is held fixed.
+    """
+    infinite = np.any(np.isinf(values), axis=0)
+    same = np.all(values == values[:1], axis=0)
+    return np.where(np.any(np.isnan(values), axis=0) | same, np.nan, np.where(infinite, np.inf, se))

@@ -12,9 +12,10 @@ import numpy as np
 from jaxmle._types import Clusters, Loglik, Tree, ndarray
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
-from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
-from jaxmle.inference.resampling.intervals import skewness_of
-from jaxmle.inference.target import target_of
+from jaxmle.inference.refit import Refit, failures, gathered, refit_of
+from jaxmle.inference.resampling.intervals import skewness_of, stderr_of
+from jaxmle.inference.statuses import REGULAR_STATUSES
+from jaxmle.inference.target import Target, target_of
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.information.calculus import scores
@@ -97,7 +98,7 @@ class Jackknife:
             variance = (
                 self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
             )
-        return _stderr_of(np.sqrt(variance), self.deleted)
+        return stderr_of(np.sqrt(variance), self.deleted)
 
     @property
     def bias(self) -> Tree:
@@ -157,7 +158,7 @@ class InfinitesimalJackknife:
     @property
     def se(self) -> ndarray:
         """Standard errors, (q,)."""
-        return _stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
+        return stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
 
     @property
     def stderr(self) -> Tree:
@@ -188,15 +189,6 @@ def _table(names: tuple[str, ...], columns: dict[str, ndarray]) -> str:
         for name, *values in zip(names, *columns.values(), strict=True)
     ]
     return listing(["", *columns], rows)
-
-
-def _stderr_of(se: ndarray, values: ndarray) -> ndarray:
-    """Standard errors that are inf if a value is infinite, and NaN if one is undefined or all are
-    equal, as for an entry that is held fixed.
-    """
-    infinite = np.any(np.isinf(values), axis=0)
-    same = np.all(values == values[:1], axis=0)
-    return np.where(np.any(np.isnan(values), axis=0) | same, np.nan, np.where(infinite, np.inf, se))
 
 
 @with_keyword_hints
@@ -260,23 +252,20 @@ def jackknife(
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
     total = len(units.times)
-    deleted = np.empty((total, len(target.names)))
-    status = np.empty(total, int)
-    bar = Progress(
-        total,
-        progress,
-        f"{total:,} {'clusters' if units.clustered else 'rows'}, each deleted once",
-        "jackknife",
-    )
-    for index, count in chunks(total, 8.0 * len(units.weight)):
-        fits = refit(refit.data, None, Weights(units.without(index), units.weighting), None)
-        place = index[:count]
-        deleted[place], status[place] = (
-            target.values(known(fits))[:count],
-            np.asarray(fits.status)[:count],
-        )
-        bar.add(count)
-    bar.close()
+    what = "clusters" if units.clustered else "rows"
+    bar = Progress(total, progress, f"{total:,} {what}, each deleted once", "jackknife")
+
+    def without_units(index: ndarray) -> Fit:
+        return refit(refit.data, None, Weights(units.without(index), units.weighting), None)
+
+    deleted, _, status = gathered(without_units, 8.0 * len(units.weight), target, total, bar)
+    return jackknife_record(fit, target, units, deleted, status)
+
+
+def jackknife_record(
+    fit: Fit, target: Target, units: Units, deleted: ndarray, status: ndarray
+) -> Jackknife:
+    """The record of delete-one estimates (units, q) with the status of each refit (units,)."""
     return Jackknife(
         target.values(fit.x[None])[0],
         deleted,
@@ -402,13 +391,13 @@ def infinitesimal_jackknife(
     rows = target.through(
         np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit
     )
-    there = units.code >= 0
+    in_unit = units.code >= 0
     if not units.clustered:
         return record(
-            (rows if units.weighting == "frequency" else units.weight[:, None] * rows)[there]
+            (rows if units.weighting == "frequency" else units.weight[:, None] * rows)[in_unit]
         )
     summed = np.zeros((len(units.times), rows.shape[1]))
-    np.add.at(summed, units.code[there], (units.weight[:, None] * rows)[there])
+    np.add.at(summed, units.code[in_unit], (units.weight[:, None] * rows)[in_unit])
     return record(summed)
 
 
@@ -428,7 +417,9 @@ def inverse_information(loglik: Loglik, fit: Fit) -> ndarray:
 
 
 def inverse_root_of(information: ndarray) -> ndarray:
-    """U (k, k) with UU' the inverse of a matrix; NaN if it is not positive definite."""
+    """U (k, k) with UU' the inverse of a matrix, in NumPy; NaN if its smallest eigenvalue, at unit
+    diagonal, is not above rounding.
+    """
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.diagonal(information))
         unit = 0.5 * (information + information.T) / np.outer(scale, scale)

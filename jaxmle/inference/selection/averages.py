@@ -12,6 +12,7 @@ import scipy
 
 from jaxmle._types import Array, ndarray
 from jaxmle.inference.selection.laws import Distribution, is_vector, program_of
+from jaxmle.parameters.constraints import point_between
 
 DOUBLE_EXPONENTIAL_REACH = 6.05  # of t in x = exp(π/2·sinh t): from 1e-288 to 1e288
 # of a panel, doubled until the value no longer changes
@@ -162,25 +163,11 @@ def _quadrature(
 
 
 def _panels(p: Distribution, laws: tuple[Distribution, ...]) -> list[float]:
+    """The ends of the support, and the points between them where a density may have a kink."""
     low, high = p.support()
     middles = {_middle(law) for law in laws} | {end for law in laws for end in law.support()}
     inside = sorted(m for m in middles if low < m < high and math.isfinite(m))
-    return [
-        low,
-        *(
-            inside
-            or [
-                0.0
-                if math.isinf(low) and math.isinf(high)
-                else low + 1
-                if math.isinf(high)
-                else high - 1
-                if math.isinf(low)
-                else 0.5 * (low + high)
-            ]
-        ),
-        high,
-    ]
+    return [low, *(inside or [point_between(low, high)]), high]
 
 
 def _middle(law: Distribution) -> float:

@@ -16,6 +16,7 @@ from jaxmle.families.location_scale import cauchy, gumbel, laplace, logistic, no
 from jaxmle.families.multivariate import multivariate_normal
 from jaxmle.families.positive import exponential, gamma, lognormal, weibull
 from jaxmle.inference.selection.averages import Information
+from jaxmle.special.gamma import EULER_GAMMA
 
 
 def closed_form(value: float | Array) -> Information:
@@ -79,7 +80,6 @@ def _vector_divergence(p: NamedParams, q: NamedParams) -> Array:
     )
 
 
-EULER_GAMMA = 0.5772156649015329  # NIST DLMF 5.2.3
 STANDARD_NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 # Cover & Thomas (2006), Elements of Information Theory, table 17.1.
 ENTROPIES: dict[Family, Callable[[NamedParams], Tree]] = {

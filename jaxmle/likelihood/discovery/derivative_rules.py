@@ -22,18 +22,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxmle._types import Array, Foreign, Loglik, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import central_differences
 from jaxmle.likelihood.evaluate import Accumulated, sums
 from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import opened, programs_in
 from jaxmle.runtime.compile import compiled, contradict, remembered, tracing
 
+# Folders whose rules are trusted.
 TRUSTED = (
     os.path.dirname(os.path.abspath(jax.__file__)) + os.sep,
     str(Path(__file__).resolve().parents[2]) + os.sep,
-)  # folders whose rules are trusted
+)
 # A relative error in curvature changes a standard error by half of it; below this it does not
 # matter. Differences are good to 1e-11, and their own error is added.
 SHARE_OF_CURVATURE = 1e-6
@@ -93,16 +95,14 @@ def _rules(jaxpr: Jaxpr, moving: set[Tree]) -> Iterator[str]:
             yield rule
         elif name == "stop_gradient" and (caller := _caller_of_stop(equation)) is not None:
             yield caller
-        for inner in jax.tree.leaves(list(equation.params.values())):
-            program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
-            if hasattr(program, "eqns"):
-                yield from _rules(program, set(program.invars))
+        for program in programs_in(equation):
+            yield from _rules(program, set(program.invars))
 
 
 def _user_rule(equation: JaxprEqn) -> str | None:
     """The name of the function with the rule; None if it belongs to jax or this package."""
     program = equation.params.get("call_jaxpr") or equation.params.get("fun_jaxpr")
-    source = getattr(getattr(program, "jaxpr", program), "debug_info", None)
+    source = getattr(opened(program), "debug_info", None)
     place = getattr(source, "func_filename", None) or ""
     if place.startswith(TRUSTED):
         return None

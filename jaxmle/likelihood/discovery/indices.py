@@ -31,7 +31,6 @@ from jaxmle.likelihood.codes import (
     filled_on_purpose,
     indices_of,
     literal,
-    program_in,
 )
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length, terms_of
@@ -39,7 +38,7 @@ from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
 from jaxmle.likelihood.structure import parts_of, program_of_terms, shapes_of
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.calls import aval_of
+from jaxmle.runtime.calls import aval_of, opened
 from jaxmle.runtime.compile import may_change_by_itself, remembered, tracing, warn_once
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.user_code import is_users
@@ -285,9 +284,8 @@ def fixed_index_out_of_range(program: ClosedJaxpr) -> str:
     for equation, number, size in _fixed_indices(program.jaxpr, {}, None):
         if not 0 <= number < size:
             entries = "1 entry" if size == 1 else f"{size} entries"
-            written = (
-                number if number >= 0 else number - size
-            )  # jax adds the size to a negative one
+            # jax has added the size to a negative index.
+            written = number if number >= 0 else number - size
             return (
                 f"{_users_line(equation)}index {written} is out of range: the axis has {entries}. "
                 "jax does not say so, and takes the nearest entry or none. Correct the index, or "
@@ -343,7 +341,7 @@ def _bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
         held = [equation.params.get(name) for name in ("jaxpr", "cond_jaxpr", "body_jaxpr")]
         for body in (*held, *equation.params.get("branches", ())):
             if body is not None:
-                yield program_in(body)
+                yield opened(body)
 
 
 def _numbers_as_indices(equation: JaxprEqn, ins: list[int | None]) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ choices guard against overflow; its one kinked density is written with ``sign``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,13 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxmle._types import Array, Atom, Foreign, Loglik, Tree
+from jaxmle._types import Array, Atom, Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.discovery.derivative_rules import TRUSTED
 from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.likelihood.structure import shapes_of
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.calls import aval_of, value_of
+from jaxmle.runtime.calls import aval_of, programs_in, value_of
 from jaxmle.runtime.compile import remembered, tracing
 
 OF_JAX, OF_THIS_PACKAGE = TRUSTED
@@ -107,7 +107,7 @@ def _applied(equation: JaxprEqn, ins: list[Known], counted: frozenset[str] | Non
     if name in KINKED_OPERATIONS or name in CHOOSING:
         kinked_here = _counted(equation) if counted is None else counted
         is_kinked |= _may_kink(equation, ins) and name in kinked_here
-    programs = [] if _has_smooth_rule(equation) else list(_programs(equation))
+    programs = [] if _has_smooth_rule(equation) else list(programs_in(equation))
     if len(programs) == 1 and len(programs[0].invars) == len(ins):
         return _called(programs[0], equation, ins, counted)
     # A loop or a branch may return any of its arguments.
@@ -155,18 +155,9 @@ def _has_smooth_rule(equation: JaxprEqn) -> bool:
     """Whether the operation is a function with a rule of jax or this package."""
     if not equation.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call")):
         return False
-    source = _source(next(_programs(equation), None))
+    source = _source(next(programs_in(equation), None))
     place = getattr(source, "func_filename", None) or ""
     return place.startswith(TRUSTED) and getattr(source, "func_name", None) not in KINKED_RULES
-
-
-def _programs(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """The programs that an operation runs."""
-    for parameter in equation.params.values():
-        for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
-            program: Foreign = getattr(inner, "jaxpr", inner)  # closed, or not
-            if hasattr(program, "eqns"):
-                yield program
 
 
 def _source(program: Jaxpr | None) -> Tree:

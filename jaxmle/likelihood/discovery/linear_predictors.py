@@ -39,6 +39,7 @@ MAX_SCALAR_PREDICTORS = 8  # scalar predictors; the program is traced for each p
 MAX_SCALARS_WITHOUT_PRODUCT = 6
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
 BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)
+# Parameters of an operation that do not depend on the number of rows.
 SHAPED = (
     "axes",
     "axis",
@@ -48,7 +49,7 @@ SHAPED = (
     "dimensions",
     "permutation",
     "y",
-)  # parameters of an operation that do not depend on the number of rows
+)
 
 
 class UnlikePrograms(RuntimeError):
@@ -233,7 +234,7 @@ def _traced_predictors(
     whole = _program(function, params, data)
     try:
         part = _program(function, params, fewer)
-    except Exception:  # a function of the number of rows may raise anything at another
+    except Exception:  # the user's function may raise anything at another number of rows
         return None
     predictors = _parted(whole, len(layout.leaves))
     return (

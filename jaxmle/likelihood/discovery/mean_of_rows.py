@@ -63,7 +63,7 @@ def is_mean_of_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
     rows = data_length(data)
     try:
         doubled = program(2) if rows else None
-    except Exception:  # it may close over arrays that belong to its rows
+    except Exception:  # the user's function may raise anything at another number of rows
         doubled = None
     scope = _outermost(single, doubled, data_is_captured=rows is None)
     start = _Part(scope, single.jaxpr.outvars[0], 0.0, (), True)

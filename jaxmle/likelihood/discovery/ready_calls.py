@@ -27,7 +27,7 @@ from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.structure import parts_of, shapes_of
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.calls import call_of, number_of, numbers_in
+from jaxmle.runtime.calls import call_of, number_of, numbers_in, opened
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 
@@ -187,7 +187,7 @@ def _run(
     """The results of a program at ``path`` inside others, and the arguments of its marked calls;
     the data of the call ``moved`` are changed.
     """
-    jaxpr = getattr(program, "jaxpr", program)
+    jaxpr = opened(program)
     table = dict(zip(jaxpr.invars, arguments, strict=True))
     table |= dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
     met: Met = {}

@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Atom, Function, FunctionTo, Shape, Tree, ndarray
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS
-from jaxmle.runtime.calls import aval_of, results_of
+from jaxmle.runtime.calls import aval_of, opened, results_of
 
 Values = list[Tree]
 Settings = Mapping[str, Tree]  # of an operation of a program, by name
@@ -108,7 +108,7 @@ def _results(equation: JaxprEqn, values: Values, jitter: Jitter | None) -> Value
     name = equation.primitive.name
     if name in CALLS and CALLS[name][0] in equation.params:
         inner = equation.params[CALLS[name][0]]
-        return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values, jitter)
+        return _run(opened(inner), getattr(inner, "consts", ()), values, jitter)
     if name in BRANCHING:
         return BRANCHING[name](equation.params, values, jitter)
     shape = aval_of(equation.outvars[0]).shape if equation.outvars else ()

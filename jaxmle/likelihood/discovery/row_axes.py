@@ -24,17 +24,17 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jaxmle._types import Array, Foreign, Function, Loglik, Tree
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length, terms_of
-from jaxmle.likelihood.discovery.row_axis_rules import NotRowwise, follow, opened
+from jaxmle.likelihood.discovery.row_axis_rules import NotRowwise, follow
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.structure import core_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import opened
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 
 LEAST_LENGTH = 211  # of the program that is followed: few programs have such a dimension
-SHAPES = frozenset(
-    ["shape", "new_sizes", "limit_indices", "slice_sizes", "length"]
-)  # what may hold n
+# The parameters of operations that may hold the number of rows.
+SHAPES = frozenset(["shape", "new_sizes", "limit_indices", "slice_sizes", "length"])
 OURS = str(Path(__file__).resolve().parents[2])
 
 

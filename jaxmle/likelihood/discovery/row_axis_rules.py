@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxmle._types import Atom, Tree
-from jaxmle.runtime.calls import aval_of
+from jaxmle.runtime.calls import aval_of, opened
 
 ENTRY_BY_ENTRY = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
@@ -79,11 +79,6 @@ class Operation(NamedTuple):
     shapes: list[tuple[int, ...]]
     out: tuple[int, ...]  # the shape of its first result
     rows: int
-
-
-def opened(program: ClosedJaxpr) -> Tree:
-    """The program without its constants."""
-    return getattr(program, "jaxpr", program)
 
 
 def follow(program: ClosedJaxpr, arguments: list[Axis], rows: int) -> list[Axis]:

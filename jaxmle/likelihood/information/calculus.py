@@ -348,9 +348,8 @@ def vcov(
     def covariance(ll: Loglik, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
         layout, x = _flat(params)
         roots = roots_of(ll, layout)
-        moving = np.flatnonzero(
-            roots == np.arange(layout.p)
-        )  # the entries that fix and tie leave free
+        # The entries that fix and tie leave free.
+        moving = np.flatnonzero(roots == np.arange(layout.p))
         lift = np.eye(layout.p, dtype=x.dtype)[:, moving]
         j = lift.T @ _information(ll, layout, x, data, base) @ lift
         scale = jnp.sqrt(jnp.abs(jnp.diagonal(j)))

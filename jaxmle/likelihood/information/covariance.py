@@ -134,9 +134,8 @@ def inverse_on(root: Array, opg: Array) -> Array:
     span = jnp.linalg.eigvalsh(unit.T @ unit)
     rank = jnp.sum(span > 100 * eps * jnp.max(span))
     values, q = jnp.linalg.eigh(opg)
-    positive = values > jnp.maximum(
-        eps * jnp.max(values), eps**2
-    )  # s̃ is in units of the model's information
+    # The scores are in units of the model's information, so that 1 is a natural size.
+    positive = values > jnp.maximum(eps * jnp.max(values), eps**2)
     inverse = (q * jnp.where(positive, 1.0 / jnp.where(positive, values, 1.0), 0.0)[None, :]) @ q.T
     return jnp.where(jnp.sum(positive) == rank, inverse, jnp.nan)
 

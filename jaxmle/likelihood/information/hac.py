@@ -130,9 +130,8 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
         rows: the scores on the user's scale, with their weights.
         scaled: the same scores in coordinates in which the information is the identity, (n, k).
     """
-    order = jnp.argsort(
-        rows.weight <= 0, stable=True
-    )  # rows with weight 0 are moved to the end, where they do not separate other rows
+    # Rows with weight 0 are moved to the end, where they do not separate other rows.
+    order = jnp.argsort(rows.weight <= 0, stable=True)
     w = rows.weight[order, None]
     u = w * scaled[order]
     n = jnp.sum(rows.weight > 0)
@@ -143,9 +142,8 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
     )
     lags = jnp.arange(u.shape[0])
     meat = u.T @ _filtered(_kernel(kind.kernel, lags / b), u)
-    if (
-        kind.bandwidth is not None
-    ):  # a member of a batch may be too short and then has no covariance
+    # A member of a batch may be too short: it then has no covariance.
+    if kind.bandwidth is not None:
         meat = jnp.where(b > n, jnp.nan, meat)
     return 0.5 * (meat + meat.T)
 
