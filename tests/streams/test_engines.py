@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,13 +42,16 @@ def test_an_engine_that_forks_is_refused(survey):
 
 
 @pytest.mark.thorough
-def test_an_engine_of_processes_gives_the_same_bits_and_says_when_it_lost_one(survey):
+def test_an_engine_of_processes_gives_the_same_bits_and_says_when_it_lost_one(survey, monkeypatch):
+    elsewhere = types.ModuleType("known_to_this_process_only")
+    exec("def loglik(params, data): return -params['beta'][0] ** 2 * data['y']", vars(elsewhere))
+    monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
     model = jm.models.logistic()
     here = jm.fit(model, source=survey.source)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as engine:
         assert bits(jm.fit(model, source=survey.source, engine=engine)) == bits(here)
         with pytest.raises(ImportError, match="a worker cannot import the likelihood"):
-            jm.fit(logit, START, source=survey.source, engine=engine)
+            jm.fit(elsewhere.loglik, START, source=survey.source, engine=engine)
         pid = engine.submit(os.getpid).result()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="the engine lost a worker in the pass 'evaluate'"):
