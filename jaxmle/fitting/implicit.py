@@ -167,11 +167,12 @@ def _search(
     of steps before the ascent.
     """
     extra: Array = jnp.zeros((), jnp.int32)
-    if isinstance(problem.solver, LBFGS | Optax):
-        z, extra = approached(problem, objective, z)
-    may_be_kinked = may_have_kinks(objective.loglik, objective.layout, base, objective.data)
-    restricted = restricted_under_trace(objective.loglik, objective.layout, base, objective.data)
+    layout, data = objective.layout, objective.data
+    may_be_kinked = may_have_kinks(objective.loglik, layout, base, data)
+    restricted = restricted_under_trace(objective.loglik, layout, base, data)
     on_domain = replace(objective, loglik=restricted)
+    if isinstance(problem.solver, LBFGS | Optax):
+        z, extra = approached(problem, on_domain, z)
     verdict, reached, point = search_in_one_loop(on_domain, problem, z, may_be_kinked)
     return point.z, verdict, reached, point, extra
 

@@ -24,7 +24,7 @@ from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.structure import program_of_terms
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.calls import aval_of, results_of
+from jaxmle.runtime.calls import aval_of, programs_in, results_of
 from jaxmle.runtime.compile import compiled, remembered, rewrite
 from jaxmle.runtime.opaque import map_functions
 
@@ -81,7 +81,7 @@ def _depends_on_log_gamma(jaxpr: Jaxpr, inputs: Iterable[Tree]) -> bool:
         moving.update(equation.outvars)
         if equation.primitive.name == LOG_GAMMA:
             return True
-        if any(_depends_on_log_gamma(inner, inner.invars) for inner in _inner(equation)):
+        if any(_depends_on_log_gamma(inner, inner.invars) for inner in programs_in(equation)):
             return True
     return False
 
@@ -132,7 +132,7 @@ def _applied(equation: JaxprEqn, values: list[Array], holds: Array | bool) -> li
     if name == LOG_GAMMA:
         (result,) = results_of(equation, values)
         return [jnp.where(holds & (values[0] < 0) & jnp.isfinite(result), jnp.nan, result)]
-    if not any(map(_has_log_gamma, _inner(equation))):
+    if not any(map(_has_log_gamma, programs_in(equation))):
         return results_of(equation, values)
     if name in LOOPS:
         params = {key: _restricted(entry, holds) for key, entry in equation.params.items()}
@@ -156,13 +156,6 @@ def _restricted(entry: Foreign, holds: Array | bool) -> Foreign:
 
 def _has_log_gamma(jaxpr: Jaxpr) -> bool:
     return any(
-        equation.primitive.name == LOG_GAMMA or any(map(_has_log_gamma, _inner(equation)))
+        equation.primitive.name == LOG_GAMMA or any(map(_has_log_gamma, programs_in(equation)))
         for equation in jaxpr.eqns
     )
-
-
-def _inner(equation: JaxprEqn) -> list[Jaxpr]:
-    """The programs that an operation runs."""
-    inner = jax.tree.leaves(list(equation.params.values()))
-    programs: list[Foreign] = [getattr(entry, "jaxpr", entry) for entry in inner]
-    return [program for program in programs if hasattr(program, "eqns")]

@@ -257,8 +257,8 @@ def _short_of_limit(fit: Record) -> str:
     if not listed:
         return ""
     return (
-        f" No standard error is given for {listed}: the limit of the estimate, or of its standard "
-        "error, is farther on."
+        f" No standard error is given for {listed}: the search ended before the estimate or its "
+        "standard error reached a limit."
     )
 
 

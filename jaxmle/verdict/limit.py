@@ -43,12 +43,7 @@ from jaxmle.solvers.state import (
 from jaxmle.solvers.status import is_one_of
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, STEPS_OF_A_TAIL, is_receding
 from jaxmle.solvers.trust_region import MAX_NOISE_OF_COLLAPSE
-from jaxmle.verdict.doubt import (
-    Doubt,
-    doubt,
-    is_doubtful,
-    is_restart,
-)
+from jaxmle.verdict.doubt import Doubt, doubt, is_doubtful, is_restart
 from jaxmle.verdict.excursion import (
     Excursion,
     _is_settled,
@@ -302,8 +297,10 @@ def arrived(
         short=short,
         steps=xp.zeros_like(path.steps),
         hidden=_hidden(why, seen.shape),
+        # A standard error without a limit is withheld, unless holding all else leaves less than a
+        # tenth of it (``user_scale``): then another parameter makes it, which has its own limit.
         unsettled=xp.where(tail, seen.unsettled, 0.0)
-        + xp.where(recedes, _width(state, point), 0.0),
+        + xp.where(recedes, _passing_stderr(state, point), 0.0),
         sharp=seen.sharp,
         blurred=seen.blurred,
         noise=seen.noise,
@@ -399,10 +396,10 @@ def _is_straight(state: State, ahead: Point) -> Array:
     return (lengths > 0) & (xp.sum(onward * came, axis=0) >= SAME_WAY * lengths)
 
 
-def _width(state: State, point: Point) -> Array:
-    """The standard error (k, ...), with all else held, of what has no information in the limit,
-    because it goes with a power of what recedes: that of the centre of a generalised normal
-    distribution grows like its shape parameter. Zero for all other coordinates.
+def _passing_stderr(state: State, point: Point) -> Array:
+    """The standard error (k, ...), with all else held, of a coordinate whose information has no
+    limit along the tail, because it goes with a power of what recedes: that of the centre of a
+    generalised normal distribution grows like its shape parameter. Zero for all other coordinates.
     """
     xp = namespace(point.z)
     before = xp.abs(diagonal(state.point.hessian))

@@ -156,10 +156,16 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     )
 
 
-def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
-    """The shape of ℓ, from its profile."""
+class _Rise(NamedTuple):
+    """How high ℓ is along the profile, (...) each."""
+
+    top: Array  # the highest change; −∞ where none exceeds noise
+    is_real: Array  # it is no noise
+    amplified: Array  # the user's function makes noise: level ground may be what it hides
+
+
+def _rise(state: State, path: ProfilePath, sides: _Sides) -> _Rise:
     xp = namespace(path.trial)
-    sides = _sides(why, state, path)
     changes = path.changes
     top = xp.max(xp.where(sides.known & (changes > sides.bars), changes, -xp.inf), axis=(0, 1))
     top = xp.maximum(top, path.highest.value - state.point.value)
@@ -167,11 +173,17 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     noise_is_small = path.noise_there <= xp.maximum(
         MAX_NOISE_OF_RISE * xp.maximum(1.0, top), NOISE_AMPLIFICATION * noise_of(state.point)
     )
-    rises = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
-    # Where rounding is far above that of a sum, level ground may be what it hides.
-    amplified = is_amplified(state, path)
-    shape = _shape_of(why, state, path, sides, top, rises, amplified)
-    end = _end_of_tail(why, state, path, sides, rises)
+    is_real = (top > sides.bar) & (top > 10 * path.noise_there) & noise_is_small
+    return _Rise(top, is_real, is_amplified(state, path))
+
+
+def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
+    """The shape of ℓ, from its profile."""
+    xp = namespace(path.trial)
+    sides = _sides(why, state, path)
+    rise = _rise(state, path, sides)
+    shape = _shape_of(why, state, path, sides, rise)
+    end = _end_of_tail(why, state, path, rise.is_real)
     tail = is_one_of(shape, Shape.TAIL)
     # A tail does not go where ℓ was seen to fall.
     outward = xp.sum(why.coordinate * (end.move + end.unsettled), axis=0)
@@ -183,39 +195,31 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     point = select(is_one_of(shape, Shape.RISES), path.highest, point)
     point = select(tail, end.point, point)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
-    high = far_enough & (sides.end >= 0.5 * top)
-    onward = rises & xp.any(high, axis=0)
+    high = far_enough & (sides.end >= 0.5 * rise.top)
+    onward = rise.is_real & xp.any(high, axis=0)
     sharp = is_collapse(why.metric, state.point)
     return Found(
         shape=shape,
         point=point,
         move=xp.where(tail, end.move, 0.0),
         unsettled=xp.where(tail, end.unsettled, 0.0),
-        sharp=sharp & ~amplified,
-        blurred=sharp & amplified,
+        sharp=sharp & ~rise.amplified,
+        blurred=sharp & rise.amplified,
         onward=onward,
         noise=path.noise,
     )
 
 
-def _shape_of(
-    why: Doubt,
-    state: State,
-    path: ProfilePath,
-    sides: _Sides,
-    top: Array,
-    rises: Array,
-    amplified: Array,
-) -> Array:
+def _shape_of(why: Doubt, state: State, path: ProfilePath, sides: _Sides, rise: _Rise) -> Array:
     """The first shape whose condition holds, unless rounding hides it."""
     xp = namespace(path.trial)
     cases = (
         (~was_followed(path), Shape.NOT_ASKED),
         (_is_sound(why, state, path), Shape.PARABOLA),
-        *_rising(why, state, path, sides, top, rises, amplified),
-        *_level(why, state, path, sides, amplified),
-        *_falling(why, path, sides, amplified),
-        (_is_hidden_by_rounding(state, path) & amplified, Shape.ENDLESS),
+        *_rising(why, state, path, sides, rise),
+        *_level(why, state, path, sides, rise.amplified),
+        *_falling(why, path, sides, rise.amplified),
+        (_is_hidden_by_rounding(state, path) & rise.amplified, Shape.ENDLESS),
     )
     shape = xp.asarray(int(Shape.UNKNOWN), dtype=xp.int32)
     for holds, name in reversed(cases):
@@ -223,9 +227,9 @@ def _shape_of(
     # What stands on a curvature that is rounding is no maximum, whichever coordinate was followed.
     peaks = is_one_of(shape, Shape.PARABOLA, Shape.PEAK, Shape.VANISHING)
     blurred = (path.hessian_noise > MAX_HESSIAN_NOISE) | path.false_curvature
-    # Where rounding is more than a unit of ℓ, nothing but a rise can be seen.
+    # Where rounding may be more than a unit of ℓ, nothing but a rise or a parabola can be seen.
     is_rounding = noise_of(state.point) > MAX_NOISE_OF_COLLAPSE
-    is_rounding = is_rounding & ~is_one_of(shape, Shape.NOT_ASKED, Shape.RISES)
+    is_rounding = is_rounding & ~is_one_of(shape, Shape.NOT_ASKED, Shape.PARABOLA, Shape.RISES)
     return xp.where((peaks & blurred) | is_rounding, int(Shape.UNKNOWN), shape)
 
 
@@ -237,10 +241,8 @@ class _EndOfTail(NamedTuple):
     unsettled: Array  # of what has a limit
 
 
-def _end_of_tail(
-    why: Doubt, state: State, path: ProfilePath, sides: _Sides, rises: Array
-) -> _EndOfTail:
-    """The end of a tail, if the profile has one."""
+def _end_of_tail(why: Doubt, state: State, path: ProfilePath, rises: Array) -> _EndOfTail:
+    """The end of a tail, if the profile has one: where ℓ ``rises``, the outermost point."""
     xp = namespace(path.trial)
     end = select(rises, path.outermost, path.level)
     is_outermost = xp.all(end.z == path.outermost.z, axis=0)
@@ -273,19 +275,12 @@ def _is_sound(why: Doubt, state: State, path: ProfilePath) -> Array:
     return xp.where(why.is_noisy, is_clear(why, state, path) & (tested | at_half), tested)
 
 
-def _rising(
-    why: Doubt,
-    state: State,
-    path: ProfilePath,
-    sides: _Sides,
-    top: Array,
-    rises: Array,
-    amplified: Array,
-) -> Cases:
+def _rising(why: Doubt, state: State, path: ProfilePath, sides: _Sides, rise: _Rise) -> Cases:
     """The cases in which ℓ rises: without bound, to a limit, or to a point from which the search
     goes on.
     """
     xp = namespace(path.trial)
+    top, rises, amplified = rise
     # the last place at which noise is small beside the highest change
     is_resolved = sides.known & (sides.bars <= MAX_SHARE_OF_NOISE * top)
     resolved = xp.max(xp.where(is_resolved, _places(path.changes), -1), axis=1)
