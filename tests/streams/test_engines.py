@@ -44,7 +44,8 @@ def test_an_engine_that_forks_is_refused(survey):
 @pytest.mark.thorough
 def test_an_engine_of_processes_gives_the_same_bits_and_says_when_it_lost_one(survey, monkeypatch):
     elsewhere = types.ModuleType("known_to_this_process_only")
-    exec("def loglik(params, data): return -params['beta'][0] ** 2 * data['y']", vars(elsewhere))
+    elsewhere.loglik = lambda params, data: -(params["beta"][0] ** 2) * data["y"]
+    elsewhere.loglik.__module__, elsewhere.loglik.__qualname__ = elsewhere.__name__, "loglik"
     monkeypatch.setitem(sys.modules, elsewhere.__name__, elsewhere)
     model = jm.models.logistic()
     here = jm.fit(model, source=survey.source)
