@@ -255,7 +255,8 @@ def _arrive(
     fallen = solved & (change < -CLEAR_FALL)
     side = column(np.arange(2), path.tests) == path.side
     # From level ground, half of the distance to where ℓ has fallen may lead to a maximum.
-    is_level_side = ~xp.any(side & (path.most_fall > bar), axis=0)
+    has_fallen = side & xp.any(path.changes < -bar, axis=1)
+    is_level_side = ~xp.any(has_fallen, axis=0)
     most = xp.where(is_level_side, MAX_RETREATS_FROM_LEVEL_GROUND, MAX_RETREATS)
     bisects = is_level_side & (path.retreats < most)
     retreats = (~solved | fallen) & (path.retreats < most) & ~tests & ~is_blurred
