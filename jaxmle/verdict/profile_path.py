@@ -64,6 +64,9 @@ class ProfilePath(NamedTuple):
     least_fall: Array  # (2, ...) of ℓ to a point a little below the end of the ascent
     most_fall: Array  # (2, ...)
     clear_fall: Array  # (2, ...) the nearest offset at which ℓ is clearly lower
+    fall_there: Array  # (2, ...) by how much
+    rate_there: Array  # (2, ...) and its slope there, relative to that
+    rate_farther: Array  # (2, ...) the same at the farthest offset at which it is a little lower
     high_reach: Array  # (2, ...) the farthest one at which it is not lower
     is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point

@@ -71,7 +71,7 @@ SHARE_OF_BAR_LEFT = 0.1  # of what noise explains, which the rest may have left 
 LENGTH_OF_A_NOISE_PROBE = 1e-6  # of z_j, or of ten standard errors: slopes tell ℓ so near
 MAX_GAIN_AT_A_LIMIT = 1e-9  # in units of ℓ: 1e-4 standard errors of what keeps a limit
 MAX_RETREATS = 4  # offsets tried again, then a quarter of the way, where the rest cannot be solved
-MAX_RETREATS_FROM_LEVEL_GROUND = 8  # the same where ℓ has not been seen to fall on this side
+MAX_RETREATS_FROM_LEVEL_GROUND = 10  # the same where ℓ has not been seen to fall on this side
 
 
 def look(why: Doubt, state: State, path: ProfilePath, point: Point) -> ProfilePath:
@@ -261,7 +261,7 @@ def _arrive(
     bisects = is_level_side & (path.retreats < most)
     retreats = (~solved | fallen) & (path.retreats < most) & ~tests & ~is_blurred
     arrives = reached & promised & ~retreats
-    there = Change(change, bar, solved, arrives, level)
+    there = Change(change, bar, solved, arrives, level, slope)
     path = _noted(why, state, path, point, tangent, there)
     path = path._replace(noise_near=noise_near)
     following = path.place + reached
@@ -290,6 +290,7 @@ class Change(NamedTuple):
     solved: Array
     reached: Array  # it is solved at the place that was aimed at
     level: Array  # along the walk noise explains it
+    slope: Array  # per unit
 
 
 def _noted(
@@ -298,7 +299,7 @@ def _noted(
     """The state, updated by a point of the profile and its tangent there."""
     xp = namespace(point.z)
     tests = path.stage == TESTS
-    value, bar, solved, reached, level = change
+    value, bar, solved, reached, level, slope = change
     distance = xp.abs(path.offset)
     side = column(np.arange(2), path.tests) == path.side
     place = column(np.arange(len(OFFSETS)), path.tests) == path.place
@@ -322,6 +323,8 @@ def _noted(
     not_below = not_below & ~is_lost
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
     clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
+    is_nearest = clearly & side & (distance <= path.clear_fall)
+    rate = xp.abs(slope) / xp.where(clearly, -value, 1.0)
     high = solved & ~tests & (value >= -bar)
     higher = solved & (value > bar) & (point.value - bar_of_distance > path.highest.value)
     near = not_below & (path.side == 0) & (path.place == 0)
@@ -338,7 +341,10 @@ def _noted(
         highest=select(higher, point, path.highest),
         least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
         most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),
-        clear_fall=xp.where(clearly & side, xp.minimum(path.clear_fall, distance), path.clear_fall),
+        clear_fall=xp.where(is_nearest, distance, path.clear_fall),
+        fall_there=xp.where(is_nearest, -value, path.fall_there),
+        rate_there=xp.where(is_nearest, rate, path.rate_there),
+        rate_farther=xp.where(clearly & side, rate, path.rate_farther),
         high_reach=xp.where(high & side, xp.maximum(path.high_reach, distance), path.high_reach),
         is_lost=is_lost,
         near=select(near, point, path.near),

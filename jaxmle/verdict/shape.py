@@ -58,6 +58,8 @@ MAX_HESSIAN_NOISE = (
 )
 MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
+MIN_RATIO_OF_EXPONENTIAL_FALLS = 100.0  # to two points a little below, for their slopes to tell
+MAX_RATIO_OF_EXPONENTIAL_RATES = 1.5  # of relative slopes there; of a parabola it is 10
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
 POWER_OF_A_LIMIT = -1.25
 MAX_SHARE_OF_NOISE = 0.5  # of a change of ℓ that is compared with it
@@ -362,7 +364,8 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     one_sided = sides.stays & sides.gradual[::-1] & is_far
     # An ascent that converged to an information that is not rounding was on a ridge.
     is_trusted = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
-    one_sided = xp.any(one_sided & ~sides.steady, axis=0) & ~is_trusted
+    is_trusted = is_trusted & ~_is_exponential(path, sides.bar)[::-1]
+    one_sided = xp.any(one_sided & ~sides.steady & ~is_trusted, axis=0)
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
     to_limit = sides.along_tail | (gradual & why.is_logarithm)
     # as far as where a parabola would have been seen to fall
@@ -380,6 +383,20 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
         (tail, Shape.TAIL),
         ((one_way | both_ways | (near & ~is_high_order)) & ~amplified, Shape.LEVEL),
     )
+
+
+def _is_exponential(path: ProfilePath, bar: Array) -> Array:
+    """On which sides (2, ...) ℓ falls as an exponential that is less than noise at the end of the
+    ascent, as from log τ = −20 where the best variance τ² is zero. Where a ridge ends, it falls as
+    a power of the distance from there, and its relative slope becomes smaller and smaller.
+    """
+    xp = namespace(bar)
+    is_seen = path.most_fall >= MIN_RATIO_OF_EXPONENTIAL_FALLS * path.fall_there
+    is_seen = is_seen & (path.fall_there > 0)
+    is_even = path.rate_there <= MAX_RATIO_OF_EXPONENTIAL_RATES * path.rate_farther
+    distance = xp.where(is_seen, path.clear_fall, 0.0)
+    at_end = path.fall_there * xp.exp(-path.rate_there * distance)
+    return is_seen & is_even & (at_end <= bar)
 
 
 def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:

@@ -122,6 +122,35 @@ def test_a_long_step_to_no_heterogeneity_in_a_batch_and_under_jit(way):
     data = studies(1)
     assert_highest(way(meta_analysis, [1.0, -4.0], data), meta_analysis, data, [0.1, -1.5])
 
+def alike_studies(seed):
+    """Studies whose estimates differ by less than their errors explain: the best τ² is zero."""
+    random = np.random.default_rng(seed)
+    error = random.uniform(0.1, 0.4, 14)
+    return {"y": 0.2 + 0.6 * error * random.normal(size=14), "s": error}
+
+
+NEVER_SEPARATED = [(1, [1.0, -4.0]), (2, [1.0, -4.0]), (4, [1.0, -4.0]), (8, [0.5, 2.0])]
+
+
+@pytest.mark.parametrize(("seed", "start"), NEVER_SEPARATED)
+def test_no_heterogeneity_was_unidentified_after_a_step_to_minus_twenty(seed, start):
+    """ℓ is level to the last digit there, and falls upwards as exp(2 log τ)."""
+    data = alike_studies(seed)
+    fit = jm.fit(meta_analysis, np.array(start), data)
+    weight = 1 / data["s"] ** 2
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    assert fit.x[1] == -np.inf
+    assert_allclose(fit.x[0], np.sum(weight * data["y"]) / np.sum(weight), rtol=1e-9)
+    assert_allclose(fit.se[0], np.sum(weight) ** -0.5, rtol=RELATIVE_STDERR)
+
+
+def test_a_half_line_of_equal_height_is_no_infinity():
+    """ℓ is constant where θ is negative, and falls as θ² beyond: any negative θ is as good."""
+    y = np.random.default_rng(3).normal(size=40)
+    y = y - y.mean()
+    fit = jm.fit(lambda theta, y: norm.logpdf(y, jnp.maximum(theta[0], 0.0), 1.0), [-3.0], y)
+    assert fit.verdict == Status.UNIDENTIFIED, fit.explain()
+
 
 @pytest.mark.parametrize(
     "start", [[-0.1682, -0.5789, 0.2554, 0.1591, 0.5948], [0.1837, 0.8552, 0.5304, 0.3538, 1.6877]]
