@@ -122,6 +122,7 @@ def test_a_long_step_to_no_heterogeneity_in_a_batch_and_under_jit(way):
     data = studies(1)
     assert_highest(way(meta_analysis, [1.0, -4.0], data), meta_analysis, data, [0.1, -1.5])
 
+
 def alike_studies(seed):
     """Studies whose estimates differ by less than their errors explain: the best τ² is zero."""
     random = np.random.default_rng(seed)
