@@ -67,6 +67,7 @@ class Reading(NamedTuple):
     gain: Array
     at_nan: Array  # ℓ or a derivative is NaN at the trial
     nan_point: Array  # (k, ...) the trial where that is so, else NaN
+    at_edge: Array  # the trial is beyond an edge of the support
 
 
 def _explodes(state: State, noted: State, reading: Reading) -> Array:

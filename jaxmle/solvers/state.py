@@ -185,6 +185,13 @@ def met_nan(state: State) -> Array:
     return ~namespace(state.nan_point).isnan(state.nan_point[0])
 
 
+def is_beyond_edge(point: Point, trial: Point) -> Array:
+    """Whether a trial is beyond an edge of the support: −∞, or lower than the point by more than
+    all its terms together, as where a density is guarded by −1e10.
+    """
+    return trial.value < point.value - 1.0 - point.absolute
+
+
 def has_risen(state: State, point: Point, times: float) -> Array:
     """Whether ℓ at a point is positive and rose by more than ``times`` (1 + |ℓ at the start|)."""
     initial = namespace(point.value).abs(point.value - state.rise)

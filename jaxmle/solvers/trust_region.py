@@ -31,6 +31,7 @@ from jaxmle.solvers.state import (
     RUNNING,
     Point,
     State,
+    is_beyond_edge,
     is_finite,
     noise_of,
     null_cut,
@@ -165,6 +166,7 @@ def read(state: State, trial: Point) -> Reading:
     finite = is_finite(trial)
     at_nan = ~(finite | (trial.value == -xp.inf))
     nan_point = xp.where(at_nan, trial.z, xp.nan)
+    at_edge = is_beyond_edge(state.point, trial)
     trial = without_rounding(trial, state.believed)
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
@@ -208,6 +210,7 @@ def read(state: State, trial: Point) -> Reading:
         gain,
         at_nan,
         nan_point,
+        at_edge,
     )
 
 
@@ -274,7 +277,9 @@ def _noted(state: State, reading: Reading) -> State:
         last=xp.where(accept, xp.where(extrapolated, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
         nan_point=xp.where(
-            reading.at_nan | (accept & state.full), reading.nan_point, state.nan_point
+            reading.at_nan | reading.at_edge | (accept & state.full),
+            reading.nan_point,
+            state.nan_point,
         ),
     )
 

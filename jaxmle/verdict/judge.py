@@ -33,6 +33,7 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
+    has_risen,
     met_nan,
     noise_of,
     null_cut_of,
@@ -40,7 +41,7 @@ from jaxmle.solvers.state import (
 from jaxmle.solvers.status import Status, is_one_of
 from jaxmle.solvers.tails import RECEDING_INFORMATION
 from jaxmle.verdict.doubt import is_clean
-from jaxmle.verdict.excursion import has_overflown, information_of
+from jaxmle.verdict.excursion import RISE_TO_OVERFLOW, has_overflown, information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, DOUBLING_STEPS_OF_DIVERGENCE, Limit, is_at_kink
 from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
 from jaxmle.verdict.shape import Shape
@@ -232,6 +233,10 @@ def _is_unbounded(
     rises = is_one_of(limit.shape, Shape.RISES)
     doubled = (state.growing_steps >= DOUBLING_STEPS_OF_DIVERGENCE) & (rises | ~settled)
     growth = (signature.decrement >= 0.9) & (signature.step >= 0.9)
+    # The signature is that of the last full step. Where none can be made any more, as before an
+    # edge of the support, it is stale, unless ℓ > 0 has risen as far as an unbounded one does.
+    has_exploded = has_risen(state, state.point, RISE_TO_OVERFLOW)
+    growth = growth & (state.newton.convex | has_exploded)
     # Where NaN has stopped the ascent, the signature is that of a step long before.
     growth = growth & (signature.information < RECEDING_INFORMATION) & ~met_nan(state)
     collapsed = (state.outcome == PRECISION_REACHED) & (state.rise > -0.5 * xp.log(kind.eps))

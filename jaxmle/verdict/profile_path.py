@@ -64,9 +64,10 @@ class ProfilePath(NamedTuple):
     least_fall: Array  # (2, ...) of ℓ to a point a little below the end of the ascent
     most_fall: Array  # (2, ...)
     clear_fall: Array  # (2, ...) the nearest offset at which ℓ is clearly lower
-    fall_there: Array  # (2, ...) by how much
-    rate_there: Array  # (2, ...) and its slope there, relative to that
-    rate_farther: Array  # (2, ...) the same at the farthest offset at which it is a little lower
+    nearest_fall: Array  # (2, ...) by how much
+    inverse_rate: Array  # (2, ...) its ratio to the slope there
+    next_clear_fall: Array  # (2, ...) the next offset at which ℓ is clearly lower
+    next_inverse_rate: Array  # (2, ...) the ratio there
     high_reach: Array  # (2, ...) the farthest one at which it is not lower
     is_lost: Array  # farther out on this side rounding is more than what ℓ gains
     highest: Point

@@ -28,6 +28,7 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.state import (
     Point,
     State,
+    is_beyond_edge,
     is_finite,
     noise_of,
     select,
@@ -151,7 +152,8 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
     near = select(checks, path.highest, state.point)
     slope = 0.5 * (near.score + point.score)
     difference_of_values = xp.abs(point.value - near.value - dot(slope, point.z - near.z))
-    difference_of_values = xp.where(xp.isfinite(difference_of_values), difference_of_values, 0.0)
+    is_noise = xp.isfinite(difference_of_values) & ~is_beyond_edge(near, point)
+    difference_of_values = xp.where(is_noise, difference_of_values, 0.0)
     difference = (point.hessian - near.hessian) / outer(why.metric, why.metric)
     hessian_noise = xp.max(xp.abs(xp.where(xp.isfinite(difference), difference, 0.0)), axis=(0, 1))
     turn = path.corrections + 1
@@ -323,8 +325,6 @@ def _noted(
     not_below = not_below & ~is_lost
     between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
     clearly = between & (value < -BARS_OF_A_CLEAR_FALL * bar)
-    is_nearest = clearly & side & (distance <= path.clear_fall)
-    rate = xp.abs(slope) / xp.where(clearly, -value, 1.0)
     high = solved & ~tests & (value >= -bar)
     higher = solved & (value > bar) & (point.value - bar_of_distance > path.highest.value)
     near = not_below & (path.side == 0) & (path.place == 0)
@@ -332,8 +332,9 @@ def _noted(
     # difference does not tell what recedes.
     farther_by_half = xp.abs(path.anchor_offset) <= 0.5 * distance
     # Ground of the same height beyond a hollow is other ground.
-    is_level = level & side & (path.most_fall <= bar)
+    is_level = level & side & (path.most_fall == 0)
     reach = xp.maximum(path.level_reach, distance)
+    path = _with_clear_falls(path, clearly & side, distance, -value, slope)
     return path._replace(
         tests=xp.where(tests & side, value, path.tests),
         changes=xp.where(~tests & reached & cell, value, path.changes),
@@ -341,10 +342,6 @@ def _noted(
         highest=select(higher, point, path.highest),
         least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
         most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),
-        clear_fall=xp.where(is_nearest, distance, path.clear_fall),
-        fall_there=xp.where(is_nearest, -value, path.fall_there),
-        rate_there=xp.where(is_nearest, rate, path.rate_there),
-        rate_farther=xp.where(clearly & side, rate, path.rate_farther),
         high_reach=xp.where(high & side, xp.maximum(path.high_reach, distance), path.high_reach),
         is_lost=is_lost,
         near=select(near, point, path.near),
@@ -353,6 +350,27 @@ def _noted(
         reach=xp.where(not_below, distance, path.reach),
         before=xp.where(not_below & farther_by_half, path.anchor, path.before),
         power=xp.where(not_below, power_of_tangent(path, tangent), path.power),
+    )
+
+
+def _with_clear_falls(
+    path: ProfilePath, clearly: Array, distance: Array, fall: Array, slope: Array
+) -> ProfilePath:
+    """The path with its two nearest clear falls on each side, where ℓ is ``clearly`` (2, ...) lower
+    at a distance.
+    """
+    xp = namespace(fall)
+    nearest = clearly & (distance <= path.clear_fall)
+    following = clearly & ~nearest & (distance < path.next_clear_fall)
+    inverse_rate = fall / xp.where(slope == 0, xp.inf, xp.abs(slope))
+    next_offset = xp.where(following, distance, path.next_clear_fall)
+    next_inverse = xp.where(following, inverse_rate, path.next_inverse_rate)
+    return path._replace(
+        clear_fall=xp.where(nearest, distance, path.clear_fall),
+        nearest_fall=xp.where(nearest, fall, path.nearest_fall),
+        inverse_rate=xp.where(nearest, inverse_rate, path.inverse_rate),
+        next_clear_fall=xp.where(nearest, path.clear_fall, next_offset),
+        next_inverse_rate=xp.where(nearest, path.inverse_rate, next_inverse),
     )
 
 

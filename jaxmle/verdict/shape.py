@@ -58,8 +58,7 @@ MAX_HESSIAN_NOISE = (
 )
 MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
-MIN_RATIO_OF_EXPONENTIAL_FALLS = 100.0  # to two points a little below, for their slopes to tell
-MAX_RATIO_OF_EXPONENTIAL_RATES = 1.5  # of relative slopes there; of a parabola it is 10
+MAX_POWER_WHERE_A_RIDGE_ENDS = 4.0  # of the distance from its end; that of a tail has no limit
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
 POWER_OF_A_LIMIT = -1.25
 MAX_SHARE_OF_NOISE = 0.5  # of a change of ℓ that is compared with it
@@ -361,11 +360,11 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     # A coordinate that goes to infinity moves by a unit, as a logarithm, or a tenth of its size.
     least_move = xp.minimum(1.0, MIN_SHARE_OF_SIZE * _size(why, state))
     is_far = is_far & (path.high_reach * why.unit >= least_move)
-    one_sided = sides.stays & sides.gradual[::-1] & is_far
+    as_tail = _falls_as_tail(path, sides.bar)[::-1]
+    one_sided = sides.stays & (sides.gradual[::-1] | as_tail) & is_far
     # An ascent that converged to an information that is not rounding was on a ridge.
     is_trusted = clean & (path.hessian_noise <= MAX_HESSIAN_NOISE) & (near | curved)
-    is_trusted = is_trusted & ~_is_exponential(path, sides.bar)[::-1]
-    one_sided = xp.any(one_sided & ~sides.steady & ~is_trusted, axis=0)
+    one_sided = xp.any(one_sided & ~sides.steady & ~(is_trusted & ~as_tail), axis=0)
     # A logarithm that is level downwards and falls gradually upwards is that of a bound.
     to_limit = sides.along_tail | (gradual & why.is_logarithm)
     # as far as where a parabola would have been seen to fall
@@ -385,18 +384,20 @@ def _level(why: Doubt, state: State, path: ProfilePath, sides: _Sides, amplified
     )
 
 
-def _is_exponential(path: ProfilePath, bar: Array) -> Array:
-    """On which sides (2, ...) ℓ falls as an exponential that is less than noise at the end of the
+def _falls_as_tail(path: ProfilePath, bar: Array) -> Array:
+    """On which sides (2, ...) ℓ falls as down a tail that is less than noise at the end of the
     ascent, as from log τ = −20 where the best variance τ² is zero. Where a ridge ends, it falls as
-    a power of the distance from there, and its relative slope becomes smaller and smaller.
+    a power p of the distance d from there, mostly the second, and its ratio to its slope is d/p.
     """
     xp = namespace(bar)
-    is_seen = path.most_fall >= MIN_RATIO_OF_EXPONENTIAL_FALLS * path.fall_there
-    is_seen = is_seen & (path.fall_there > 0)
-    is_even = path.rate_there <= MAX_RATIO_OF_EXPONENTIAL_RATES * path.rate_farther
-    distance = xp.where(is_seen, path.clear_fall, 0.0)
-    at_end = path.fall_there * xp.exp(-path.rate_there * distance)
-    return is_seen & is_even & (at_end <= bar)
+    is_seen = xp.isfinite(path.next_clear_fall)
+    between = xp.where(is_seen, path.next_clear_fall - path.clear_fall, 0.0)
+    is_steeper = between >= MAX_POWER_WHERE_A_RIDGE_ENDS * (
+        path.next_inverse_rate - path.inverse_rate
+    )
+    is_seen = is_seen & (path.inverse_rate > 0)
+    distance = xp.where(is_seen, path.clear_fall / xp.where(is_seen, path.inverse_rate, 1.0), 0.0)
+    return is_seen & is_steeper & (path.nearest_fall * xp.exp(-distance) <= bar)
 
 
 def _falling(why: Doubt, path: ProfilePath, sides: _Sides, amplified: Array) -> Cases:

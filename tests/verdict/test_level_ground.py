@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.special import logsumexp
+from jax.scipy.special import logsumexp, ndtr, xlogy
 from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
 from scipy import optimize
@@ -206,6 +206,71 @@ def test_a_break_below_all_data_had_four_infinities():
         assert fit.verdict == Status.UNIDENTIFIED, fit.explain()
         left = y - np.polyval(np.polyfit(x, y, 1), x)
         assert_allclose(fit.loglik, -50 * (np.log(2 * np.pi * np.mean(left**2)) + 1), rtol=1e-9)
+
+
+def two_values(theta, y):
+    """Normal values rounded to integers."""
+    scale = jnp.exp(theta[1])
+    return jnp.log(ndtr((y + 0.5 - theta[0]) / scale) - ndtr((y - 0.5 - theta[0]) / scale))
+
+
+@pytest.mark.parametrize("start", [[9.0, 0.0], [10.2, 1.0], [10.5, -1.0], [11.0, 0.0]])
+def test_rounded_data_of_two_values_did_not_determine_their_scale(start):
+    """The supremum is that of a scale of zero; ℓ falls from there faster than any exponential."""
+    y = 10.0 + np.arange(20) % 2
+    fit = jm.fit(two_values, np.array(start), y)
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    assert fit.x[1] == -np.inf
+    assert_allclose(fit.x[0], 10.5, rtol=1e-9)
+    assert_allclose(fit.loglik, 20 * np.log(0.5), rtol=1e-9)
+    assert np.isnan(fit.se).all()
+
+
+def intercross(theta, counts):
+    """Phenotypes of an F2 intercross whose loci recombine with probability σ(θ)/2."""
+    both = (jax.nn.sigmoid(theta[0]) / 2) ** 2
+    return xlogy(counts, jnp.stack([2 + both, 1 - both, 1 - both, both]) / 4)
+
+
+@pytest.mark.parametrize("start", [-2.0, 0.5, 1.0, 2.0, 3.0])
+def test_no_recombinants_were_unidentified_after_a_leap_to_a_plateau(start):
+    fit = jm.fit(intercross, np.array([start]), np.array([60.0, 30.0, 30.0, 0.0]))
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    assert fit.x[0] == -np.inf
+
+
+def learning(theta, d):
+    """Rescorla–Wagner learning with a softmax choice, written as a scan over trials."""
+
+    def trial(value, seen):
+        choice, reward = seen
+        log_probability = jax.nn.log_softmax(jnp.exp(theta[1]) * value)[choice]
+        change = jax.nn.sigmoid(theta[0]) * (reward - value[choice])
+        return value.at[choice].add(change), log_probability
+
+    return jax.vmap(lambda rows: jnp.sum(jax.lax.scan(trial, jnp.zeros(2), rows)[1]))(d)
+
+
+def random_choices(seed):
+    """Three sessions of 100 trials: rewards of a learner, choices by chance."""
+    random = np.random.default_rng(seed)
+    reward = np.zeros((3, 100))
+    for i in range(3):
+        value, chance = np.zeros(2), [0.7, 0.3]
+        for j in range(100):
+            if j == 50:
+                chance = chance[::-1]
+            choice = int(random.random() < 1 / (1 + np.exp(-3 * (value[1] - value[0]))))
+            reward[i, j] = random.random() < chance[choice]
+            value[choice] += 0.3 * (reward[i, j] - value[choice])
+    return random.integers(0, 2, (3, 100)), reward
+
+
+def test_a_weak_maximum_was_level_where_rounding_grew_with_the_distance():
+    """ℓ falls by 1.6e-4 both ways, a billion times its rounding error, and stays there."""
+    fit = jm.fit(learning, np.array([-1.0, -1.0]), random_choices(1))
+    assert fit.verdict == Status.CONVERGED, fit.explain()
+    assert np.isnan(fit.se[0])
 
 
 # ---------------------------------------------------------------- beyond infinity
