@@ -33,6 +33,7 @@ from jaxmle.solvers.rare_branches import rarely
 from jaxmle.solvers.state import (
     DONE,
     SLOW_ASCENT,
+    STUCK,
     Point,
     State,
     Tail,
@@ -76,6 +77,8 @@ GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
 MAX_VANISHED_SUM = 1e-10  # Σ|terms| of probabilities that are all one
 # up to which an ascent that has spent its steps is near enough to an end for its shape to be asked
 MAX_DECREMENT_OF_A_LONG_ASCENT = 1e-2
+MIN_STEPS_TO_CONVERGE = 2.0  # of a tail, after which what has a limit moves less than before
+MIN_SHARE_OF_RECESSION = 0.5  # of its rate before, with which a coordinate that recedes goes on
 MIN_GROWTH_ALONG_A_TAIL = 1e-3  # as a logarithm, below which no power is told
 # with which the information of what does not recede goes with what does; it is 0 where that has a
 # limit, and 1 or 2 where the support depends on parameters
@@ -286,11 +289,13 @@ def arrived(
     # 2/SE², the standard error in units of the metric: unit² = curvature·SE²
     weakness = xp.where(level, 2.0 * why.curvature / xp.maximum(unit**2, 1.0 * why.curvature), 0.0)
     short = carried & (far.tries > 0)
+    along_tail = _move_along_tail(state.tail, short)
+    along_tail = xp.where(stands, _still_receding(state.tail, along_tail, point), along_tail)
     return Limit(
         point=point,
         scale=state.scale,
         recedes=recedes,
-        move=xp.where(carried | stands, _move_along_tail(state.tail, short), seen.move),
+        move=xp.where(carried | stands, along_tail, seen.move),
         shape=seen.shape,
         weakness=weakness,
         decrement=decrement,
@@ -299,7 +304,7 @@ def arrived(
         hidden=_hidden(why, seen.shape),
         # A standard error without a limit is withheld, unless holding all else leaves less than a
         # tenth of it (``user_scale``): then another parameter makes it, which has its own limit.
-        unsettled=xp.where(tail, seen.unsettled, 0.0)
+        unsettled=xp.where(tail | level, seen.unsettled, 0.0)
         + xp.where(recedes, _passing_stderr(state, point), 0.0),
         sharp=seen.sharp,
         blurred=seen.blurred,
@@ -349,6 +354,20 @@ def _move_along_tail(tail: Tail, short: Array) -> Array:
     if is_nowhere(short):
         return move
     return namespace(move).where(short, receding_nearby(tail.z, tail.move), move)
+
+
+def _still_receding(tail: Tail, move: Array, point: Point) -> Array:
+    """The part (k, ...) of a move along a tail that went on until the point; what has hardly moved
+    since, beside the coordinate that moves most, converges.
+    """
+    xp = namespace(move)
+    leads = xp.abs(move) == xp.max(xp.abs(move), axis=0)
+    since = xp.abs(point.z - tail.z)
+    lead = xp.max(xp.where(leads, xp.abs(move), 0.0), axis=0)
+    lead_since = xp.max(xp.where(leads, since, 0.0), axis=0)
+    tells = lead_since >= MIN_STEPS_TO_CONVERGE * lead
+    slows = since * lead < MIN_SHARE_OF_RECESSION * xp.abs(move) * lead_since
+    return xp.where(tells & slows, 0.0, move)
 
 
 def _has_vanished(state: State, shape: Array) -> Array:
@@ -442,9 +461,13 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = rises & _is_straight(state, limit.point) & less & ~little
     blurred = limit.blurred | (noise_of(state.point) > MAX_NOISE_OF_COLLAPSE)
     fades = fades & ~limit.sharp & ~blurred
+    # Along a tail ℓ is concave; ascents that are stuck where it is not are so at an edge.
+    at_edge = rises & (state.outcome == STUCK) & ~state.newton.convex
+    fades = fades & ~at_edge
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
     shape = xp.where(rises & (little | blurred), int(Shape.UNKNOWN), shape)
-    shape = xp.where(rises & (state.outcome == SLOW_ASCENT), int(Shape.NOT_ASKED), shape)
+    unasked = at_edge | (rises & (state.outcome == SLOW_ASCENT))
+    shape = xp.where(unasked, int(Shape.NOT_ASKED), shape)
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),

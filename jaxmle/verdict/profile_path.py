@@ -56,6 +56,7 @@ class ProfilePath(NamedTuple):
     tests: Array  # (2, ...) change of ℓ at ±½, NaN where the rest was not solved
     changes: Array  # (2, offsets, ...) the same along the walk
     level_reach: Array  # (2, ...) the offset up to which ℓ is level
+    level_move: Array  # (k, ...) how far each coordinate went where ℓ is level
     noise: Array  # how much ℓ differs between points that should have one value
     noise_near: Array  # by how much it differs from its slopes at the nearest offsets
     noise_there: Array  # the same at the highest point

@@ -148,6 +148,7 @@ def begin_path(state: State, why: Doubt, active: Array) -> ProfilePath:
         tests=xp.full((2, *members), xp.nan, dtype),
         changes=xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
         level_reach=xp.zeros((2, *members), dtype),
+        level_move=xp.zeros_like(tangent),
         noise=noise_of(state.point),
         noise_near=nothing,
         noise_there=nothing,

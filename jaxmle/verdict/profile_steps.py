@@ -334,11 +334,13 @@ def _noted(
     # Ground of the same height beyond a hollow is other ground.
     is_level = level & side & (path.most_fall == 0)
     reach = xp.maximum(path.level_reach, distance)
+    move = xp.where(xp.any(is_level, axis=0), xp.abs(point.z - state.point.z), 0.0)
     path = _with_clear_falls(path, clearly & side, distance, -value, slope)
     return path._replace(
         tests=xp.where(tests & side, value, path.tests),
         changes=xp.where(~tests & reached & cell, value, path.changes),
         level_reach=xp.where(is_level, reach, path.level_reach),
+        level_move=xp.maximum(path.level_move, move),
         highest=select(higher, point, path.highest),
         least_fall=xp.where(between & side, xp.minimum(path.least_fall, -value), path.least_fall),
         most_fall=xp.where(between & side, xp.maximum(path.most_fall, -value), path.most_fall),

@@ -88,7 +88,8 @@ class Found(NamedTuple):
     shape: Array
     point: Point
     move: Array  # (k, ...) the way a tail goes
-    unsettled: Array  # (k, ...) how far what has a limit along a tail moved at its end
+    # (k, ...) how far what has a limit along a tail moved at its end, and all where ℓ is level
+    unsettled: Array
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     onward: Array  # ℓ rises as far as it could be followed, a tenth of a standard error or more
@@ -133,7 +134,7 @@ def _sides(why: Doubt, state: State, path: ProfilePath) -> _Sides:
     gradual = path.most_fall >= MIN_RATIO_OF_GRADUAL_FALLS * least_fall
     ends = [_back(changes, last, i) for i in range(4)]
     gains = [ends[i] - ends[i + 1] for i in range(3)]
-    grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
+    grows = xp.all(xp.stack([gains[i] > _back(bars, last, i) for i in range(3)]), axis=0)
     last_holds = gains[0] >= MIN_RATIO_OF_STEADY_GAINS * gains[1]
     before_holds = gains[1] >= MIN_RATIO_OF_STEADY_GAINS * gains[2]
     fades = stays & grows & ~last_holds & ~before_holds & (last > OFFSETS.index(TEST_OFFSET))
@@ -195,6 +196,8 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     point = select(is_one_of(shape, Shape.LEVEL), path.near, state.point)
     point = select(is_one_of(shape, Shape.RISES), path.highest, point)
     point = select(tail, end.point, point)
+    # What moves where ℓ is level is not determined, though the ridge may end here as along log σ.
+    level_move = xp.where(is_one_of(shape, Shape.LEVEL), path.level_move, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
     high = far_enough & (sides.end >= 0.5 * rise.top)
     onward = rise.is_real & xp.any(high, axis=0)
@@ -203,7 +206,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
         shape=shape,
         point=point,
         move=xp.where(tail, end.move, 0.0),
-        unsettled=xp.where(tail, end.unsettled, 0.0),
+        unsettled=xp.where(tail, end.unsettled, level_move),
         sharp=sharp & ~rise.amplified,
         blurred=sharp & rise.amplified,
         onward=onward,

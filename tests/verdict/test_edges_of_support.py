@@ -50,3 +50,19 @@ def test_a_wall_of_minus_1e10_was_noise_or_not_finite(wall):
     assert fit.verdict == Status.STALLED, fit.explain()
     assert "edge of its support" in fit.explain()
     assert abs(fit.x[0] / x.min() - 1) <= WITHIN_EDGE
+
+
+def uniform(theta, x):
+    inside = (x >= theta[0]) & (x <= theta[1])
+    return jnp.where(inside, -jnp.log(theta[1] - theta[0]), -jnp.inf)
+
+
+@pytest.mark.parametrize("start", [[-0.5, 20.0], [-1.0, 6.0], [-2.0, 30.0], [-0.5, 10.0]])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_ends_of_a_uniform_law_went_to_minus_infinity(seed, start):
+    """ℓ is −∞ a tenth beyond; the ascents, stuck at one end, were taken for steps along a tail."""
+    x = np.random.default_rng(seed).uniform(0, 5, 25)
+    fit = jm.fit(uniform, np.array(start), x)
+    assert fit.verdict == Status.STALLED, fit.explain()
+    assert "edge of its support" in fit.explain()
+    assert np.isfinite(fit.x).all()
