@@ -235,6 +235,12 @@ def asymmetric_laplace(level: float) -> PredictiveLaw:
         below = level * jnp.exp((1 - level) * jnp.minimum(z, 0.0))
         return jnp.where(z < 0, below, 1 - (1 - level) * jnp.exp(-level * jnp.maximum(z, 0.0)))
 
+    def tails(y: Array, mu: Array, scale: Array) -> tuple[Array, Array]:
+        z = (y - mu) / scale
+        beyond = (1 - level) * jnp.exp(-level * jnp.maximum(z, 0.0))
+        below = cdf(y, mu, scale)
+        return below, jnp.where(z < 0, 1 - below, beyond)
+
     def inverse(p: Array, mu: Array, scale: Array) -> Array:
         left = jnp.log(jnp.minimum(p, level) / level) / (1 - level)
         return mu + scale * jnp.where(
@@ -247,6 +253,7 @@ def asymmetric_laplace(level: float) -> PredictiveLaw:
             scale**2 * (1 - 2 * level + 2 * level**2) / (level * (1 - level)) ** 2
         ),
         cdf=cdf,
+        tails=tails,
         quantile=inverse,
         sample=lambda key, mu, scale: inverse(uniform(key, mu), mu, scale),
     )
