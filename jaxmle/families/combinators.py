@@ -381,7 +381,7 @@ def _component_params(families: tuple[Family, ...], p: NamedParams) -> list[Name
 
 def _constants_of(family: Family, given: NamedParams) -> NamedParams:
     """The known constants of a component: those given for the mixture, else its own."""
-    return {name: given.get(name, own) for name, own in family.known.items()}
+    return {name: given.get(name, default) for name, default in family.known.items()}
 
 
 def _of_components(

@@ -19,8 +19,7 @@ from jaxmle.models.common.predictors import constant, eta_of
 from jaxmle.models.common.response_laws import PredictiveLaw, uniform
 from jaxmle.models.common.start_values import column, design, fitted, least_squares, regress, spread
 from jaxmle.parameters.constraints import positive
-from jaxmle.special.gamma import trigamma
-from jaxmle.special.student import student_t_logpdf
+from jaxmle.special.student import student_t_df_information, student_t_logpdf
 
 # ---------------------------------------------------------------- Student's t
 
@@ -42,9 +41,7 @@ def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
     if df is not None:
         return jnp.diag(jnp.stack([centre, scale]))
     cross = -2 / (s * (v + 1) * (v + 3))
-    freedom = 0.25 * (trigamma(v / 2) - trigamma((v + 1) / 2)) - (v + 5) / (
-        2 * v * (v + 1) * (v + 3)
-    )
+    freedom = student_t_df_information(v)
     return jnp.stack(
         [
             jnp.stack([centre, zero, zero]),

@@ -44,7 +44,10 @@ def test_a_quantile_residual_in_the_upper_tail_is_not_infinite(model, params, la
 def test_a_quantile_residual_of_a_large_count_is_not_infinite():
     y = np.array([15.0, 20.0, 40.0])
     found = models.poisson().residuals(ONE, rows(y), "quantile", key=1)
-    low, high = stats.norm.isf(stats.poisson.sf(y - 1, 1.0)), stats.norm.isf(stats.poisson.sf(y, 1.0))
+    low, high = (
+        stats.norm.isf(stats.poisson.sf(y - 1, 1.0)),
+        stats.norm.isf(stats.poisson.sf(y, 1.0)),
+    )
     assert np.all((low < found) & (found < high))
 
 
@@ -53,7 +56,9 @@ def test_a_negative_binomial_without_overdispersion_has_the_numbers_of_a_poisson
     data, params = rows([0.0, 1.0, 2.0, 6.0]), {**ONE, "alpha": alpha}
     model, peer = models.negative_binomial(), models.poisson()
     for kind in ("pearson", "deviance"):
-        assert_allclose(model.residuals(params, data, kind), peer.residuals(ONE, data, kind), rtol=1e-10)
+        assert_allclose(
+            model.residuals(params, data, kind), peer.residuals(ONE, data, kind), rtol=1e-10
+        )
     assert_allclose(model.cdf(params, data), stats.poisson.cdf(data["y"], 1.0), rtol=1e-10)
     assert_allclose(model.quantile(params, data, 0.99), stats.poisson.ppf(0.99, 1.0))
     residuals = [m.residuals(p, data, "quantile", key=2) for m, p in ((model, params), (peer, ONE))]
@@ -134,7 +139,11 @@ def test_a_regression_truncated_far_from_its_mean_has_moments_and_a_distribution
         y = 0.3 / -mu
         mean, variance = float(hazard - t), float(1 - hazard * (hazard - t))
         cdf = float(1 - sf(t + mpmath.mpf(y)) / sf(t))
-    model, params, data = models.truncated(lower=0.0), {"beta": np.array([mu]), "sigma": 1.0}, rows([y])
+    model, params, data = (
+        models.truncated(lower=0.0),
+        {"beta": np.array([mu]), "sigma": 1.0},
+        rows([y]),
+    )
     assert_allclose(model.predict(params, data), [mean], rtol=1e-9)
     assert_allclose(model.variance(params, data), [variance], rtol=1e-8)
     assert_allclose(model.cdf(params, data), [cdf], rtol=1e-8)
