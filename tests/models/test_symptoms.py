@@ -134,11 +134,11 @@ def test_deviance_residuals_of_large_counts_near_their_mean_do_not_cancel():
 def test_a_regression_truncated_far_from_its_mean_has_moments_and_a_distribution_function(mu):
     with mpmath.workdps(60):
         t = mpmath.mpf(-mu)
-        sf = lambda z: mpmath.erfc(z / mpmath.sqrt(2)) / 2
-        hazard = mpmath.npdf(t) / sf(t)
+        above = [mpmath.erfc(z / mpmath.sqrt(2)) / 2 for z in (t, t + mpmath.mpf(0.3 / -mu))]
+        hazard = mpmath.npdf(t) / above[0]
         y = 0.3 / -mu
         mean, variance = float(hazard - t), float(1 - hazard * (hazard - t))
-        cdf = float(1 - sf(t + mpmath.mpf(y)) / sf(t))
+        cdf = float(1 - above[1] / above[0])
     model, params, data = (
         models.truncated(lower=0.0),
         {"beta": np.array([mu]), "sigma": 1.0},
