@@ -15,6 +15,8 @@ Tail = Callable[[NamedParams, Array], Array]
 NearTail = Callable[[NamedParams, Array, Array], Array]  # of a value, and whether its lower tail
 # s, low, high, whether s is found; the number of steps.
 Bracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Tree]
+# below, above, whether above reaches, the next stride; the number of steps.
+CountBracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Tree]
 
 # 64 steps halve any interval of integers that float64 tells apart to one, after as many doublings
 MAX_STEPS_OF_COUNTS = 128
@@ -174,11 +176,11 @@ def _search_counts(
     shape = _shape(lambda p, y: tail(p, y, lower), p, q)
     below, above, last = (jnp.broadcast_to(end, shape) for end in (below, above, last))
 
-    def going(state: tuple[Array, ...]) -> Array:
+    def going(state: CountBracket) -> Array:
         below, above, bracketed, _, count = state
         return jnp.any(~bracketed | (above - below > 1)) & (count < MAX_STEPS_OF_COUNTS)
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: CountBracket) -> CountBracket:
         below, above, bracketed, stride, count = state
         y = jnp.where(bracketed, jnp.floor(0.5 * (below + above)), above)
         value = tail(p, y, lower)

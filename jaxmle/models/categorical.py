@@ -217,7 +217,7 @@ def _conditional_natural(
     """The probability of each member to be a case, and the log odds (strata, members), −1e18 for
     padding; the number of cases (strata,), one where there are none.
     """
-    eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
+    eta: jax.Array = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
     if real is not None:
         eta = jnp.where(jnp.asarray(data[real]) > 0, eta, LOG_OF_ZERO)
     if cases == 1 or "y" not in data:
@@ -225,7 +225,7 @@ def _conditional_natural(
     member = 1.0 if real is None else jnp.asarray(data[real])
     count = jnp.maximum(jnp.sum(jnp.asarray(data["y"]) * member, axis=1), 1.0)
 
-    def log_size(eta: Array) -> Array:
+    def log_size(eta: jax.Array) -> jax.Array:
         """The sum over strata of the log of Σ e^{Σ_cases η}, whose slopes are the probabilities."""
         order = jnp.arange(cases + 1)[None, :] == count[:, None]
         return jnp.sum(jnp.where(order, _log_choices(eta, cases), 0.0))
@@ -233,27 +233,29 @@ def _conditional_natural(
     return jax.grad(log_size)(eta), eta, count
 
 
-def _sample_cases(key: Array, probabilities: Array, eta: Array, count: Array, cases: int) -> Array:
+def _sample_cases(
+    key: jax.Array, probabilities: jax.Array, eta: jax.Array, count: jax.Array, cases: int
+) -> jax.Array:
     """As many cases for each stratum as it had, (strata, members), member by member: with r cases
     left, a member is one with probability e^η S(r − 1)/(S(r) of it and all later ones), S the
     elementary symmetric functions of the later odds.
     """
     start = jnp.full((eta.shape[0], cases + 1), LOG_OF_ZERO, eta.dtype).at[:, 0].set(0.0)
 
-    def before(later: Array, member: Array) -> tuple[Array, Array]:
+    def before(later: jax.Array, member: jax.Array) -> tuple[jax.Array, jax.Array]:
         more = jnp.logaddexp(later[:, 1:], later[:, :-1] + member[:, None])
         return later.at[:, 1:].set(more), later
 
     _, later = jax.lax.scan(before, start, eta.T, reverse=True)
 
-    def draw(left: Array, member: tuple[Array, ...]) -> tuple[Array, Array]:
+    def draw(left: jax.Array, member: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         log_odds, later, u = member
         with_it = log_odds + jnp.take_along_axis(later, jnp.maximum(left - 1, 0)[:, None], 1)[:, 0]
         without = jnp.take_along_axis(later, left[:, None], 1)[:, 0]
         case = (left > 0) & (jnp.log(u) < with_it - jnp.logaddexp(with_it, without))
         return left - case, case
 
-    u = response_laws.uniform(key, eta)
+    u: jax.Array = jnp.asarray(response_laws.uniform(key, eta))
     _, drawn = jax.lax.scan(draw, count.astype(int), (eta.T, later, u.T))
     return drawn.T.astype(eta.dtype)
 

@@ -196,7 +196,7 @@ def _inner_moments(low: float, high: float, mu: Array, sigma: Array) -> tuple[Ar
     if math.isinf(low) or math.isinf(high):
         # From the limit, at a distance that nothing cancels in.
         end, side = (high, -1.0) if math.isinf(low) else (low, 1.0)
-        hazard, rest = lower_hazard(side * (mu - end) / sigma)
+        hazard, rest = lower_hazard(jnp.asarray(side * (mu - end) / sigma))
         return end + side * sigma * rest, sigma**2 * (1 - hazard * rest)
     log_inside = _log_inside(low, high, mu, sigma)
     at_low, product_low = _standard(low, mu, sigma, log_inside)

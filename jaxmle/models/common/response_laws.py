@@ -197,7 +197,7 @@ beta = of_family(bounded.beta, lambda mu, phi: {"shape1": mu * phi, "shape2": (1
 # ---------------------------------------------------------------- discrete
 
 
-def _unit_deviance(k: Array, mean: Array, log_mean: Array) -> Array:
+def _unit_deviance(k: Tree, mean: Tree, log_mean: Tree) -> Array:
     """k log(k/m) − k + m for counts k ≥ 0 of mean m, without cancellation at k ≈ m."""
     some = k > 0
     up = jnp.where(some, k, 1.0)
