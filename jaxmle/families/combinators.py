@@ -16,7 +16,7 @@ import jaxmle.special as special
 from jaxmle._types import Array, NamedParams, Tree
 from jaxmle.closures.recipes import with_recipe
 from jaxmle.families.family import Family, Law, by_quantile
-from jaxmle.families.inverse import smallest_count, solve
+from jaxmle.families.inverse import nearer, smallest_count_from, solve
 from jaxmle.families.moments import values
 from jaxmle.parameters.arguments import check_end, check_number
 from jaxmle.parameters.constraints import simplex
@@ -193,11 +193,13 @@ def _truncated_law(family: Family) -> Law:
     def quantile(p: NamedParams, q: Array) -> Array:
         if not family.discrete:
             return solve(log_prob, log_cdf, log_sf, "line", p, q, (p["low"], p["high"]))
-        first = jnp.exp(law.log_cdf(p, p["low"]))
-        value = law.quantile(
-            p, jnp.clip(first + q * jnp.exp(mass(p)), 0.0, 1.0 - jnp.finfo(q.dtype).epsneg)
-        )
-        return jnp.clip(value, jnp.maximum(jnp.floor(p["low"]) + 1, 0.0), p["high"])
+        whole = jax.lax.stop_gradient(mass(p))
+
+        def tail(p: NamedParams, y: Array, lower: Array) -> Array:
+            start = jnp.where(lower, p["low"], y)
+            return log_between(law, p, start, jnp.where(lower, y, p["high"])) - whole
+
+        return smallest_count_from(tail, *support(p), p, q)
 
     def support(p: NamedParams) -> tuple[Array, Array]:
         least, most = law.support(p)
@@ -316,7 +318,6 @@ def mixture(*families: Family) -> Family:
             "the families of a mixture must be all discrete or all continuous; got "
             f"{', '.join(family.name for family in families)}"
         )
-    known = {name: value for family in families for name, value in family.known.items()}
     constraints = {
         "weights": simplex,
         "components": tuple(family.constraints for family in families),
@@ -325,9 +326,20 @@ def mixture(*families: Family) -> Family:
         f"mixture of {', '.join(family.name for family in families)}",
         constraints,
         _mixture_law(families),
-        known=known,
+        known=_shared_constants(families),
         discrete=families[0].discrete,
     )
+
+
+def _shared_constants(families: tuple[Family, ...]) -> dict[str, float | None]:
+    """The known constants of the components. One for which two components have different values,
+    such as the ends of two truncated families, is not among them: each component keeps its own.
+    """
+    values: dict[str, set[float | None]] = {}
+    for family in families:
+        for name, value in family.known.items():
+            values.setdefault(name, set()).add(value)
+    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
 
 def _mixture_law(families: tuple[Family, ...]) -> Law:
@@ -341,7 +353,7 @@ def _mixture_law(families: tuple[Family, ...]) -> Law:
 
     def quantile(p: NamedParams, q: Array) -> Array:
         if families[0].discrete:
-            return smallest_count(log_cdf, log_sf, mean(p), variance(p), *support(p), p, q)
+            return smallest_count_from(nearer(log_cdf, log_sf), *support(p), p, q)
         return solve(log_prob, log_cdf, log_sf, "line", p, q)
 
     tails = all(family.law.log_cdf and family.law.log_sf for family in families)
@@ -362,9 +374,14 @@ def _mixture_law(families: tuple[Family, ...]) -> Law:
 def _component_params(families: tuple[Family, ...], p: NamedParams) -> list[NamedParams]:
     """The parameters of each component, together with the known constants of its family."""
     return [
-        {name: p[name] for name in family.known} | component
+        _constants_of(family, p) | component
         for family, component in zip(families, p["components"], strict=True)
     ]
+
+
+def _constants_of(family: Family, given: NamedParams) -> NamedParams:
+    """The known constants of a component: those given for the mixture, else its own."""
+    return {name: given.get(name, default) for name, default in family.known.items()}
 
 
 def _of_components(
@@ -388,9 +405,9 @@ def _mixture_mean(families: tuple[Family, ...], p: NamedParams) -> Array:
 def _mixture_variance(families: tuple[Family, ...], p: NamedParams) -> Array:
     means = _of_components(families, "mean", p)
     variances = _of_components(families, "variance", p)
-    squares = [v + m**2 for v, m in zip(variances, means, strict=True)]
-    second_moment = sum(p["weights"][..., j] * square for j, square in enumerate(squares))
-    return second_moment - _mixture_mean(families, p) ** 2
+    centre = _mixture_mean(families, p)
+    parts = [v + (m - centre) ** 2 for v, m in zip(variances, means, strict=True)]
+    return reduce(add, (p["weights"][..., j] * part for j, part in enumerate(parts)))
 
 
 def _mixture_support(families: tuple[Family, ...], p: NamedParams) -> tuple[Array, Array]:
@@ -422,7 +439,7 @@ def _mixture_guess(families: tuple[Family, ...], y: Array, constants: NamedParam
     size = max(len(y) // len(families), 1)
     parts = [ordered[j * size : (j + 1) * size] for j in range(len(families))]
     start = [
-        family.law.guess(part, {name: constants[name] for name in family.known})
+        family.law.guess(part, _constants_of(family, constants))
         for family, part in zip(families, parts, strict=True)
     ]
     return {"weights": xp.full(len(families), 1.0 / len(families)), "components": tuple(start)}

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import jaxmle.special as special
 from jaxmle._types import Array, NamedParams
 from jaxmle.closures.recipes import with_recipe
+from jaxmle.families.combinators import LOG_HALF
 from jaxmle.families.family import Family, Law, uniform
+from jaxmle.families.inverse import nearer, smallest_count_from
 from jaxmle.families.moments import values
 from jaxmle.parameters.constraints import interval
 
@@ -98,8 +100,9 @@ def zero_inflated(family: Family) -> Family:
         and (lambda p, y: jnp.where(y < 0, 0.0, jnp.log1p(-p["zero"]) + law.log_sf(p, y))),
         quantile=law.quantile and (lambda p, q: _quantile_with_zeros(p, q, law.quantile)),
         sample=law.sample and partial(_inflated_sample, law),
-        mean=lambda p: (1 - p["zero"]) * law.mean(p),
-        variance=lambda p: (1 - p["zero"]) * (law.variance(p) + p["zero"] * law.mean(p) ** 2),
+        mean=law.mean and (lambda p: (1 - p["zero"]) * law.mean(p)),
+        variance=law.variance
+        and (lambda p: (1 - p["zero"]) * (law.variance(p) + p["zero"] * law.mean(p) ** 2)),
         support=law.support,
         guess=partial(_guess, family, 0.7),
     )
@@ -154,8 +157,8 @@ def hurdle(family: Family) -> Family:
         quantile=law.quantile
         and (lambda p, q: _quantile_with_zeros(p, q, partial(_positive_quantile, law))),
         sample=law.quantile and partial(_hurdle_sample, law),
-        mean=lambda p: (1 - p["zero"]) * _positive_moment(law, p, law.mean(p)),
-        variance=partial(_hurdle_variance, law),
+        mean=law.mean and (lambda p: (1 - p["zero"]) * _positive_mean(law, p)),
+        variance=law.variance and partial(_hurdle_variance, law),
         support=law.support,
         guess=partial(_guess, family, 1.0),
     )
@@ -178,22 +181,47 @@ def _hurdle_log_sf(law: Law, p: NamedParams, y: Array) -> Array:
 
 
 def _hurdle_log_cdf(law: Law, p: NamedParams, y: Array) -> Array:
-    """zero + (1 − zero)(F(y) − f(0))/(1 − f(0)) for y ≥ 1."""
-    gap = law.log_cdf(p, jnp.where(y < 1, 1.0, y)) - _log_zero(law, p, y)
-    some = ~((y < 1) | (gap <= 0))  # and where y is missing: NaN
+    """zero + (1 − zero)(F(y) − f(0))/(1 − f(0)) for y ≥ 1; from the upper tail where that is the
+    smaller one.
+    """
+    inside = jnp.where(y < 1, 1.0, y)
+    above = jnp.log1p(-p["zero"]) + _positive_log_sf(law, p, inside)
+    below = jnp.log1p(-p["zero"]) + _positive_log_cdf(law, p, inside)
+    cdf = _complement(above, jnp.logaddexp(jnp.log(p["zero"]), below))
+    return jnp.where(y < 0, -jnp.inf, jnp.where(y < 1, jnp.log(p["zero"]), cdf))
+
+
+def _complement(above: Array, below: Array) -> Array:
+    """log(1 − e^above) where e^above is less than a half, else ``below``."""
+    far = above < LOG_HALF
+    return jnp.where(far, jnp.log1p(-jnp.exp(jnp.where(far, above, LOG_HALF))), below)
+
+
+def _positive_log_cdf(law: Law, p: NamedParams, y: Array) -> Array:
+    """log P(Y ≤ y | Y > 0) for y ≥ 1: (F(y) − f(0))/(1 − f(0)), or from the upper tail, in which
+    nothing cancels where f(0) is close to 1.
+    """
+    gap = law.log_cdf(p, y) - _log_zero(law, p, y)
+    some = ~(gap <= 0)  # and where y is missing: NaN
     between = (
         _log_zero(law, p, y)
         + jnp.where(some, gap, 1.0)
         + special.log1mexp(jnp.where(some, -gap, -1.0))
     )
-    positive = jnp.logaddexp(jnp.log(p["zero"]), _over_hurdle(law, p, y, between))
-    return jnp.where(y < 0, -jnp.inf, jnp.where(some, positive, jnp.log(p["zero"])))
+    below = jnp.where(some, between - _log_positive(law, p, y), -jnp.inf)
+    return _complement(_positive_log_sf(law, p, y), below)
+
+
+def _positive_log_sf(law: Law, p: NamedParams, y: Array) -> Array:
+    """log P(Y > y | Y > 0) for y ≥ 1."""
+    return law.log_sf(p, y) - _log_positive(law, p, y)
 
 
 def _positive_quantile(law: Law, p: NamedParams, share: Array) -> Array:
     """The quantile of the positive counts."""
-    none = jnp.exp(_log_zero(law, p, share))
-    return jnp.maximum(law.quantile(p, none + share * -jnp.expm1(_log_zero(law, p, share))), 1.0)
+    _, most = law.support(p)
+    tail = nearer(partial(_positive_log_cdf, law), partial(_positive_log_sf, law))
+    return smallest_count_from(tail, 1.0, most, p, share)
 
 
 def _hurdle_sample(law: Law, p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
@@ -204,11 +232,18 @@ def _hurdle_sample(law: Law, p: NamedParams, key: Array, shape: tuple[int, ...])
     return jnp.where(jax.random.uniform(zero_key, shape) < p["zero"], 0, drawn)
 
 
-def _positive_moment(law: Law, p: NamedParams, moment: Array) -> Array:
-    """A moment about 0 of the positive counts, from that of the count family."""
-    return moment / jnp.exp(_log_positive(law, p, moment))
+def _positive_mean(law: Law, p: NamedParams) -> Array:
+    """The mean μ/(1 − f(0)) of the positive counts."""
+    mean = law.mean(p)
+    return mean / jnp.exp(_log_positive(law, p, mean))
 
 
 def _hurdle_variance(law: Law, p: NamedParams) -> Array:
-    square = _positive_moment(law, p, law.variance(p) + law.mean(p) ** 2)
-    return (1 - p["zero"]) * square - ((1 - p["zero"]) * _positive_moment(law, p, law.mean(p))) ** 2
+    """(1 − zero)(V + zero·m²), with m the mean of the positive counts and V = σ²/(1 − f(0)) −
+    f(0)m² their variance.
+    """
+    mean = _positive_mean(law, p)
+    spread = law.variance(p)
+    whole = jnp.exp(_log_positive(law, p, spread))
+    inner = spread / whole - jnp.exp(_log_zero(law, p, spread)) * mean**2
+    return (1 - p["zero"]) * (inner + p["zero"] * mean**2)

@@ -24,6 +24,7 @@ Pointwise = Callable[[NamedParams, Array], Array]
 OfParams = Callable[[NamedParams], Array]
 
 PROBABILITY = interval(0.0, 1.0)
+SHARE_OF_AN_ULP = 1e-17  # of 1, in float64
 
 
 def not_whole(y: Array, high: Array) -> Array:
@@ -234,27 +235,30 @@ def _negative_binomial(
 ) -> Family:
     """The negative binomial with a given mean and variance mean + alpha·mean²."""
 
-    def chance(p: NamedParams) -> tuple[Array, Array]:
-        """The size 1/alpha and the odds for which ``prob`` is 1/(1 + odds)."""
-        return 1 / alpha(p), alpha(p) * p["mean"]
+    def chance(p: NamedParams, y: Array | float) -> tuple[Array, Array]:
+        """The size 1/alpha and the odds for which ``prob`` is 1/(1 + odds), finite for the Poisson
+        limit too: there log f moves by alpha((y − mean)² − y)/2, here by less than an ulp.
+        """
+        some = alpha(p) + SHARE_OF_AN_ULP / (1 + p["mean"] + y) ** 2
+        return 1 / some, some * p["mean"]
 
     def log_cdf(p: NamedParams, y: Array) -> Array:
-        size, odds = chance(p)
+        size, odds = chance(p, y)
         return special.log_betaincc(y + 1, size, odds / (1 + odds))
 
     def log_sf(p: NamedParams, y: Array) -> Array:
-        size, odds = chance(p)
+        size, odds = chance(p, y)
         return special.log_betainc(y + 1, size, odds / (1 + odds))
 
     def log_tails(p: NamedParams, y: Array) -> tuple[Array, Array]:
-        size, odds = chance(p)
+        size, odds = chance(p, y)
         above, below = special.log_beta_tails(y + 1, size, odds / (1 + odds))
         return below, above
 
     def sample(p: NamedParams, key: Array, shape: tuple[int, ...]) -> Array:
         # A Poisson whose rate is gamma with this mean and shape 1/alpha.
         gamma_key, count_key = jax.random.split(key)
-        size, odds = chance(p)
+        size, odds = chance(p, 0.0)
         return jax.random.poisson(
             count_key, jnp.exp(jax.random.loggamma(gamma_key, size, shape)) * odds, shape
         )

@@ -12,9 +12,14 @@ import jax.numpy as jnp
 from jaxmle._types import Array, NamedParams, Tree
 
 Tail = Callable[[NamedParams, Array], Array]
+NearTail = Callable[[NamedParams, Array, Array], Array]  # of a value, and whether its lower tail
 # s, low, high, whether s is found; the number of steps.
 Bracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Tree]
+# below, above, whether above reaches, the next stride; the number of steps.
+CountBracket = tuple[jax.Array, jax.Array, jax.Array, jax.Array, Tree]
 
+# 64 steps halve any interval of integers that float64 tells apart to one, after as many doublings
+MAX_STEPS_OF_COUNTS = 128
 MAX_QUANTILE_STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
 MAX_LOG_OF_A_SCALE = 700.0  # exp(±700) is finite in float64
 # Where log f and log F are larger than this, the slope exp(log f − log F) has lost its digits.
@@ -63,7 +68,8 @@ def solve(
 
     @jax.custom_jvp
     def root(p: NamedParams, q: Array, low: Array, high: Array) -> Array:
-        y = _ascend(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
+        shape = _shape(log_cdf, p, q)
+        y = _ascend(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], shape)
         return jnp.clip(y, low, high)
 
     @root.defjvp
@@ -78,11 +84,12 @@ def solve(
     return root(p, q, low, high)
 
 
-def _shape(p: NamedParams, q: Array) -> tuple[int, ...]:
-    return jnp.broadcast_shapes(
-        jnp.shape(q),
-        *(jnp.shape(leaf) for leaf in p.values() if not isinstance(leaf, dict | tuple)),
-    )
+def _shape(log_cdf: Tail, p: NamedParams, q: Array) -> tuple[int, ...]:
+    """The shape of the values: that of the distribution function, since a parameter of a mixture
+    may have an axis of its own.
+    """
+    shape: tuple[int, ...] = jax.eval_shape(log_cdf, p, q).shape
+    return jnp.broadcast_shapes(jnp.shape(q), shape)
 
 
 def _ascend(
@@ -133,27 +140,60 @@ def smallest_count(
     """The smallest integer y with distribution function at least q, by bisection.
 
     Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)).
-    Probabilities are compared in the nearer tail.
     """
     p, q, mean, variance, low, high = jax.lax.stop_gradient((p, q, mean, variance, low, high))
-    shape = _shape(p, q)
     sd = jnp.sqrt(variance)
     below = jnp.maximum(jnp.floor(mean - sd * jnp.sqrt((1 - q) / q)), low) - 1
     above = jnp.minimum(jnp.ceil(mean + sd * jnp.sqrt(q / (1 - q))) + 1, high)
-    slack = 4 * jnp.finfo(jnp.result_type(float)).eps  # q computed as F(y) gives back y
+    return _search_counts(nearer(log_cdf, log_sf), below, above, above, p, q)
 
-    def reaches(y: Array) -> Array:
-        return jnp.where(
-            q <= 0.5,
-            log_cdf(p, y) >= jnp.log(q) - slack * (1 + jnp.abs(jnp.log(q))),
-            log_sf(p, y) <= jnp.log1p(-q) + slack * (1 + jnp.abs(jnp.log1p(-q))),
+
+def smallest_count_from(tail: NearTail, low: Tree, high: Tree, p: NamedParams, q: Array) -> Array:
+    """The smallest integer y ≥ low with distribution function at least q, if the moments are not
+    known: steps up from low are doubled until they reach it, then by bisection.
+    """
+    p, q, low, high = jax.lax.stop_gradient((p, q, low, high))
+    first = jnp.asarray(low, q.dtype)
+    return _search_counts(tail, first - 1, first, jnp.floor(jnp.asarray(high, q.dtype)), p, q)
+
+
+def nearer(log_cdf: Tail, log_sf: Tail) -> NearTail:
+    """The log of the lower tail where that is asked for, else of the upper one."""
+    return lambda p, y, lower: jnp.where(lower, log_cdf(p, y), log_sf(p, y))
+
+
+def _search_counts(
+    tail: NearTail, below: Array, above: Array, last: Array, p: NamedParams, q: Array
+) -> Array:
+    """The smallest integer above ``below`` that reaches q; at most ``last``.
+
+    Probabilities are compared in the nearer tail. ``above`` moves up in doubled steps until it
+    reaches q or is ``last``; from then on the interval is halved.
+    """
+    lower = q <= 0.5
+    goal = jnp.where(lower, jnp.log(q), jnp.log1p(-q))
+    slack = 4 * jnp.finfo(jnp.result_type(float)).eps * (1 + jnp.abs(goal))
+    shape = _shape(lambda p, y: tail(p, y, lower), p, q)
+    below, above, last = (jnp.broadcast_to(end, shape) for end in (below, above, last))
+
+    def going(state: CountBracket) -> Array:
+        below, above, bracketed, _, count = state
+        return jnp.any(~bracketed | (above - below > 1)) & (count < MAX_STEPS_OF_COUNTS)
+
+    def step(state: CountBracket) -> CountBracket:
+        below, above, bracketed, stride, count = state
+        y = jnp.where(bracketed, jnp.floor(0.5 * (below + above)), above)
+        value = tail(p, y, lower)
+        # q computed as F(y) gives back y
+        enough = jnp.where(lower, value >= goal - slack, value <= goal + slack) | (y >= last)
+        further = jnp.where(bracketed, above, jnp.minimum(y + stride, last))
+        return (
+            jnp.where(enough, below, y),
+            jnp.where(enough, y, further),
+            bracketed | enough,
+            2 * stride,
+            count + 1,
         )
 
-    def step(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        below, above = ends
-        middle = jnp.floor(0.5 * (below + above))
-        enough = reaches(middle)
-        return jnp.where(enough, below, middle), jnp.where(enough, middle, above)
-
-    ends = (jnp.broadcast_to(below, shape), jnp.broadcast_to(above, shape))
-    return jax.lax.fori_loop(0, 64, step, ends)[1]
+    state = (below, above, above >= last, jnp.ones(()), 0)
+    return jax.lax.while_loop(going, step, state)[1]

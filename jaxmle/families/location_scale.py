@@ -21,7 +21,7 @@ from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.gamma import EULER_GAMMA
 from jaxmle.special.stirling import HALF_LOG_2PI
-from jaxmle.special.student import scaled_log, shrunk
+from jaxmle.special.student import scaled_log, shrunk, student_t_df_information
 
 LOG_2 = math.log(2)
 LOG_PI = math.log(math.pi)
@@ -210,10 +210,10 @@ def _student_information(p: NamedParams) -> tuple[Array, float, Array]:
 
 def _student_df_information(p: NamedParams) -> dict[tuple[str, str], Array]:
     df = p["df"]
-    df_entry = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (
-        2 * df * (df + 1) * (df + 3)
-    )
-    return {("df", "df"): df_entry, ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3))}
+    return {
+        ("df", "df"): student_t_df_information(df),
+        ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3)),
+    }
 
 
 def _student_variance(p: NamedParams) -> Array:

@@ -49,6 +49,11 @@ LINKS = {
 }
 
 
+def _probabilities(link: Link, eta: Array) -> tuple[Array, Array, Array]:
+    """p, log p and log(1 − p), the natural parameters of a binary response."""
+    return link.p(eta), link.log_p(eta), link.log_q(eta)
+
+
 def logit_logpmf(eta: Tree, row: Tree) -> Array:
     """The log probability y η − log(1 + e^η) under a logit link."""
     return row["y"] * eta["eta"] - softplus(eta["eta"])
@@ -107,7 +112,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
         ),
         functools.partial(_start_values, link=link, trials=None, offset=offset),
         None,
-        lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),),
+        lambda params, data: _probabilities(LINKS[link], eta_of(params, data, offset)),
         response_laws.bernoulli,
         coding=(coding.binary(), *coding.optional(offset)),
     )
@@ -209,7 +214,7 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
         None,
         lambda params, data: (
             jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)),
-            ends.p(eta),
+            *_probabilities(ends, eta),
         ),
         response_laws.binomial,
         coding=(

@@ -169,7 +169,8 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
     of cases. Parameters: ``beta`` (q,).
 
     One term for each stratum. The likelihood is exact; a stratum without cases, or with only cases,
-    contributes 0.
+    contributes 0. ``predict`` is the probability of each member to be a case, and ``sample`` draws
+    as many cases as the stratum has; one if it has none.
 
     Args:
         cases: the largest number of cases in a stratum.
@@ -195,9 +196,11 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
         functools.partial(conditional_terms, cases=cases, real=real),
         _start_conditional,
         None,
-        functools.partial(_conditional_natural, real=real),
+        functools.partial(_conditional_natural, cases=cases, real=real),
         response_laws.PredictiveLaw(
-            mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True
+            mean=lambda probabilities, *_: probabilities,
+            sample=functools.partial(_sample_cases, cases=cases),
+            discrete=True,
         ),
         coding=_matched_coding(cases, real),
     )
@@ -208,21 +211,53 @@ def _matched_coding(cases: int, real: str | None) -> tuple[coding.Rule, ...]:
     return (*real_rule, coding.binary(fractions=False), coding.at_most(cases, "y", real))
 
 
-def _conditional_natural(params: Tree, data: Tree, real: str | None) -> tuple[Array]:
-    eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
-    return (
-        jax.nn.softmax(
-            eta if real is None else jnp.where(jnp.asarray(data[real]) > 0, eta, -jnp.inf), axis=1
-        ),
-    )
+def _conditional_natural(
+    params: Tree, data: Tree, cases: int, real: str | None
+) -> tuple[Array, Array, Array]:
+    """The probability of each member to be a case, and the log odds (strata, members), −1e18 for
+    padding; the number of cases (strata,), one where there are none.
+    """
+    eta: jax.Array = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
+    if real is not None:
+        eta = jnp.where(jnp.asarray(data[real]) > 0, eta, LOG_OF_ZERO)
+    if cases == 1 or "y" not in data:
+        return jax.nn.softmax(eta, axis=1), eta, jnp.ones_like(eta[:, 0])
+    member = 1.0 if real is None else jnp.asarray(data[real])
+    count = jnp.maximum(jnp.sum(jnp.asarray(data["y"]) * member, axis=1), 1.0)
+
+    def log_size(eta: jax.Array) -> jax.Array:
+        """The sum over strata of the log of Σ e^{Σ_cases η}, whose slopes are the probabilities."""
+        order = jnp.arange(cases + 1)[None, :] == count[:, None]
+        return jnp.sum(jnp.where(order, _log_choices(eta, cases), 0.0))
+
+    return jax.grad(log_size)(eta), eta, count
 
 
-def _sample_case(key: Array, probabilities: Array) -> Array:
-    """One case for each stratum, (strata, members)."""
-    case = jax.random.categorical(key, jnp.log(probabilities), axis=1)
-    return (jnp.arange(probabilities.shape[1])[None, :] == case[:, None]).astype(
-        probabilities.dtype
-    )
+def _sample_cases(
+    key: jax.Array, probabilities: jax.Array, eta: jax.Array, count: jax.Array, cases: int
+) -> jax.Array:
+    """As many cases for each stratum as it had, (strata, members), member by member: with r cases
+    left, a member is one with probability e^η S(r − 1)/(S(r) of it and all later ones), S the
+    elementary symmetric functions of the later odds.
+    """
+    start = jnp.full((eta.shape[0], cases + 1), LOG_OF_ZERO, eta.dtype).at[:, 0].set(0.0)
+
+    def before(later: jax.Array, member: jax.Array) -> tuple[jax.Array, jax.Array]:
+        more = jnp.logaddexp(later[:, 1:], later[:, :-1] + member[:, None])
+        return later.at[:, 1:].set(more), later
+
+    _, later = jax.lax.scan(before, start, eta.T, reverse=True)
+
+    def draw(left: jax.Array, member: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        log_odds, later, u = member
+        with_it = log_odds + jnp.take_along_axis(later, jnp.maximum(left - 1, 0)[:, None], 1)[:, 0]
+        without = jnp.take_along_axis(later, left[:, None], 1)[:, 0]
+        case = (left > 0) & (jnp.log(u) < with_it - jnp.logaddexp(with_it, without))
+        return left - case, case
+
+    u: jax.Array = jnp.asarray(response_laws.uniform(key, eta))
+    _, drawn = jax.lax.scan(draw, count.astype(int), (eta.T, later, u.T))
+    return drawn.T.astype(eta.dtype)
 
 
 def _start_conditional(data: Tree) -> Tree:
@@ -234,25 +269,31 @@ def _start_conditional(data: Tree) -> Tree:
 
 
 class Cumulative(NamedTuple):
-    """The distribution on the latent scale: log F, log(1 − F), the log of a difference, F itself,
-    and the size of one logit on its scale.
+    """The distribution on the latent scale: log F, log(1 − F), the log of a difference, F and 1 − F
+    themselves, and the size of one logit on its scale.
     """
 
     log_below: Callable[[Array], Array]
     log_above: Callable[[Array], Array]
     log_gap: Callable[[Array, Array], Array]
     below: Callable[[Array], Array]
+    above: Callable[[Array], Array]
     logit: float
 
 
 CUMULATIVE = {
-    "logit": Cumulative(log_sigmoid, lambda z: log_sigmoid(-z), log_expit_diff, sigmoid, 1.0),
-    "probit": Cumulative(log_ndtr, lambda z: log_ndtr(-z), log_ndtr_diff, ndtr, 0.6),
+    "logit": Cumulative(
+        log_sigmoid, lambda z: log_sigmoid(-z), log_expit_diff, sigmoid, lambda z: sigmoid(-z), 1.0
+    ),
+    "probit": Cumulative(
+        log_ndtr, lambda z: log_ndtr(-z), log_ndtr_diff, ndtr, lambda z: ndtr(-z), 0.6
+    ),
     "cloglog": Cumulative(
         log_cloglog,
         lambda z: -held_exp(z),
         log_weibull_diff,
         lambda z: -jnp.expm1(-held_exp(z)),
+        lambda z: jnp.exp(-held_exp(z)),
         0.8,
     ),
 }
@@ -313,13 +354,14 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
 
 
 def _ordinal_natural(params: Tree, data: Tree, link: str) -> tuple[Array]:
+    """Differences of F at neighbouring cuts, or of 1 − F where that is the smaller one."""
     eta = eta_of(params, data)
-    cut = jnp.asarray(params["cut"])
-    below = CUMULATIVE[link].below(cut[None, :] - eta[:, None])
-    ends = jnp.concatenate(
-        [jnp.zeros_like(eta[:, None]), below, jnp.ones_like(eta[:, None])], axis=1
-    )
-    return (jnp.diff(ends, axis=1),)
+    z = jnp.asarray(params["cut"])[None, :] - eta[:, None]
+    none = jnp.zeros_like(eta[:, None])
+    below = jnp.concatenate([none, CUMULATIVE[link].below(z), none + 1], axis=1)
+    above = jnp.concatenate([none + 1, CUMULATIVE[link].above(z), none], axis=1)
+    low = below[:, :-1] < 0.5
+    return (jnp.where(low, jnp.diff(below, axis=1), above[:, :-1] - above[:, 1:]),)
 
 
 def _start_ordinal(data: Tree, classes: int, link: str) -> Tree:

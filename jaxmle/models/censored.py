@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jax.scipy.special import ndtr
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
+from jaxmle.families import combinators, location_scale
 from jaxmle.likelihood.regression import Predictor, linear, regression
 from jaxmle.models.common import coding
 from jaxmle.models.common.censoring import Censoring
@@ -20,10 +22,10 @@ from jaxmle.models.common.log_differences import log_ndtr, log_ndtr_diff
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import PredictiveLaw, uniform
+from jaxmle.models.common.response_laws import PredictiveLaw, of_family, uniform
 from jaxmle.models.common.start_values import column, regress, spread
 from jaxmle.parameters.constraints import positive
-from jaxmle.special.normal import ndtri
+from jaxmle.special.normal import lower_hazard, ndtri
 from jaxmle.special.stirling import HALF_LOG_2PI
 
 MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
@@ -178,68 +180,57 @@ def _start_values(data: Tree, offset: str | None) -> Tree:
 # ---------------------------------------------------------------- what is recorded
 
 
-def _standard(limit: float, mu: Array, sigma: Array) -> tuple[Array, Array, Array]:
-    """The limit z in standard units, φ(z) and zφ(z), both 0 where it is infinite."""
+def _standard(limit: float, mu: Array, sigma: Array, log_inside: Array) -> tuple[Array, Array]:
+    """φ(z) and zφ(z) over the probability inside, z the limit in standard units; both 0 where it is
+    infinite.
+    """
     if math.isinf(limit):
-        return jnp.full_like(mu, limit), jnp.zeros_like(mu), jnp.zeros_like(mu)
+        return jnp.zeros_like(mu), jnp.zeros_like(mu)
     z = (limit - mu) / sigma
-    density = jnp.exp(-0.5 * z * z - HALF_LOG_2PI)
-    return z, density, z * density
+    ratio = jnp.exp(-0.5 * z * z - HALF_LOG_2PI - log_inside)
+    return ratio, z * ratio
 
 
-def _inner_moments(low: float, high: float, mu: Array, sigma: Array) -> tuple[Array, Array, Array]:
-    """P(inside), and mean and second moment of N(μ, σ²) given that it is inside."""
-    _, density_low, product_low = _standard(low, mu, sigma)
-    _, density_high, product_high = _standard(high, mu, sigma)
-    inside = jnp.exp(_log_inside(low, high, mu, sigma))
-    shift = (density_low - density_high) / inside
-    mean = mu + sigma * shift
-    scaled_square = 1 + (product_low - product_high) / inside
-    square = mu**2 + 2 * mu * sigma * shift + sigma**2 * scaled_square
-    return inside, mean, square
+def _inner_moments(low: float, high: float, mu: Array, sigma: Array) -> tuple[Array, Array]:
+    """Mean and variance of N(μ, σ²) given that it is inside."""
+    if math.isinf(low) or math.isinf(high):
+        # From the limit, at a distance that nothing cancels in.
+        end, side = (high, -1.0) if math.isinf(low) else (low, 1.0)
+        hazard, rest = lower_hazard(jnp.asarray(side * (mu - end) / sigma))
+        return end + side * sigma * rest, sigma**2 * (1 - hazard * rest)
+    log_inside = _log_inside(low, high, mu, sigma)
+    at_low, product_low = _standard(low, mu, sigma, log_inside)
+    at_high, product_high = _standard(high, mu, sigma, log_inside)
+    shift = at_low - at_high
+    return mu + sigma * shift, sigma**2 * (1 + (product_low - product_high) - shift**2)
 
 
 def _truncated_law(low: float, high: float) -> PredictiveLaw:
-    def bounds(mu: Array, sigma: Array) -> tuple[Array, Array]:
-        return ndtr(_standard(low, mu, sigma)[0]), ndtr(_standard(high, mu, sigma)[0])
-
-    def variance(mu: Array, sigma: Array) -> Array:
-        _, mean, square = _inner_moments(low, high, mu, sigma)
-        return square - mean**2
-
-    def cdf(y: Array, mu: Array, sigma: Array) -> Array:
-        below_low, below_high = bounds(mu, sigma)
-        share = (ndtr((y - mu) / sigma) - below_low) / (below_high - below_low)
-        return jnp.clip(share, 0.0, 1.0)
-
-    def quantile(level: Array, mu: Array, sigma: Array) -> Array:
-        below_low, below_high = bounds(mu, sigma)
-        from_below = mu + sigma * ndtri(below_low + level * (below_high - below_low))
-        # If the interval lies above the mean, probabilities of the upper tail keep their digits.
-        above_high = 1 - below_high if math.isinf(high) else ndtr((mu - high) / sigma)
-        above_low = 1 - below_low if math.isinf(low) else ndtr((mu - low) / sigma)
-        from_above = mu - sigma * ndtri(above_low - level * (above_low - above_high))
-        return jnp.where(below_low > 0.5, from_above, from_below)
-
-    return PredictiveLaw(
-        mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1],
-        variance=variance,
-        cdf=cdf,
-        quantile=quantile,
-        sample=lambda key, mu, sigma: quantile(uniform(key, mu), mu, sigma),
+    """The normal distribution between limits, accurate however far these are from its mean."""
+    family = combinators.truncated(location_scale.normal, low, high)
+    law = of_family(family, lambda mu, sigma: {"loc": mu, "scale": sigma})
+    return replace(
+        law,
+        mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[0],
+        variance=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1],
     )
 
 
 def _censored_law(low: float, high: float) -> PredictiveLaw:
     def power(k: int, mu: Array, sigma: Array) -> Array:
         """E yᵏ, k = 1 or 2: what lies inside, and the mass on each limit."""
-        inside, *moments = _inner_moments(low, high, mu, sigma)
+        mean, variance = _inner_moments(low, high, mu, sigma)
+        moment = mean if k == 1 else variance + mean**2
         below = 0.0 if math.isinf(low) else low**k * ndtr((low - mu) / sigma)
         above = 0.0 if math.isinf(high) else high**k * ndtr((mu - high) / sigma)
-        return inside * moments[k - 1] + below + above
+        return jnp.exp(_log_inside(low, high, mu, sigma)) * moment + below + above
 
     def cdf(y: Array, mu: Array, sigma: Array) -> Array:
         return jnp.where(y < low, 0.0, jnp.where(y >= high, 1.0, ndtr((y - mu) / sigma)))
+
+    def tails(y: Array, mu: Array, sigma: Array) -> tuple[Array, Array]:
+        above = jnp.where(y < low, 1.0, jnp.where(y >= high, 0.0, ndtr((mu - y) / sigma)))
+        return cdf(y, mu, sigma), above
 
     def quantile(level: Array, mu: Array, sigma: Array) -> Array:
         return jnp.clip(mu + sigma * ndtri(level), low, high)
@@ -248,6 +239,7 @@ def _censored_law(low: float, high: float) -> PredictiveLaw:
         mean=lambda mu, sigma: power(1, mu, sigma),
         variance=lambda mu, sigma: power(2, mu, sigma) - power(1, mu, sigma) ** 2,
         cdf=cdf,
+        tails=tails,
         quantile=quantile,
         sample=lambda key, mu, sigma: quantile(uniform(key, mu), mu, sigma),
     )

@@ -19,8 +19,7 @@ from jaxmle.models.common.predictors import constant, eta_of
 from jaxmle.models.common.response_laws import PredictiveLaw, uniform
 from jaxmle.models.common.start_values import column, design, fitted, least_squares, regress, spread
 from jaxmle.parameters.constraints import positive
-from jaxmle.special.gamma import trigamma
-from jaxmle.special.student import student_t_logpdf
+from jaxmle.special.student import student_t_df_information, student_t_logpdf
 
 # ---------------------------------------------------------------- Student's t
 
@@ -42,9 +41,7 @@ def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
     if df is not None:
         return jnp.diag(jnp.stack([centre, scale]))
     cross = -2 / (s * (v + 1) * (v + 3))
-    freedom = 0.25 * (trigamma(v / 2) - trigamma((v + 1) / 2)) - (v + 5) / (
-        2 * v * (v + 1) * (v + 3)
-    )
+    freedom = student_t_df_information(v)
     return jnp.stack(
         [
             jnp.stack([centre, zero, zero]),
@@ -235,6 +232,12 @@ def asymmetric_laplace(level: float) -> PredictiveLaw:
         below = level * jnp.exp((1 - level) * jnp.minimum(z, 0.0))
         return jnp.where(z < 0, below, 1 - (1 - level) * jnp.exp(-level * jnp.maximum(z, 0.0)))
 
+    def tails(y: Array, mu: Array, scale: Array) -> tuple[Array, Array]:
+        z = (y - mu) / scale
+        beyond = (1 - level) * jnp.exp(-level * jnp.maximum(z, 0.0))
+        below = cdf(y, mu, scale)
+        return below, jnp.where(z < 0, 1 - below, beyond)
+
     def inverse(p: Array, mu: Array, scale: Array) -> Array:
         left = jnp.log(jnp.minimum(p, level) / level) / (1 - level)
         return mu + scale * jnp.where(
@@ -247,6 +250,7 @@ def asymmetric_laplace(level: float) -> PredictiveLaw:
             scale**2 * (1 - 2 * level + 2 * level**2) / (level * (1 - level)) ** 2
         ),
         cdf=cdf,
+        tails=tails,
         quantile=inverse,
         sample=lambda key, mu, scale: inverse(uniform(key, mu), mu, scale),
     )

@@ -93,6 +93,7 @@ def ar1() -> Model:
         mean=lambda mean, sd, *_: mean,
         variance=lambda mean, sd, *_: sd**2,
         cdf=lambda y, mean, sd, *_: ndtr((y - mean) / sd),
+        tails=lambda y, mean, sd, *_: (ndtr((y - mean) / sd), ndtr((mean - y) / sd)),
         quantile=lambda level, mean, sd, *_: mean + sd * ndtri(level),
         sample=_ar1_sample,
     )
@@ -196,6 +197,7 @@ def garch() -> Model:
         mean=lambda mu, sd, *_: mu,
         variance=lambda mu, sd, *_: sd**2,
         cdf=lambda y, mu, sd, *_: ndtr((y - mu) / sd),
+        tails=lambda y, mu, sd, *_: (ndtr((y - mu) / sd), ndtr((mu - y) / sd)),
         quantile=lambda level, mu, sd, *_: mu + sd * ndtri(level),
         sample=_garch_sample,
     )

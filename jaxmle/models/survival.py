@@ -321,6 +321,10 @@ def _times(F: Error) -> PredictiveLaw:
             jnp.inf,
         )
 
+    def tails(y: Array, eta: Array, scale: Array) -> tuple[Array, Array]:
+        z = (jnp.log(y) - eta) / scale
+        return jnp.exp(F.log_cdf(z)), jnp.exp(F.log_survival(z))
+
     def sample(key: Array, eta: Array, scale: Array) -> dict[str, Array]:
         return {
             "time": jnp.exp(eta + scale * F.quantile(uniform(key, eta))),
@@ -330,7 +334,8 @@ def _times(F: Error) -> PredictiveLaw:
     return PredictiveLaw(
         mean=mean,
         variance=variance,
-        cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
+        cdf=lambda y, eta, scale: tails(y, eta, scale)[0],
+        tails=tails,
         quantile=lambda level, eta, scale: jnp.exp(eta + scale * F.quantile(level)),
         sample=sample,
         log_survival=lambda time, eta, scale: F.log_survival((jnp.log(time) - eta) / scale),

@@ -231,7 +231,7 @@ def _poisson(k: jax.Array, log_mean: jax.Array) -> jax.Array:
         -0.5 * jnp.log(up)
         - HALF_LOG_2PI
         - stirling_series(1 / up)
-        - up * _excess_of_log(epsilon, log_mean - jnp.log(up))
+        - up * excess_of_log(epsilon, log_mean - jnp.log(up))
     )
     few = jnp.where(many, 0.0, k)
     plain = (
@@ -242,7 +242,7 @@ def _poisson(k: jax.Array, log_mean: jax.Array) -> jax.Array:
     return jnp.where(k < 0, -jnp.inf, jnp.where(many, saddle, plain))
 
 
-def _excess_of_log(delta: jax.Array, log_ratio: jax.Array) -> jax.Array:
+def excess_of_log(delta: jax.Array, log_ratio: jax.Array) -> jax.Array:
     """δ − log(1 + δ), with log(1 + δ) given for the places where it is far from 0."""
     return jnp.where(jnp.abs(delta) <= (2 + delta) / 3, excess(delta, 1 + delta), delta - log_ratio)
 
@@ -260,16 +260,24 @@ def _poisson_jvp(
 @jax.custom_jvp
 def _negative_binomial(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     count = _count(k)
-    odds = 1 + alpha * mu
-    ratio = (1 + alpha * count) / (1 + alpha * mu)
-    distance = (count - mu) / odds
     some = count > 0
     up = jnp.where(some, count, 1.0)
     base = jnp.where(some, 0.5 * jnp.log(up) + HALF_LOG_2PI + stirling_error(1 / up), 0.0)
-    at_count = jnp.where(some, up * excess(-distance / up, mu * ratio / up), mu / odds)
-    at_size = alpha * distance**2 * excess_quotient(alpha * distance, ratio)
-    value = _dispersion_part(count, alpha) - base - at_count - at_size
+    value = (
+        _dispersion_part(count, alpha) - base - 0.5 * negative_binomial_deviance(count, mu, alpha)
+    )
     return jnp.where(k < 0, -jnp.inf, jnp.where(alpha < 0, jnp.nan, value))
+
+
+def negative_binomial_deviance(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
+    """2 (ℓ at the mean k − ℓ) for counts k ≥ 0, smooth in α ≥ 0: the Poisson's at 0."""
+    odds = 1 + alpha * mu
+    ratio = (1 + alpha * k) / odds
+    distance = (k - mu) / odds
+    some = k > 0
+    up = jnp.where(some, k, 1.0)
+    at_count = jnp.where(some, up * excess(-distance / up, mu * ratio / up), mu / odds)
+    return 2 * (at_count + alpha * distance**2 * excess_quotient(alpha * distance, ratio))
 
 
 def _count(k: jax.Array) -> jax.Array:

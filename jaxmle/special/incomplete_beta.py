@@ -126,7 +126,9 @@ def upper_is_smaller(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> 
     lower integrand would be a plateau.
     """
     total = a + b
-    return (x * total > jnp.maximum(a, 1.0)) | ((y * total < 1) & (x > 0.5))
+    # x·total > a, from y where x rounds to 1 and b is lost in the sum
+    above_mean = jnp.where(x > 0.5, b > y * total, x * total > a)
+    return (above_mean & (x * total > 1)) | ((y * total < 1) & (x > 0.5))
 
 
 @jax.custom_jvp

@@ -144,6 +144,11 @@ def _remainder(x: jax.Array) -> jax.Array:
     return jnp.where(x < 0, _upper(jnp.abs(x))[1], _slope(x) + x)
 
 
+def lower_hazard(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """φ(x)/Φ(x), and the same plus x, which it keeps the digits of, elementwise."""
+    return _slope(x), _remainder(x)
+
+
 @_log_ndtr.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _log_ndtr(*primals), _slope(*primals) * tangents[0]

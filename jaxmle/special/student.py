@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxmle.special.exponential import log1mexp
-from jaxmle.special.gamma import ARGUMENT_SHIFT, BERNOULLI_NUMBERS, gammaln
+from jaxmle.special.gamma import ARGUMENT_SHIFT, BERNOULLI_NUMBERS, gammaln, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
 
@@ -26,6 +26,8 @@ _HALF_STEP = tuple(
 )
 # y below which log(1 + y)/y = 1 − y/2 + … is two terms: the third, y²/3, is below 4e-17
 MAX_ARGUMENT_OF_TWO_TERMS = 1e-8
+
+MIN_DF_FOR_SERIES = 50.0  # the next term is 1e-13 of the sum, as is the rounding of the direct form
 
 
 def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
@@ -103,6 +105,26 @@ def student_t_logsf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     """
     z, df = jnp.broadcast_arrays(*promote(z, df))
     return _log_lower(-z, df)
+
+
+def student_t_df_information(df: jax.Array) -> jax.Array:
+    """The expected information of df in one observation, elementwise: (ψ'(ν/2) − ψ'((ν + 1)/2))/4 −
+    (ν + 5)/(2ν(ν + 1)(ν + 3)) (Lange, Little & Taylor 1989, appendix B).
+
+    It goes as 7/(2ν⁴), and its terms as 1/(2ν²). The first is Σ (−1)ᵏ/(ν + k)², for large ν 1/(2ν²)
+    + 1/(2ν³) − 1/(2ν⁵) + 3/(2ν⁷) − 17/(2ν⁹) + 155/(2ν¹¹) − …, by Boole's summation formula; less
+    the second, its leading terms are (7ν + 3)/(2ν³(ν + 1)(ν + 3)).
+    """
+    large = df > MIN_DF_FOR_SERIES
+    v = jnp.where(large, df, MIN_DF_FOR_SERIES)
+    w = 1 / (v * v)
+    rest = horner(w, [-0.5, 1.5, -8.5, 77.5]) * w * w / v
+    series = (7 * v + 3) / (2 * v**3 * (v + 1) * (v + 3)) + rest
+    few = jnp.where(large, 1.0, df)
+    direct = 0.25 * (trigamma(few / 2) - trigamma((few + 1) / 2)) - (few + 5) / (
+        2 * few * (few + 1) * (few + 3)
+    )
+    return jnp.where(large, series, direct)
 
 
 def _log_lower(z: jax.Array, df: jax.Array) -> jax.Array:

@@ -12,8 +12,7 @@ import numpy as np
 
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
-from jaxmle.models.common.response_laws import uniform
-from jaxmle.special.normal import ndtri
+from jaxmle.models.common.response_laws import normal_score, uniform
 
 
 class Censoring(NamedTuple):
@@ -32,15 +31,13 @@ class Censoring(NamedTuple):
 
     def residual(self, key: Array | None, params: Tree, data: Tree) -> Array:
         """Φ⁻¹ of a draw from the distribution between the ends: standard normal if the model is
-        correct (Dunn & Smyth 1996). Working with the smaller of F and 1 − F keeps the digits in
-        either tail.
+        correct (Dunn & Smyth 1996).
         """
         first, last = self.ends(params, data)
         share = 0.5 if key is None else uniform(key, first)
         above = jnp.exp(last) + share * (jnp.exp(first) - jnp.exp(last))
         below = -jnp.expm1(first) + (1 - share) * (jnp.expm1(first) - jnp.expm1(last))
-        low = below < 0.5
-        return jnp.where(low, ndtri(jnp.where(low, below, 0.5)), -ndtri(jnp.where(low, 0.5, above)))
+        return normal_score(below, above)
 
     def refuse(self, kind: str, data: Tree, key: Array | None) -> None:
         """Raise if residuals of this kind are not defined for these rows, or need a random key and

@@ -2,21 +2,23 @@
 distribution function, quantile, sampler.
 
 Each is a function of arrays (n,), with its own argument first: ``cdf(y, *natural)``,
-``quantile(level, *natural)``, ``sample(key, *natural)``.
+``tails(y, *natural)``, P(Y ≤ y) and P(Y > y), ``quantile(level, *natural)``, ``sample(key,
+*natural)``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
 
 from jaxmle._types import Array, Function, Tree
 from jaxmle.families import bounded, compound, counts, location_scale, positive
 from jaxmle.families.family import Family
+from jaxmle.special.counts import excess_of_log, negative_binomial_deviance
 from jaxmle.special.normal import ndtri
+from jaxmle.special.stirling import excess
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class PredictiveLaw:
     mean: Function | None = None
     variance: Function | None = None
     cdf: Function | None = None
+    tails: Function | None = None
     quantile: Function | None = None
     sample: Function | None = None
     deviance: Function | None = None  # d(y, *natural) = 2(ℓ_saturated − ℓ)
@@ -74,18 +77,26 @@ def _deviance(law: PredictiveLaw, y: Array, *natural: Array) -> Array:
 
 
 def _quantile_residual(law: PredictiveLaw, y: Array, key: Array, *natural: Array) -> Array:
-    high = law.cdf(y, *natural)  # type: ignore[misc]
-    if not law.discrete:
-        return ndtri(high)
-    low = law.cdf(y - 1, *natural)  # type: ignore[misc]
-    return ndtri(low + (high - low) * uniform(key, high))
+    below, above = law.tails(y, *natural)  # type: ignore[misc]
+    if law.discrete:
+        share = uniform(key, below)
+        less, rest = law.tails(y - 1, *natural)  # type: ignore[misc]
+        below = less + share * (below - less)
+        above = above + (1 - share) * (rest - above)
+    return normal_score(below, above)
+
+
+def normal_score(below: Array, above: Array) -> Array:
+    """Φ⁻¹ of a probability, from the smaller of it and its complement, which has the digits."""
+    low = below < 0.5
+    return jnp.where(low, ndtri(jnp.where(low, below, 0.5)), -ndtri(jnp.where(low, 0.5, above)))
 
 
 RESIDUALS: dict[str, tuple[Function, tuple[str, ...]]] = {
     "response_residual": (_response, ("mean",)),
     "pearson_residual": (_pearson, ("mean", "variance")),
     "deviance_residual": (_deviance, ("mean", "deviance")),
-    "quantile_residual": (_quantile_residual, ("cdf",)),
+    "quantile_residual": (_quantile_residual, ("cdf", "tails")),
 }
 
 
@@ -135,6 +146,12 @@ def of_family(
     def spread(*natural: Array) -> dict[str, Array]:
         return parameters(*natural)
 
+    def tails(y: Array, *natural: Array) -> tuple[Array, Array]:
+        p = family.read(spread(*natural))
+        law = family.law
+        logs = law.log_tails(p, y) if law.log_tails else (law.log_cdf(p, y), law.log_sf(p, y))
+        return jnp.exp(logs[0]), jnp.exp(logs[1])
+
     def sample(key: Array, *natural: Array) -> Array:
         return family.sample(spread(*natural), key, jnp.shape(natural[0])).astype(
             jnp.result_type(natural[0])
@@ -144,6 +161,7 @@ def of_family(
         mean=lambda *natural: family.mean(spread(*natural)),
         variance=lambda *natural: family.variance(spread(*natural)),
         cdf=lambda y, *natural: jnp.exp(family.log_cdf(spread(*natural), y)),
+        tails=tails,
         quantile=lambda level, *natural: family.quantile(
             spread(*natural), jnp.broadcast_to(level, jnp.shape(natural[0]))
         ),
@@ -166,7 +184,7 @@ student_t = of_family(
 gamma = of_family(
     positive.gamma,
     lambda mu, shape: {"shape": shape, "rate": shape / mu},
-    lambda y, mu, shape: 2 * shape * ((y - mu) / mu - jnp.log(y / mu)),
+    lambda y, mu, shape: 2 * shape * excess((y - mu) / mu, y / mu),
 )
 inverse_gaussian = of_family(
     positive.inverse_gaussian,
@@ -179,16 +197,26 @@ beta = of_family(bounded.beta, lambda mu, phi: {"shape1": mu * phi, "shape2": (1
 # ---------------------------------------------------------------- discrete
 
 
-def _binomial_deviance(y: Array, n: Array, p: Array) -> Array:
-    return 2 * (xlogy(y, y) - xlogy(y, n * p) + xlogy(n - y, n - y) - xlogy(n - y, n * (1 - p)))
+def _unit_deviance(k: Tree, mean: Tree, log_mean: Tree) -> Array:
+    """k log(k/m) − k + m for counts k ≥ 0 of mean m, without cancellation at k ≈ m."""
+    some = k > 0
+    up = jnp.where(some, k, 1.0)
+    return jnp.where(some, up * excess_of_log((mean - up) / up, log_mean - jnp.log(up)), mean)
 
 
-def _bernoulli_deviance(y: Array, p: Array) -> Array:
-    return _binomial_deviance(y, jnp.ones_like(p), p)
+def _binomial_deviance(y: Array, n: Array, p: Array, log_p: Array, log_q: Array) -> Array:
+    log_n = jnp.log(n)
+    successes = _unit_deviance(y, n * p, log_n + log_p)
+    return 2 * (successes + _unit_deviance(n - y, n * jnp.exp(log_q), log_n + log_q))
 
 
-def _negative_binomial_deviance(y: Array, mu: Array, alpha: Array) -> Array:
-    return 2 * (xlogy(y, y / mu) - (y + 1 / alpha) * jnp.log((1 + alpha * y) / (1 + alpha * mu)))
+def _bernoulli_deviance(y: Array, p: Array, log_p: Array, log_q: Array) -> Array:
+    return _binomial_deviance(y, jnp.ones_like(p), p, log_p, log_q)
+
+
+def _bernoulli_tails(y: Array, p: Array, log_p: Array, log_q: Array) -> tuple[Array, Array]:
+    below = jnp.where(y < 0, 0.0, jnp.where(y < 1, jnp.exp(log_q), 1.0))
+    return below, jnp.where(y < 0, 1.0, jnp.where(y < 1, p, 0.0))
 
 
 def _dispersed(mu: Array, alpha: Array) -> dict[str, Array]:
@@ -203,10 +231,20 @@ def _rate(mu: Array) -> dict[str, Array]:
     return {"rate": mu}
 
 
-bernoulli = of_family(counts.bernoulli, lambda p: {"prob": p}, _bernoulli_deviance)
-binomial = of_family(counts.binomial, lambda n, p: {"trials": n, "prob": p}, _binomial_deviance)
-poisson = of_family(counts.poisson, _rate, lambda y, mu: 2 * (xlogy(y, y / mu) - (y - mu)))
-negative_binomial = of_family(counts.negative_binomial, _dispersed, _negative_binomial_deviance)
+# Natural parameters of a binary response are p, log p and log(1 − p): 1 − p itself is lost where p
+# rounds to 1.
+bernoulli = replace(
+    of_family(counts.bernoulli, lambda p, *_: {"prob": p}, _bernoulli_deviance),
+    variance=lambda p, log_p, log_q: p * jnp.exp(log_q),
+    cdf=lambda y, *natural: _bernoulli_tails(y, *natural)[0],
+    tails=_bernoulli_tails,
+)
+binomial = replace(
+    of_family(counts.binomial, lambda n, p, *_: {"trials": n, "prob": p}, _binomial_deviance),
+    variance=lambda n, p, log_p, log_q: n * p * jnp.exp(log_q),
+)
+poisson = of_family(counts.poisson, _rate, lambda y, mu: 2 * _unit_deviance(y, mu, jnp.log(mu)))
+negative_binomial = of_family(counts.negative_binomial, _dispersed, negative_binomial_deviance)
 zero_inflated_poisson = of_family(compound.zero_inflated(counts.poisson), _zero(_rate, False))
 zero_inflated_negative_binomial = of_family(
     compound.zero_inflated(counts.negative_binomial), _zero(_dispersed, False)
@@ -216,9 +254,16 @@ hurdle_negative_binomial = of_family(
     compound.hurdle(counts.negative_binomial), _zero(_dispersed, True)
 )
 
+
+def _categorical_tails(y: Array, probabilities: Array) -> tuple[Array, Array]:
+    p = {"probs": probabilities}
+    return jnp.exp(counts.categorical.log_cdf(p, y)), jnp.exp(counts.categorical.log_sf(p, y))
+
+
 categorical = PredictiveLaw(
     mean=lambda probabilities: probabilities,
-    cdf=lambda y, probabilities: jnp.exp(counts.categorical.log_cdf({"probs": probabilities}, y)),
+    cdf=lambda y, probabilities: _categorical_tails(y, probabilities)[0],
+    tails=_categorical_tails,
     quantile=lambda level, probabilities: jnp.sum(
         jnp.cumsum(probabilities, axis=-1)[..., :-1] < level, axis=-1
     ).astype(probabilities.dtype),
