@@ -35,7 +35,7 @@ from jaxmle.verdict.limit import Limit, arrived, at_kink, to_shape
 from jaxmle.verdict.profile_path import ProfilePath
 from jaxmle.verdict.profile_points import begin_path
 from jaxmle.verdict.profile_steps import look
-from jaxmle.verdict.shape import Found, Shape, read_profile
+from jaxmle.verdict.shape import ProfileShape, Shape, read_profile
 
 ASCENT, EXAMINE, FOLLOW, LOOK, LAST = range(5)
 Evaluate = Callable[[Array], Point]
@@ -112,7 +112,7 @@ class Blanks(NamedTuple):
 
     search: Search
     reading: Reading
-    seen: Found
+    seen: ProfileShape
 
 
 def _blanks(
@@ -272,7 +272,7 @@ def _remembered(search: Search) -> Tail:
     return select(search.is_open & (search.origin.rises > 0), direction_of_arrival, state.tail)
 
 
-def _limit(search: Search, seen: Found) -> Limit:
+def _limit(search: Search, seen: ProfileShape) -> Limit:
     """The end of an ascent and its excursions."""
     limit = arrived(_explored(search), search.far, search.why, search.path, seen)
     if search.kink is not None:

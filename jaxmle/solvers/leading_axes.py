@@ -115,30 +115,30 @@ def merged(function: Function, new: Tree, old: Tree) -> Tree:
     return function(new, old) if isinstance(old, NUMPYS) else jax.tree.map(function, new, old)
 
 
-def lanes_of(active: Array) -> ndarray:
+def active_positions(active: Array) -> ndarray:
     """The indices of the active members (b,). A single index is given twice, because NumPy sums a
-    single lane in another order than several.
+    single member in another order than several.
     """
-    (lanes,) = np.nonzero(active)
-    return np.resize(lanes, 2) if len(lanes) == 1 else lanes
+    (positions,) = np.nonzero(active)
+    return np.resize(positions, 2) if len(positions) == 1 else positions
 
 
-def members(tree: Tree, lanes: ndarray) -> Tree:
-    """The members of a batch in NumPy in these lanes."""
-    # four times as fast as leaf[..., lanes]
-    return map_arrays(lambda leaf: leaf.take(lanes, axis=-1), tree)
+def members(tree: Tree, positions: ndarray) -> Tree:
+    """The members of a batch in NumPy in these positions."""
+    # four times as fast as leaf[..., positions]
+    return map_arrays(lambda leaf: leaf.take(positions, axis=-1), tree)
 
 
-def with_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
-    """The tree with ``part`` in these lanes, in the types of the tree."""
-    return _put_members(map_arrays(np.array, tree), lanes, part)
+def with_members(tree: Tree, positions: ndarray, part: Tree) -> Tree:
+    """The tree with ``part`` in these positions, in the types of the tree."""
+    return _put_members(map_arrays(np.array, tree), positions, part)
 
 
-def _put_members(tree: Tree, lanes: ndarray, part: Tree) -> Tree:
+def _put_members(tree: Tree, positions: ndarray, part: Tree) -> Tree:
     """``with_members``, but written into the arrays of the tree in place."""
 
     def written(whole: ndarray, new: ndarray) -> ndarray:
-        whole[..., lanes] = new
+        whole[..., positions] = new
         return whole
 
     return map_arrays(written, tree, part)
@@ -152,10 +152,10 @@ def where_active(
     """
     if np.all(active):
         return _in_types_of(now, body(*given, now, trial))
-    lanes = lanes_of(active)
-    if not len(lanes):
+    positions = active_positions(active)
+    if not len(positions):
         return now
-    return with_members(now, lanes, body(*members((*given, now, trial), lanes)))
+    return with_members(now, positions, body(*members((*given, now, trial), positions)))
 
 
 def loop_over_active(
@@ -169,50 +169,50 @@ def loop_over_active(
     enough; ``point`` is what ``evaluate`` says of ``now.trial`` (k, b).
 
     Members that are no longer ``active`` (b,) are taken out of the arrays, so that nothing is
-    computed for them, and put back into their lanes at the end.
+    computed for them, and put back into their positions at the end.
     """
     whole = None
-    lanes = np.arange(len(now.active))
+    positions = np.arange(len(now.active))
     while np.any(now.active) and (is_enough is None or not is_enough(now)):
         if not np.all(now.active):
             (done,) = np.nonzero(~now.active)
             if whole is None:
                 whole = map_arrays(np.array, now)
             else:
-                _put_members(whole, lanes[done], members(now, done))
-            left = lanes_of(now.active)
-            evaluate = evaluate_lanes(evaluate, left, len(now.active))
+                _put_members(whole, positions[done], members(now, done))
+            left = active_positions(now.active)
+            evaluate = evaluate_part(evaluate, left, len(now.active))
             given, now = members((given, now), left)
-            lanes = lanes[left]
+            positions = positions[left]
         now = _in_types_of(now, body(*given, now, evaluate(now.trial, now.active)))
-    return now if whole is None else _put_members(whole, lanes, now)
+    return now if whole is None else _put_members(whole, positions, now)
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """The evaluation of some lanes of a batch, by means of the evaluation of the whole batch."""
+class PartOfBatch:
+    """The evaluation of some members of a batch, by means of that of the whole batch."""
 
     evaluate: Function
-    lanes: ndarray
+    positions: ndarray
     size: int  # of the batch
 
     def __call__(self, z: ndarray, active: ndarray) -> Tree:
         trial = np.zeros((len(z), self.size), z.dtype)
-        trial[:, self.lanes] = z
+        trial[:, self.positions] = z
         needed = np.zeros(self.size, bool)
-        needed[self.lanes] = active
-        return members(self.evaluate(trial, needed), self.lanes)
+        needed[self.positions] = active
+        return members(self.evaluate(trial, needed), self.positions)
 
 
-def evaluate_lanes(evaluate: Function, lanes: ndarray, size: int) -> Function:
-    """The evaluation of the members in these lanes of a batch of ``size``, given that of the batch.
-    If the batch is itself part of another one, the evaluation of the latter is used; if its
-    evaluation has a method ``of_lanes(lanes)``, that is called.
+def evaluate_part(evaluate: Function, positions: ndarray, size: int) -> Function:
+    """The evaluation of the members in these positions of a batch of ``size``, given that of the
+    batch. If the batch is itself part of another one, the evaluation of the latter is used; if its
+    evaluation has a method ``of_members(positions)``, that is called.
     """
-    if isinstance(evaluate, Lanes):
-        return evaluate_lanes(evaluate.evaluate, evaluate.lanes[lanes], evaluate.size)
-    of_lanes = getattr(evaluate, "of_lanes", None)
-    return Lanes(evaluate, lanes, size) if of_lanes is None else of_lanes(lanes)
+    if isinstance(evaluate, PartOfBatch):
+        return evaluate_part(evaluate.evaluate, evaluate.positions[positions], evaluate.size)
+    of_members = getattr(evaluate, "of_members", None)
+    return PartOfBatch(evaluate, positions, size) if of_members is None else of_members(positions)
 
 
 def _in_types_of(old: Tree, new: Tree) -> Tree:

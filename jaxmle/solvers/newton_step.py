@@ -21,7 +21,7 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.linalg import eigh, factored, least_pivot, pivots, solve_lower, solve_upper
-from jaxmle.solvers.rare_branches import CHEAP_RARE_LANES, is_cheap_to_run, rarely
+from jaxmle.solvers.rare_branches import MEMBERS_OF_A_CHEAP_SIDE, is_cheap_to_run, rarely
 
 # A number or a matrix, or what computes it where it is needed.
 Lazy = Array | Partial
@@ -230,7 +230,7 @@ def within(
         scale,
         radius,
         *usual,
-        few=CHEAP_RARE_LANES,
+        few=MEMBERS_OF_A_CHEAP_SIDE,
     )
     return by_eigenvectors(~sound, (step, gain))
 

@@ -8,31 +8,31 @@ import numpy as np
 
 from jaxmle._types import Array, Function, Tree, ndarray
 
-# lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need
+# members of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need
 # it, 32 cost 0.03 ms more where few do
-RARE_LANES = 32
-CHEAP_RARE_LANES = 128  # the same where the rare side is cheap
+MEMBERS_OF_A_RARE_SIDE = 32
+MEMBERS_OF_A_CHEAP_SIDE = 128  # the same where the rare side is cheap
 # coordinates up to which a trace for a CPU computes the rare side for all members where one needs
 # it: to pick them out takes 0.1 to 0.5 s to compile
 MAX_COORDINATES_FOR_ALL = 16
 
 
-def _mend(rare: Function, needed: Array, args: Tree, out: Tree, lanes: int, few: int) -> Tree:
-    """``out``, with ``rare(*args)`` in the lanes that need it. These are gathered a few at a time,
-    so that the cost is proportional to their number.
+def _mend(rare: Function, needed: Array, args: Tree, out: Tree, members: int, few: int) -> Tree:
+    """``out``, with ``rare(*args)`` for the members that need it. These are gathered a few at a
+    time, so that the cost is proportional to their number.
     """
     number = jnp.sum(needed)
 
     def mended() -> Tree:
         (order,) = jnp.nonzero(
-            needed, size=-(-lanes // few) * few, fill_value=lanes
+            needed, size=-(-members // few) * few, fill_value=members
         )  # beyond the batch: nothing is written
 
         def some(i: Array, out: Tree) -> Tree:
-            lane = jax.lax.dynamic_slice_in_dim(order, i * few, few)
-            picked = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, lanes - 1)], args)
+            position = jax.lax.dynamic_slice_in_dim(order, i * few, few)
+            picked = jax.tree.map(lambda leaf: leaf[jnp.minimum(position, members - 1)], args)
             return jax.tree.map(
-                lambda whole, new: whole.at[lane].set(new, mode="drop"),
+                lambda whole, new: whole.at[position].set(new, mode="drop"),
                 out,
                 jax.vmap(rare)(*picked),
             )
@@ -47,7 +47,7 @@ def rarely(
     rare: Function,
     usual: Function,
     *args: Tree,
-    few: int = RARE_LANES,
+    few: int = MEMBERS_OF_A_RARE_SIDE,
 ) -> Tree:
     """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that
     need it pay for the rare side.
@@ -118,11 +118,11 @@ def _rarely_on_host(
     out = usual(*args)
     if not np.any(needed):
         return out
-    (lanes,) = np.nonzero(needed)
+    (positions,) = np.nonzero(needed)
 
     def mended(whole: ndarray, part: ndarray) -> ndarray:
         mended = np.array(np.broadcast_to(whole, (*np.shape(part)[:-1], len(needed))))
-        mended[..., lanes] = part
+        mended[..., positions] = part
         return mended
 
-    return jax.tree.map(mended, out, rare(*jax.tree.map(lambda leaf: leaf[..., lanes], args)))
+    return jax.tree.map(mended, out, rare(*jax.tree.map(lambda leaf: leaf[..., positions], args)))

@@ -17,9 +17,9 @@ import numpy as np
 from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array, Function, FunctionTo, Tree, ndarray
 from jaxmle.solvers.leading_axes import (
+    active_positions,
     diagonal,
-    evaluate_lanes,
-    lanes_of,
+    evaluate_part,
     loop_over_active,
     members,
     members_of,
@@ -63,7 +63,7 @@ from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_path import NOISE_AMPLIFICATION
 from jaxmle.verdict.profile_points import begin_path
 from jaxmle.verdict.profile_steps import look
-from jaxmle.verdict.shape import Found, Shape, read_profile
+from jaxmle.verdict.shape import ProfileShape, Shape, read_profile
 
 DOUBLING_STEPS_OF_DIVERGENCE = (
     6  # doubling steps of undiminished gain that make an ascent which then ends nowhere an escape
@@ -196,13 +196,13 @@ def _explore_some(
 ) -> Limit:
     """``explore`` for a batch, in which only the members that need it are evaluated."""
     asked = needs_excursion(logarithms, state)
-    lanes = lanes_of(asked if wanted is None else asked & wanted)
-    if not len(lanes):
+    positions = active_positions(asked if wanted is None else asked & wanted)
+    if not len(positions):
         return unexplored(state)
 
-    some = evaluate_lanes(evaluate, lanes, len(asked))
-    limit = _explore(some, members(state, lanes), logarithms)
-    return with_members(unexplored(state), lanes, limit)
+    some = evaluate_part(evaluate, positions, len(asked))
+    limit = _explore(some, members(state, positions), logarithms)
+    return with_members(unexplored(state), positions, limit)
 
 
 def _run(
@@ -268,7 +268,7 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
 
 
 def arrived(
-    state: State, far: Excursion, why: Doubt, path: Tree, seen: Found | None = None
+    state: State, far: Excursion, why: Doubt, path: Tree, seen: ProfileShape | None = None
 ) -> Limit:
     """The end of an ascent after both excursions."""
     xp = namespace(state.point.z)
@@ -312,7 +312,9 @@ def arrived(
     )
 
 
-def _after_ascent(state: State, higher: Point, seen: Found, passed: Array, carried: Array) -> Found:
+def _after_ascent(
+    state: State, higher: Point, seen: ProfileShape, passed: Array, carried: Array
+) -> ProfileShape:
     """The shape of the profile, with what the ascent itself tells of it.
 
     Args:
@@ -384,7 +386,7 @@ def _has_vanished(state: State, shape: Array) -> Array:
     return gone & xp.any(moves, axis=0) & nowhere
 
 
-def _is_hidden_tail(state: State, seen: Found) -> Array:
+def _is_hidden_tail(state: State, seen: ProfileShape) -> Array:
     """Whether an ascent came along a tail to where noise that the user's function makes hides what
     it has yet to gain.
     """

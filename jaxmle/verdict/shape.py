@@ -82,7 +82,7 @@ class Shape(IntEnum):
     UNKNOWN = 8  # the rest could not be solved again, or noise hides it
 
 
-class Found(NamedTuple):
+class ProfileShape(NamedTuple):
     """The shape of the profile, and the point from which the ascent or the verdict continues."""
 
     shape: Array
@@ -179,7 +179,7 @@ def _rise(state: State, path: ProfilePath, sides: _Sides) -> _Rise:
     return _Rise(top, is_real, is_amplified(state, path))
 
 
-def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
+def read_profile(why: Doubt, state: State, path: ProfilePath) -> ProfileShape:
     """The shape of ℓ, from its profile."""
     xp = namespace(path.trial)
     sides = _sides(why, state, path)
@@ -202,7 +202,7 @@ def read_profile(why: Doubt, state: State, path: ProfilePath) -> Found:
     high = far_enough & (sides.end >= 0.5 * rise.top)
     onward = rise.is_real & xp.any(high, axis=0)
     sharp = is_collapse(why.metric, state.point)
-    return Found(
+    return ProfileShape(
         shape=shape,
         point=point,
         move=xp.where(tail, end.move, 0.0),

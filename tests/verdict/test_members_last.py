@@ -96,11 +96,13 @@ def point_of(i, z):
     return Point(z, *(np.asarray(number) for number in numbers))
 
 
-def points_of(lanes, z, active=None):
+def points_of(positions, z, active=None):
     """The points of many members at z (3, b), NaN for members that are not active."""
-    active = np.ones(len(lanes), bool) if active is None else active
+    active = np.ones(len(positions), bool) if active is None else active
     nowhere = Point(np.full(3, np.nan), np.nan, np.nan, np.full(3, np.nan), np.full((3, 3), np.nan))
-    return stacked([point_of(i, z[:, j]) if active[j] else nowhere for j, i in enumerate(lanes)])
+    return stacked(
+        [point_of(i, z[:, j]) if active[j] else nowhere for j, i in enumerate(positions)]
+    )
 
 
 def stacked(trees):
@@ -121,12 +123,12 @@ def outsets():
 @functools.cache
 def ends():
     """The states of all members at the end of their climbs, made together."""
-    lanes = range(MEMBERS)
+    positions = range(MEMBERS)
     z = outsets()
-    point = points_of(lanes, z)
+    point = points_of(positions, z)
     state = advance(start(z, point), point)
     while np.any(running := is_running(state, MAX_STEPS)):
-        trial = points_of(lanes, state.point.z + state.move, running)
+        trial = points_of(positions, state.point.z + state.move, running)
         state = select(running, advance(state, trial), state)
     return state
 
@@ -187,13 +189,15 @@ def test_members_climb_together_to_where_each_climbs_alone():
 @pytest.mark.parametrize("size", [2, 3, MEMBERS])
 def test_members_are_explored_together_as_each_is_alone(size):
     for first in range(0, MEMBERS, size):
-        lanes = np.arange(first, min(first + size, MEMBERS))
-        limit = explore(functools.partial(points_of, lanes), member(ends(), lanes), LOGARITHMS)
-        alone = member(limits_alone(), lanes)
-        asked = np.asarray(needs_excursion(LOGARITHMS, member(ends(), lanes)))
+        positions = np.arange(first, min(first + size, MEMBERS))
+        limit = explore(
+            functools.partial(points_of, positions), member(ends(), positions), LOGARITHMS
+        )
+        alone = member(limits_alone(), positions)
+        asked = np.asarray(needs_excursion(LOGARITHMS, member(ends(), positions)))
         assert_alike(limit, alone, ("shape", "recedes", "short", "steps", "scale", "hidden"))
         assert_alike(member(limit, asked), member(alone, asked), ("sharp", "blurred"))
-        for i in range(len(lanes)):
+        for i in range(len(positions)):
             one, other = member(limit, i), member(alone, i)
             assert_alike(one, other, ("move", "weakness", "decrement"), OF_A_TOP)
             assert_alike(one.point, other.point, ("z", "value"), OF_A_TOP)
@@ -236,27 +240,29 @@ def rounding_of(point):
     return max(RELATIVE, 100 * np.finfo(float).eps * values.max() / max(values.min(), 1e-300))
 
 
-@pytest.mark.parametrize("lane", [0, 20, MEMBERS - 1])
-def test_outsets_and_readings_are_those_of_one_member(lane):
+@pytest.mark.parametrize("position", [0, 20, MEMBERS - 1])
+def test_outsets_and_readings_are_those_of_one_member(position):
     state = ends()
     evaluate = functools.partial(points_of, range(MEMBERS))
     far = to_limit(state)
     why = to_shape(LOGARITHMS, state, far)
     path = begin_path(state, why, why.asked)
-    one = member(state, lane)
-    assert_alike(member(far, lane), to_limit(one))
-    assert_alike(member(why, lane), to_shape(LOGARITHMS, one, member(far, lane)))
-    assert_alike(member(path, lane), begin_path(one, member(why, lane), why.asked[lane]))
+    one = member(state, position)
+    assert_alike(member(far, position), to_limit(one))
+    assert_alike(member(why, position), to_shape(LOGARITHMS, one, member(far, position)))
+    assert_alike(
+        member(path, position), begin_path(one, member(why, position), why.asked[position])
+    )
     limit = arrived(state, far, why, path)
     assert_alike(
-        member(limit, lane),
-        arrived(one, member(far, lane), member(why, lane), member(path, lane)),
+        member(limit, position),
+        arrived(one, member(far, position), member(why, position), member(path, position)),
     )
     limit = explore(evaluate, state, LOGARITHMS)
-    one_limit = member(limit, lane)
-    assert_alike(member(settled_rise(state, limit), lane), settled_rise(one, one_limit))
-    alone = is_collapse(member(why, lane).metric, one.point)
-    assert is_collapse(why.metric, state.point)[lane] == alone
+    one_limit = member(limit, position)
+    assert_alike(member(settled_rise(state, limit), position), settled_rise(one, one_limit))
+    alone = is_collapse(member(why, position).metric, one.point)
+    assert is_collapse(why.metric, state.point)[position] == alone
 
 
 def test_a_climb_that_goes_on_remembers_the_way_of_each_member():

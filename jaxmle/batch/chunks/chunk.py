@@ -39,7 +39,7 @@ from jaxmle.runtime.device import (
     to_device,
     to_float32,
 )
-from jaxmle.solvers.leading_axes import Lanes
+from jaxmle.solvers.leading_axes import PartOfBatch
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
@@ -354,16 +354,16 @@ class Evaluation:
     def __call__(self, z: Array, active: Array) -> Point:
         return self.chunk.run(self.over_members, active, z)
 
-    def of_lanes(self, lanes: ndarray) -> Function:
+    def of_members(self, positions: ndarray) -> Function:
         """The evaluation of the members in these slots, in NumPy. A few of many members are moved
         together, so that other blocks have no active member.
         """
         members = len(self.chunk.active)
-        few = MIN_MEMBERS_TO_MOVE < members and MAX_SHARE_TO_MOVE * members >= len(lanes)
+        few = MIN_MEMBERS_TO_MOVE < members and MAX_SHARE_TO_MOVE * members >= len(positions)
         if not few or self.chunk.programs.mesh is not None:
-            return Lanes(self, lanes, self.chunk.room)
-        taken = self.chunk.taken(lanes, np.ones(len(lanes), bool))
-        return Lanes(replace(self, chunk=taken), np.arange(len(lanes)), taken.room)
+            return PartOfBatch(self, positions, self.chunk.room)
+        taken = self.chunk.taken(positions, np.ones(len(positions), bool))
+        return PartOfBatch(replace(self, chunk=taken), np.arange(len(positions)), taken.room)
 
 
 def in_parts(leaves: list[ndarray], blocks: int, block_size: int) -> Iterator[list[ndarray]]:
