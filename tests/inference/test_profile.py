@@ -395,7 +395,7 @@ def test_other_data_or_another_likelihood_is_refused(fitted):
     with pytest.raises(ValueError, match="log-likelihood and the data that were fitted"):
         profile(normal_kernel, unknown, Y + 5)
     with pytest.raises(ValueError, match="free parameters"):
-        profile(jm.fix(normal_kernel, {"sigma": 2.0}), fitted, Y)
+        profile(jm.fix(normal_kernel, {"sigma": fitted.params["sigma"]}), fitted, Y)
     with pytest.raises(ValueError, match="MAP"):
         profile(jm.penalize(normal_kernel, jm.ridge(1.0)), fitted, Y)
     with pytest.raises(ValueError, match="members"):
