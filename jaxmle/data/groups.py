@@ -36,7 +36,7 @@ from jaxmle.likelihood.combinators import Weights, check_weights_given
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
-from jaxmle.parameters.frames import is_frame
+from jaxmle.parameters.frames import check_row_labels, is_frame
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.record.witness import renumbered
@@ -124,6 +124,7 @@ def fit_groups(
         data = frame.data
         weights = frame.weights
         clusters = frame.clusters
+    check_row_labels(data=data, by=by, clusters=clusters)
     labels, data = keys_and_data(by, data)
     options = Options(
         constraints=constraints,

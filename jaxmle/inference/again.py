@@ -35,8 +35,8 @@ from jaxmle.runtime.fingerprint import fingerprints
 ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated together
 # by which ℓ may differ from that of the fit, which another program summed: rounding units of
 # Σ|terms|, and a distance from a bound
-MAX_ROUNDING = 1e5
-MAX_DIFFERENCE = 1e-6
+MAX_UNITS_APART = 1e5
+MAX_HEIGHTS_APART = 1e-6
 
 
 class Again(NamedTuple):
@@ -200,7 +200,7 @@ def _check_likelihood(given: Again, what: str) -> None:
 
     value, size = np.asarray(given.evaluate("height", height), dtype=float).reshape(-1, 2).T
     rounding = np.finfo(fit.dtype).eps * (size + np.abs(known))
-    allowed = MAX_DIFFERENCE + MAX_ROUNDING * rounding
+    allowed = MAX_HEIGHTS_APART + MAX_UNITS_APART * rounding
     other = finite & (np.abs(value - known) > allowed)
     if not other.any():
         return

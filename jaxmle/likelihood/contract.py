@@ -244,3 +244,16 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
         sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
     )
     raise ValueError(f"{what} has no leaf {name!r}; it has {known}")
+
+
+def check_read(loglik: Foreign, data: Tree) -> None:
+    """Raise for a leaf that has the name of an option of a built-in model, which was made without
+    that option and would ignore it.
+    """
+    unread = getattr(loglik, "unread", ())
+    for name in unread if isinstance(data, dict) else ():
+        if name in data:
+            raise ValueError(
+                f"{loglik!r} does not read data[{name!r}]: write {name}={name!r} where the model "
+                "is made, or leave it out of the data"
+            )

@@ -44,6 +44,37 @@ def columns_of_frame(data: DataFrame) -> dict[str, ndarray]:
     return {name: _numbers(name, frame[name], narwhals) for name in frame.columns}
 
 
+def check_row_labels(**given: Foreign) -> None:
+    """Raise if two of pandas' frames or columns have the same row labels in another order: rows
+    are matched by position, where pandas would match them by label.
+
+    Args:
+        given: arguments by name: frames, columns, or containers of them.
+    """
+    labelled = [pair for name, value in given.items() for pair in _labelled(name, value)]
+    for name, index in labelled[1:]:
+        first, other = labelled[0]
+        if len(index) != len(other) or index.equals(other):
+            continue
+        if index.isin(other).all() and other.isin(index).all():
+            raise ValueError(
+                f"{name} has the row labels of {first} in another order, and rows are matched by "
+                f"position: bring them into one order first, by .loc[labels], or give .to_numpy()"
+            )
+
+
+def _labelled(name: str, value: Foreign) -> list[tuple[str, Foreign]]:
+    """pandas' frames and columns, with their names and row labels."""
+    if isinstance(value, dict):
+        inside = [(f"{name}[{key!r}]", inner) for key, inner in value.items()]
+        return [pair for key, inner in inside for pair in _labelled(key, inner)]
+    if type(value) is tuple:
+        return [pair for inner in value for pair in _labelled(name, inner)]
+    index = getattr(value, "index", None)
+    of_pandas = type(index).__module__.partition(".")[0] == "pandas"
+    return [(name, index)] if of_pandas and hasattr(index, "isin") else []
+
+
 def _numbers(name: str, series: Foreign, narwhals: ModuleType) -> ndarray:
     kind = series.dtype
     if kind != narwhals.Boolean and not kind.is_numeric():

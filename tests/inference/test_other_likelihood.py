@@ -79,4 +79,5 @@ def test_the_same_likelihood_written_otherwise_is_taken(dtype):
         r = data["y"] - params["beta"][0] - params["beta"][1] * data["x"][:, 1]
         return -0.5 * r * r / params["sigma"] ** 2 - jnp.log(params["sigma"])
 
-    jm.influence(otherwise, fit, DATA)
+    here, there = jm.influence(otherwise, fit, DATA), jm.influence(normal, fit, DATA)
+    np.testing.assert_allclose(here.cook, there.cook, rtol=1e-3)

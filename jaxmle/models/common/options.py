@@ -14,6 +14,7 @@ from jaxmle.closures.recipes import note_recipe
 from jaxmle.families.family import Family
 from jaxmle.parameters.arguments import check_count, check_end, shown
 
+NAMES_OF_LEAVES = ("offset", "exposure", "entry", "strata")  # options that name a leaf like them
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -27,6 +28,7 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
     """
     signature = inspect.signature(make)
     cached: Foreign = functools.cache(make)
+    leaves = [name for name in NAMES_OF_LEAVES if name in signature.parameters]
 
     @functools.wraps(make)
     def call(*args: P.args, **options: P.kwargs) -> R:
@@ -48,6 +50,8 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
         if hasattr(model, "options"):
             object.__setattr__(model, "maker", make.__name__)
             object.__setattr__(model, "options", given)
+            unread = tuple(name for name in leaves if given.get(name) is None)
+            object.__setattr__(model, "unread", unread)
         return cast(R, model)
 
     return call
