@@ -20,6 +20,15 @@ def is_frame(data: object) -> bool:
     return module in ("pandas", "polars", "pyarrow") and hasattr(data, "columns")
 
 
+def check_columns(data: Foreign) -> None:
+    """Raise for a pandas frame with two columns of one name."""
+    if type(data).__module__.partition(".")[0] != "pandas" or data.columns.is_unique:
+        return
+    twice = data.columns[data.columns.duplicated()][0]
+    count = int((data.columns == twice).sum())
+    raise ValueError(f"the frame has {count} columns called {twice!r}: rename or drop one")
+
+
 def columns_of_frame(data: DataFrame) -> dict[str, ndarray]:
     """The columns of a frame as arrays (n,), each by its name; a missing number is NaN.
 
@@ -34,13 +43,17 @@ def columns_of_frame(data: DataFrame) -> dict[str, ndarray]:
             'a data frame as data needs narwhals: pip install "jaxmle[frame]"; or give a '
             "dictionary of arrays, {'y': frame['y'].to_numpy()}"
         ) from None
+    check_columns(data)
     try:
         frame = narwhals.from_native(data, eager_only=True)
     except TypeError:
         raise TypeError("collect a lazy frame first: fit(loglik, start, df.collect())") from None
     odd = next((name for name in frame.columns if not isinstance(name, str)), None)
     if odd is not None:
-        raise TypeError(f"the column names of a frame must be strings; got {odd!r}")
+        raise TypeError(
+            f"the column names of a frame must be strings; got {odd!r}: rename the columns, such "
+            "as by frame.rename(columns=str)"
+        )
     return {name: _numbers(name, frame[name], narwhals) for name in frame.columns}
 
 

@@ -48,6 +48,7 @@ CHARACTERS_OF_A_LINE = 100  # of a longer one only the part that failed is shown
 CALLED_OTHERWISE = (
     r"takes \d+ positional arguments? but [23] were given|missing \d+ required positional argument"
 )
+TWO_ARGUMENTS = "loglik must be a function of two arguments, (params, data)"
 # SciPy's words for an objective function that returns a tracer.
 OBJECTIVE = "objective function must return a scalar"
 SECONDS_BEFORE_A_WORD = 10.0  # of tracing and compiling
@@ -131,9 +132,12 @@ def _part_evaluated(code: types.CodeType, instruction: int, line: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(params: Tree, data: Tree) -> Iterator[None]:
+def explained(params: Tree, data: Tree, signature: str = TWO_ARGUMENTS) -> Iterator[None]:
     """Around a call of the user's likelihood: an error that a beginner's mistake makes is raised
     again as one sentence, with the line and what to write there.
+
+    Args:
+        signature: what is said of a function that cannot be called so.
     """
     state = getattr(_UNDER_WAY, "state", None)
     began = time.perf_counter()
@@ -146,7 +150,7 @@ def explained(params: Tree, data: Tree) -> Iterator[None]:
         if sentence is None:
             raise
         kind = ValueError if isinstance(error, KeyError | ValueError) else TypeError
-        raise kind(sentence) from None
+        raise kind(sentence.replace(TWO_ARGUMENTS, signature)) from None
     finally:
         if state is not None:
             state.seconds = max(state.seconds, time.perf_counter() - began)
@@ -247,7 +251,7 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
         where = "" if place is None else f"{place.words}. "
         return f"{where}{NO_DATA}"
     if re.search(CALLED_OTHERWISE, text) and _outermost(error):
-        return f"loglik must be a function of two arguments, (params, data): {text}"
+        return f"{TWO_ARGUMENTS}: {text}"
     for pattern, sentence in TRANSFORMED.items():
         if re.search(pattern, text):
             return sentence if place is None else f"{place.words}. {sentence}"

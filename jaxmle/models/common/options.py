@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar, cast
 
@@ -35,6 +36,12 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
+            needed = re.search(r"missing a required .*'(\w+)'$", str(error))
+            if needed and not args:
+                such = "3" if needed[1] == "classes" else "…"
+                raise TypeError(
+                    f"{make.__name__} needs {needed[1]}: write {make.__name__}({such})"
+                ) from None
             known = ", ".join(signature.parameters) or "none"
             raise TypeError(
                 f"{make.__name__} takes options of the model ({known}), not data: {error}. Data go "
