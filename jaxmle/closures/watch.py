@@ -116,7 +116,8 @@ class _Traversal:
         self.all = EVERYTHING in names
         self.text = TEXT in names
         # what jax does not trace again for by itself
-        self.facts: list[object] = [jax.config.jax_default_prng_impl]
+        config: Foreign = jax.config
+        self.facts: list[object] = [config.jax_default_prng_impl]
         self.by_identity: list[object] = []
         self.retained: list[object] = []
         self.seen: dict[int, int] = {}

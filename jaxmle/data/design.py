@@ -167,7 +167,7 @@ def is_fractions(levels: tuple[Label, ...]) -> bool:
     """Whether all levels are numbers as text, not all of them whole, as codes would be."""
     try:
         numbers = [float(level) for level in levels if isinstance(level, str)]
-    except ValueError:
+    except ValueError:  # a level that is no number
         return False
     whole = all(number == number // 1 for number in numbers)
     return len(numbers) == len(levels) > 0 and not whole

@@ -84,16 +84,16 @@ def check_coded(
     """
     designs = designs_of(model, tuple(columns))
     coded = _labelled(fit.layout, designs, columns, levels).leaves
-    for leaf, here_named in zip(fit.layout.leaves, coded, strict=True):
-        here = columns.get(designs.get(leaf.path, ""))
-        if here is None:
+    for leaf, coded_leaf in zip(fit.layout.leaves, coded, strict=True):
+        present = columns.get(designs.get(leaf.path, ""))
+        if present is None:
             continue
         is_named = leaf.labels is not None and list(leaf.labels) != list(leaf.places)
-        if leaf.shape[:1] != (len(here),) or (is_named and leaf.names != here_named.names):
+        if leaf.shape[:1] != (len(present),) or (is_named and leaf.names != coded_leaf.names):
             known = [name.removeprefix(f"{leaf.path}[").removesuffix("]") for name in leaf.names]
             raise ValueError(
                 f"{what} needs the frame that was fitted: the coefficients of the fit are "
-                f"{_listed(known)}; the columns of this frame are {_listed(here)}"
+                f"{_listed(known)}; the columns of this frame are {_listed(present)}"
             )
 
 

@@ -47,7 +47,9 @@ def host_params(params: Tree, dtype: DTypeLike, what: str = "params") -> Tree:
         is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
         if not is_real and not np.issubdtype(value.dtype, np.integer):
             is_one = value.ndim == 0 and not hasattr(leaf, "dtype")
-            came = f"is {shown(leaf)}" if is_one else f"has dtype {value.dtype}"
+            kind = "" if value.dtype == object else f"has dtype {value.dtype}"
+            value_shown = f"is {shown(leaf)}" if is_one else "has dtype object"
+            came = f"{value_shown} and {kind}" if is_one and kind else kind or value_shown
             raise TypeError(
                 f"{name} {came}; parameters must be floating-point numbers or integers, or arrays "
                 "or dictionaries of them, such as {'mu': 0.0}"

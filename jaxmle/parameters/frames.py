@@ -24,9 +24,9 @@ def check_columns(data: Foreign) -> None:
     """Raise for a pandas frame with two columns of one name."""
     if type(data).__module__.partition(".")[0] != "pandas" or data.columns.is_unique:
         return
-    twice = data.columns[data.columns.duplicated()][0]
-    count = int((data.columns == twice).sum())
-    raise ValueError(f"the frame has {count} columns called {twice!r}: rename or drop one")
+    name = data.columns[data.columns.duplicated()][0]
+    count = int((data.columns == name).sum())
+    raise ValueError(f"the frame has {count} columns called {name!r}: rename or drop one")
 
 
 def columns_of_frame(data: DataFrame) -> dict[str, ndarray]:

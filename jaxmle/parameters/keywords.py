@@ -195,8 +195,8 @@ def missing_name(module: str, name: str, known: Collection[str], hint: str = "")
     "jaxmle.families has no 'Normal': did you mean normal?"
     """
     near = [name.lower()] if name.lower() in known else get_close_matches(name, known, n=1)
-    said = hint or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
-    return AttributeError(f"{module} has no {name!r}" + ("" if name[:1] == "_" else f": {said}"))
+    words = hint or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+    return AttributeError(f"{module} has no {name!r}" + ("" if name[:1] == "_" else f": {words}"))
 
 
 def with_keyword_hints(function: Callable[P, R]) -> Callable[P, R]:

@@ -28,7 +28,7 @@ import jax
 
 from jaxmle._types import Foreign, FunctionTo, Tree
 from jaxmle.closures.in_jax import foreign_calls
-from jaxmle.runtime.words import CONVERSIONS_TO_NUMBERS, TRANSFORMED, of_python
+from jaxmle.closures.in_sentences import CONVERSIONS_TO_NUMBERS, TRANSFORMED, of_python
 
 OUR_FOLDER = str(Path(__file__).parents[1])
 NOT_USERS = (
@@ -252,9 +252,9 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
         return f"{where}{NO_DATA}"
     if re.search(CALLED_OTHERWISE, text) and _outermost(error):
         return f"{TWO_ARGUMENTS}: {text}"
-    for pattern, sentence in TRANSFORMED.items():
+    for pattern, words in TRANSFORMED.items():
         if re.search(pattern, text):
-            return sentence if place is None else f"{place.words}. {sentence}"
+            return words if place is None else f"{place.words}. {words}"
     if place is None:
         return None
     if OBJECTIVE in text and _foreign_calls(place, place.text):

@@ -90,4 +90,5 @@ def of_python(text: str) -> str | None:
     if unpacked is not None:
         given = f"{unpacked[2]} of them" if unpacked[2] else "more of them"
         return f"{unpacked[1]} values are unpacked, and there are {given}: count the start values"
-    return next((said for pattern, said in OF_PYTHON.items() if re.search(pattern, text)), None)
+    sentences = (words for pattern, words in OF_PYTHON.items() if re.search(pattern, text))
+    return next(sentences, None)
