@@ -26,7 +26,7 @@ X = np.column_stack([np.ones(N), RNG.normal(size=N)])
 Y = X @ [1.0, 0.5] + RNG.normal(size=N)
 DATA = {"x": X, "y": Y}
 START = {"mu": 0.5, "sigma": 1.0}
-TABLE = pd.DataFrame({"y": Y, "x": X[:, 1], "b": (Y > 1) * 1.0})
+TABLE = pd.DataFrame({"y": Y, "x": X[:, 1], "b": (Y > 1) * 1.0, "g": np.arange(N) % 2})
 FRAME = jm.from_formula("b ~ x", TABLE)
 FIT = FRAME.fit(models.logistic())
 
@@ -99,6 +99,8 @@ MISTAKES = {
     "the fit alone to bootstrap": (lambda: jm.bootstrap(FIT, 1000), ["takes the log-likelihood before the fit"]),
     "a frame for data": (lambda: jm.profile(models.logistic(), FIT, FRAME), ["frame.data"]),
     "the score called at once": (lambda: jm.score(normal, START, DATA), ["score(loglik)(params, data)"]),
+    "an entry that is not there in a profile": (lambda: jm.profile(models.logistic(), FIT, FRAME.data, lambda p: p["x"]), ["params has no entry 'x'"]),
+    "a name of a fit asked of groups": (lambda: jm.fit_groups(models.logistic(), None, TABLE, by="g", formula="b ~ 1").stderr, ["result.fits.stderr"]),
     "fits in a list": (lambda: jm.compare([FIT, FIT]), ["one by one"]),
     "two arguments in delta": (lambda: jm.delta(lambda a, b: a, FIT), ["g must be a function of one argument, params"]),
     "a comparison in delta": (lambda: jm.delta(lambda p: p["beta"] > 0, FIT), ["an array of bool"]),

@@ -63,7 +63,7 @@ OF_PYTHON = {
         "A single number has no length: give an array as the start, numpy.zeros(2), or leave len() "
         "out"
     ),
-    r"^Slice entries must be static integers": (
+    r"^Slice entries must be static integers|slice indices must have static start": (
         "A slice cannot depend on parameters: write jnp.where(jnp.arange(n) < k, x, 0.0)"
     ),
     r"^Indexer must have integer or boolean type": (
