@@ -188,7 +188,8 @@ class _Copies:
         if fresh is value:
             return value
         if isinstance(value, dict):
-            kind = collections.OrderedDict if isinstance(value, collections.OrderedDict) else dict
+            ordered = isinstance(value, collections.OrderedDict)
+            kind: Foreign = collections.OrderedDict if ordered else dict
             inside = {self.of(name): self.of(inner) for name, inner in kind.items(value)}
             if any(new is not old for new, old in zip(inside, kind.keys(value), strict=True)):
                 kind.clear(fresh)  # keys that are equal only to themselves have been copied
