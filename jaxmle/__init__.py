@@ -18,6 +18,9 @@ def __getattr__(name: str) -> object:
             raise
         from difflib import get_close_matches
 
+        ours = {"load": "Fit.load('fit.npz')", "predict": "from_formula(…).predict(fit, new)"}
+        if name in ours:
+            raise AttributeError(f"jaxmle has no {name!r}: jaxmle.{ours[name]}") from None
         near = [] if name.startswith("_") else get_close_matches(name, __all__, n=1)
         hint = f": did you mean jaxmle.{near[0]}?" if near else ""
         raise AttributeError(f"jaxmle has no {name!r}{hint}") from None

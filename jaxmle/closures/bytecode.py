@@ -7,6 +7,7 @@ from __future__ import annotations
 import dis
 import functools
 import itertools
+import os
 import sys
 import types
 import weakref
@@ -16,6 +17,9 @@ from typing import NamedTuple, Protocol
 from jaxmle._types import Foreign
 
 EVERYTHING = "*"  # among names: some code asks for attributes by names that it computes
+TEXT = "*text"  # among names: some code may write objects as text
+WRITING = frozenset(["repr", "str", "format", "ascii", "print"])
+WRITTEN = frozenset(["__repr__", "__str__", "__format__"])  # what writing an object calls
 
 # Libraries whose functions hold no state that a likelihood could depend on. Every other module is
 # looked into, wherever it is installed.
@@ -100,9 +104,10 @@ IMPURE_ATTRIBUTES = {
             "open_memmap",
             "random",
             "geterr",
+            "get_printoptions",
         ]
     ),
-    "jax": frozenset({"load", "fromfile"}),
+    "jax": frozenset({"load", "fromfile", "config"}),
     "scipy": frozenset({"io"}),
     "decimal": frozenset({"getcontext", "localcontext"}),
     "sys": frozenset(["modules", "argv", "stdin", "path"]),
@@ -155,6 +160,8 @@ class Step(Protocol):
     def opname(self) -> str: ...
     @property
     def argval(self) -> Foreign: ...
+    @property
+    def argrepr(self) -> str: ...
     # fmt: on
 
 
@@ -168,6 +175,8 @@ class Reads(NamedTuple):
     changes: bool  # whether it may change what outlives the call
 
 
+PYTHON = os.path.dirname(os.path.abspath(os.__file__))  # where Python's own modules are
+_PLACES: dict[str, bool] = {}  # of files with the name of one of Python's: whether the user's
 _READS: dict[int, tuple[weakref.ref[types.CodeType], Reads]] = {}
 
 
@@ -200,6 +209,8 @@ def _reads(code: types.CodeType) -> Reads:
             names.update(_strings(constant))
     if names & ASKING or _asks_by_name(steps):
         names.add(EVERYTHING)
+    if names & WRITING or any(_writes(step) for step in steps):
+        names.add(TEXT)
     return Reads(
         tuple(chains),
         tuple(imports),
@@ -266,6 +277,12 @@ def _asks_by_name(steps: Sequence[Step]) -> bool:
     return False
 
 
+def _writes(step: Step) -> bool:
+    """Whether an instruction is part of an f-string, or a ``%`` that may be one of text."""
+    modulo = step.opname.startswith("BINARY_OP") and step.argrepr.startswith("%")
+    return modulo or step.opname.startswith(("FORMAT_", "CONVERT_VALUE"))
+
+
 def _strings(constant: Foreign) -> Iterator[str]:
     if isinstance(constant, str):
         yield from (part for part in constant.split(".") if part.isidentifier())
@@ -285,7 +302,26 @@ def of_library(value: Foreign) -> bool:
         name = value.__name__
     else:
         name = getattr(value, "__module__", "")
-    return isinstance(name, str) and name.partition(".")[0] in STATELESS_LIBRARIES
+    if not isinstance(name, str):
+        return False
+    top = name.partition(".")[0]
+    return top in STATELESS_LIBRARIES and not (
+        top in sys.stdlib_module_names and _is_of_user(sys.modules.get(top))
+    )
+
+
+def _is_of_user(module: types.ModuleType | None) -> bool:
+    """Whether a module that has the name of one of Python's, such as ``code`` or ``statistics``,
+    is a file of the user's.
+    """
+    place = getattr(module, "__file__", None)
+    if not isinstance(place, str):
+        return False
+    if place not in _PLACES:
+        folder = os.path.dirname(os.path.abspath(place))
+        installed = {"site-packages", "dist-packages"} & set(folder.split(os.sep))
+        _PLACES[place] = not (installed or folder.startswith(PYTHON))
+    return _PLACES[place]
 
 
 @functools.lru_cache(maxsize=4096)

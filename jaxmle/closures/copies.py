@@ -17,6 +17,7 @@ import copy as shallow
 import enum
 import functools
 import types
+import weakref
 
 import jax
 import numpy as np
@@ -158,6 +159,11 @@ class _Copies:
             return value.copy() if hasattr(value, "index") else value
         if isinstance(value, UNCOPIED):
             return value
+        if isinstance(value, weakref.ref):
+            inner = self.of(value())
+            return value if inner is None or inner is value() else weakref.ref(inner)
+        if type(value) in (set, frozenset):
+            return type(value)(map(self.of, value))
         return self.container(value) if isinstance(value, CONTAINER_TYPES) else self.object(value)
 
     def array(self, value: ndarray) -> ndarray:
@@ -182,8 +188,13 @@ class _Copies:
         if fresh is value:
             return value
         if isinstance(value, dict):
-            for name, inner in dict.items(value):
-                dict.__setitem__(fresh, name, self.of(inner))
+            ordered = isinstance(value, collections.OrderedDict)
+            kind: Foreign = collections.OrderedDict if ordered else dict
+            inside = {self.of(name): self.of(inner) for name, inner in kind.items(value)}
+            if any(new is not old for new, old in zip(inside, kind.keys(value), strict=True)):
+                kind.clear(fresh)  # keys that are equal only to themselves have been copied
+            for name, inner in inside.items():
+                kind.__setitem__(fresh, name, inner)
         elif isinstance(value, list | collections.deque):
             for place, inner in enumerate(tuple(value)):
                 fresh[place] = self.of(inner)
@@ -282,7 +293,16 @@ class _Copies:
     def scope(self, value: types.FunctionType) -> dict[str, Foreign]:
         """The globals of a copy: the function's own, unless one that it loads has to be copied."""
         outer = value.__globals__
-        names = [chain[0] for chain in reads_of(value.__code__).chains if chain[0] in outer]
-        if of_library(value) or not any(id(outer[name]) in self.holders for name in names):
+        if of_library(value):
             return outer
-        return {name: outer[name] for name in (*SCOPE, *names) if name in outer}
+        loaded = [chain[0] for chain in reads_of(value.__code__).chains]
+        names = [name for name in loaded if name in outer]
+        asks = "id" in loaded and "id" not in outer
+        if not asks and not any(id(outer[name]) in self.holders for name in names):
+            return outer
+        inside = {name: outer[name] for name in (*SCOPE, *names) if name in outer}
+        return inside | {"id": self.identity} if asks else inside
+
+    def identity(self, value: Foreign) -> int:
+        """``id`` for a function that was copied: of a copy that of its original."""
+        return next((key for key, copy in self.done.items() if copy is value), id(value))

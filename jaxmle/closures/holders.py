@@ -34,6 +34,9 @@ class Traversal(Protocol):
     again: bool
     narrow: bool
     traced: bool
+    hidden: str
+    parent: int
+    edges: list[tuple[int, int]]
 
     # fmt: off
     def visit(self, value: Foreign, /) -> None: ...

@@ -123,13 +123,15 @@ def is_jitted(function: Foreign) -> bool:
 
 
 def has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) -> bool:
-    """Whether a function reads anything but its arguments and libraries. jax knows the body of
-    a loop by its identity, whatever it reads.
+    """Whether a function reads anything but its arguments and libraries, or asks for the
+    identity of what it reads, which may be a copy. jax knows the body of a loop by its identity,
+    whatever it reads.
     """
     captured = function.__closure__ or function.__defaults__ or function.__kwdefaults__
     scope = function.__globals__
     return bool(captured) or any(
-        chain[0] in scope and not is_fixed(scope[chain[0]]) for chain in chains
+        (chain[0] in scope and not is_fixed(scope[chain[0]])) or chain[0] == "id"
+        for chain in chains
     )
 
 

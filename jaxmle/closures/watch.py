@@ -41,8 +41,16 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxmle._types import Foreign
-from jaxmle.closures import holders
-from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
+from jaxmle.closures import holders, loaded
+from jaxmle.closures.bytecode import (
+    EVERYTHING,
+    TEXT,
+    WRITING,
+    WRITTEN,
+    is_impure,
+    of_library,
+    reads_of,
+)
 from jaxmle.closures.kinds import (
     ABSENT,
     AGAIN,
@@ -106,7 +114,10 @@ class _Traversal:
         self.names = names
         self.again = again
         self.all = EVERYTHING in names
-        self.facts: list[object] = []
+        self.text = TEXT in names
+        # what jax does not trace again for by itself
+        config: Foreign = jax.config
+        self.facts: list[object] = [config.jax_default_prng_impl]
         self.by_identity: list[object] = []
         self.retained: list[object] = []
         self.seen: dict[int, int] = {}
@@ -187,9 +198,9 @@ class _Traversal:
             if has_state(value, reads.chains):
                 self.holders.add(id(value))
         for chain in reads.chains:
-            self.chain(value.__globals__, chain)
+            loaded.read_global(self, value.__globals__, chain)
         for names in reads.imports:
-            self.imported(value.__globals__, names, reads.attributes)
+            loaded.imported(self, value.__globals__, names, reads.attributes)
 
     def own_attributes(self, value: Foreign) -> None:
         """What was set on a function, but for what is kept there of it."""
@@ -204,50 +215,7 @@ class _Traversal:
             return
         self.visit(inner)
         if code is not None and isinstance(inner, types.ModuleType):
-            self.library(inner, reads_of(code).attributes)
-
-    def library(self, module: types.ModuleType, names: Iterable[str]) -> None:
-        """Attributes of a module that is not looked into may lead outside the program."""
-        for name in () if self.again or not of_library(module) else names:
-            if is_impure(module.__name__, (name,)):
-                self.hidden = self.hidden or f"what {module.__name__}.{name} reads"
-
-    def chain(self, scope: dict[str, Foreign], chain: tuple[str, ...]) -> None:
-        """The value of a global, or of an attribute of a module that is one."""
-        value = scope.get(chain[0], ABSENT)
-        place = 1
-        parent = self.parent
-        if value is ABSENT:
-            self.facts.append(ABSENT)
-            if not self.again and is_impure("builtins", chain[:1]):
-                self.hidden = self.hidden or f"what {chain[0]} reads"
-            return
-        while isinstance(value, types.ModuleType):
-            if of_library(value):
-                self.identity(value)
-                if not self.again and is_impure(value.__name__, chain[place:]):
-                    self.hidden = self.hidden or f"what {'.'.join(chain)} reads"
-                return
-            inner = vars(value).get(chain[place], ABSENT) if place < len(chain) else ABSENT
-            if inner is ABSENT:
-                break
-            if not self.again:
-                self.retained.append(value)
-                self.edges.append((self.parent, id(value)))
-            self.parent, value, place = id(value), inner, place + 1
-        self.visit(value)
-        self.parent = parent
-
-    def imported(
-        self, scope: dict[str, Foreign], names: tuple[str, ...], attributes: Iterable[str]
-    ) -> None:
-        """What a function imports when it is called, if it has been imported before."""
-        package = scope.get("__package__") or ""
-        for name in (names[0], f"{package}.{names[0]}" if names[0] else package):
-            self.chain({name: sys.modules.get(name, ABSENT)}, (name, *names[1:]))
-        module = sys.modules.get(names[0])
-        if module is not None and len(names) == 1:
-            self.library(module, attributes)
+            loaded.library(self, inner, reads_of(code).attributes)
 
     def builtin(self, value: Foreign) -> None:
         owner = value.__self__
@@ -256,6 +224,7 @@ class _Traversal:
             module = getattr(value, "__module__", None) or "builtins"
             if not self.again and is_impure(module, (value.__name__,)):
                 self.hide(value)
+            self.writes(value)
         else:
             self.facts.append(value.__name__)
             self.visit(owner)
@@ -321,7 +290,13 @@ class _Traversal:
             self.visit(inside["__getattr__"])
 
     def a_class(self, value: type) -> None:
+        self.writes(value)
         self.members(value, True)
+
+    def writes(self, value: Foreign) -> None:
+        """``repr`` or ``str``, passed on, may write what is met as text."""
+        if not self.again and value.__name__ in WRITING and value.__module__ == "builtins":
+            self.loaded.add(TEXT)
 
     def members(self, kind: type, called: bool) -> None:
         """What a class and its bases have under the names that were reached, and what operators
@@ -346,8 +321,10 @@ class _Traversal:
             self.members(type(kind), True)
 
     def wants(self, name: str) -> bool:
+        if name in self.names or (self.text and name in WRITTEN):
+            return True
         if name[:2] != "__" and name not in UNCALLED:
-            return self.all or name in self.names or name in FLATTENING
+            return self.all or name in FLATTENING
         return name not in UNCALLED and name not in MAKING and not name.startswith(MEMO)
 
     def instance(self, value: Foreign) -> None:
@@ -415,6 +392,11 @@ class _Traversal:
             self.visit(name)
             self.visit(inner)
 
+    def immutable(self, value: Foreign) -> None:
+        """What cannot change, but for the attributes that a class of the user's adds."""
+        self.identity(value)
+        self.subclassed(value)
+
     def subclassed(self, value: Foreign) -> None:
         """The attributes of a container of a class of its own."""
         if type(value) not in CONTAINERS and not of_library(type(value)):
@@ -453,7 +435,7 @@ BY_KIND: tuple[tuple[Foreign, Callable[[_Traversal, Foreign], None]], ...] = (
     (int | float | complex | str | bytes, holders.number),
     (weakref.ref, holders.reference),
     (pathlib.PurePath, holders.path),
-    (IMMUTABLE, _Traversal.identity),
+    (IMMUTABLE, _Traversal.immutable),
     (np.ufunc, _Traversal.ufunc),
 )
 

@@ -163,6 +163,16 @@ def _formulaic(spec: Foreign, table: Tree) -> Foreign:
             raise ValueError(f"the formula cannot be coded: {first_line(error)}") from error
 
 
+def is_fractions(levels: tuple[Label, ...]) -> bool:
+    """Whether all levels are numbers as text, not all of them whole, as codes would be."""
+    try:
+        numbers = [float(level) for level in levels if isinstance(level, str)]
+    except ValueError:  # a level that is no number
+        return False
+    whole = all(number == number // 1 for number in numbers)
+    return len(numbers) == len(levels) > 0 and not whole
+
+
 def _check_kinds(
     terms: Terms, columns: Mapping[str, Column], levels: Mapping[str, tuple[Label, ...]]
 ) -> None:
@@ -170,6 +180,11 @@ def _check_kinds(
         if columns[name].is_factor:
             raise TypeError(f"{name!r} holds text and is used inside a numeric function")
     for name, known in levels.items():
+        if name not in terms.factors and is_fractions(known):
+            raise TypeError(
+                f"{name} holds numbers as text, such as {known[0]!r}: convert the column to "
+                f"numbers, or write C({name}) if each of them is a category"
+            )
         if len(known) < 2:
             raise ValueError(
                 f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in "

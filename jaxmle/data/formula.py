@@ -107,11 +107,24 @@ def _parsed(formulaic: Foreign, right: str) -> list[Foreign]:
     return listed
 
 
+def _check_taken_away(right: str) -> None:
+    """Raise for ``- x`` where no term before it has x: it is not the negative of a column."""
+    text = _without_calls(right)
+    for found in re.finditer(r"-\s*([A-Za-z_]\w*)", text):
+        if not re.search(rf"\b{found[1]}\b", text[: found.start()]):
+            raise ValueError(
+                f"cannot read the formula '~ {right}': - {found[1]} takes a term away, and there "
+                f"is no {found[1]} before it; write I(-{found[1]}) for the negative of a column, "
+                f"I(a - {found[1]}) for a difference"
+            )
+
+
 def terms_of(right: str) -> Terms:
     """Read the terms of a right-hand side, and check each of its Python expressions."""
     check_expansion(right)
     formulaic = needed("formulaic")
     listed = _parsed(formulaic, right)
+    _check_taken_away(right)
     terms = []
     offsets = []
     columns: list[str] = []
@@ -319,11 +332,16 @@ def real(text: str, columns: Mapping[str, Column], rows: ndarray, what: str) -> 
     frame, for messages.
     """
     node = parse(text)
+    compares = any(isinstance(part, ast.Compare) for part in ast.walk(node))
     for name in columns_in(node):
-        if columns[name].is_factor and not any(
-            isinstance(part, ast.Compare) for part in ast.walk(node)
-        ):
-            raise TypeError(f"{what} reads {name!r}, which holds text, not numbers")
+        if columns[name].is_factor and not compares:
+            raise TypeError(
+                f"{what} reads {name!r}, which holds text, not numbers: compare it with the value "
+                f"that counts as 1, such as {name} == {columns[name].levels()[-1]!r}"
+            )
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and not compares:
+            raise ValueError(f"{what} is the text {part.value!r}: write a column without quotes")
     with np.errstate(all="ignore"):
         value = np.broadcast_to(np.asarray(rowwise(node, columns)), rows.shape).astype(np.float64)
     not_finite = np.flatnonzero(~np.isfinite(value))

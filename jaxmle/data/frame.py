@@ -51,6 +51,7 @@ from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.frames import check_row_labels
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
@@ -338,7 +339,7 @@ class Frame:
         >>> [found[name].round(3).tolist() for name in ("estimate", "conf_low", "conf_high")]
         [[5.5], [3.046], [9.931]]
         """
-        ready = ready_model(fitted, model, "predict")
+        ready = ready_model(fitted, model, "predict", self)
         quantity = quantity_of(ready, kind, level, value)
         leaves = self.data if new is None else self.recode(new)
         if "trials" in leaves:
@@ -428,6 +429,8 @@ def from_formula(
         list(by),
         intercept,
     )
+    check_row_labels(data=data, clusters=clusters)
+    _check_sides(plan)
     columns, total = columns_of(data, plan.wanted)
     columns |= arrays_of(plan.given, total)
     counts, rows = complete_rows(columns, total)
@@ -435,6 +438,22 @@ def from_formula(
     frame = _coded(plan, {name: column.take(rows) for name, column in columns.items()}, rows)
     lost = lost_groups(columns, plan.keys, rows) if plan.keys and len(rows) < total else {}
     return replace(frame, total=total, missing=counts, lost=lost, backend=backend_of(data))
+
+
+def _check_sides(plan: Plan) -> None:
+    """Raise for a response that is among its own predictors: one column, or a time with its event.
+    What is computed from several columns, such as ``y - before``, may have them on both sides.
+    """
+    response = plan.response
+    parts = {} if response is None else response.parts
+    if response is None or "successes" in parts or len(response.columns) > len(parts):
+        return
+    for terms in plan.terms.values():
+        for name in set(response.columns) & set(terms.columns) - {parts.get("entry")}:
+            raise ValueError(
+                f"{plan.formula!r} has {name!r} on both sides of '~': the response cannot be its "
+                "own predictor"
+            )
 
 
 def _coded(plan: Plan, columns: Mapping[str, Column], rows: ndarray) -> Frame:

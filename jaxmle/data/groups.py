@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,8 +37,8 @@ from jaxmle.likelihood.combinators import Weights, check_weights_given
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
-from jaxmle.parameters.frames import is_frame
-from jaxmle.parameters.keywords import with_keyword_hints
+from jaxmle.parameters.frames import check_row_labels, is_frame
+from jaxmle.parameters.keywords import missing_name, with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.record.witness import renumbered
 from jaxmle.runtime.jax_state import host_only
@@ -124,6 +125,7 @@ def fit_groups(
         data = frame.data
         weights = frame.weights
         clusters = frame.clusters
+    check_row_labels(data=data, by=by, clusters=clusters)
     labels, data = keys_and_data(by, data)
     options = Options(
         constraints=constraints,
@@ -188,6 +190,14 @@ class GroupFits:
 
     def __len__(self) -> int:
         return len(self.n)
+
+    if not TYPE_CHECKING:  # a checker finds the names that are not there by itself
+
+        def __getattr__(self, name: str) -> object:
+            of_fit = name[:1] != "_" and (name in Fit.__dataclass_fields__ or hasattr(Fit, name))
+            public = [known for known in dir(type(self)) if known[:1] != "_"]
+            hint = f"of all groups result.fits.{name}, of one result[key].{name}" if of_fit else ""
+            raise missing_name("a GroupFits", name, [*self.__dataclass_fields__, *public], hint)
 
     def __iter__(self) -> Iterator[tuple[Label, Fit]]:
         return ((self._key(i), self.fits[i]) for i in range(len(self)))

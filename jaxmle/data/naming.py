@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from jaxmle._types import Label, Loglik, Tree
+from jaxmle.data.table import NAMES_LISTED
 from jaxmle.likelihood.combinators import Fix, Pool, Tie
 from jaxmle.likelihood.contract import as_tree, handed_on
 from jaxmle.likelihood.regression import Linear, Regression
@@ -65,6 +66,39 @@ def _labelled(
         for leaf in layout.leaves
     )
     return Layout(layout.treedef, leaves)
+
+
+def check_coded(
+    fit: Fit,
+    model: Loglik,
+    columns: Mapping[str, tuple[str, ...]],
+    levels: tuple[Label, ...] | None,
+    what: str,
+) -> None:
+    """Raise if the coefficients of a fit are not those of these columns; of a fit without readable
+    names there have to be as many.
+
+    Args:
+        columns: from a design leaf to the names of its columns.
+        what: the caller's name, for messages.
+    """
+    designs = designs_of(model, tuple(columns))
+    coded = _labelled(fit.layout, designs, columns, levels).leaves
+    for leaf, coded_leaf in zip(fit.layout.leaves, coded, strict=True):
+        present = columns.get(designs.get(leaf.path, ""))
+        if present is None:
+            continue
+        is_named = leaf.labels is not None and list(leaf.labels) != list(leaf.places)
+        if leaf.shape[:1] != (len(present),) or (is_named and leaf.names != coded_leaf.names):
+            known = [name.removeprefix(f"{leaf.path}[").removesuffix("]") for name in leaf.names]
+            raise ValueError(
+                f"{what} needs the frame that was fitted: the coefficients of the fit are "
+                f"{_listed(known)}; the columns of this frame are {_listed(present)}"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMES_LISTED]) + (", …" if len(names) > NAMES_LISTED else "")
 
 
 def placed(

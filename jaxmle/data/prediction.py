@@ -14,6 +14,7 @@ import scipy
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Array, Foreign, Function, Label, Loglik, Tree, ndarray
+from jaxmle.data.naming import check_coded
 from jaxmle.fitting.recession import MAX_ASKED, recession_rays
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import weight
@@ -63,8 +64,10 @@ class Quantity(NamedTuple):
     loglik: Loglik
 
 
-def ready_model(fitted: Fit, model: Foreign, what: str) -> Tree:
-    """The built-in model of one fit: the given one, or the one recorded in the fit."""
+def ready_model(fitted: Fit, model: Foreign, what: str, frame: Foreign = None) -> Tree:
+    """The built-in model of one fit: the given one, or the one recorded in the fit, checked against
+    the ``Frame`` that is to be predicted.
+    """
     if not isinstance(fitted, Fit):
         hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
         raise TypeError(f"{what} takes the fit as its first argument, {hint}; got {shown(fitted)}")
@@ -82,6 +85,9 @@ def ready_model(fitted: Fit, model: Foreign, what: str) -> Tree:
         raise TypeError(
             f"{what} needs a built-in model, such as models.poisson(); got {type(ready).__name__}"
         )
+    if frame is not None:
+        columns = {leaf: design.names for leaf, design in frame.designs.items()}
+        check_coded(fitted, ready, columns, frame.levels, what)
     return ready
 
 

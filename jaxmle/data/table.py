@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from jaxmle._types import ArrayLike, DataFrame, Foreign, Label, Tree, ndarray
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.frames import check_columns, is_frame
 from jaxmle.tables.frame import INSTALL_FRAME
 
 if TYPE_CHECKING:
@@ -115,9 +117,15 @@ def native_frame(source: DataFrame) -> nw.DataFrame:
     """A frame of pandas, polars or pyarrow as narwhals sees it."""
     narwhals = needed("narwhals.stable.v1")
     try:
+        if is_frame(source):
+            check_columns(source)
         return narwhals.from_native(source, eager_only=True)
     except TypeError:
         hint = " Collect a lazy frame first: .collect()." if hasattr(source, "collect") else ""
+        if isinstance(source, str | PurePath):
+            hint = " Read the file first, such as pandas.read_csv(path)."
+        elif isinstance(source, list | np.ndarray):
+            hint = " Name the columns first, such as pandas.DataFrame(rows, columns=['y', 'x'])."
         raise TypeError(
             "data must be a pandas, polars or pyarrow frame, or a dict of arrays; got "
             f"{type(source).__name__}.{hint}"

@@ -161,7 +161,7 @@ def _quantity(
                 "this is not a fit of a built-in model: give kind as a function, lambda "
                 "params, data: …, that returns one value for each row"
             )
-        return quantity_of(ready_model(fit, model, "margins"), kind, level, value)
+        return quantity_of(ready_model(fit, model, "margins", source.frame), kind, level, value)
     check_function("kind", kind, "lambda params, data: jnp.exp(data['x'] @ params['beta'])")
     return Quantity(kind, "function", "identity", Opaque(kind))
 

@@ -2,6 +2,8 @@
 start values and expected information.
 """
 
+from typing import TYPE_CHECKING
+
 from jaxmle.families.adaptor import from_distribution
 from jaxmle.families.bounded import beta
 from jaxmle.families.circular import von_mises
@@ -41,6 +43,7 @@ from jaxmle.families.positive import (
     lognormal,
     weibull,
 )
+from jaxmle.parameters.keywords import missing_name
 
 __all__ = [
     "Family", "Law", "bernoulli", "beta", "beta_binomial", "binomial", "categorical", "cauchy",
@@ -50,6 +53,11 @@ __all__ = [
     "multivariate_t", "negative_binomial", "negative_binomial_1", "normal", "pareto", "poisson",
     "rounded", "skew_normal", "student_t", "truncated", "von_mises", "weibull", "zero_inflated",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # a checker finds the names that are not there by itself
+
+    def __getattr__(name: str) -> object:
+        raise missing_name("jaxmle.families", name, __all__)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxmle.closures.recipes import reduced
 from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
+from jaxmle.parameters.keywords import missing_name
 from jaxmle.runtime.calls import marked
 from jaxmle.runtime.compile import to_numpy
 from jaxmle.runtime.jax_state import exact, precision, tracing
@@ -81,6 +82,19 @@ class Law:
     information: Tree = None
 
 
+# What SciPy, numpyro and statsmodels call what a family has, or what is done with one.
+ASKED_OF_A_FAMILY = {
+    "fit": "jaxmle.fit(family, data=y)",
+    **dict.fromkeys(("logpdf", "logpmf", "log_pdf"), "family.log_prob(params, y)"),
+    **dict.fromkeys(("pdf", "pmf", "prob"), "jnp.exp(family.log_prob(params, y))"),
+    **dict.fromkeys(("cdf", "logcdf"), "family.log_cdf(params, y)"),
+    **dict.fromkeys(("sf", "logsf", "survival"), "family.log_sf(params, y)"),
+    **dict.fromkeys(("ppf", "icdf", "inverse_cdf"), "family.quantile(params, q)"),
+    **dict.fromkeys(("rvs", "random", "draw"), "family.sample(params, key, shape)"),
+    **dict.fromkeys(("var", "std"), "family.variance(params)"),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """A family of distributions, and a log-likelihood: ``family(params, data)`` returns the terms
@@ -117,6 +131,12 @@ class Family:
     known: Mapping[str, float | None] = field(default_factory=dict)
     fields: tuple[tuple[str, ...], ...] = ()
     discrete: bool = False
+
+    if not TYPE_CHECKING:  # a checker finds the names that are not there by itself
+
+        def __getattr__(self, name: str) -> object:
+            public = [known for known in dir(type(self)) if not known.startswith("_")]
+            raise missing_name("a family", name, public, ASKED_OF_A_FAMILY.get(name, ""))
 
     def __reduce__(self) -> tuple[Tree, ...]:
         return reduced(self, "jaxmle.families")

@@ -35,7 +35,7 @@ from jaxmle.likelihood.checks import (
     traced_data,
 )
 from jaxmle.likelihood.combinators import Penalize, Weights, weight
-from jaxmle.likelihood.contract import as_tree, data_length, rows_of
+from jaxmle.likelihood.contract import as_tree, check_read, data_length, rows_of
 from jaxmle.likelihood.information.covariance import LEVERAGED, Kind, check_kind, check_order
 from jaxmle.likelihood.information.hac import hac
 from jaxmle.likelihood.structure import (
@@ -48,6 +48,7 @@ from jaxmle.likelihood.structure import (
 )
 from jaxmle.likelihood.terms import NO_LAW
 from jaxmle.parameters.arguments import check_count, check_flag, shown
+from jaxmle.parameters.frames import check_row_labels
 from jaxmle.parameters.held_functions import with_held_functions
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.record.fit import Fit
@@ -163,6 +164,8 @@ def read(
     """
     weighted = loglik if options.weights is None else weight(loglik, options.weights)
     tree = as_tree(weighted)
+    check_read(loglik, data)
+    check_row_labels(data=data, clusters=options.clusters)
     if params0 is None:
         params0 = _model_start(loglik, data)
     elif hasattr(loglik, "outcome") and hasattr(loglik, "start"):

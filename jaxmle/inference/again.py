@@ -20,10 +20,10 @@ from jaxmle.batch.members.stacked import leaf_axes
 from jaxmle.batch.members.table import codes_within
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
-from jaxmle.likelihood.combinators import Weights, check_weights_given, weight
-from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.combinators import Penalize, Weights, check_weights_given, weight
+from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.information.covariance import cluster_codes
-from jaxmle.likelihood.structure import roots_of, weighting_of
+from jaxmle.likelihood.structure import has, roots_of, weighting_of
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
@@ -33,6 +33,10 @@ from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 from jaxmle.runtime.fingerprint import fingerprints
 
 ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated together
+# by which ℓ may differ from that of the fit, which another program summed: rounding units of
+# Σ|terms|, and a distance from a bound
+MAX_UNITS_APART = 1e5
+MAX_HEIGHTS_APART = 1e-6
 
 
 class Again(NamedTuple):
@@ -180,6 +184,34 @@ def _check_same(fit: Fit, given: Array) -> None:
     )
 
 
+def _check_likelihood(given: Again, what: str) -> None:
+    """Raise if the likelihood passed now has another value at the estimate than it had there in
+    the fit.
+    """
+    fit = given.fit
+    known = np.asarray(fit.loglik, dtype=float).reshape(-1)
+    finite = np.isfinite(known) & np.isfinite(np.asarray(fit.x)).all(-1).reshape(-1)
+    if not finite.any() or has(given.loglik, Penalize) != (fit.mode == "MAP"):
+        return  # whether a prior may be there is for the caller to say
+
+    def height(loglik: Loglik, x: Array, data: Tree, _: Tree) -> Array:
+        terms = terms_of(loglik, fit.layout.unravel(x), data)
+        return jnp.stack([jnp.sum(terms), jnp.sum(jnp.abs(terms))])
+
+    value, size = np.asarray(given.evaluate("height", height), dtype=float).reshape(-1, 2).T
+    rounding = np.finfo(fit.dtype).eps * (size + np.abs(known))
+    allowed = MAX_HEIGHTS_APART + MAX_UNITS_APART * rounding
+    other = finite & (np.abs(value - known) > allowed)
+    if not other.any():
+        return
+    first = int(np.flatnonzero(other)[0])
+    where = f" of member {first}" if fit.batch_shape else ""
+    raise ValueError(
+        f"{what} needs the log-likelihood and the data that were fitted: at the estimates{where} "
+        f"those given have {value[first]:.6g}, and in the fit it was {known[first]:.6g}"
+    )
+
+
 # ---------------------------------------------------------------- the entry point
 
 
@@ -192,6 +224,7 @@ def again(
     clusters: Clusters = None,
     in_axes: Axes = 0,
     check_data: bool = True,
+    check_loglik: bool = True,
     alone: bool = False,
     what: str = "this",
 ) -> Again:
@@ -202,11 +235,12 @@ def again(
             as there.
         weights, clusters: as given to the fit.
         check_data: whether fingerprints are compared; under a trace they never are.
+        check_loglik: whether the value at the estimate is compared; under a trace it never is.
         alone: whether a batch is refused.
         what: the caller's name, for messages.
 
     Raises:
-        ValueError: if the data, or the weights, are not those of the fit.
+        ValueError: if the data, the weights or the likelihood are not those of the fit.
     """
     check_fit(what, fit, alone)
     check_weighting(what, loglik, fit, weights)
@@ -229,6 +263,8 @@ def again(
     given = _aligned(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
     if check_data:
         _check_same(fit, _identities(given))
+        if check_loglik:
+            _check_likelihood(given, what)
     return given
 
 

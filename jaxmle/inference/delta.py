@@ -27,6 +27,8 @@ from jaxmle.tables.frame import native
 from jaxmle.tables.layout import Page, text
 from jaxmle.tables.notes import BY_CONJUGATE_GRADIENTS
 
+ONE_ARGUMENT = "g must be a function of one argument, params"
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -201,14 +203,14 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
     g = portable_copy(g)
 
     def flat_g(x: Array) -> Array:
-        return ravel_pytree(g(fit.layout.unravel(x)))[0]
+        return ravel_pytree(real_value("g", g(fit.layout.unravel(x))))[0]
 
     x = jnp.asarray(finite_point(fit))
     params = fit.layout.unravel(x)
-    with explained(params, {}):
+    with explained(params, {}, ONE_ARGUMENT):
         value = real_value("g", g(params))
     flat, unravel = ravel_pytree(value)
-    with explained(params, {}):
+    with explained(params, {}, ONE_ARGUMENT):
         jacobian = jax.jacfwd(flat_g)(x)
     moved: Tree = propagated(fit, jacobian)
     # A value outside the estimable space is the one at the estimate itself, which may be infinite.
@@ -252,12 +254,23 @@ def real_value(name: str, value: Tree) -> Tree:
     if not leaves:
         raise ValueError(f"{name} returns no numbers")
     if not all(_is_real(leaf) for leaf in leaves):
-        kinds = sorted({type(leaf).__name__ for leaf in leaves})
+        kinds = sorted({_kind_of(leaf) for leaf in leaves if not _is_real(leaf)})
         raise TypeError(
             f"{name} must return floating-point numbers: a number, an array or a tree of "
             f"arrays; got {', '.join(kinds)}"
         )
-    return jax.tree.map(jnp.asarray, value)
+    real = jnp.result_type(float)
+
+    def as_float(leaf: Tree) -> Array:
+        array = jnp.asarray(leaf)
+        return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(real)
+
+    return jax.tree.map(as_float, value)
+
+
+def _kind_of(leaf: Tree) -> str:
+    dtype = getattr(leaf, "dtype", None)
+    return type(leaf).__name__ if dtype is None else f"an array of {dtype}"
 
 
 def _is_real(leaf: Tree) -> bool:

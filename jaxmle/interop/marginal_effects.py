@@ -56,11 +56,11 @@ def to_marginaleffects(
     True
     """
     check_choice("kind", kind, PREDICTED_KINDS)
-    ready = ready_model(fit, model, "to_marginaleffects")
     if not isinstance(frame, Frame):
         raise TypeError(
             f"to_marginaleffects needs the Frame made by from_formula; got {shown(frame)}"
         )
+    ready = ready_model(fit, model, "to_marginaleffects", frame)
     return _adapter()(fit, frame, quantity_of(ready, kind))
 
 

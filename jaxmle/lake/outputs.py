@@ -145,7 +145,7 @@ def _compare(folder: Folder, identity: dict[str, str]) -> None:
     for what, value in identity.items():
         if written.get(what) != value:
             raise ValueError(
-                f"out={folder.path!r} holds the fits of another run: its {what} is not the same. "
+                f"out={folder.path!r} holds the fits of another run, which differs in its {what}. "
                 "Give another folder, or delete this one"
             )
 

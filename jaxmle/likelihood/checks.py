@@ -4,8 +4,10 @@ leaf, the row and the remedy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import PurePath
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from jaxmle._types import DTypeLike, KeyPath, Loglik, Tree, ndarray
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.frames import columns_of_frame, is_frame
 from jaxmle.parameters.held_functions import HeldFunction, is_function_of_module
 from jaxmle.parameters.tree import Layout
@@ -43,9 +46,14 @@ def host_params(params: Tree, dtype: DTypeLike, what: str = "params") -> Tree:
             raise TypeError(f"{name} cannot be read as an array: {error}") from None
         is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
         if not is_real and not np.issubdtype(value.dtype, np.integer):
+            is_one = value.ndim == 0 and not hasattr(leaf, "dtype")
+            kind = "" if value.dtype == object else f"has dtype {value.dtype}"
+            value_shown = f"is {shown(leaf)}" if is_one else "has dtype object"
+            came = f"{value_shown} and {kind}" if is_one and kind else kind or value_shown
             raise TypeError(
-                f"{name} has dtype {value.dtype}; parameters must be floating-point "
-                f"numbers or integers{FORMULA_HINT if '~' in str(leaf) else ''}"
+                f"{name} {came}; parameters must be floating-point numbers or integers, or arrays "
+                "or dictionaries of them, such as {'mu': 0.0}"
+                f"{FORMULA_HINT if '~' in str(leaf) else ''}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -57,6 +65,8 @@ def host_params(params: Tree, dtype: DTypeLike, what: str = "params") -> Tree:
             raise ValueError(f"{name} is not finite: {_first_bad(value)}. Give a finite start.")
         return value
 
+    if hasattr(params, "params") and hasattr(params, "loglik"):
+        raise TypeError(f"{what} is the result of a fit: give its parameters, fit.params")
     if isinstance(getattr(params, "index", None), Iterable) and hasattr(params, "to_numpy"):
         raise TypeError(
             f"{what} is a {type(params).__name__}, whose labels would be lost: pass a dictionary "
@@ -156,6 +166,8 @@ def _refuse_kind(name: str, value: Tree, kind: str) -> None:
 
 def _one_value(name: str, leaf: Tree, path: Tree) -> str:
     """What to do with a leaf that is one number or text."""
+    if not path and isinstance(leaf, str):
+        return f"{name} is the string {leaf!r}: give arrays or a table{_if_file(leaf)}"
     inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
     hint = (
         " A Python list is read as a tree of scalars: pass numpy.asarray(list)."
@@ -166,6 +178,12 @@ def _one_value(name: str, leaf: Tree, path: Tree) -> str:
         f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data must "
         f"be an array whose first axis is the observations.{hint}"
     )
+
+
+def _if_file(text: str, certain: bool = False) -> str:
+    """The hint for what is, or may be, the name of a file."""
+    is_file = certain or re.search(r"\.\w+$|/", text)
+    return ", read from the file first, such as pandas.read_csv(path)" if is_file else ""
 
 
 def _is_sound(leaf: Tree, dtype: Tree) -> bool:
@@ -217,6 +235,10 @@ def _not_read(name: str, value: Tree) -> str:
     """The message for a leaf that is not an array, and how to convert it."""
     remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
     kind = type(value).__name__
+    if isinstance(value, PurePath) or hasattr(value, "readline"):
+        return f"{name} is a {kind}: give arrays or a table{_if_file(str(value), True)}"
+    if kind == "Frame":
+        return f"{name} is a Frame made by from_formula: give its arrays, frame.data"
     article = "an" if kind[0] in "aeiou" else "a"
     return (
         f"{name} is {article} {kind}, which is not read as an array: convert it first, "

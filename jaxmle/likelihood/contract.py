@@ -5,6 +5,7 @@ time.
 from __future__ import annotations
 
 import functools
+import types
 from typing import Protocol, TypeGuard, runtime_checkable
 
 import jax
@@ -19,6 +20,8 @@ TERMS_OF_ANOTHER_TYPE = {
     list: ". Compute with whole arrays, or convert the list: jnp.stack(terms)",
     tuple: ". Return only the terms",
     dict: ". Return only the terms",
+    types.GeneratorType: ". Write return, not yield",
+    types.CoroutineType: ". Write def, without async",
 }
 
 
@@ -76,6 +79,8 @@ def as_tree(loglik: Loglik) -> Loglik:
     if not callable(loglik) or isinstance(loglik, type):
         got = repr(loglik) if isinstance(loglik, str) else type(loglik).__name__
         got = f"the class {loglik.__name__}" if isinstance(loglik, type) else got
+        if isinstance(loglik, str) and "~" in loglik:
+            got += f". For a formula use jaxmle.from_formula({loglik!r}, table).fit(model)"
         raise TypeError(
             "loglik must be a function of (params, data), or a model such as models.poisson(); "
             f"got {got}"
@@ -244,3 +249,16 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
         sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
     )
     raise ValueError(f"{what} has no leaf {name!r}; it has {known}")
+
+
+def check_read(loglik: Foreign, data: Tree) -> None:
+    """Raise for a leaf that has the name of an option of a built-in model, which was made without
+    that option and would ignore it.
+    """
+    unread = getattr(loglik, "unread", ())
+    for name in unread if isinstance(data, dict) else ():
+        if name in data:
+            raise ValueError(
+                f"{loglik!r} does not read data[{name!r}]: write {name}={name!r} where the model "
+                "is made, or leave it out of the data"
+            )

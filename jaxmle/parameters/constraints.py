@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Namespace, Shape, Tree, ndarray
+from jaxmle._types import Array, Foreign, Namespace, Shape, Tree, ndarray
 from jaxmle.parameters.arguments import check_end
 from jaxmle.parameters.keywords import with_keyword_hints
 
@@ -43,6 +44,9 @@ class Interval:
     def __post_init__(self) -> None:
         if math.isnan(self.lower) or math.isnan(self.upper) or not self.lower < self.upper:
             raise ValueError(f"an interval needs lower < upper; got ({self.lower}, {self.upper})")
+
+    def __call__(self, *_: Foreign) -> NoReturn:
+        raise TypeError("a constraint is not called: write constraints={'sigma': jaxmle.positive}")
 
     @property
     def is_identity(self) -> bool:

@@ -188,6 +188,17 @@ def keyword_hint(name: str, known: Collection[str]) -> str:
     return f"it takes {', '.join(listed[:LISTED])}{more}"
 
 
+def missing_name(module: str, name: str, known: Collection[str], hint: str = "") -> AttributeError:
+    """The error for a name that a module or record of ours does not have.
+
+    >>> missing_name("jaxmle.families", "Normal", ["normal", "gamma"]).args[0]
+    "jaxmle.families has no 'Normal': did you mean normal?"
+    """
+    near = [name.lower()] if name.lower() in known else get_close_matches(name, known, n=1)
+    words = hint or (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+    return AttributeError(f"{module} has no {name!r}" + ("" if name[:1] == "_" else f": {words}"))
+
+
 def with_keyword_hints(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public function: a keyword that it does not have is answered with the one that is
     meant, and too many arguments by position with how data and options are given.
@@ -208,12 +219,12 @@ def with_keyword_hints(function: Callable[P, R]) -> Callable[P, R]:
             trace = error.__traceback__
             if trace is not None and trace.tb_next is not None:  # raised inside the function
                 raise
-            raise TypeError(_sentence(function, str(error))) from None
+            raise TypeError(_sentence(function, str(error), args)) from None
 
     return call
 
 
-def _sentence(function: Callable[P, R], text: str) -> str:
+def _sentence(function: Callable[P, R], text: str, args: tuple[object, ...] = ()) -> str:
     """The sentence for a call that does not match the signature of a function."""
     parameters = inspect.signature(function).parameters.values()
     kinds = {parameter.name: parameter.kind for parameter in parameters if parameter.name != "self"}
@@ -221,6 +232,12 @@ def _sentence(function: Callable[P, R], text: str) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
     if unknown is not None:
         return f"{name}() has no keyword {unknown[1]!r}: {keyword_hint(unknown[1], kinds)}"
+    first = next(iter(kinds), "")
+    if first == "loglik" and args and hasattr(args[0], "loglik"):  # the result of a fit
+        places = [word for word in kinds if kinds[word] is not inspect.Parameter.KEYWORD_ONLY]
+        return f"{name}() takes the log-likelihood before the fit: {name}({', '.join(places)})"
+    if list(kinds)[:1] == ["loglik"] and len(args) > 1 and "data" not in kinds:
+        return f"{name}(loglik) is a function of parameters and data: {name}(loglik)(params, data)"
     missing = re.findall(r"'(\w+)'", text) if "missing" in text else []
     if missing:
         how = [WORDS_FOR_KEYWORD[word][0] for word in missing if word in WORDS_FOR_KEYWORD]

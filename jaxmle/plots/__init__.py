@@ -2,6 +2,9 @@
 on.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxmle.parameters.keywords import missing_name
 from jaxmle.plots.effects import effects
 from jaxmle.plots.estimates import batch_map, forest
 from jaxmle.plots.likelihoods import likelihood_curve, likelihood_surface
@@ -18,6 +21,11 @@ __all__ = [
     "likelihood_surface", "mixture", "path_of", "pit", "predictions", "profile", "qq", "residuals",
     "survival", "trace",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # a checker finds the names that are not there by itself
+
+    def __getattr__(name: str) -> object:
+        raise missing_name("jaxmle.plots", name, __all__)
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxmle._types import ArrayLike, ndarray
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 
@@ -89,7 +90,8 @@ def numbers(values: ArrayLike, name: str, ndim: tuple[int, ...] = (1,)) -> ndarr
     except ValueError as error:
         raise ValueError(f"{name} cannot be read as an array: {error}") from None
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
+        got = shown(values) if array.dtype == object and not array.ndim else f"dtype {array.dtype}"
+        raise TypeError(f"{name} must be real numbers; got {got}")
     if array.ndim not in ndim:
         raise ValueError(
             f"{name} must have {' or '.join(map(str, ndim))} axes; got shape {array.shape}"

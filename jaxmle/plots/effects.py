@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmle._types import Array, Tree, ndarray
 from jaxmle.parameters.arguments import check_level, check_number, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import INK, MARKS, axes, percent
 from jaxmle.plots.estimates import Row, edges_of, finish, scale_of, series
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@with_keyword_hints
 def effects(
     record: Tree,
     level: float = 0.95,

@@ -13,6 +13,7 @@ from jaxmle._types import Facts, Foreign, Function, Tree, ndarray
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.inference.statuses import REGULAR_STATUSES
 from jaxmle.parameters.arguments import check_function, check_level, check_number
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     high: float
 
 
+@with_keyword_hints
 def forest(
     fits: Drawn | Sequence[Drawn] | Mapping[str, Drawn],
     names: Sequence[str] | None = None,
@@ -317,6 +319,7 @@ def _tip(ax: Axes, end: float, y: float, scale: Scale, colour: str) -> None:
 # ---------------------------------------------------------------- a batch
 
 
+@with_keyword_hints
 def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | None = None) -> Axes:
     """The estimates of one parameter over the members of a batch, with standard errors, marked by
     status.

@@ -18,6 +18,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import rows_of, terms_of
 from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_count, check_number
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
 from jaxmle.plots.search_path import SearchPath
 from jaxmle.record.fit import Fit
@@ -142,6 +143,7 @@ class Slices:
         return "log-likelihood" if self.fit.mode == "ML" else "penalised log-likelihood"
 
 
+@with_keyword_hints
 def likelihood_curve(
     loglik: Loglik,
     fit: Fit,
@@ -218,6 +220,7 @@ def _expansion(ax: Axes, posed: Slices, j: int, value: ndarray, height: ndarray)
         ax.set_ylim(low, max(finite.max(), 0.0) - 0.08 * low)
 
 
+@with_keyword_hints
 def likelihood_surface(
     loglik: Loglik,
     fit: Fit,

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmle._types import ArrayLike, ndarray
 from jaxmle.parameters.arguments import check_level
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import (
     DASHES,
     INK,
@@ -33,6 +34,7 @@ WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, which should be one
 SYMMETRY_TOLERANCE = 1e-8  # of a covariance, relative to its largest entry
 
 
+@with_keyword_hints
 def mixture(
     y: ArrayLike,
     weight: ArrayLike,

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmle._types import ArrayLike, Facts, Tree, ndarray
 from jaxmle.parameters.arguments import check_count, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import (
     BAND_OPACITY,
     DASHES,
@@ -30,6 +31,7 @@ MOST_BINS_OF_MEANS = 1000
 SPREAD_OF_POINTS = 0.12  # of the distance between two groups, over which their points are spread
 
 
+@with_keyword_hints
 def predictions(
     over: ArrayLike,
     predicted: Tree,
@@ -153,6 +155,7 @@ def _points(
 # ---------------------------------------------------------------- residuals
 
 
+@with_keyword_hints
 def residuals(
     residual: ArrayLike,
     against: ArrayLike,

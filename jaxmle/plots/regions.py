@@ -12,6 +12,7 @@ from jaxmle.inference.profiles.contour import Contour
 from jaxmle.inference.profiles.profile import END_MEANING, Profile
 from jaxmle.inference.profiles.root_finder import End
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.parameters.tree import Layout
 from jaxmle.plots.canvas import (
     GREY,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 POINTS_BETWEEN_COMPUTED = 20  # drawn between two computed points of a profile
 
 
+@with_keyword_hints
 def profile(
     profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes | None = None
 ) -> Axes:
@@ -191,6 +193,7 @@ def _parabola(ax: Axes, fit: Fit, name: str, value: ndarray, height: float) -> N
     )
 
 
+@with_keyword_hints
 def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None) -> Axes:
     """The boundary of the joint region of two parameters, with Wald's ellipse.
 

@@ -12,6 +12,7 @@ from jaxmle.fitting.options import MAX_STEPS, Options, read
 from jaxmle.fitting.passes import Passes, problem_of
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
@@ -53,6 +54,7 @@ class SearchPath:
         )
 
 
+@with_keyword_hints
 def path_of(
     loglik: Loglik,
     params0: Tree,
@@ -112,6 +114,7 @@ def _steps_of(passes: Passes) -> tuple[ndarray, ndarray]:
     return z, np.array([float(point.value) for point in points])
 
 
+@with_keyword_hints
 def trace(
     path: SearchPath | ArrayLike,
     top: float | None = None,

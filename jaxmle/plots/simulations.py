@@ -9,6 +9,7 @@ import scipy
 
 from jaxmle._types import ndarray
 from jaxmle.inference.resampling.calibration import Calibration
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import GREY, MARKS, SHADES, axes, percent, remark
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 COVERAGE_LEVEL = 0.95  # level of the Monte Carlo interval of a coverage
 
 
+@with_keyword_hints
 def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     """The proportion of intervals that contain the truth, for each parameter and kind of interval,
     with its Monte Carlo interval.

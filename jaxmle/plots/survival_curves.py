@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmle._types import Facts, Tree
 from jaxmle.parameters.arguments import check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import (
     BAND_OPACITY,
     DASHES,
@@ -32,6 +33,7 @@ LABEL_OF_QUANTITY = {
 }
 
 
+@with_keyword_hints
 def survival(
     curves: StepCurve | Curve | Mapping[str, StepCurve | Curve],
     *,

@@ -11,6 +11,7 @@ import scipy
 
 from jaxmle._types import ArrayLike, ndarray
 from jaxmle.parameters.arguments import check_count, check_level, check_seed
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, counted, numbers, percent, remark
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MOST_DRAWS = 10_000_000
 MOST_BINS = 10_000
 
 
+@with_keyword_hints
 def qq(
     residuals: ArrayLike,
     *,
@@ -132,6 +134,7 @@ def _ranks(n: int) -> ndarray:
     return np.union1d(half, n + 1 - half)
 
 
+@with_keyword_hints
 def pit(
     values: ArrayLike, *, bins: int | None = None, level: float = 0.95, ax: Axes | None = None
 ) -> Axes:

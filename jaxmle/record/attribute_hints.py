@@ -10,7 +10,16 @@ from jaxmle._types import Foreign
 PREDICT = "frame.predict(fit, new) for a formula, or model.predict(fit.params, data)"
 NAMES_OF_OTHER_SOFTWARE = {
     "fit.params": ("coef", "coef_", "coefs", "coefficients", "beta", "estimate", "estimates", "x0"),
-    "fit.stderr": ("bse", "std_err", "std_errors", "standard_errors_", "stderrs", "errors"),
+    "fit.stderr": (
+        "bse",
+        "sd",
+        "std",
+        "std_err",
+        "std_errors",
+        "standard_errors_",
+        "stderrs",
+        "errors",
+    ),
     "fit.vcov": ("cov", "cov_params", "covariance", "covariance_", "hess_inv", "variance_matrix_"),
     "fit.loglik": ("llf", "log_likelihood", "log_likelihood_", "loglikelihood", "fun", "fval"),
     "fit.zvalues": ("tvalues", "zvalue", "z"),
@@ -30,6 +39,14 @@ NAMES_OF_OTHER_SOFTWARE = {
     "model.residuals(fit.params, data)": ("resid", "residuals", "resid_response", "resid_pearson"),
     "jaxmle.margins(fit, frame)": ("get_margeff", "margins", "margeff"),
     "jaxmle.wald_test(fit, 'age = 0')": ("wald_test", "t_test", "f_test"),
+    "jaxmle.bootstrap(loglik, fit, data, key=jax.random.key(0))": ("bootstrap", "boot"),
+    "jaxmle.profile(loglik, fit, data)": ("profile", "conf_int_profile", "minos"),
+    "jaxmle.lr_test(restricted, fit)": ("lr_test", "lrtest", "compare_lr_test", "anova"),
+    "jaxmle.plots.forest(fit), or another function of jaxmle.plots": ("plot", "plots", "draw"),
+    "fit.to_frame(), which has its own to_csv(…)": ("to_csv", "to_excel", "to_parquet"),
+    "fit.params and fit.stderr are dictionaries": ("to_dict", "as_dict", "to_json", "asdict"),
+    "fit.n - fit.df": ("df_resid", "df_residual"),
+    "a likelihood has none; compare fit.loglik or fit.aic": ("rsquared", "r2", "rsquared_adj"),
 }
 HINTS = {name: hint for hint, names in NAMES_OF_OTHER_SOFTWARE.items() for name in names}
 
@@ -44,5 +61,9 @@ def missing_attribute(fit: Foreign, name: str) -> NoReturn:
         raise AttributeError(f"a Fit has no {name!r}", name=name, obj=fit)
     public = [known for known in dir(type(fit)) if not known.startswith("_")]
     near = get_close_matches(name, [*type(fit).__dataclass_fields__, *public], n=1)
-    hint = HINTS.get(name) or (f"did you mean fit.{near[0]}?" if near else "see help(jaxmle.Fit)")
+    if name.lower() in public:
+        near = [name.lower()]
+    hint = HINTS.get(name.lower()) or (
+        f"did you mean fit.{near[0]}?" if near else "see help(jaxmle.Fit)"
+    )
     raise AttributeError(f"a Fit has no {name!r}: {hint}")

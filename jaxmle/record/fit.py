@@ -353,8 +353,10 @@ class Fit:
     @with_keyword_hints
     def summary(self, level: float = 0.95) -> str:
         """The table of one fit, or the digest of a batch."""
+        from jaxmle.record.check import outside_of_traces
         from jaxmle.tables import digest, table
 
+        outside_of_traces(self, "summary")
         level = check_level(level)
         return digest.digest(self, level) if self.batch_shape else table.summary(self, level)
 

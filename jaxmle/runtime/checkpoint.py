@@ -164,8 +164,8 @@ class Checkpoint:
         for what, mine in self.identity.items():
             if read["identity"].get(what) != mine:
                 raise ValueError(
-                    f"the checkpoint {self.folder} belongs to another run: its {what} is not the "
-                    "same. Give another folder, or delete this one."
+                    f"the checkpoint {self.folder} belongs to another run, which differs in its "
+                    f"{what}. Give another folder, or delete this one."
                 )
         if set(read["identity"]) != set(self.identity):
             raise ValueError(

@@ -28,6 +28,7 @@ import jax
 
 from jaxmle._types import Foreign, FunctionTo, Tree
 from jaxmle.closures.in_jax import foreign_calls
+from jaxmle.closures.in_sentences import CONVERSIONS_TO_NUMBERS, TRANSFORMED, of_python
 
 OUR_FOLDER = str(Path(__file__).parents[1])
 NOT_USERS = (
@@ -37,12 +38,19 @@ NOT_USERS = (
     "<frozen",
 )
 SITE = re.compile(r"[\\/](site|dist)-packages[\\/]")
+NUMPY_AROUND = (
+    "NumPy works only with numbers and cannot be differentiated: loglik must be computed with "
+    "jax.numpy, without a function of NumPy or SciPy around it"
+)
 NO_DATA = "The likelihood needs data, but none were given: fit(loglik, start, data)"
 CHARACTERS_OF_A_LINE = 100  # of a longer one only the part that failed is shown
 # A likelihood that cannot be called with two arguments.
 CALLED_OTHERWISE = (
-    r"takes \d+ positional arguments? but 2 were given|missing \d+ required positional argument"
+    r"takes \d+ positional arguments? but [23] were given|missing \d+ required positional argument"
 )
+TWO_ARGUMENTS = "loglik must be a function of two arguments, (params, data)"
+# SciPy's words for an objective function that returns a tracer.
+OBJECTIVE = "objective function must return a scalar"
 SECONDS_BEFORE_A_WORD = 10.0  # of tracing and compiling
 # A likelihood over whole arrays is traced in milliseconds, with special functions in tenths of a
 # second, more on a busy machine; one that takes so long may well be a loop.
@@ -124,9 +132,12 @@ def _part_evaluated(code: types.CodeType, instruction: int, line: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(params: Tree, data: Tree) -> Iterator[None]:
+def explained(params: Tree, data: Tree, signature: str = TWO_ARGUMENTS) -> Iterator[None]:
     """Around a call of the user's likelihood: an error that a beginner's mistake makes is raised
     again as one sentence, with the line and what to write there.
+
+    Args:
+        signature: what is said of a function that cannot be called so.
     """
     state = getattr(_UNDER_WAY, "state", None)
     began = time.perf_counter()
@@ -139,7 +150,7 @@ def explained(params: Tree, data: Tree) -> Iterator[None]:
         if sentence is None:
             raise
         kind = ValueError if isinstance(error, KeyError | ValueError) else TypeError
-        raise kind(sentence) from None
+        raise kind(sentence.replace(TWO_ARGUMENTS, signature)) from None
     finally:
         if state is not None:
             state.seconds = max(state.seconds, time.perf_counter() - began)
@@ -160,7 +171,7 @@ def sentence_of(error: Exception, params: Tree, data: Tree) -> str | None:
 def _converted(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """NumPy, SciPy or Python's math met a tracer."""
     if place is None:
-        return None
+        return NUMPY_AROUND
     called = _foreign_calls(place, place.part) or _foreign_calls(place, place.text)
     what = f"{called[0][0]} works only with numbers" if called else "NumPy works only with numbers"
     write = called[0][1] if called else "the function of jax.numpy, such as jnp.log"
@@ -223,17 +234,6 @@ def _concrete(error: Exception, place: Place | None, params: Tree, data: Tree) -
     )
 
 
-CONVERSIONS_TO_NUMBERS = {
-    r"\bfloat\(": "leave float() out",
-    r"\bint\(": "write x.astype(int), or close over a plain number",
-    r"\.item\(": "leave .item() out",
-    r"\.tolist\(": "leave out .tolist() and compute with the whole array",
-    r"\brange\(": "loop over data['x'].shape[0], which is known, or use jax.lax.scan",
-    r"\bround\(": "write jnp.round(x)",
-    r"\[": "index a jax.numpy array, jnp.asarray(table)[i], not a list or a NumPy array",
-}
-
-
 def _mask(error: Exception, place: Place | None, params: Tree, data: Tree) -> str | None:
     """Indexing by a condition."""
     if place is None:
@@ -251,9 +251,14 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
         where = "" if place is None else f"{place.words}. "
         return f"{where}{NO_DATA}"
     if re.search(CALLED_OTHERWISE, text) and _outermost(error):
-        return f"loglik must be a function of two arguments, (params, data): {text}"
+        return f"{TWO_ARGUMENTS}: {text}"
+    for pattern, words in TRANSFORMED.items():
+        if re.search(pattern, text):
+            return words if place is None else f"{place.words}. {words}"
     if place is None:
         return None
+    if OBJECTIVE in text and _foreign_calls(place, place.text):
+        return _converted(error, place, params, data)
     if "nteger scalar arrays can be converted" in text:
         return _concrete(error, place, params, data)
     by_name = re.match(r"(list|tuple) indices must be integers or slices, not str", text)
@@ -271,7 +276,7 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
         return (
             f"{place.words}. A jax array cannot be changed in place: write x = x.at[i].set(value)"
         )
-    sentence = _sequence_in_the_place_of_an_array(text, params, data) or _of_python(text, params)
+    sentence = _sequence_in_the_place_of_an_array(text, params, data) or of_python(text)
     if sentence is not None:
         return f"{place.words}. {sentence}"
     if re.search(r"operand type.*'dict'", text):
@@ -402,30 +407,10 @@ EXPLANATIONS: tuple[tuple[type[Exception], FunctionTo[str | None]], ...] = (
     (KeyError, _key_error),
     (AttributeError, _attribute),
     (AssertionError, _assertion),
+    (IndexError, _type_error),
     (TypeError, _type_error),
     (ValueError, _type_error),
 )
-
-
-def _of_python(text: str, params: Tree) -> str | None:
-    """What Python says of tracers in words of its own, said for a likelihood."""
-    unpacked = re.search(r"values to unpack \(expected (\d+)(?:, got (\d+))?\)", text)
-    if unpacked is not None:
-        given = f"{unpacked[2]} of them" if unpacked[2] else "more of them"
-        return f"{unpacked[1]} values are unpacked, and there are {given}: count the start values"
-    if "Tracer" in text and "object is not callable" in text:
-        return "An array was called like a function: an entry is params[0] or params['mu']"
-    if "Tracer.__format__" in text:
-        return (
-            "Parameters and data have no values yet inside a likelihood: print them with "
-            "jax.debug.print('{x}', x=x), or after the fit"
-        )
-    if "setting an array element with a sequence" in text:
-        return (
-            "An array of NumPy cannot hold parameters: compute with whole arrays, or write "
-            "jnp.stack(list of entries)"
-        )
-    return None
 
 
 def _foreign_calls(place: Place, text: str) -> list[tuple[str, str]]:

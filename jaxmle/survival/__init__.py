@@ -2,6 +2,9 @@
 test of proportional hazards.
 """
 
+from typing import TYPE_CHECKING
+
+from jaxmle.parameters.keywords import missing_name
 from jaxmle.survival.competing import aalen_johansen, cause_specific
 from jaxmle.survival.cox_baseline import baseline
 from jaxmle.survival.curves import Curve, StepCurve
@@ -18,6 +21,11 @@ __all__ = [
     "aalen_johansen", "baseline", "cause_specific", "cumulative_hazard", "hazard", "kaplan_meier",
     "nelson_aalen", "proportional_hazards_test", "quantile", "residuals", "schoenfeld", "survival",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:  # a checker finds the names that are not there by itself
+
+    def __getattr__(name: str) -> object:
+        raise missing_name("jaxmle.survival", name, __all__)
 
 
 def __dir__() -> list[str]:

@@ -10,11 +10,13 @@ from jaxmle._types import ArrayLike, Tree, ndarray
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.parameters.arguments import check_choice, check_count, check_level
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.survival.bands import SURVIVAL_BANDS
 from jaxmle.survival.curves import StepCurve
 from jaxmle.survival.estimators import read_observed, step_curve, table_of
 
 
+@with_keyword_hints
 def aalen_johansen(
     time: ArrayLike,
     cause: ArrayLike,
@@ -98,6 +100,7 @@ def _variance(
     return np.maximum(variance, 0.0)
 
 
+@with_keyword_hints
 def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str, Tree]:
     """The data of one cause for a model of its hazard: 1 for an event of that cause, 0 for a
     censored time or another cause.

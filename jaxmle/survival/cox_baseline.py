@@ -9,6 +9,7 @@ import scipy
 
 from jaxmle._types import Clusters, Data, Label, Loglik, ndarray
 from jaxmle.parameters.arguments import check_choice, check_level
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.survival.bands import HAZARD_BANDS, band_of
 from jaxmle.survival.cox_rows import ROBUST, CoxFit, cox_fit
@@ -48,6 +49,7 @@ class Baselines(NamedTuple):
     level: float
 
 
+@with_keyword_hints
 def baseline(
     model: Loglik,
     fit: Fit,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxmle._types import ArrayLike, Tree, ndarray
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_level, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.survival.bands import HAZARD_BANDS, SURVIVAL_BANDS, band_of
 from jaxmle.survival.curves import StepCurve
 
@@ -36,6 +37,7 @@ class Table(NamedTuple):
     place_of_entry: ndarray | None  # (n,) times at or before each row's entry
 
 
+@with_keyword_hints
 def kaplan_meier(
     time: ArrayLike,
     event: ArrayLike,
@@ -112,6 +114,7 @@ def _warn_if_emptied(observed: Observed, table: Table, survival: ndarray) -> Non
         )
 
 
+@with_keyword_hints
 def nelson_aalen(
     time: ArrayLike,
     event: ArrayLike,
@@ -325,7 +328,12 @@ def _column(name: str, values: ArrayLike, n: int | None = None) -> ndarray:
     try:
         column = np.asarray(values).astype(float)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers, (n,); got {shown(values)}") from None
+        remedy = (
+            f": compare it with the code of an event, {name} == 'dead'"
+            if name == "event" and getattr(values, "ndim", 0) == 1
+            else ""
+        )
+        raise TypeError(f"{name} must be numbers, (n,); got {shown(values)}{remedy}") from None
     if column.ndim != 1 or not column.size or n not in (None, len(column)):
         wanted = "(n,)" if n is None else f"({n},), as time has"
         raise ValueError(f"{name} must have the shape {wanted}; got {column.shape}")

@@ -8,6 +8,7 @@ from jaxmle._types import ArrayLike, Clusters, Data, Loglik, Tree, ndarray
 from jaxmle.data.frame import Frame
 from jaxmle.models.common.model import Model
 from jaxmle.parameters.arguments import check_choice, check_level, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.survival.bands import HAZARD_BANDS, SURVIVAL_BANDS, band_of
 from jaxmle.survival.cox_baseline import ROWS_AT_ONCE, baselines, predicted
@@ -16,6 +17,7 @@ from jaxmle.survival.curves import Curve, check_times
 from jaxmle.survival.parametric import values_of
 
 
+@with_keyword_hints
 def survival(
     model: Loglik,
     fit: Fit,
@@ -78,6 +80,7 @@ def survival(
     return _of_law(model, fit, data, times, new, kind, "survival", level, band)
 
 
+@with_keyword_hints
 def cumulative_hazard(
     model: Loglik,
     fit: Fit,
@@ -115,6 +118,7 @@ def cumulative_hazard(
     return _of_law(model, fit, data, times, new, kind, "cumulative_hazard", level, band)
 
 
+@with_keyword_hints
 def hazard(
     model: Loglik,
     fit: Fit,
@@ -151,6 +155,7 @@ def hazard(
     return _of_law(model, fit, data, times, new, None, "hazard", level, band)
 
 
+@with_keyword_hints
 def quantile(
     model: Loglik,
     fit: Fit,

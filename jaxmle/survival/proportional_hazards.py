@@ -10,6 +10,7 @@ import scipy
 
 from jaxmle._types import Data, Loglik, ndarray
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.survival.cox_rows import CoxFit, cox_fit
 from jaxmle.survival.estimators import Observed, table_of
@@ -59,6 +60,7 @@ class ProportionalHazards:
         return "\n".join([head, *lines])
 
 
+@with_keyword_hints
 def proportional_hazards_test(
     model: Loglik,
     fit: Fit,

@@ -17,6 +17,7 @@ from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.models.common.model import Model
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.survival.cox_rows import CoxFit, cox_fit, is_cox
@@ -26,6 +27,7 @@ SURVIVAL_RESIDUAL_KINDS = ("cox-snell", "martingale", "deviance")
 COX_RESIDUAL_KINDS = (*SURVIVAL_RESIDUAL_KINDS, "score", "dfbeta")
 
 
+@with_keyword_hints
 def residuals(model: Loglik, fit: Fit, data: Data, kind: str = "martingale") -> ndarray:
     """Residuals of each row of a Cox or AFT model.
 
@@ -191,6 +193,7 @@ class Schoenfeld:
     names: tuple[str, ...]
 
 
+@with_keyword_hints
 def schoenfeld(model: Loglik, fit: Fit, data: Data, *, scaled: bool = False) -> Schoenfeld:
     """Schoenfeld residuals x − x̄(t) of the events of a Cox model; if scaled, with the coefficients
     added, they approximate the coefficients at each time.

@@ -214,7 +214,7 @@ def of_scale(scale):
 def test_an_array_changed_inside_an_inner_jit_gave_the_old_fits_back(kind, tmp_path):
     run = RUNS[kind]
     run(tmp_path / "run", of_scale(np.array(1.0)))
-    with pytest.raises(ValueError, match="belongs to another run: its model"):
+    with pytest.raises(ValueError, match="belongs to another run, which differs in its model"):
         run(tmp_path / "run", of_scale(np.array(1.5)))
     run(tmp_path / "run", of_scale(np.array(1.0)))
 
@@ -224,7 +224,7 @@ def test_an_array_changed_in_place_inside_an_inner_jit_is_another_model(tmp_path
     loglik = of_scale(scale)
     killed.batch(tmp_path / "run", loglik)
     scale[0] = 1.5
-    with pytest.raises(ValueError, match="belongs to another run: its model"):
+    with pytest.raises(ValueError, match="belongs to another run, which differs in its model"):
         killed.batch(tmp_path / "run", loglik)
 
 
@@ -249,7 +249,7 @@ def test_a_change_in_whatever_holds_a_number_is_another_model(holder, tmp_path):
     before = run()
     assert_array_equal(run().x, before.x)
     held += 2.0
-    with pytest.raises(ValueError, match="belongs to another run: its model"):
+    with pytest.raises(ValueError, match="belongs to another run, which differs in its model"):
         run()
     bind(np.zeros(3))
     assert_array_equal(run().x, before.x)
@@ -291,7 +291,7 @@ def by_global(params, data):
 def test_a_rebound_global_of_an_inner_jit_is_another_model(monkeypatch, tmp_path):
     killed.batch(tmp_path / "run", by_global)
     monkeypatch.setattr(sys.modules[__name__], "SCALE", np.array(1.5))
-    with pytest.raises(ValueError, match="belongs to another run: its model"):
+    with pytest.raises(ValueError, match="belongs to another run, which differs in its model"):
         killed.batch(tmp_path / "run", by_global)
 
 
@@ -309,7 +309,7 @@ def test_every_odd_row_changed_or_another_optimizer_is_another_stochastic_run(tm
     run(y)
     other = y.copy()
     other[1::2] = 1.0
-    with pytest.raises(ValueError, match="its data is not the same"):
+    with pytest.raises(ValueError, match="differs in its data"):
         run(other)
     for optimizer in (optax.adam(0.06), optax.sgd(0.05), optax.adam(0.05, b1=0.8)):
         with pytest.raises(ValueError, match="belongs to another run"):

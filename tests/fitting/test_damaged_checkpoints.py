@@ -303,5 +303,7 @@ def test_a_run_on_more_devices_than_its_blocks_says_so(copied):
 
 def test_a_run_of_the_other_procedure_is_refused(copied):
     for mine, theirs in (("batch", "stochastic"), ("stochastic", "batch")):
-        with pytest.raises(ValueError, match="belongs to another run: its procedure"):
+        with pytest.raises(
+            ValueError, match="belongs to another run, which differs in its procedure"
+        ):
             RUNS[mine](copied[0] / theirs)

@@ -392,10 +392,10 @@ def test_other_data_or_another_likelihood_is_refused(fitted):
     with pytest.raises(ValueError, match="not those of the fit"):
         profile(normal_kernel, fitted, Y + 5)
     unknown = replace(fitted, data_id=np.zeros_like(fitted.data_id))  # as under a trace
-    with pytest.raises(ValueError, match="not a maximum"):
+    with pytest.raises(ValueError, match="log-likelihood and the data that were fitted"):
         profile(normal_kernel, unknown, Y + 5)
     with pytest.raises(ValueError, match="free parameters"):
-        profile(jm.fix(normal_kernel, {"sigma": 2.0}), fitted, Y)
+        profile(jm.fix(normal_kernel, {"sigma": fitted.params["sigma"]}), fitted, Y)
     with pytest.raises(ValueError, match="MAP"):
         profile(jm.penalize(normal_kernel, jm.ridge(1.0)), fitted, Y)
     with pytest.raises(ValueError, match="members"):

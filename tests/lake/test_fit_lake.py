@@ -73,7 +73,7 @@ def test_fits_of_another_model_or_formula_are_refused(lake, out):
         ({"model": lambda params, data: exponential(params, data) - 1.0}, "model"),
         ({"max_steps": 7}, "options"),
     ):
-        with pytest.raises(ValueError, match=f"its {what} is not the same"):
+        with pytest.raises(ValueError, match=f"differs in its {what}"):
             fit(lake, out, **given)
     assert len(outputs(out)) == 3
     manifest = json.loads((out / "manifest.json").read_text())
@@ -90,7 +90,7 @@ class Discounted:
 def test_a_changed_class_attribute_gave_the_fits_of_before(lake, out, monkeypatch):
     fit(lake, out, model=Discounted())
     monkeypatch.setattr(Discounted, "factor", 2.0)
-    with pytest.raises(ValueError, match="its model is not the same"):
+    with pytest.raises(ValueError, match="differs in its model"):
         fit(lake, out, model=Discounted())
 
 

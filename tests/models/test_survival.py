@@ -80,7 +80,7 @@ def test_a_breslow_weight_of_two_is_the_row_twice():
 
 def test_cox_refuses_what_needs_one_term_a_row():
     with pytest.raises(ValueError, match="scalar"):
-        jm.fit(models.cox(), data=COX, weights=jm.sampling(COX["w"]))
+        jm.fit(models.cox(entry="entry"), data=COX, weights=jm.sampling(COX["w"]))
 
 
 @pytest.mark.parametrize("ties", ["efron", pytest.param("breslow", marks=pytest.mark.thorough)])

@@ -220,7 +220,7 @@ def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
 
 def test_what_cannot_move_alone_has_no_curve(fitted):
     with pytest.raises(ValueError, match="'mu' is held by fix"):
-        plots.likelihood_curve(fix(normal_kernel, {"mu": 2.0}), fitted, Y, "mu")
+        plots.likelihood_curve(fix(normal_kernel, {"mu": fitted.params["mu"]}), fitted, Y, "mu")
 
     def shares(params, data):
         return jnp.log(params["p"][data])

@@ -33,7 +33,7 @@ from jaxmle.fitting.log_gamma import keep_log_gamma_to_its_domain
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
-from jaxmle.likelihood.contract import as_tree, leaf_of
+from jaxmle.likelihood.contract import as_tree, check_read, leaf_of
 from jaxmle.likelihood.discovery.indices import Members, check_fixed_indices, check_indices
 from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
@@ -112,6 +112,7 @@ def read_batch(
     else:
         source = stacked(tree, datasets, options, in_axes, params0, params_axis)
     check_coding(tree, source.rows[0], source.place)
+    check_read(loglik, source.rows[0])
     if params0 is None:
         params0 = model_starts(loglik, source, dtype)
         params_axis = 0

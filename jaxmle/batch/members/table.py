@@ -12,6 +12,7 @@ from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.parameters.frames import columns_of_frame, is_frame
 
 WEIGHTS_IN_CACHE = 2**15  # looked at together, so that they are read from memory once
 
@@ -25,6 +26,7 @@ def ragged(loglik: Loglik, datasets: list[Data], options: Options) -> Ragged:
             "datasets is a list of numbers; it must hold one data set for each member, "
             "such as [array_1, array_2]"
         )
+    datasets = [columns_of_frame(data) if is_frame(data) else data for data in datasets]
     parts = len(loglik.members) if isinstance(loglik, Pool) else 1
     columns = [_listed(values, datasets, name) for name, values in _row_aligned(options).items()]
     rows, part, starts, sizes = concatenated(datasets, parts, columns)

@@ -13,6 +13,7 @@ import scipy
 
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array, ArrayLike, DType, Key, Namespace
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.keywords import with_keyword_hints
 from jaxmle.runtime.compile import tracing
 
@@ -164,9 +165,10 @@ def _arrays(**named: ArrayLike | None) -> tuple[Namespace, list[Array]]:
     """
     xp: Namespace = jnp if tracing() or any(is_traced(value) for value in named.values()) else np
     arrays = [xp.asarray(value) for value in named.values()]
-    for name, value in zip(named, arrays, strict=True):
+    for (name, given), value in zip(named.items(), arrays, strict=True):
         if value.dtype.kind not in "fiub":
-            raise TypeError(f"{name} must be numbers; got dtype {value.dtype}")
+            got = shown(given) if value.dtype == object else f"dtype {value.dtype}"
+            raise TypeError(f"{name} must be numbers; got {got}")
     shape = max((value.shape for value in arrays), key=len)
     # An array (n, 1) and one (n,) would broadcast to (n, n).
     if any(value.shape not in ((), shape) for value in arrays):

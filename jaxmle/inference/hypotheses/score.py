@@ -94,6 +94,7 @@ def score_test(
         weights=weights,
         clusters=clusters,
         in_axes=in_axes,
+        check_loglik=params is None,
         what="score_test",
     )
     layout = restricted.layout if params is None else _full_layout(restricted, params, constraints)

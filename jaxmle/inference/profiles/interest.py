@@ -20,6 +20,7 @@ from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.opaque import Opaque
+from jaxmle.runtime.user_code import explained
 
 
 class Targets(NamedTuple):
@@ -137,7 +138,8 @@ def _check_functions(layout: Layout, base: Array, users: list[Function]) -> None
     """Raise unless a function to profile returns one real number."""
     params = layout.unravel(jnp.asarray(base))
     for g in users:
-        result = jax.eval_shape(g, params)
+        with explained(params, {}, "a function to profile takes one argument, params"):
+            result = jax.eval_shape(g, params)
         if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
             returned = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
             raise ValueError(

@@ -148,6 +148,7 @@ def _moved_to(fit: Fit, truth: Tree) -> Fit:
     return replace(
         fit,
         params=truth,
+        loglik=np.asarray(np.nan),  # is not that of the fit
         status=np.asarray(int(Status.CONVERGED)),
         witness=replace(fit.witness, bound=np.zeros_like(fit.witness.bound)),
     )

@@ -218,6 +218,11 @@ def compare(
     exponential  CONVERGED   1          -8.394  18.789  20.789  18.175  0.000   0.547
     gamma        CONVERGED   2          -7.584  19.168  31.168  17.941  0.379   0.453  1.621  0.203
     """
+    if len(fits) == 1 and isinstance(fits[0], list | tuple | dict):
+        raise TypeError(
+            f"compare takes the fits one by one, compare(a, b, names=['a', 'b']); got "
+            f"{shown(fits[0])}"
+        )
     if len(fits) < 2:
         raise ValueError(f"compare takes at least two fits; got {len(fits)}")
     check_choice("by", by, MODEL_CRITERIA)

@@ -66,6 +66,7 @@ class Model:
         censoring: how responses that are not observed exactly are recorded; None if all are
             observed.
         maker, options: the name of the public function that made it, and its arguments.
+        unread: options that name a leaf of the data and were not given.
 
     >>> import numpy as np
     >>> from jaxmle import models
@@ -88,6 +89,7 @@ class Model:
     censoring: Censoring | None = None
     maker: str = ""
     options: Mapping[str, Tree] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         likelihood = coded(self.likelihood, self.name, self.coding)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar, cast
 
@@ -14,6 +15,7 @@ from jaxmle.closures.recipes import note_recipe
 from jaxmle.families.family import Family
 from jaxmle.parameters.arguments import check_count, check_end, shown
 
+NAMES_OF_LEAVES = ("offset", "exposure", "entry", "strata")  # options that name a leaf like them
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -27,12 +29,19 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
     """
     signature = inspect.signature(make)
     cached: Foreign = functools.cache(make)
+    leaves = [name for name in NAMES_OF_LEAVES if name in signature.parameters]
 
     @functools.wraps(make)
     def call(*args: P.args, **options: P.kwargs) -> R:
         try:
             bound = signature.bind(*args, **options)
         except TypeError as error:
+            needed = re.search(r"missing a required .*'(\w+)'$", str(error))
+            if needed and not args:
+                such = "3" if needed[1] == "classes" else "…"
+                raise TypeError(
+                    f"{make.__name__} needs {needed[1]}: write {make.__name__}({such})"
+                ) from None
             known = ", ".join(signature.parameters) or "none"
             raise TypeError(
                 f"{make.__name__} takes options of the model ({known}), not data: {error}. Data go "
@@ -48,6 +57,8 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
         if hasattr(model, "options"):
             object.__setattr__(model, "maker", make.__name__)
             object.__setattr__(model, "options", given)
+            unread = tuple(name for name in leaves if given.get(name) is None)
+            object.__setattr__(model, "unread", unread)
         return cast(R, model)
 
     return call
