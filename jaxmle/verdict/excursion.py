@@ -42,6 +42,7 @@ RISE_TO_OVERFLOW = 30.0
 STEADY_RISE_TO_OVERFLOW = (
     5.0  # the same where many steps have gained alike, as at a variance of zero
 )
+SHARE_OF_LONGEST_MOVE = 1e-3  # of which a coordinate recedes where no step is long
 STEPS_TO_NAN = 8  # of a tail that ends where ℓ is NaN: its information has fallen by e⁻⁸
 DECREMENT_OF_A_SOLVED_REST = 1e-20
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
@@ -112,11 +113,13 @@ def to_limit(state: State) -> Excursion:
 
 def receding(z: Array, move: Array) -> Array:
     """A step along a tail to z, in the coordinates that recede; those that converge, whose steps
-    get shorter, are left out.
+    get shorter, are left out. Where no step is long, as in units of 1e-3, the longest ones count.
     """
     xp = namespace(z)
     moves = is_receding(z, move)
-    return xp.where(moves | ~xp.any(moves, axis=0), move, 0.0)
+    length = xp.abs(move) / (1.0 + xp.abs(z))
+    longest = length >= SHARE_OF_LONGEST_MOVE * xp.max(length, axis=0)
+    return xp.where(moves | (~xp.any(moves, axis=0) & longest), move, 0.0)
 
 
 def receding_nearby(z: Array, move: Array) -> Array:

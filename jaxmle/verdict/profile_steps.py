@@ -24,6 +24,7 @@ from jaxmle.solvers.leading_axes import (
     diagonal,
     dot,
     outer,
+    quadratic,
 )
 from jaxmle.solvers.state import (
     Point,
@@ -152,7 +153,11 @@ def _measure_noise(why: Doubt, state: State, path: ProfilePath, point: Point) ->
     near = select(checks, path.highest, state.point)
     slope = 0.5 * (near.score + point.score)
     difference_of_values = xp.abs(point.value - near.value - dot(slope, point.z - near.z))
-    is_noise = xp.isfinite(difference_of_values) & ~is_beyond_edge(near, point)
+    # At an edge of the support ℓ falls though it is hardly curved, unlike in a narrow valley.
+    step = point.z - near.z
+    by_curvature = 0.5 * xp.abs(quadratic(near.hessian, step))
+    is_edge = is_beyond_edge(near, point) & (by_curvature < CLEAR_FALL)
+    is_noise = xp.isfinite(difference_of_values) & ~is_edge
     difference_of_values = xp.where(is_noise, difference_of_values, 0.0)
     difference = (point.hessian - near.hessian) / outer(why.metric, why.metric)
     hessian_noise = xp.max(xp.abs(xp.where(xp.isfinite(difference), difference, 0.0)), axis=(0, 1))

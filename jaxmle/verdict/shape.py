@@ -61,7 +61,7 @@ MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge fold
 MAX_POWER_WHERE_A_RIDGE_ENDS = 4.0  # of the distance from its end; that of a tail has no limit
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
 POWER_OF_A_LIMIT = -1.25
-MAX_SHARE_OF_NOISE = 0.5  # of a change of ℓ that is compared with it
+MAX_SHARE_OF_NOISE = 0.05  # of a change of ℓ that is compared with it
 MIN_SHARE_OF_SIZE = 0.1  # by which a coordinate moves that goes to infinity
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
@@ -296,6 +296,8 @@ def _rising(why: Doubt, state: State, path: ProfilePath, sides: _Sides, rise: _R
     outermost = path.outermost.value - state.point.value
     outward = xp.sum(why.coordinate * (path.outermost.z - state.point.z), axis=0)
     is_there = outward * column(np.array([1.0, -1.0]), sides.last) > 0
+    farthest = xp.max(xp.where(sides.known, _offsets(path.changes), 0.0), axis=1)
+    is_there = is_there & (path.reach >= farthest)
     fades = outermost - at_end <= xp.maximum(sides.last_gain, bar_at_end)
     at_end = xp.where(is_there & fades & ~amplified, xp.maximum(at_end, outermost), at_end)
     ends_high = (sides.is_open | sides.fades) & (at_end + bar_at_end >= top)
