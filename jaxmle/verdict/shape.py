@@ -61,7 +61,8 @@ MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge fold
 MAX_POWER_WHERE_A_RIDGE_ENDS = 4.0  # of the distance from its end; that of a tail has no limit
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
 POWER_OF_A_LIMIT = -1.25
-MAX_SHARE_OF_NOISE = 0.05  # of a change of ℓ that is compared with it
+SHARE_BELOW_THE_TOP = 0.1  # of the highest change, that rounding may hide at the end of a tail
+MAX_SHARE_OF_NOISE = 0.5  # of a change of ℓ that is compared with it
 MIN_SHARE_OF_SIZE = 0.1  # by which a coordinate moves that goes to infinity
 MIN_RATIO_OF_STEADY_GAINS = (
     0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
@@ -290,7 +291,8 @@ def _rising(why: Doubt, state: State, path: ProfilePath, sides: _Sides, rise: _R
     resolved = xp.max(xp.where(is_resolved, _places(path.changes), -1), axis=1)
     last = xp.where(resolved >= 0, resolved, sides.last)
     at_end = _back(path.changes, last, 0)
-    bar_at_end = xp.maximum(_back(sides.bars, last, 0), sides.bar)
+    bar_at_end = xp.minimum(_back(sides.bars, last, 0), SHARE_BELOW_THE_TOP * top)
+    bar_at_end = xp.maximum(bar_at_end, sides.bar)
     # The rest may have been solved once more on the way to an offset where it could not be. Where ℓ
     # rises by more there than before, it is not on its way to a limit.
     outermost = path.outermost.value - state.point.value
