@@ -269,7 +269,7 @@ def _type_error(error: Exception, place: Place | None, params: Tree, data: Tree)
             f"{place.words}. {whose} is a {by_name[1]}, which has no names: give dictionaries, "
             "such as {'mu': 0.0} and {'x': x, 'y': y}, or index by number"
         )
-    by_name = re.search(r"string indexing; got idx='(.*)'", text)
+    by_name = re.search(r"string indexing; got idx=\(?'([^']*)'", text)
     if by_name:
         return f"{place.words}. {_array_indexed_by_name(by_name[1], params, data)}"
     if "does not support item assignment" in text or "JAX arrays are immutable" in text:

@@ -11,6 +11,7 @@ closed-over array may count from the end on purpose, unless it has an entry for 
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.user_code import is_users
 
 PROBE_PERIOD = 7919  # a prime, so that the sampled rows do not follow a period of the codes
+# a number that a program knows, or one for each axis
+Number = int | None | tuple[int | None, ...]
 LOOKED_AT = 16  # number of rows that decide whether a column of floats holds codes
 
 
@@ -304,13 +307,14 @@ def _users_line(equation: JaxprEqn) -> str:
 
 
 def _fixed_indices(
-    jaxpr: Jaxpr, known: dict[Tree, int | None], caller: JaxprEqn | None
+    jaxpr: Jaxpr, known: dict[Tree, Number], caller: JaxprEqn | None
 ) -> Iterator[tuple[JaxprEqn, int, int]]:
     """The operations of a program that index by a number, with the number and the length of the
-    axis. ``known`` are the numbers among its variables, which are added.
+    axis. ``known`` are the numbers among its variables, which are added; one for each axis where
+    several are joined, as jax 0.8 does for ``matrix[0, 2]``.
     """
 
-    def read(atom: Atom) -> int | None:
+    def read(atom: Atom) -> Number:
         if isinstance(atom, Literal):
             return cast("int | None", literal(atom).known)
         return known.get(atom)
@@ -333,6 +337,9 @@ def _fixed_indices(
         rule = RULES_OF_NUMBERS.get(equation.primitive.name)
         if rule is not None:
             known[equation.outvars[0]] = rule(ins)
+        elif equation.primitive.name == "concatenate":
+            single = all(math.prod(aval_of(atom).shape) == 1 for atom in equation.invars)
+            known[equation.outvars[0]] = tuple(map(_single, ins)) if single else None
 
 
 def _bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
@@ -344,7 +351,11 @@ def _bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
                 yield opened(body)
 
 
-def _numbers_as_indices(equation: JaxprEqn, ins: list[int | None]) -> Iterator[tuple[int, int]]:
+def _single(number: Number) -> int | None:
+    return None if isinstance(number, tuple) else number
+
+
+def _numbers_as_indices(equation: JaxprEqn, ins: list[Number]) -> Iterator[tuple[int, int]]:
     """The numbers by which an operation reads or writes single entries, with the length of the
     axis.
     """
@@ -353,7 +364,7 @@ def _numbers_as_indices(equation: JaxprEqn, ins: list[int | None]) -> Iterator[t
     if name == "dynamic_slice":
         shape = aval_of(equation.invars[0]).shape
         for size, width, number in zip(shape, params["slice_sizes"], ins[1:], strict=True):
-            if number is not None and width == 1:
+            if isinstance(number, int) and width == 1:
                 yield number, size
         return
     if name == "gather":
@@ -365,25 +376,30 @@ def _numbers_as_indices(equation: JaxprEqn, ins: list[int | None]) -> Iterator[t
     else:
         return
     is_chosen = params.get("mode") is jax.lax.GatherScatterMode.CLIP or filled_on_purpose(params)
-    if len(axes) == 1 and is_entry and not is_chosen and ins[1] is not None:
-        yield ins[1], aval_of(equation.invars[0]).shape[axes[0]]
+    numbers = ins[1] if isinstance(ins[1], tuple) else (ins[1],)
+    if len(axes) == len(numbers) and is_entry and not is_chosen:
+        shape = aval_of(equation.invars[0]).shape
+        for axis, number in zip(axes, numbers, strict=True):
+            if number is not None:
+                yield number, shape[axis]
 
 
-def _of_numbers(compute: Callable[[int, int], int]) -> Callable[[list[int | None]], int | None]:
-    def rule(ins: list[int | None]) -> int | None:
-        left, right = ins
+def _of_numbers(compute: Callable[[int, int], int]) -> Callable[[list[Number]], Number]:
+    def rule(ins: list[Number]) -> int | None:
+        left, right = map(_single, ins)
         return None if left is None or right is None else int(compute(left, right))
 
     return rule
 
 
-RULES_OF_NUMBERS: dict[str, Callable[[list[int | None]], int | None]] = {
+RULES_OF_NUMBERS: dict[str, Callable[[list[Number]], Number]] = {
     "add": _of_numbers(operator.add),
     "sub": _of_numbers(operator.sub),
     "mul": _of_numbers(operator.mul),
     "lt": _of_numbers(operator.lt),
-    "select_n": lambda ins: None if ins[0] is None else ins[1 + ins[0]],
+    "select_n": lambda ins: ins[1 + ins[0]] if isinstance(ins[0], int) else None,
     **dict.fromkeys(
-        ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze"), lambda ins: ins[0]
+        ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze"),
+        lambda ins: _single(ins[0]),
     ),
 }
