@@ -293,7 +293,7 @@ with tempfile.TemporaryDirectory() as place:
         refusal = str(error)
 assert np.array_equal(whole.x, resumed.x, equal_nan=True) and np.array_equal(whole.status, resumed.status)
 print("with other data:", refusal.replace(str(folder), "run"))
-assert "its data is not the same" in refusal
+assert "differs in its data" in refusal
 
 # %% [markdown]
 # ## What to remember
