@@ -186,8 +186,9 @@ def met_nan(state: State) -> Array:
 
 
 def is_beyond_edge(point: Point, trial: Point) -> Array:
-    """Whether a trial is beyond an edge of the support: −∞, or lower than the point by more than
-    all its terms together, as where a density is guarded by −1e10.
+    """Whether a trial is as low as beyond an edge of the support: −∞, or lower than the point by
+    more than all its terms together, as where a density is guarded by −1e10. Far down a smooth
+    slope ℓ is so, too; its curvature there tells.
     """
     return trial.value < point.value - 1.0 - point.absolute
 

@@ -463,8 +463,10 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = rises & _is_straight(state, limit.point) & less & ~little
     blurred = limit.blurred | (noise_of(state.point) > MAX_NOISE_OF_COLLAPSE)
     fades = fades & ~limit.sharp & ~blurred
-    # Along a tail ℓ is concave; ascents that are stuck where it is not are so at an edge.
+    # Along a tail ℓ is concave; ascents that are stuck where it is not are so at an edge, unless
+    # the last digits of a coordinate determine ℓ.
     at_edge = rises & (state.outcome == STUCK) & ~state.newton.convex
+    at_edge = at_edge & ~limit.sharp & ~limit.blurred
     fades = fades & ~at_edge
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
     shape = xp.where(rises & (little | blurred), int(Shape.UNKNOWN), shape)

@@ -36,7 +36,7 @@ class ProfilePath(NamedTuple):
     trial: Array  # (k, ...)
     active: Array  # (...)
     first_tangent: Array  # (k, ...) dz/dz_j at the end of the ascent
-    stage: Array  # TESTS, NOISE, WALK, BESIDE, EACH, RETURN, CHECK, OVER
+    stage: Array  # one of TESTS, NOISE, PROFILE, PROBE, EACH, RETURN, CHECK, OVER
     side: Array  # 0 upwards, 1 downwards
     place: Array  # the place in OFFSETS that is aimed at
     offset: Array  # signed, in units, of the trial

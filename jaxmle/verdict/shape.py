@@ -56,7 +56,7 @@ MIN_RATIO_WHERE_A_RIDGE_ENDS = 1e3  # of a fall to that of what rounding makes a
 MAX_HESSIAN_NOISE = (
     0.01  # by which Hessians a few ulps apart may differ, relative to their own size
 )
-MAX_RATIO_OF_EVEN_GAINS = 3.0  # the same; t 5
+MAX_RATIO_OF_EVEN_GAINS = 3.0  # of gains at one offset and the next, five times as far: t has 5
 MIN_RATIO_OF_GRADUAL_FALLS = 4.0  # to points a little below; where a ridge folds, ℓ falls at once
 MAX_POWER_WHERE_A_RIDGE_ENDS = 4.0  # of the distance from its end; that of a tail has no limit
 # of the offset, below which the tangent of a coordinate has a finite sum: −1 is that of a logarithm
